@@ -1,0 +1,59 @@
+"""The `hilum` command. Each module beside this one holds one group of commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from hilum import __version__
+from hilum.cli.context import Exit, err
+from hilum.errors import HilumError, Misconfigured, NotFound, TryAgain
+
+app = typer.Typer(
+    name="hilum",
+    help="Hilum: an event-driven imaging pipeline for hospitals.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"hilum {__version__}")
+
+
+def _commands() -> None:
+    from hilum.cli import config, demo, dicom, run, services, studies
+
+    for module in (services, run, config, studies, dicom, demo):
+        module.add_to(app)
+
+
+_commands()
+
+
+def main() -> None:
+    """Run the command; every error that Hilum knows is a sentence on stderr and an exit code."""
+    try:
+        app()
+    except NotFound as error:
+        _end(error, Exit.NOT_FOUND)
+    except Misconfigured as error:
+        _end(error, Exit.USAGE)
+    except TryAgain as error:
+        _end(error, Exit.UNREACHABLE)
+    except HilumError as error:
+        _end(error, Exit.FAILED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.FAILED)
+
+
+def _end(error: HilumError, code: Exit) -> None:
+    err.print(f"hilum: {error}", markup=False)
+    sys.exit(code)

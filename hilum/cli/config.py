@@ -1,0 +1,56 @@
+"""`hilum config check|show`: are the settings right, and where does each value come from?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hilum.cli.context import ConfigOption, DataOption, JsonOption, loaded, out, show_json, show_table
+from hilum.settings import SECRETS, entries
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    group = typer.Typer(help="Check the settings and see where each value comes from.", no_args_is_help=True)
+    group.command()(check)
+    group.command()(show)
+    app.add_typer(group, name="config")
+
+
+def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Refuse unknown keys, values that do not fit, rules that cannot work and destinations that are incomplete."""
+    from hilum.roles import find_stage
+    from hilum.sink import sinks_of
+
+    settings = loaded(config, data).settings
+    find_stage("processors.route.rules").Rules.of(settings)
+    sinks_of(settings)
+    found = {
+        "ok": True,
+        "destinations": sorted(settings.destinations),
+        "rules": [rule.name for rule in settings.rules],
+        "config_version": settings.config_version,
+    }
+    if json:
+        show_json(found)
+    else:
+        out.print(f"The settings are right: {len(settings.destinations)} destinations, {len(settings.rules)} rules, version {settings.config_version}.")
+
+
+def show(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Show where each value comes from.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Print every setting in force; secrets are hidden."""
+    found = loaded(config, data)
+    rows = [
+        (name, "********" if name in SECRETS and value else value, found.origins.get(name, "default"))
+        for name, value in entries(found.settings)
+    ]
+    if json:
+        show_json([{"name": name, "value": value, "origin": where} for name, value, where in rows])
+    else:
+        show_table("", ("Setting", "Value", "Origin") if origin else ("Setting", "Value"), [row if origin else row[:2] for row in rows])

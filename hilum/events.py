@@ -1,0 +1,290 @@
+"""What Hilum says on Kafka: one class = one event type = one topic = one file in `schemas/`.
+
+CloudEvents 1.0, Kafka binding, binary mode, JSON. `ce_id` is deterministic: the same fact, said again after a crash,
+has the same id. Keys and headers hold UIDs and ids, never a patient's.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cached_property
+from typing import Annotated, ClassVar, Literal, Self, TypeVar, cast
+
+import msgspec
+from msgspec import Meta, Raw, Struct, field
+
+from hilum.dicom import Header
+from hilum.errors import Reason
+
+Phi = Literal["full", "limited", "none"]
+#: `full`: may identify a patient; `limited`: internal identifiers such as UIDs; `none`: neither.
+
+DAY_MS = 24 * 3600 * 1000
+
+
+class Topic(Struct, frozen=True, kw_only=True):
+    """How a topic is made: everything that `hilum provision` needs to know of it."""
+
+    name: str
+    phi: Phi
+    #: 0 stands for the site's `kafka.partitions`; topics that are joined must agree.
+    partitions: int = 0
+    cleanup: Literal["delete", "compact"] = "delete"
+    retention_ms: int = 30 * DAY_MS
+
+
+EVENTS: dict[str, type[Event]] = {}
+#: Every event class by its type (which is also its topic's name), filled as the classes are made.
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """A fact. Subclasses say on which topic (`topic`), in which order (`key`) and of what (`subject`)."""
+
+    topic: ClassVar[Topic]
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "topic" in cls.__dict__:
+            EVENTS[cls.topic.name] = cls
+
+    @property
+    def key(self) -> str:
+        """The Kafka key: facts with one key are read in the order in which they were written."""
+        raise TypeError(f"{type(self).__name__} says no key")
+
+    @property
+    def subject(self) -> str:
+        """CloudEvents `subject`: the thing that the fact is about, by UID or id."""
+        raise TypeError(f"{type(self).__name__} says no subject")
+
+
+class ObjectRef(Struct, frozen=True, kw_only=True):
+    """Where an object's bytes are. The object is a Part 10 file (PS3.10 7)."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    #: SHA-256 of the data set as received, without preamble and File Meta: 64 hexadecimal digits.
+    sha256: str
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """Who sent an object, and how it came in."""
+
+    adapter: Literal["dicom", "stow", "folder", "hl7"]
+    calling_aet: str = ""
+    called_aet: str = ""
+    #: Network address of the sender, without port.
+    peer: str = ""
+    association: str = ""
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """Something about an object that a person may want to know and that does not stop it."""
+
+    code: str
+    sentence: str
+
+
+class Instance(Struct, frozen=True, kw_only=True, dict=True):
+    """One received SOP instance: what travels through the stages. UIDs are empty only where the object has none."""
+
+    #: Id of the receipt, and of its `received` event: each arrival has its own, also of bytes that came before.
+    receipt: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    object: ObjectRef
+    source: Source
+    received_at: datetime
+    #: The SOP class and instance that the C-STORE command or the envelope announced; empty where there is none.
+    announced_sop_class_uid: str = ""
+    announced_sop_instance_uid: str = ""
+    #: DICOM JSON (PS3.18 F.2) without pixel data, long values and per-frame groups; `{}` if unreadable.
+    header_json: Annotated[Raw, Meta(extra_json_schema={"type": "object"})] = field(name="header")
+    #: Tags (`GGGGEEEE`) whose values were left out of `header`: read them in the object, never take them for absent.
+    header_cut: tuple[str, ...] = ()
+    #: Why the data set could not be parsed, without any of its values; empty if it could.
+    unreadable: str = ""
+
+    @cached_property
+    def header(self) -> Header:
+        """The header, decoded on first use."""
+        return Header(msgspec.json.decode(self.header_json), cut=frozenset(self.header_cut))
+
+
+class _OfInstance(Event, frozen=True, kw_only=True):
+    instance: Instance
+
+    @property
+    def key(self) -> str:
+        return self.instance.study_instance_uid or self.instance.receipt
+
+    @property
+    def subject(self) -> str:
+        return self.instance.sop_instance_uid or self.instance.receipt
+
+
+class InstanceReceived(_OfInstance, frozen=True, kw_only=True):
+    """An instance is durably in the object store; its sender has its acknowledgement."""
+
+    topic = Topic(name="imaging.instance.received.v1", phi="full")
+
+
+class InstanceAccepted(_OfInstance, frozen=True, kw_only=True):
+    """An instance can be kept and found again. What was noticed about it rides along."""
+
+    topic = Topic(name="imaging.instance.accepted.v1", phi="full")
+
+    findings: tuple[Finding, ...] = ()
+
+    @classmethod
+    def following(cls, event: InstanceReceived, findings: Iterable[Finding] = ()) -> Self:
+        return cls(instance=event.instance, findings=tuple(findings))
+
+
+class InputEvent(Struct, frozen=True, kw_only=True):
+    """An event as a stage read it, whole, so that it can be emitted there again."""
+
+    type: str
+    id: str
+    data: Annotated[Raw, Meta(extra_json_schema={"type": "object"})]
+
+
+class InstanceQuarantined(Event, frozen=True, kw_only=True):
+    """An instance waits for a person: why, and what would let it go on."""
+
+    topic = Topic(name="imaging.instance.quarantined.v1", phi="full")
+
+    receipt: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    stage: str
+    reason: Reason
+    sentence: str
+    fix: str
+    found: str = ""
+    expected: str = ""
+    quarantined_at: datetime
+    input: InputEvent
+
+    @property
+    def key(self) -> str:
+        return self.study_instance_uid or self.receipt
+
+    @property
+    def subject(self) -> str:
+        return self.sop_instance_uid or self.receipt
+
+
+class PlannedDelivery(Struct, frozen=True, kw_only=True):
+    """One object on its way to one destination, named once and for all by `delivery_id_for`."""
+
+    delivery_id: str
+    destination: str
+    #: Names of the rules that asked for it, in the order of the settings.
+    rules: tuple[str, ...]
+    priority: int = 0
+
+
+Decision = Literal["deliver", "duplicate", "no-rule"]
+
+
+class InstanceRouted(Event, frozen=True, kw_only=True):
+    """The one decision on an accepted instance."""
+
+    topic = Topic(name="imaging.instance.routed.v1", phi="limited")
+
+    receipt: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    object: ObjectRef
+    received_at: datetime
+    decision: Decision
+    deliveries: tuple[PlannedDelivery, ...] = ()
+    config_version: str
+    decided_at: datetime
+
+    @property
+    def key(self) -> str:
+        return self.study_instance_uid
+
+    @property
+    def subject(self) -> str:
+        return self.sop_instance_uid
+
+
+DeliveryState = Literal["delivered", "already_there", "returned", "rejected", "cancelled"]
+#: The final states of a delivery; until it has one, it is `pending`.
+
+
+class DeliverySettled(Event, frozen=True, kw_only=True):
+    """A delivery has its one final state."""
+
+    topic = Topic(name="delivery.settled.v1", phi="limited")
+
+    delivery_id: str
+    receipt: str
+    destination: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sha256: str
+    state: DeliveryState
+    attempts: int
+    #: The peer's status as it gave it, e.g. `0x0000` or `409`; empty where the destination has none.
+    peer_status: str = ""
+    #: What the peer, or Hilum on its behalf, said about it. Never a value of the object.
+    comment: str = ""
+    config_version: str
+    settled_at: datetime
+
+    @property
+    def key(self) -> str:
+        return self.study_instance_uid
+
+    @property
+    def subject(self) -> str:
+        return self.delivery_id
+
+
+_IDS = uuid.UUID("6f1d5d0e-5b0c-4c39-9d5e-0d9b3b1c7a11")
+
+
+def following_id(cause_id: str, stage: str, ordinal: int) -> str:
+    """The id of the `ordinal`-th fact that `stage` concludes from the fact `cause_id`: equal on every repeat."""
+    return str(uuid.uuid5(_IDS, f"{cause_id}/{stage}/{ordinal}"))
+
+
+def delivery_id_for(sha256: str, sop_instance_uid: str, destination: str, edits: str = "", run: str = "") -> str:
+    """The id of one delivery: (object, destination, edits and policy version, run). Equal on every repeat."""
+    return str(uuid.uuid5(_IDS, "/".join((sha256, sop_instance_uid, destination, edits, run))))
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODERS: dict[type[Event], msgspec.json.Decoder[Event]] = {}
+E = TypeVar("E", bound=Event)
+
+
+def encode(event: Event) -> bytes:
+    """The event as JSON, UTF-8: the value of its Kafka message."""
+    return _ENCODER.encode(event)
+
+
+def decode(kind: type[E], value: bytes) -> E:
+    """The event of `kind` in `value`. Unknown members are ignored, so that a newer writer does not stop an older reader.
+
+    Raises `msgspec.ValidationError` (a member is missing or of another type) or `msgspec.DecodeError` (no JSON).
+    """
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _DECODERS[kind] = msgspec.json.Decoder(kind)
+    return cast("E", decoder.decode(value))

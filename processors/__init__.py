@@ -1,0 +1,1 @@
+"""Stream processors: one module each, plain functions and classes that know no Kafka."""

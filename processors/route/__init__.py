@@ -1,0 +1,120 @@
+"""Decide, once for each accepted instance, where it goes.
+
+Reads `imaging.instance.accepted.v1`, writes `imaging.instance.routed.v1`. It remembers which object each SOP instance
+was, so that the same object again is a duplicate and another object under the same UID waits for a person. What has
+left its memory is looked up in the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from hilum.database.known import Decided, IndexedInstances
+from hilum.errors import Quarantine, Reason
+from hilum.events import Decision, InstanceAccepted, InstanceRouted, PlannedDelivery, delivery_id_for
+from hilum.role import Role
+from hilum.runtime.loop import ProcessorRole
+from hilum.runtime.processor import Memory
+from hilum.settings import Settings
+
+from .rules import Rules
+
+#: How long an instance stays in memory after its last decision; afterwards the index answers.
+REMEMBERED = timedelta(hours=24)
+
+
+class Known(Protocol):
+    """What the index says of instances that were decided on before."""
+
+    def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, tuple[Decided, ...]]:
+        """Receipts of these instances with a decision other than duplicate, first received first. Raises `TryAgain`."""
+        ...
+
+
+class Route:
+    """One decision per accepted instance."""
+
+    name = "route"
+    State = Decided
+
+    def __init__(self, rules: Rules, known: Known, config_version: str) -> None:
+        self._rules = rules
+        self._known = known
+        self._config_version = config_version
+        self._found: Mapping[str, tuple[Decided, ...]] = {}
+
+    def prepare(self, events: Sequence[InstanceAccepted]) -> None:
+        """Ask the index, once for the batch, which of these instances it knows. Raises `TryAgain` while it is away."""
+        self._found = self._known.decided([event.instance.sop_instance_uid for event in events])
+
+    def handle(self, event: InstanceAccepted, memory: Memory[Decided]) -> Iterable[InstanceRouted]:
+        """Decide. The same event again gives nothing: its decision is made. Raises `Quarantine` on a conflict."""
+        instance = event.instance
+        first = memory.get(instance.sop_instance_uid)
+        if first is None:
+            earlier = self._found.get(instance.sop_instance_uid, ())
+            first = earlier[0] if earlier else None
+            if any(decided.receipt == instance.receipt for decided in earlier):
+                return
+        if first is not None and first.receipt == instance.receipt:
+            return
+        if first is not None and first.sha256 != instance.object.sha256:
+            raise Quarantine(
+                Reason.INSTANCE_CONFLICT,
+                f"Instance {instance.sop_instance_uid} came again with other content:"
+                f" first {first.sha256[:12]}… (receipt {first.receipt}), now {instance.object.sha256[:12]}….",
+                found=instance.object.sha256,
+                expected=first.sha256,
+            )
+        now = datetime.now(UTC)
+        if first is not None:
+            yield self._routed(event, "duplicate", (), now)
+            return
+        deliveries = tuple(
+            PlannedDelivery(
+                delivery_id=delivery_id_for(instance.object.sha256, instance.sop_instance_uid, destination),
+                destination=destination,
+                rules=rules,
+            )
+            for destination, rules in self._rules.destinations(event).items()
+        )
+        memory.put(instance.sop_instance_uid, Decided(receipt=instance.receipt, sha256=instance.object.sha256), due=now + REMEMBERED)
+        yield self._routed(event, "deliver" if deliveries else "no-rule", deliveries, now)
+
+    def due(self, key: str, memory: Memory[Decided], now: datetime) -> Iterable[InstanceRouted]:
+        """Forget an instance whose decision the index has; wait for the index otherwise. Raises `TryAgain`."""
+        first = memory.get(key)
+        if first is None:
+            return ()
+        if first in self._known.decided([key]).get(key, ()):
+            memory.forget(key)
+        else:
+            memory.put(key, first, due=now + timedelta(hours=1))
+        return ()
+
+    def _routed(
+        self, event: InstanceAccepted, decision: Decision, deliveries: tuple[PlannedDelivery, ...], now: datetime
+    ) -> InstanceRouted:
+        instance = event.instance
+        return InstanceRouted(
+            receipt=instance.receipt,
+            study_instance_uid=instance.study_instance_uid,
+            series_instance_uid=instance.series_instance_uid,
+            sop_instance_uid=instance.sop_instance_uid,
+            sop_class_uid=instance.sop_class_uid,
+            transfer_syntax_uid=instance.transfer_syntax_uid,
+            object=instance.object,
+            received_at=instance.received_at,
+            decision=decision,
+            deliveries=deliveries,
+            config_version=self._config_version,
+            decided_at=now,
+        )
+
+
+def role(settings: Settings) -> Role:
+    """The role `route`."""
+    known = IndexedInstances(settings)
+    return ProcessorRole(settings, Route(Rules.of(settings), known, settings.config_version))

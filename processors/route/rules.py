@@ -1,0 +1,154 @@
+"""The rules of the settings: which objects go where. The language is that of the library `rule-engine`.
+
+Names are DICOM keywords and, in lower case, facts about the arrival (`calling_aet`, `called_aet`, `peer`, `adapter`,
+`transfer_syntax`, `findings`). An attribute that may have several values is a list: `"PRIMARY" in ImageType`. Text that
+is absent is `null`; a rule that compares a number which is absent does not match.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import rule_engine
+from msgspec import Struct
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_dict
+
+from hilum.dicom import tag_of
+from hilum.errors import Misconfigured, Quarantine, Reason
+from hilum.events import InstanceAccepted
+from hilum.settings import Rule, Settings
+
+MAX_RULE_CHARS = 8192
+
+_NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
+_BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "OB or OW"})
+
+#: What a rule may ask about the arrival itself.
+ARRIVAL: Mapping[str, Callable[[InstanceAccepted], Any]] = {
+    "calling_aet": lambda event: event.instance.source.calling_aet,
+    "called_aet": lambda event: event.instance.source.called_aet,
+    "peer": lambda event: event.instance.source.peer,
+    "adapter": lambda event: event.instance.source.adapter,
+    "transfer_syntax": lambda event: event.instance.transfer_syntax_uid,
+    "findings": lambda event: tuple(finding.code for finding in event.findings),
+}
+
+
+class Compiled(Struct, frozen=True, kw_only=True):
+    """A rule, ready to be asked."""
+
+    name: str
+    to: tuple[str, ...]
+    keywords: frozenset[str]
+    expression: Any
+
+
+class Rules:
+    """All rules of a configuration, in their order.
+
+    Raises `Misconfigured` that names the rule and the nearest known name, if one cannot work.
+    """
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._rules = tuple(_compile(rule) for rule in rules)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Rules:
+        """The rules of `settings`."""
+        return cls(settings.rules)
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags (`GGGGEEEE`) of every attribute that a rule names."""
+        return frozenset(tag_of(keyword) for rule in self._rules for keyword in rule.keywords)
+
+    def destinations(self, event: InstanceAccepted) -> dict[str, tuple[str, ...]]:
+        """Each destination that `event` goes to, with the names of the rules that ask for it.
+
+        Raises `Quarantine` if a rule fails on it, and `hilum.dicom.CutValue` if one names a value that the event's
+        header leaves out.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for rule in self._rules:
+            if _matches(rule, event):
+                for destination in rule.to:
+                    found[destination] = (*found.get(destination, ()), rule.name)
+        return found
+
+
+def _compile(rule: Rule) -> Compiled:
+    if len(rule.when) > MAX_RULE_CHARS:
+        raise Misconfigured(
+            "rule-too-long", f"Rule {rule.name!r} has {len(rule.when)} characters.", fix=f"Split it: {MAX_RULE_CHARS} are read."
+        )
+    context = rule_engine.Context(type_resolver=_type_of, resolver=_value_of)  # one a rule: it collects the rule's names
+    try:
+        expression = rule_engine.Rule(rule.when, context=context)
+    except rule_engine.SymbolResolutionError as error:
+        name = str(error.symbol_name)
+        raise Misconfigured("rule-name-unknown", f"Rule {rule.name!r} names {name!r}, which is unknown.", fix=_nearest(name)) from None
+    except (rule_engine.EngineError, ArithmeticError) as error:
+        text = str(getattr(error, "message", error))
+        raise Misconfigured("rule-invalid", f"Rule {rule.name!r} cannot be read: {text}.", fix="Correct its `when`.") from None
+    return Compiled(name=rule.name, to=rule.to, keywords=frozenset(context.symbols) - ARRIVAL.keys(), expression=expression)
+
+
+def _nearest(name: str) -> str:
+    known = [*keyword_dict, *ARRIVAL]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else "Use a DICOM keyword, such as Modality, or one of: " + ", ".join(ARRIVAL) + "."
+
+
+def _is_list(keyword: str) -> bool:
+    return dictionary_VM(keyword_dict[keyword]) not in ("1", "0-1")
+
+
+def _type_of(name: str) -> Any:
+    kinds = rule_engine.DataType
+    if name in ARRIVAL:
+        return kinds.ARRAY(kinds.STRING) if name == "findings" else kinds.STRING
+    if name not in keyword_dict:
+        raise rule_engine.SymbolResolutionError(name)
+    vr = dictionary_VR(keyword_dict[name])
+    if vr == "SQ" or vr in _BULK:
+        raise rule_engine.EvaluationError(f"{name} is {'a sequence' if vr == 'SQ' else 'binary'} and cannot be compared")
+    kind = kinds.FLOAT if vr.split(" or ")[0] in _NUMBERS else kinds.STRING
+    return kinds.ARRAY(kind) if _is_list(name) else kind
+
+
+def _value_of(event: InstanceAccepted, name: str) -> Any:
+    if name in ARRIVAL:
+        return ARRIVAL[name](event)
+    header = event.instance.header
+    if not _is_list(name):
+        return _plain(header.value(name), name)
+    return tuple(_plain(value, name) for value in header.values(name) if value is not None)
+
+
+def _plain(value: Any, name: str) -> Any:
+    if value is None or value == "":
+        return None
+    if isinstance(value, dict):
+        return value.get("Alphabetic", "")
+    if isinstance(value, str) and dictionary_VR(keyword_dict[name]).split(" or ")[0] in _NUMBERS:
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value
+
+
+def _matches(rule: Compiled, event: InstanceAccepted) -> bool:
+    try:
+        return bool(rule.expression.matches(event))
+    except (rule_engine.EngineError, ArithmeticError, TypeError, ValueError) as error:
+        header = event.instance.header
+        if any(not _is_list(keyword) and _plain(header.value(keyword), keyword) is None for keyword in rule.keywords):
+            return False
+        raise Quarantine(
+            Reason.RULE_FAILED,
+            f"Rule {rule.name!r} could not be evaluated on instance {event.instance.sop_instance_uid} ({type(error).__name__}).",
+            fix="Correct the rule's `when`; `hilum config check` shows the settings in force.",
+        ) from None

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import pytest
+
+from hilum.errors import Misconfigured
+from hilum.settings import Settings, entries, load
+
+MINIMAL = """
+[dicom]
+port = 1
+[destinations.pacs]
+type = "dicom"
+host = "127.0.0.1"
+[[rules]]
+name = "all"
+when = "true"
+to = ["pacs"]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "hilum.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_without_a_file_every_setting_has_its_default() -> None:
+    assert load(None, {}).settings == Settings()
+
+
+def test_the_environment_wins_over_the_file_and_a_flag_over_both(file: Path) -> None:
+    assert load(file, {}).settings.dicom.port == 1
+    assert load(file, {"HILUM_DICOM__PORT": "2"}).settings.dicom.port == 2
+    assert load(file, {"HILUM_DICOM__PORT": "2"}, {"dicom.port": 3}).settings.dicom.port == 3
+
+
+def test_each_value_tells_where_it_comes_from(file: Path) -> None:
+    origins = load(file, {"HILUM_DICOM__AET": "CT"}, {"data": "/x"}).origins
+
+    assert origins["dicom.port"] == str(file)
+    assert origins["dicom.aet"] == "HILUM_DICOM__AET"
+    assert origins["data"] == "flag"
+    assert "dicom.host" not in origins
+
+
+def test_a_secret_can_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hidden\n")
+
+    assert load(None, {"HILUM_S3__SECRET_KEY_FILE": str(tmp_path / "key")}).settings.s3.secret_key == "hidden"
+
+
+def test_a_list_in_the_environment_is_json() -> None:
+    assert load(None, {"HILUM_ROLES__PROCESSES": '["dicom", "publish"]'}).settings.roles.processes == ("dicom", "publish")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[dicom]\nprot = 1", r"There is no setting dicom\.prot \(set by .*\)\. Did you mean port\?"),
+        ("[dicm]\nport = 1", r"There is no setting dicm \(set by .*\)\. Did you mean dicom\?"),
+        ('[[rules]]\nname = "a"\nwen = "true"\nto = []', r"There is no setting rules\.wen.*Did you mean when\?"),
+        ("[senders.CT1]\nrefuze = []", r"There is no setting senders\.CT1\.refuze.*Did you mean refuse\?"),
+        ("[dicom]\nport = 'x'", r"dicom\.port: Expected `int`"),
+        ("[dicom", r"is not TOML"),
+        ('[destinations.pacs]\ntype = "dicom"\n[[rules]]\nname = "a"\nwhen = "true"\nto = ["pcs"]', r"'pcs', which is no destination\. Did you mean pacs\?"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_words(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "hilum.toml"
+    path.write_text(text)
+
+    with pytest.raises(Misconfigured, match=sentence):
+        load(path, {})
+
+
+def test_an_environment_variable_that_names_no_setting_is_refused() -> None:
+    with pytest.raises(Misconfigured, match=r"kafka\.botstrap \(set by HILUM_KAFKA__BOTSTRAP\)\. Did you mean bootstrap\?"):
+        load(None, {"HILUM_KAFKA__BOTSTRAP": "x"})
+
+
+def test_variables_without_a_double_underscore_are_not_settings() -> None:
+    assert load(None, {"HILUM_SLOT": "1", "HILUM_CACHE": "/x"}).settings == Settings()
+
+
+def test_every_setting_is_listed_by_its_dotted_name(file: Path) -> None:
+    listed = dict(entries(load(file, {}).settings))
+
+    assert listed["dicom.port"] == 1
+    assert listed["destinations.pacs.host"] == "127.0.0.1"
+
+
+def test_the_configuration_version_changes_with_rules_and_destinations_only(file: Path) -> None:
+    version = load(file, {}).settings.config_version
+
+    assert load(file, {"HILUM_DICOM__PORT": "9"}).settings.config_version == version
+    assert load(file, {"HILUM_DESTINATIONS__PACS__HOST": "::1"}).settings.config_version != version

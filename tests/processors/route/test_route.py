@@ -1,0 +1,120 @@
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from hilum.database.known import Decided
+from hilum.errors import Quarantine, Reason
+from hilum.events import InstanceAccepted, InstanceRouted
+from hilum.settings import Rule
+from hilum.testing import FakeMemory, an_instance
+from processors.route import REMEMBERED, Route
+from processors.route.rules import Rules
+
+
+class Index:
+    """What the index knows, as a dict."""
+
+    def __init__(self, rows: Mapping[str, tuple[Decided, ...]] | None = None) -> None:
+        self.rows = dict(rows or {})
+
+    def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, tuple[Decided, ...]]:
+        return {uid: self.rows[uid] for uid in sop_instance_uids if uid in self.rows}
+
+
+def a_route(index: Index | None = None, to: tuple[str, ...] = ("archive", "pacs"), when: str = "true") -> Route:
+    return Route(Rules([Rule(name="everything", when=when, to=to)]), index or Index(), "v1")
+
+
+def arrival(sop: str = "1.2.3", receipt: str = "r1", sha256: str = "a" * 64) -> InstanceAccepted:
+    return InstanceAccepted.following(an_instance(SOPInstanceUID=sop, receipt=receipt, sha256=sha256))
+
+
+def decide(route: Route, event: InstanceAccepted, memory: FakeMemory[Decided]) -> list[InstanceRouted]:
+    route.prepare([event])
+    return list(route.handle(event, memory))
+
+
+def test_an_instance_gets_one_decision_with_a_delivery_for_each_destination() -> None:
+    [routed] = decide(a_route(), arrival(), FakeMemory())
+
+    assert routed.decision == "deliver"
+    assert [delivery.destination for delivery in routed.deliveries] == ["archive", "pacs"]
+    assert routed.deliveries[0].rules == ("everything",)
+    assert routed.config_version == "v1"
+
+
+def test_an_instance_that_no_rule_wants_is_decided_too() -> None:
+    [routed] = decide(a_route(when="false"), arrival(), FakeMemory())
+
+    assert (routed.decision, routed.deliveries) == ("no-rule", ())
+
+
+def test_the_same_event_again_makes_no_second_decision() -> None:
+    route, memory = a_route(), FakeMemory[Decided]()
+    decide(route, arrival(), memory)
+
+    assert decide(route, arrival(), memory) == []
+
+
+def test_the_same_object_again_is_a_duplicate_and_goes_nowhere() -> None:
+    route, memory = a_route(), FakeMemory[Decided]()
+    decide(route, arrival(receipt="r1"), memory)
+
+    [routed] = decide(route, arrival(receipt="r2"), memory)
+
+    assert (routed.decision, routed.deliveries) == ("duplicate", ())
+
+
+def test_another_object_under_the_same_uid_waits_for_a_person_with_both_digests() -> None:
+    route, memory = a_route(), FakeMemory[Decided]()
+    decide(route, arrival(receipt="r1", sha256="a" * 64), memory)
+
+    with pytest.raises(Quarantine, match="first aaaaaaaaaaaa… .* now bbbbbbbbbbbb…") as stop:
+        decide(route, arrival(receipt="r2", sha256="b" * 64), memory)
+
+    assert stop.value.reason is Reason.INSTANCE_CONFLICT
+
+
+def test_what_has_left_memory_is_found_through_the_index() -> None:
+    index = Index({"1.2.3": (Decided(receipt="r1", sha256="a" * 64),)})
+
+    [routed] = decide(a_route(index), arrival(receipt="r2"), FakeMemory())
+
+    assert routed.decision == "duplicate"
+
+
+def test_a_receipt_that_the_index_has_as_decided_is_not_decided_again() -> None:
+    index = Index({"1.2.3": (Decided(receipt="r1", sha256="a" * 64),)})
+
+    assert decide(a_route(index), arrival(receipt="r1"), FakeMemory()) == []
+
+
+def test_a_delivery_has_the_same_id_on_every_repeat() -> None:
+    [first] = decide(a_route(), arrival(), FakeMemory())
+    [again] = decide(a_route(), arrival(), FakeMemory())
+
+    assert first.deliveries == again.deliveries
+
+
+def test_an_instance_is_forgotten_once_its_time_has_passed_and_the_index_has_it() -> None:
+    index, memory = Index(), FakeMemory[Decided]()
+    route = a_route(index)
+    decide(route, arrival(), memory)
+    index.rows["1.2.3"] = (Decided(receipt="r1", sha256="a" * 64),)
+
+    list(route.due("1.2.3", memory, datetime.now(UTC) + REMEMBERED))
+
+    assert memory.get("1.2.3") is None
+
+
+def test_an_instance_that_the_index_does_not_have_yet_is_kept_in_memory() -> None:
+    memory = FakeMemory[Decided]()
+    route = a_route()
+    decide(route, arrival(), memory)
+    now = datetime.now(UTC) + REMEMBERED
+
+    list(route.due("1.2.3", memory, now))
+
+    assert memory.get("1.2.3") is not None
+    assert memory.due("1.2.3") == now + timedelta(hours=1)
