@@ -35,6 +35,16 @@ def find_role(name: str, settings: Settings) -> Role:
     raise Misconfigured("role-unknown", f"There is no role {name!r}.", fix=fix)
 
 
+def stateful_processors() -> tuple[str, ...]:
+    """The names of the processors that remember something: classes in `processors/` with a `State`. Each has a changelog topic."""
+    names = []
+    for module in _modules("processors"):
+        found = importlib.import_module(f"processors.{module}")
+        kinds = (value for value in vars(found).values() if isinstance(value, type) and value.__module__ == found.__name__)
+        names += [kind.name for kind in kinds if getattr(kind, "State", None) is not None and hasattr(kind, "handle")]
+    return tuple(names)
+
+
 def find_stage(path: str) -> ModuleType:
     """A stage module by its dotted path, such as `processors.route.rules`."""
     return importlib.import_module(path)

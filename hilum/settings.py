@@ -61,6 +61,8 @@ class Kafka(Section, frozen=True, kw_only=True):
     """The broker. With `bootstrap` empty, `hilum up` runs Apache Kafka itself."""
 
     bootstrap: str = ""
+    #: Put before the name of every topic, consumer group and transactional id, on a cluster that others use too; e.g. `north.`.
+    prefix: str = ""
     #: Port of the embedded broker; 0 picks a free one and keeps it.
     port: int = 0
     #: Partitions of each event topic; 0 means 4 when embedded, 12 otherwise.

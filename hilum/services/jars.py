@@ -52,7 +52,7 @@ def _fetch(pinned: dict[str, str], folder: Path) -> None:
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         with _progress(len(pinned)) as one_more, ThreadPoolExecutor(4) as threads:
-            for jar in threads.map(lambda item: _fetch_one(*item, part), pinned.items()):
+            for jar in threads.map(lambda item: _fetch_one(item[0], item[1], part), pinned.items()):
                 one_more(jar)
         shutil.rmtree(part / "maven")
         try:
@@ -67,8 +67,8 @@ def _fetch(pinned: dict[str, str], folder: Path) -> None:
 def _fetch_one(coordinate: str, sha256: str, folder: Path) -> str:
     group, artifact, version = coordinate.split(":")
     try:
-        fetched = _maven(folder / "maven").project(group, artifact).at_version(version).artifact().resolve()
-    except Exception as error:  # noqa: BLE001 - jgo raises what its HTTP library raises, and RuntimeError
+        fetched: Path = _maven(folder / "maven").project(group, artifact).at_version(version).artifact().resolve()
+    except Exception as error:  # jgo raises what its HTTP library raises, and RuntimeError
         raise Misconfigured(
             "jars-unreachable",
             f"{coordinate} could not be fetched from Maven Central ({type(error).__name__}).",

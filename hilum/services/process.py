@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hilum.errors import Misconfigured
+from hilum.services.files import private_folder
 
 LAUNCH = Path(__file__).with_name("launch.py")
-LOG_LIMIT_BYTES = 8 << 20  #: a log larger than this is set aside (one old one is kept) when its child starts
+LOG_LIMIT_BYTES = 8 << 20  #: a log larger than this is set aside; one old one is kept
 TAIL_LINES = 12
 
 
@@ -71,8 +72,8 @@ class Run:
 
     def ready(self) -> bool:
         """Ask the service. Raises `Misconfigured`, quoting the log, if the program has ended or its time is over."""
-        if (code := self.exit_code) is not None:
-            raise self._explain(f"{self.child.name} ended {how_it_ended(code)} before it was ready.")
+        if self.exit_code is not None:
+            raise self.explain_end("before it was ready")
         try:
             if self.child.ready():
                 return True
@@ -82,10 +83,18 @@ class Run:
             raise self._explain(f"{self.child.name} was not ready within {self.child.ready_within_s:.0f} s.")
         return False
 
+    def explain_end(self, when: str) -> Misconfigured:
+        """Why it has ended, as far as its exit code and its log tell."""
+        code = self.exit_code
+        assert code is not None, "asked while it runs"
+        how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        return self._explain(f"{self.child.name} ended {how} {when}.")
+
     def _explain(self, sentence: str) -> Misconfigured:
         return explained(sentence, self.child.name, self.child.cwd or self.child.log.parent, self.child.log, self._log_from)
 
     def ask_to_stop(self) -> None:
+        """Send the signal for a clean end, and do not wait."""
         if self.exit_code is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(self.child.stop_signal)
@@ -112,6 +121,7 @@ class Run:
             self.child.cleanup()
 
     def stop(self) -> None:
+        """End it, cleanly if it lets itself be."""
         self.ask_to_stop()
         self.wait()
 
@@ -139,10 +149,15 @@ def is_running(pid: int, started: float) -> bool:
 
 
 def rotate(log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))
+    """See to it that `log` exists (mode 0600) and is not over its limit; the old text goes to `<log>.1`.
+
+    May be called while a program writes: it writes on at the end of the now empty file.
+    """
+    private_folder(log.parent)
     log.touch(mode=0o600)
+    if log.stat().st_size > LOG_LIMIT_BYTES:
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
 
 
 def tail(log: Path, since: int = 0) -> list[str]:
@@ -182,17 +197,12 @@ _KNOWN = (
         "Free some memory, or let {name} run on another machine and point the settings at it.",
     ),
     (
-        r"PANIC|invalid (primary )?checkpoint|invalid data in file|Corrupt|corrupt|database files are incompatible"
-        r"|could not locate a valid checkpoint|InconsistentClusterId|doesn't match|invalid meta\.properties|bad magic|not a valid data",
+        r"PANIC|invalid (primary )?checkpoint|[Cc]orrupt|InconsistentClusterId|meta\.properties|is not a database|not a valid data",
         "data-damaged",
         "The data of {name} in {folder} is damaged, or belongs to another version.",
         "Look at the lines below; put back a backup of that folder, or start with an empty data directory.",
     ),
 )
-
-
-def how_it_ended(code: int) -> str:
-    return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
 
 def explained(sentence: str, name: str, folder: Path, log: Path, since: int = 0) -> Misconfigured:

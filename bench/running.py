@@ -1,0 +1,136 @@
+"""A whole Hilum, as `hilum up` runs it, for benchmarks and for the tests of the whole path."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from hilum.reconcile import Account, reconcile
+from hilum.services.endpoints import with_endpoints
+from hilum.services.process import is_running
+from hilum.services.runstate import RunState, read_run_state
+from hilum.settings import Settings, load
+
+SETTINGS = """\
+data = "{data}"
+[dicom]
+port = 0
+[destinations.archive]
+type = "archive"
+[destinations.pacs]
+type = "dicom"
+host = "127.0.0.1"
+port = {pacs_port}
+aet = "PACS"
+[[rules]]
+name = "everything"
+when = "true"
+to = ["archive", "pacs"]
+"""
+
+
+def hilum(*arguments: str | Path, check: bool = True, within_s: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the `hilum` command as a person would. Raises `AssertionError` with what it said if it fails and `check` is true."""
+    command = [sys.executable, "-m", "hilum", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=within_s)
+    said = f"hilum {' '.join(map(str, arguments))}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    if "Traceback" in done.stderr or (check and done.returncode != 0):
+        raise AssertionError(said)
+    return done
+
+
+@dataclass
+class RunningHilum:
+    """What one asks of a running Hilum."""
+
+    config: Path
+    up: dict[str, Any]  #: what `hilum up --json` printed
+    ready_s: float  #: how long it took
+
+    @property
+    def port(self) -> int:
+        """Of the DICOM listener."""
+        return int(self.up["dicom"]["port"])
+
+    @property
+    def settings(self) -> Settings:
+        """With every endpoint filled in."""
+        return with_endpoints(load(self.config).settings)
+
+    @property
+    def state(self) -> RunState:
+        """The supervisor's own account."""
+        state = read_run_state(load(self.config).settings.data_dir)
+        assert state is not None
+        return state
+
+    def rows(self, query: str, *parameters: Any) -> list[Any]:
+        """What PostgreSQL answers."""
+        with psycopg.connect(self.settings.postgres.dsn, autocommit=True) as connection:
+            return connection.execute(query, parameters).fetchall()  # type: ignore[arg-type]  # a str is no LiteralString
+
+    def command(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A `hilum` command on this Hilum."""
+        return hilum(*arguments, "--config", self.config, check=check)
+
+    def come_to_rest(self, within_s: float = 120) -> Account:
+        """Wait until nothing is on its way any more, then reconcile. Raises `TimeoutError`."""
+        end = time.monotonic() + within_s
+        spool = self.settings.spool_dir / "new"
+        on_the_way = """
+            SELECT (SELECT count(*) FROM receipt WHERE decision IS NULL AND quarantine_reason IS NULL)
+                 + (SELECT count(*) FROM delivery WHERE state = 'pending') + (SELECT count(*) FROM outbox)
+        """
+        while time.monotonic() < end:
+            try:
+                if not any(spool.glob("*")) and self.rows(on_the_way) == [(0,)]:
+                    account = reconcile(self.settings, wait_s=end - time.monotonic())
+                    if account.pending == 0 and account.undecided == 0 and account.caught_up:
+                        return account
+            except psycopg.OperationalError:  # it may have been killed a moment ago
+                pass
+            time.sleep(0.2)
+        raise TimeoutError(f"Not at rest after {within_s} s: {self.rows(on_the_way)} objects or deliveries are on their way.")
+
+    def kill(self, name: str) -> None:
+        """`kill -9` the child whose name contains `name`, with all that it started."""
+        for process in self._processes(name):
+            process.kill()
+
+    def pause(self, name: str) -> None:
+        """Stop the child whose name contains `name` in its tracks (SIGSTOP): it is there and does not answer."""
+        for process in self._processes(name):
+            process.suspend()
+
+    def resume(self, name: str) -> None:
+        """Let go on what `pause` stopped."""
+        for process in self._processes(name):
+            process.resume()
+
+    def _processes(self, name: str) -> list[psutil.Process]:
+        [child] = [child for child in self.state.children if name in child.name and is_running(child.pid, child.start_time)][:1]
+        process = psutil.Process(child.pid)
+        return [*process.children(recursive=True), process]
+
+
+@contextmanager
+def running_hilum(folder: Path, pacs_port: int, more: str = "") -> Iterator[RunningHilum]:
+    """`hilum up` on `folder`, delivering everything to the archive and to `pacs_port`; `hilum down` on the way out."""
+    config = folder / "hilum.toml"
+    config.write_text(SETTINGS.format(data=folder / "data", pacs_port=pacs_port) + more, encoding="utf-8")
+    began = time.monotonic()
+    up = json.loads(hilum("up", "--config", config, "--detach", "--json").stdout)
+    try:
+        yield RunningHilum(config, up, time.monotonic() - began)
+    finally:
+        hilum("down", "--config", config)

@@ -1,0 +1,357 @@
+"""An association that Hilum asks for: connect, negotiate, C-STORE and C-ECHO, release (PS3.7 9.1, PS3.8 7).
+
+One thread, one blocking socket: an object goes out as it lies in the object store, in the largest PDUs that the peer takes.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from msgspec import Struct
+
+from hilum import upper_layer as ul
+from hilum.errors import TryAgain
+from hilum.upper_layer import Context, Pdu
+
+#: Pieces of a data set, each of the size asked for except the last. Raising ends the association without a last fragment.
+Pieces = Callable[[int], Iterator[bytes | memoryview]]
+
+#: Hilum only receives responses, so it offers what every peer can fill.
+_OFFERED_PDU_BYTES = 16_384
+_UNLIMITED_PDU_BYTES = 262_144
+_SEND_BYTES = 1 << 20
+_MAX_ANSWER_BYTES = 1 << 20
+
+#: dcmtk writes a response in two pieces and holds the second until the first is acknowledged, which TCP delays by 40 ms unless
+#: asked not to; the kernel forgets that soon, so it is asked before each read. Linux only.
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+#: Why a context was refused (PS3.8 9.3.3.2).
+REFUSALS = {
+    1: "user rejection",
+    2: "no reason given",
+    3: "this SOP class is not supported",
+    4: "this transfer syntax is not supported",
+}
+
+
+class Peer(Struct, frozen=True, kw_only=True):
+    """A DICOM node, and how long Hilum waits for it."""
+
+    host: str
+    port: int
+    aet: str
+    calling_aet: str
+    connect_timeout_s: float = 10.0
+    #: For the answer to an A-ASSOCIATE-RQ.
+    association_timeout_s: float = 30.0
+    #: For a response, and for the peer to take the next megabyte.
+    response_timeout_s: float = 60.0
+    #: Longest P-DATA-TF sent, if the peer takes it; 0 means as long as the peer takes.
+    max_pdu_bytes: int = 0
+
+    @property
+    def address(self) -> str:
+        """Host and port, for people."""
+        return f"{self.host}:{self.port}"
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What the peer answered to one request."""
+
+    status: int
+    comment: str = ""
+
+
+class NoAssociation(TryAgain):
+    """The peer cannot be reached, or refuses the association: nothing was sent."""
+
+
+class AssociationLost(TryAgain):
+    """The association ended before the answer: whether the peer has the object is not known."""
+
+
+def addresses(peer: Peer) -> list[tuple[str, int]]:
+    """The addresses that the peer's name stands for. Raises `NoAssociation`."""
+    try:
+        found = socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise NoAssociation(
+            f"The name {peer.host} is not known here ({error.strerror or type(error).__name__}).",
+            fix="Correct `host`, or ask the network's administrator for the name.",
+        ) from None
+    return list(dict.fromkeys((str(each[4][0]), int(each[4][1])) for each in found))
+
+
+def connect(peer: Peer, to: Sequence[tuple[str, int]]) -> socket.socket:
+    """A TCP connection to the first of the addresses that takes one. Raises `NoAssociation`."""
+    problem = "no address"
+    for address in to:
+        try:
+            connection = socket.create_connection(address, timeout=peer.connect_timeout_s)
+        except TimeoutError:
+            problem = f"no answer within {peer.connect_timeout_s:g} s"
+        except OSError as error:
+            problem = (error.strerror or type(error).__name__).lower()
+        else:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return connection
+    fix = "Check that the peer runs, listens on that port, and that no firewall is between."
+    raise NoAssociation(f"{peer.address} cannot be reached: {problem}.", fix=fix)
+
+
+class Association:
+    """An open association. Not for several threads at once. Close it with `release`, or `abort`."""
+
+    def __init__(self, peer: Peer, contexts: Sequence[Context], connection: socket.socket | None = None) -> None:
+        """Ask `peer` for an association with these contexts, at most 128. Raises `NoAssociation`."""
+        self.peer = peer
+        self._socket = connection or connect(peer, addresses(peer))
+        self._unread = bytearray()
+        self._message_id = 0
+        self._open = True
+        #: Id of each context that the peer accepted.
+        self.accepted: dict[Context, int] = {}
+        #: Why it refused the others: a key of `REFUSALS`.
+        self.refused: dict[Context, int] = {}
+        try:
+            self._negotiate(contexts)
+        except BaseException:
+            self.abort()
+            raise
+        self.used_at = time.monotonic()
+
+    def _negotiate(self, contexts: Sequence[Context]) -> None:
+        peer = self.peer
+        try:
+            self._socket.settimeout(peer.association_timeout_s)
+            self._socket.sendall(ul.associate_rq(peer.calling_aet, peer.aet, contexts, _OFFERED_PDU_BYTES))
+            kind, body = self._read_pdu()
+            if kind == Pdu.ASSOCIATE_RJ:
+                raise _rejection(peer, body)
+            if kind == Pdu.ABORT:
+                raise NoAssociation(f"{peer.address} aborted the association request.", fix="The peer's own log says why.")
+            if kind != Pdu.ASSOCIATE_AC:
+                raise ul.Garbled(f"PDU type {kind} came instead of an answer")
+            answer = ul.read_associate_ac(body)
+        except TimeoutError:
+            sentence = f"{peer.address} takes connections but did not answer the association request within {peer.association_timeout_s:g} s."
+            raise NoAssociation(sentence, fix="The peer is overloaded or hangs; its own log says more.") from None
+        except (EOFError, OSError):
+            sentence = f"{peer.address} closed the connection instead of answering the association request."
+            raise NoAssociation(sentence, fix="Check that this port is a DICOM port, without TLS, and that the peer admits this address.") from None
+        except ul.Garbled as error:
+            sentence = f"{peer.address} does not speak DICOM: {error}."
+            raise NoAssociation(sentence, fix="Check that `port` is the peer's DICOM port.") from None
+        for n, context in enumerate(contexts):
+            result = answer.results.get(ul.context_id(n), 2)
+            if result == 0:
+                self.accepted[context] = ul.context_id(n)
+            else:
+                self.refused[context] = result
+        limits = [limit for limit in (answer.max_pdu_bytes, peer.max_pdu_bytes, _UNLIMITED_PDU_BYTES) if limit]
+        self._fragment_bytes = max(2, min(limits) - 6) & ~1
+        self._socket.settimeout(peer.response_timeout_s)
+
+    def is_open(self) -> bool:
+        """Whether the association can be used: false once it ended here, or the peer has released, aborted or closed it meanwhile."""
+        if not self._open:
+            return False
+        try:
+            self._socket.settimeout(0)
+            self._unread += self._socket.recv(4096)
+            self._socket.settimeout(self.peer.response_timeout_s)
+        except BlockingIOError:
+            self._socket.settimeout(self.peer.response_timeout_s)
+            return True
+        except OSError:
+            self.abort()
+            return False
+        # Whatever comes between requests ends it: a release, which wants an answer, an abort, or the connection's end.
+        with suppress(EOFError, OSError, ul.Garbled):
+            if self._read_pdu()[0] == Pdu.RELEASE_RQ:
+                self._socket.sendall(ul.pdu(Pdu.RELEASE_RP, bytes(4)))
+        self.abort()
+        return False
+
+    def c_echo(self) -> Answer:
+        """Ask for C-ECHO (PS3.7 9.1.5). Raises `AssociationLost`."""
+        context = self.accepted[Context(abstract_syntax=ul.VERIFICATION, transfer_syntax=ul.IMPLICIT_VR_LITTLE_ENDIAN)]
+        message_id = self._next_message_id()
+        command = ul.c_echo_rq(message_id)
+        self._send(ul.data_header(context, len(command), last=True, command=True), command)
+        return self._response(message_id)
+
+    def c_store(self, context: Context, sop_instance_uid: str, pieces: Pieces) -> Answer:
+        """Send one object by C-STORE (PS3.7 9.1.1): `pieces` are its data set in the transfer syntax of `context`, which must be accepted.
+
+        The last fragment goes out only after `pieces` has ended, so an object whose pieces end with an error is never complete at
+        the peer: the association is aborted and the error goes on. Raises `AssociationLost` if the peer ended it.
+        """
+        number = self.accepted[context]
+        message_id = self._next_message_id()
+        command = ul.c_store_rq(message_id, context.abstract_syntax, sop_instance_uid)
+        waiting = [ul.data_header(number, len(command), last=True, command=True), command]
+        fragment = self._fragment_bytes
+        full = ul.data_header(number, fragment, last=False)
+        held: memoryview | None = None
+        try:
+            for piece in pieces(max(1, _SEND_BYTES // fragment) * fragment):
+                if held is not None:
+                    _cut(waiting, held, fragment, full)
+                    self._send(*waiting)
+                    waiting = []
+                held = memoryview(piece)
+        except AssociationLost:
+            raise
+        except BaseException:
+            self.abort()
+            raise
+        held = memoryview(b"") if held is None else held
+        start = max(0, (len(held) - 1) // fragment * fragment)
+        _cut(waiting, held[:start], fragment, full)
+        waiting += [ul.data_header(number, len(held) - start, last=True), held[start:]]
+        self._send(*waiting)
+        return self._response(message_id)
+
+    def release(self) -> None:
+        """End the association in order (PS3.8 7.2); whatever the peer does, it is closed afterwards."""
+        if self._open:
+            with suppress(EOFError, OSError, ul.Garbled):
+                self._socket.settimeout(min(5.0, self.peer.association_timeout_s))
+                self._socket.sendall(ul.pdu(Pdu.RELEASE_RQ, bytes(4)))
+                while self._read_pdu()[0] not in (Pdu.RELEASE_RP, Pdu.ABORT):
+                    pass
+                self._close()
+        self.abort()
+
+    def abort(self) -> None:
+        """End the association at once (PS3.8 7.3). May be repeated."""
+        if self._open:
+            with suppress(OSError):
+                self._socket.settimeout(1.0)
+                self._socket.sendall(ul.pdu(Pdu.ABORT, bytes(4)))
+            self._close()
+
+    def _close(self) -> None:
+        self._open = False
+        self._socket.close()
+
+    def _next_message_id(self) -> int:
+        self._message_id = self._message_id % 65_535 + 1
+        return self._message_id
+
+    def _send(self, *parts: bytes | memoryview) -> None:
+        try:
+            self._socket.sendall(b"".join(parts))
+        except OSError as error:
+            self._lost(error)
+
+    def _response(self, message_id: int) -> Answer:
+        try:
+            command = b""
+            while True:
+                kind, body = self._read_pdu()
+                if kind == Pdu.ABORT:
+                    raise _Aborted(body)
+                if kind != Pdu.DATA:
+                    raise ul.Garbled(f"PDU type {kind} came instead of a response")
+                for _, of_command, last, value in ul.pdvs(body):
+                    if not of_command:
+                        raise ul.Garbled("a data set came instead of a response")
+                    command += value
+                    if len(command) > _MAX_ANSWER_BYTES:
+                        raise ul.Garbled("a response is too long")
+                    if last:
+                        response = ul.read_response(command)
+                        if response.answers != message_id:
+                            raise ul.Garbled("a response answers another request")
+                        self.used_at = time.monotonic()
+                        return Answer(status=response.status, comment=response.comment)
+        except (EOFError, OSError, ul.Garbled, _Aborted) as error:
+            self._lost(error)
+
+    def _read_pdu(self) -> tuple[int, bytes]:
+        """The next PDU. Raises `EOFError`, `TimeoutError`, `OSError`, `Garbled`."""
+        kind, length = ul.read_header(self._read(6))
+        if not 1 <= kind <= 7 or length > _MAX_ANSWER_BYTES:
+            raise ul.Garbled("its answer is no DICOM PDU")
+        return kind, self._read(length)
+
+    def _read(self, size: int) -> bytes:
+        while len(self._unread) < size:
+            if _QUICK_ACK is not None:
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+            received = self._socket.recv(65_536)
+            if not received:
+                raise EOFError
+            self._unread += received
+        found = bytes(self._unread[:size])
+        del self._unread[:size]
+        return found
+
+    def _lost(self, error: Exception) -> NoReturn:
+        """Close, and say how the association ended; after a failed send the peer's abort may lie unread."""
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            with suppress(EOFError, OSError, ul.Garbled):
+                self._socket.settimeout(1.0)
+                while True:
+                    kind, body = self._read_pdu()
+                    if kind == Pdu.ABORT:
+                        error = _Aborted(body)
+                        break
+        self.abort()
+        where = self.peer.address
+        if isinstance(error, _Aborted):
+            raise AssociationLost(f"{where} aborted the association{error}.", fix="The peer's own log says why.") from None
+        if isinstance(error, TimeoutError):
+            raise AssociationLost(f"{where} did not answer within {self.peer.response_timeout_s:g} s.", fix="Raise `response_timeout_s` if it needs longer.") from None
+        if isinstance(error, ul.Garbled):
+            raise AssociationLost(f"{where} answered against the standard: {error}.", fix="The peer's vendor must correct this.") from None
+        raise AssociationLost(f"{where} closed the connection without an answer.", fix="The peer's own log says why.") from None
+
+
+class _Aborted(Exception):  # noqa: N818  # not an error of ours: how the peer ended it
+    """An A-ABORT came (PS3.8 9.3.8)."""
+
+    def __str__(self) -> str:
+        body = self.args[0]
+        source, reason = (body[2], body[3]) if len(body) == 4 else (0, 0)
+        if source != 2:
+            return ""
+        reasons = ("", "unrecognised PDU", "unexpected PDU", "", "unrecognised parameter", "unexpected parameter", "invalid parameter")
+        text = reasons[reason] if reason < len(reasons) else ""
+        return f" ({text or f'reason {reason}'})"
+
+
+def _cut(parts: list[bytes | memoryview], piece: memoryview, fragment: int, header: bytes) -> None:
+    """Add `piece`, whose length is a multiple of `fragment`, to `parts` as fragments, each behind `header`."""
+    for at in range(0, len(piece), fragment):
+        parts += (header, piece[at : at + fragment])
+
+
+#: (result source, reason) of an A-ASSOCIATE-RJ (PS3.8 9.3.4), and what to do.
+_REJECTIONS = {
+    (1, 1): ("no reason given", "The peer's own log says why."),
+    (1, 2): ("application context not supported", "Check that `port` is the peer's DICOM port."),
+    (1, 3): ("calling AE title not recognised", "Ask its administrator to add {calling} with Hilum's address, or set `calling_aet`."),
+    (1, 7): ("called AE title not recognised", "Correct `aet`: the peer does not go by the name {called}."),
+    (2, 1): ("no reason given", "The peer's own log says why."),
+    (2, 2): ("protocol version not supported", "Check that `port` is the peer's DICOM port."),
+    (3, 1): ("it is busy", "Hilum tries again; if it goes on, ask for more associations at the peer."),
+    (3, 2): ("too many associations", "Hilum tries again; if it goes on, ask for more associations at the peer."),
+}
+
+
+def _rejection(peer: Peer, body: bytes) -> NoAssociation:
+    result, source, reason = struct.unpack(">xBBB", body) if len(body) == 4 else (1, 1, 1)
+    words, fix = _REJECTIONS.get((source, reason), (f"source {source}, reason {reason}", "The peer's own log says why."))
+    for_now = " for now" if result == 2 else ""
+    sentence = f"{peer.address} refused the association{for_now}: {words}."
+    return NoAssociation(sentence, fix=fix.format(calling=peer.calling_aet, called=peer.aet))

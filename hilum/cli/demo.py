@@ -1,0 +1,69 @@
+"""`hilum demo`: everything once, for real: servers, a PACS, sample objects, a synthetic study, and the account of it all."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from hilum.cli.context import Exit, JsonOption, err, out, show_json, show_table
+
+if TYPE_CHECKING:
+    from hilum.demo import Result
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this module to `app`."""
+    app.command()(demo)
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards.")] = False,
+    slices: Annotated[int, typer.Option(help="Slices of the synthetic CT study.", min=1)] = 200,
+    json: JsonOption = False,
+) -> None:
+    """Start everything, send real objects through it, and show what became of each."""
+    from hilum.demo import Demo
+
+    folder = Path(tempfile.mkdtemp(prefix="hilum-demo-"))
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with ExitStack() as cleanup, Progress(*columns, console=err) as progress:
+        bar = progress.add_task("Starting", total=None)
+        if not keep:
+            cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        run = Demo(folder, slices, lambda text, done, total: progress.update(bar, description=text, completed=done or 0, total=total))
+        if not keep:
+            cleanup.callback(run.stop)
+        result = run.run()
+    if json:
+        show_json(result)
+    else:
+        _show(result)
+        if keep:
+            out.print(f"Still running. Look: hilum status --data {run.data}   Stop: hilum down --data {run.data}")
+    sys.exit(Exit.DONE if result.ok else Exit.FAILED)
+
+
+def _show(result: Result) -> None:
+    account = result.account
+    rows = [("sent", result.sent), ("received", account["received"]), ("accepted and indexed", account["accepted"])]
+    rows += [(f"settled at {stage.stage.removeprefix('settled: ')}", stage.objects) for stage in result.stages if ": " in stage.stage]
+    rows += [("stored at the PACS, by its own count", result.at_the_pacs), ("duplicates", account["duplicates"])]
+    rows += [("quarantined", account["quarantined"]), ("unaccounted", account["unaccounted"])]
+    show_table("What became of the objects", ("", "Objects"), rows)
+    if result.quarantined:
+        out.print()
+        columns = ("Reason", "Objects", "Meaning")
+        show_table("In quarantine", columns, [(row.reason, row.objects, row.sentence) for row in result.quarantined])
+    out.print()
+    columns = ("Stage", "Objects", "Median ms", "p95 ms")
+    show_table("Time since Success to the sender", columns, [(s.stage, s.objects, s.median_ms, s.p95_ms) for s in result.stages])
+    out.print()
+    out.print("Seconds: " + ", ".join(f"{name} {value}" for name, value in result.seconds.items()) + ".")
+    out.print("Everything is accounted for." if result.ok else "Not everything is accounted for: see `hilum reconcile`.")

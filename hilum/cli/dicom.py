@@ -1,0 +1,185 @@
+"""`hilum dest list|test`, `hilum echo`, `hilum send`: the DICOM network by hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from msgspec import Struct
+from rich.progress import track
+
+from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, loaded, out, show_json, show_table
+from hilum.errors import HilumError, Misconfigured, NotFound
+
+HostOption = Annotated[str | None, typer.Option("--host", help="The peer's address; without it, this Hilum's own listener.")]
+PortOption = Annotated[int | None, typer.Option("--port", help="The peer's DICOM port.")]
+AetOption = Annotated[str | None, typer.Option("--aet", help="The peer's AE title (called).")]
+CallingOption = Annotated[str, typer.Option("--calling-aet", help="The AE title to call with.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    group = typer.Typer(help="See and test destinations.", no_args_is_help=True)
+    group.command("list")(list_destinations)
+    group.command("test")(test)
+    app.add_typer(group, name="dest")
+    app.command()(echo)
+    app.command()(send)
+
+
+def list_destinations(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Show each destination, how much waits for it, and since when."""
+    from hilum.database.queries import destination_counts
+
+    settings = connected(config, data)
+    counts = {count.destination: count for count in destination_counts(settings.postgres.dsn)}
+    rows = [{"name": name, "type": table.get("type", ""), "counts": counts.get(name)} for name, table in settings.destinations.items()]
+    if json:
+        show_json(rows)
+        return
+    columns = ("Destination", "Type", "Waiting", "Oldest", "Delivered", "Already there", "Rejected")
+    shown = []
+    for row in rows:
+        count = row["counts"]
+        figures = ("", "", "", "", "") if count is None else (count.pending, count.oldest_pending, count.delivered, count.already_there, count.rejected)
+        shown.append((row["name"], row["type"], *figures))
+    show_table("", columns, shown, nothing="There is no destination in the settings.")
+
+
+def test(
+    name: Annotated[str, typer.Argument(help="The destination's name in the settings.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Do nearly what a delivery does, step by step; exit code 5 if a step fails. Nothing is stored there."""
+    import difflib
+
+    from hilum.sink import sinks_of
+
+    settings = loaded(config, data).settings
+    if name not in settings.destinations:
+        near = difflib.get_close_matches(name, settings.destinations, n=1)
+        raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near[0]}?" if near else "See `hilum dest list`.")
+    if settings.destinations[name].get("type") == "archive":
+        settings = connected(config, data)
+    with err.status(f"Testing {name}"):
+        steps = list(sinks_of(settings)[name].check(settings))
+    if json:
+        show_json(steps)
+    else:
+        rows = [("ok" if step.ok else "FAILED", step.name, f"{1000 * step.seconds:.0f} ms", f"{step.says} {step.fix}") for step in steps]
+        show_table("", ("", "Step", "Took", ""), rows)
+    sys.exit(Exit.DONE if all(step.ok for step in steps) else Exit.UNREACHABLE)
+
+
+def echo(
+    host: HostOption = None,
+    port: PortOption = None,
+    aet: AetOption = None,
+    calling_aet: CallingOption = "HILUM_ECHO",
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Ask a peer, or this Hilum's own listener, for C-ECHO (PS3.7 9.1.5)."""
+    import time
+
+    from hilum import upper_layer as ul
+    from hilum.association import Association
+
+    peer = _peer(host, port, aet, calling_aet, config, data)
+    began = time.perf_counter()
+    association = Association(peer, [ul.Context(abstract_syntax=ul.VERIFICATION, transfer_syntax=ul.IMPLICIT_VR_LITTLE_ENDIAN)])
+    try:
+        if not association.accepted:
+            raise HilumError(f"{peer.address} does not accept Verification.", fix="Ask the peer's administrator.")
+        answer = association.c_echo()
+    finally:
+        association.release()
+    took_ms = 1000 * (time.perf_counter() - began)
+    if json:
+        show_json({"host": peer.host, "port": peer.port, "aet": peer.aet, "status": f"0x{answer.status:04X}", "milliseconds": round(took_ms, 1)})
+    else:
+        out.print(f"{peer.aet} at {peer.address} answered 0x{answer.status:04X} after {took_ms:.0f} ms.")
+    sys.exit(Exit.DONE if answer.status == 0 else Exit.FAILED)
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What the peer answered for one file."""
+
+    file: str
+    status: str
+    comment: str = ""
+
+    @property
+    def stored(self) -> bool:
+        """Success, or a warning with which the object is stored (PS3.4 B.2.3)."""
+        return self.status == "0x0000" or self.status.startswith("0xB")
+
+
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="Part 10 files, or folders that are searched for them.")],
+    host: HostOption = None,
+    port: PortOption = None,
+    aet: AetOption = None,
+    calling_aet: CallingOption = "HILUM_SEND",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Send files by C-STORE to this Hilum, or to a peer, each byte for byte in its own transfer syntax."""
+    from hilum.scu import Outgoing, outgoing, send_all
+
+    found: list[Outgoing] = []
+    unreadable: list[Outcome] = []
+    for path in _files(paths):
+        try:
+            found.append(outgoing(path))
+        except HilumError as error:
+            unreadable.append(Outcome(file=str(path), status="", comment=error.sentence))
+    if dry_run:
+        rows = [(one.path, one.sop_class_uid, one.transfer_syntax_uid) for one in found]
+        if json:
+            show_json([{"file": str(one.path), "sop_class": one.sop_class_uid, "transfer_syntax": one.transfer_syntax_uid} for one in found])
+        else:
+            show_table("", ("File", "SOP class", "Transfer syntax"), rows)
+            out.print(f"{len(found)} objects would be sent; {len(unreadable)} files are no DICOM objects.")
+        return
+    peer = _peer(host, port, aet, calling_aet, config, data)
+    sent = track(send_all(peer, found), total=len(found), description="Sending", console=err, disable=json)
+    outcomes = [*(Outcome(file=str(one.path), status=f"0x{answer.status:04X}", comment=answer.comment) for one, answer in sent), *unreadable]
+    stored = sum(outcome.stored for outcome in outcomes)
+    if json:
+        show_json({"sent": len(found), "stored": stored, "outcomes": outcomes})
+    else:
+        failed = [(o.file, o.status or "not sent", o.comment) for o in outcomes if not o.stored]
+        if failed:
+            show_table("Not stored", ("File", "Status", "Why"), failed)
+        out.print(f"{stored} of {len(outcomes)} files are stored at {peer.aet}.")
+    sys.exit(Exit.DONE if stored == len(outcomes) else Exit.PARTLY if stored else Exit.FAILED)
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(each for each in path.rglob("*") if each.is_file())
+        elif path.is_file():
+            yield path
+        else:
+            raise NotFound(f"{path} does not exist.", fix="Name a file or a folder.")
+
+
+def _peer(host: str | None, port: int | None, aet: str | None, calling_aet: str, config: Path | None, data: Path | None) -> Any:
+    from hilum.association import Peer
+    from hilum.up import dicom_port
+
+    settings = loaded(config, data).settings
+    if host is not None and port is None:
+        raise Misconfigured("port-missing", f"No port is given for {host}.", fix="Add --port.")
+    own = "127.0.0.1" if settings.dicom.host == "0.0.0.0" else settings.dicom.host  # noqa: S104  # compared, not bound
+    return Peer(host=host or own, port=port or dicom_port(settings), aet=aet or settings.dicom.aet, calling_aet=calling_aet)

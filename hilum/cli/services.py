@@ -1,0 +1,97 @@
+"""`hilum up`, `hilum down`, `hilum status`: the whole of Hilum on this machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, err, loaded, out, show_facts, show_json, show_table
+from hilum.status import Status
+from hilum.status import status as status_of
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+
+
+def up(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything is ready; `hilum down` ends it.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Start Kafka, PostgreSQL, the object store and Hilum's roles; those that the settings name elsewhere are not started."""
+    from hilum.up import run, start
+
+    settings = loaded(config, data).settings
+
+    def ready() -> None:
+        now = status_of(settings)
+        if json:
+            show_json(now)
+        else:
+            _show(now)
+
+    if detach:
+        with err.status("Starting Kafka, PostgreSQL, the object store and Hilum's roles"):
+            start(settings, config)
+        ready()
+    else:
+        run(settings, config.resolve() if config else None, ready=ready)
+
+
+def down(config: ConfigOption = None, data: DataOption = None) -> None:
+    """Stop the Hilum that runs on the data directory, with its servers. Nothing is lost: it goes on with the next `hilum up`."""
+    from hilum.services.up import down as stop
+
+    directory = loaded(config, data).settings.data_dir
+    with err.status("Stopping"):
+        done = stop(directory)
+    for sentence in done or [f"No Hilum was running on {directory}."]:
+        err.print(sentence, markup=False)
+
+
+def status(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again every two seconds, until Ctrl-C.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show endpoints, processes and roles; exit code 0 if all are ready."""
+    settings = loaded(config, data).settings
+    while True:
+        now = status_of(settings)
+        if json:
+            show_json(now)
+        else:
+            if watch:
+                out.clear()
+            _show(now)
+        if not watch:
+            sys.exit(Exit.DONE if now.ready else Exit.FAILED)
+        time.sleep(2)
+
+
+def _show(now: Status) -> None:
+    show_facts(
+        {
+            "State": now.state,
+            "DICOM": f"{now.dicom.aet} at {now.dicom.host}:{now.dicom.port}",
+            "Kafka": now.kafka.bootstrap,
+            "PostgreSQL": f"{now.postgres.host}:{now.postgres.port}/{now.postgres.database} as {now.postgres.user}",
+            "S3": f"{now.s3.endpoint}, bucket {now.s3.bucket}",
+            "Data": now.data,
+        }
+    )
+    out.print()
+    rows = [(p.name, p.state, p.pid, f"{p.memory_mb:.0f} MB", p.restarts, p.last_exit) for p in now.processes]
+    show_table("", ("Process", "State", "PID", "Memory", "Restarts", "Last end"), rows)
+    out.print()
+    roles = [(r.name, "ready" if r.ready else "not ready", "" if r.lag is None else r.lag, r.says) for r in now.roles]
+    show_table("", ("Role", "State", "Waiting", "Says"), roles)

@@ -1,0 +1,151 @@
+"""One made-up event of each type: the files in `schemas/examples/`. Nobody's data; every value in one event is another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from hilum.errors import HilumError, Reason
+from hilum.events import (
+    DeliverySettled,
+    Event,
+    Finding,
+    InputEvent,
+    Instance,
+    InstanceAccepted,
+    InstanceQuarantined,
+    InstanceReceived,
+    InstanceRouted,
+    ObjectRef,
+    PlannedDelivery,
+    Source,
+    delivery_id_for,
+    encode,
+)
+
+RECEIVED_AT = datetime(2026, 1, 2, 10, 10, 10, 123000, tzinfo=UTC)
+RECEIPT = "0b6f6f0a-53a1-4c6e-8f5e-6a8f3f1f6a01"
+STUDY, SERIES, INSTANCE = "2.25.3201", "2.25.3202", "2.25.3203"
+SOP_CLASS, TRANSFER_SYNTAX = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
+SHA256 = "c5a7d6f0" * 8
+OBJECT = ObjectRef(bucket="hilum-originals", key=f"{STUDY}/{SERIES}/{INSTANCE}/{SHA256}.dcm", size_bytes=528_894, sha256=SHA256)
+
+HEADER: dict[str, Any] = {
+    "00080005": {"vr": "CS", "Value": ["ISO_IR 100"]},
+    "00080016": {"vr": "UI", "Value": [SOP_CLASS]},
+    "00080018": {"vr": "UI", "Value": [INSTANCE]},
+    "00080020": {"vr": "DA", "Value": ["20260102"]},
+    "00080050": {"vr": "SH", "Value": ["SYN0001"]},
+    "00080060": {"vr": "CS", "Value": ["CT"]},
+    "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Synthetic^Sam"}]},
+    "00100020": {"vr": "LO", "Value": ["SYNTH0001"]},
+    "0020000D": {"vr": "UI", "Value": [STUDY]},
+    "0020000E": {"vr": "UI", "Value": [SERIES]},
+}
+
+
+def example_of(kind: type[Event]) -> Event:
+    """The example of `kind`. Raises `HilumError` if nobody wrote one."""
+    make = EXAMPLES.get(kind)
+    if make is None:
+        raise HilumError(f"{kind.__name__} has no example.", fix="Add one to hilum/contract/examples.py.")
+    return make()
+
+
+def example_text(kind: type[Event]) -> str:
+    """The example's message value, indented for people."""
+    return json.dumps(json.loads(encode(example_of(kind))), indent=2, ensure_ascii=False) + "\n"
+
+
+def _instance() -> Instance:
+    return Instance(
+        receipt=RECEIPT,
+        study_instance_uid=STUDY,
+        series_instance_uid=SERIES,
+        sop_instance_uid=INSTANCE,
+        sop_class_uid=SOP_CLASS,
+        transfer_syntax_uid=TRANSFER_SYNTAX,
+        object=OBJECT,
+        source=Source(adapter="dicom", calling_aet="CT01", called_aet="HILUM", peer="192.0.2.17", association="a-000017"),
+        received_at=RECEIVED_AT,
+        announced_sop_class_uid=SOP_CLASS,
+        announced_sop_instance_uid=INSTANCE,
+        header_json=msgspec.Raw(msgspec.json.encode(HEADER)),
+    )
+
+
+def _received() -> InstanceReceived:
+    return InstanceReceived(instance=_instance())
+
+
+def _accepted() -> InstanceAccepted:
+    finding = Finding(code="patient-id-empty", sentence="PatientID is empty.")
+    return InstanceAccepted.following(_received(), [finding])
+
+
+def _quarantined() -> InstanceQuarantined:
+    return InstanceQuarantined(
+        receipt=RECEIPT,
+        study_instance_uid=STUDY,
+        series_instance_uid=SERIES,
+        sop_instance_uid=INSTANCE,
+        stage="validate",
+        reason=Reason.SOP_CLASS_MISMATCH,
+        sentence="The SOP class of the C-STORE command differs from the data set's.",
+        fix=Reason.SOP_CLASS_MISMATCH.fix,
+        found=SOP_CLASS,
+        expected="1.2.840.10008.5.1.4.1.1.4",
+        quarantined_at=RECEIVED_AT + timedelta(milliseconds=40),
+        input=InputEvent(type=InstanceReceived.topic.name, id=RECEIPT, data=msgspec.Raw(encode(_received()))),
+    )
+
+
+def _routed() -> InstanceRouted:
+    deliveries = tuple(
+        PlannedDelivery(delivery_id=delivery_id_for(SHA256, INSTANCE, name), destination=name, rules=("everything",))
+        for name in ("archive", "pacs")
+    )
+    return InstanceRouted(
+        receipt=RECEIPT,
+        study_instance_uid=STUDY,
+        series_instance_uid=SERIES,
+        sop_instance_uid=INSTANCE,
+        sop_class_uid=SOP_CLASS,
+        transfer_syntax_uid=TRANSFER_SYNTAX,
+        object=OBJECT,
+        received_at=RECEIVED_AT,
+        decision="deliver",
+        deliveries=deliveries,
+        config_version="9f86d081884c",
+        decided_at=RECEIVED_AT + timedelta(milliseconds=50),
+    )
+
+
+def _settled() -> DeliverySettled:
+    return DeliverySettled(
+        delivery_id=delivery_id_for(SHA256, INSTANCE, "pacs"),
+        receipt=RECEIPT,
+        destination="pacs",
+        study_instance_uid=STUDY,
+        series_instance_uid=SERIES,
+        sop_instance_uid=INSTANCE,
+        sha256=SHA256,
+        state="delivered",
+        attempts=1,
+        peer_status="0x0000",
+        config_version="9f86d081884c",
+        settled_at=RECEIVED_AT + timedelta(milliseconds=180),
+    )
+
+
+EXAMPLES: dict[type[Event], Callable[[], Event]] = {
+    InstanceReceived: _received,
+    InstanceAccepted: _accepted,
+    InstanceQuarantined: _quarantined,
+    InstanceRouted: _routed,
+    DeliverySettled: _settled,
+}

@@ -1,0 +1,236 @@
+"""The demo: real servers, a real PACS, real sample objects and a synthetic study, and the account of it all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from hilum.errors import HilumError, Reason
+from hilum.reconcile import Account
+from hilum.settings import Settings, load
+
+SETTINGS = """\
+data = "{data}"
+
+[dicom]
+aet = "HILUM"
+port = 0
+
+[destinations.archive]
+type = "archive"
+
+[destinations.pacs]
+type = "dicom"
+host = "127.0.0.1"
+port = {pacs_port}
+aet = "PACS"
+
+[[rules]]
+name = "everything"
+when = "true"
+to = ["archive", "pacs"]
+"""
+
+#: How long everything may take to arrive, in seconds.
+ARRIVES_WITHIN_S = 300.0
+
+Progress = Callable[[str, int | None, int | None], None]
+#: Told what happens now, and how much of how much of it is done.
+
+
+class StageTime(Struct, frozen=True, kw_only=True):
+    """Milliseconds since the object was received, over all objects that reached the stage."""
+
+    stage: str
+    objects: int
+    median_ms: float
+    p95_ms: float
+
+
+class QuarantinedBecause(Struct, frozen=True, kw_only=True):
+    """How many objects wait for a person for one reason."""
+
+    reason: str
+    sentence: str
+    objects: int
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What the demo shows in the end. `ok` is what `hilum reconcile` would say."""
+
+    ok: bool
+    sent: int
+    account: dict[str, object]
+    at_the_pacs: int
+    quarantined: list[QuarantinedBecause]
+    stages: list[StageTime]
+    seconds: dict[str, float]
+
+
+class Demo:
+    """One run of the demo, in `folder`. `stop` ends whatever runs, whenever it is called."""
+
+    def __init__(self, folder: Path, slices: int, progress: Progress) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.config = folder / "hilum.toml"
+        self._slices = slices
+        self._progress = progress
+        self._pacs: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> Result:
+        """Do it all. Raises `HilumError` if a part does not start."""
+        from hilum.reconcile import reconcile
+        from hilum.services.endpoints import with_endpoints
+        from hilum.up import start
+
+        began = time.monotonic()
+        seconds: dict[str, float] = {}
+        pacs_port = _free_port()
+        self.config.write_text(SETTINGS.format(data=self.data, pacs_port=pacs_port), encoding="utf-8")
+        self._progress("Starting the PACS", None, None)
+        self._start_pacs(pacs_port)
+        self._progress("Starting Kafka, PostgreSQL, the object store and Hilum's roles", None, None)
+        settings = load(self.config).settings
+        start(settings, self.config)
+        settings = with_endpoints(settings)
+        seconds["start"] = time.monotonic() - began
+
+        self._progress("Making a synthetic CT study", None, None)
+        samples = self._samples()
+        synthetic = self._synthetic()
+        began = time.monotonic()
+        self._send(samples, settings, "pydicom's sample objects")
+        self._send(synthetic, settings, f"a CT study of {len(synthetic)} slices")
+        seconds["send"] = time.monotonic() - began
+        self._wait(settings)
+        seconds["until all arrived"] = time.monotonic() - began
+        self._progress("Reconciling", None, None)
+        account = reconcile(settings)
+        return self._result(settings, account, len(samples) + len(synthetic), seconds)
+
+    def stop(self) -> None:
+        """End Hilum, its servers and the PACS."""
+        from hilum.services.up import down
+
+        with suppress(HilumError):
+            down(self.data)
+        if self._pacs is not None:
+            self._pacs.send_signal(signal.SIGTERM)
+            self._pacs.wait(15)
+
+    def _start_pacs(self, port: int) -> None:
+        self._pacs = subprocess.Popen(
+            [sys.executable, "-m", "hilum.demo_pacs", str(port), str(self.folder / "pacs"), str(self.data)],
+            start_new_session=True,
+        )
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise HilumError("The demo's PACS does not listen.", fix="Try again; if it stays so, install dcmtk.")
+
+    def _samples(self) -> list[Path]:
+        """pydicom's own test objects: all that are a SOP instance in a file, good or bad."""
+        from pydicom import dcmread
+        from pydicom.data import get_testdata_files
+        from pydicom.errors import InvalidDicomError
+
+        found = []
+        for path in sorted(map(Path, get_testdata_files("*.dcm"))):
+            try:
+                meta = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "SOPClassUID", "StudyInstanceUID"])
+            except (InvalidDicomError, OSError, ValueError, NotImplementedError):
+                continue
+            if meta.get("SOPInstanceUID") and meta.get("SOPClassUID") and meta.file_meta.get("TransferSyntaxUID"):
+                found.append(path)
+        return found
+
+    def _synthetic(self) -> list[Path]:
+        from hilum.synthetic import write_ct_study
+
+        return write_ct_study(self.folder / "synthetic", self._slices)
+
+    def _send(self, files: Sequence[Path], settings: Settings, what: str) -> None:
+        """Send as a modality would: with dcmtk's tools if they are here, else with pynetdicom's."""
+        self._progress(f"Sending {what}", None, None)
+        to = ["127.0.0.1", str(settings.dicom.port)]
+        if shutil.which("dcmsend"):
+            command = ["dcmsend", "--no-halt", "--decompress-never", "-aet", "DEMO_CT", "-aec", settings.dicom.aet, *to]
+        else:
+            command = [sys.executable, "-m", "hilum", "send", "--aet", settings.dicom.aet, "--host", to[0], "--port", to[1]]
+        environment = {**os.environ, "TCP_NODELAY": "1"}  # dcmtk otherwise waits for delayed acknowledgements
+        subprocess.run([*command, *map(str, files)], env=environment, capture_output=True, check=False)
+
+    def _wait(self, settings: Settings) -> None:
+        """Until nothing is on its way any more; shows how much of what is known of has arrived."""
+        import psycopg
+
+        end = time.monotonic() + ARRIVES_WITHIN_S
+        still = 0
+        with psycopg.connect(settings.postgres.dsn, autocommit=True) as connection:
+            while time.monotonic() < end and still < 3:
+                [(receipts, open_receipts, deliveries, pending)] = connection.execute(_ON_THE_WAY).fetchall()
+                spooled = sum(1 for _ in (settings.spool_dir / "new").glob("*"))
+                total = deliveries + spooled + open_receipts
+                self._progress("Archiving, delivering, indexing", total - pending - spooled - open_receipts, max(total, 1))
+                still = still + 1 if receipts and not (open_receipts or pending or spooled) else 0
+                time.sleep(0.2)
+
+    def _result(self, settings: Settings, account: Account, sent: int, seconds: dict[str, float]) -> Result:
+        import psycopg
+
+        with psycopg.connect(settings.postgres.dsn, autocommit=True) as connection:
+            reasons = connection.execute(_QUARANTINED).fetchall()
+            stages = connection.execute(_STAGES).fetchall()
+        return Result(
+            ok=account.ok,
+            sent=sent,
+            account=msgspec.to_builtins(account),
+            at_the_pacs=sum(1 for path in (self.folder / "pacs").rglob("*") if path.is_file()),
+            quarantined=[QuarantinedBecause(reason=r, sentence=Reason(r).meaning, objects=n) for r, n in reasons],
+            stages=[StageTime(stage=s, objects=n, median_ms=round(m, 1), p95_ms=round(p, 1)) for s, n, m, p in stages if n],
+            seconds={name: round(value, 1) for name, value in seconds.items()},
+        )
+
+
+_ON_THE_WAY = """
+SELECT count(*),
+       count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NULL),
+       (SELECT count(*) FROM delivery),
+       (SELECT count(*) FROM delivery WHERE state = 'pending')
+FROM receipt
+"""
+
+_QUARANTINED = "SELECT quarantine_reason, count(*) FROM receipt WHERE quarantine_reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
+
+_STAGES = """
+WITH reached AS (
+    SELECT 1 AS step, 'accepted' AS stage, accepted_at - received_at AS took FROM receipt WHERE accepted_at IS NOT NULL
+    UNION ALL SELECT 2, 'routed', decided_at - received_at FROM receipt WHERE decided_at IS NOT NULL
+    UNION ALL SELECT 3, 'settled: ' || destination, settled_at - received_at FROM delivery WHERE settled_at IS NOT NULL)
+SELECT stage, count(*),
+       1000 * percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM took)),
+       1000 * percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM took))
+FROM reached GROUP BY step, stage ORDER BY step, stage
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

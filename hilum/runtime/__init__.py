@@ -1,0 +1,1 @@
+"""The runtime: it owns consuming, transactions, state, timers, retry, quarantine, tracing and draining, for every processor."""

@@ -1,0 +1,83 @@
+"""Where Kafka, PostgreSQL and S3 are, be they embedded or the site's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from hilum.errors import Misconfigured
+from hilum.settings import Settings
+
+
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client needs to reach the three services. Holds passwords: never log it."""
+
+    kafka_bootstrap: str  #: `host:port`
+    postgres_dsn: str  #: `postgresql://user:password@host:port/database`
+    s3_endpoint: str  #: `http://host:port`
+    s3_access_key: str
+    s3_secret_key: str
+
+    def __repr__(self) -> str:
+        return f"Endpoints({self.kafka_bootstrap}, {self.s3_endpoint}, …)"
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables by which a role's process learns its settings (`hilum.settings`)."""
+        return {
+            "HILUM_KAFKA__BOOTSTRAP": self.kafka_bootstrap,
+            "HILUM_POSTGRES__DSN": self.postgres_dsn,
+            "HILUM_S3__ENDPOINT": self.s3_endpoint,
+            "HILUM_S3__ACCESS_KEY": self.s3_access_key,
+            "HILUM_S3__SECRET_KEY": self.s3_secret_key,
+        }
+
+    def filled_into(self, settings: Settings) -> Settings:
+        """The same settings with these endpoints in them."""
+        replace = msgspec.structs.replace
+        return replace(
+            settings,
+            kafka=replace(settings.kafka, bootstrap=self.kafka_bootstrap),
+            postgres=replace(settings.postgres, dsn=self.postgres_dsn),
+            s3=replace(settings.s3, endpoint=self.s3_endpoint, access_key=self.s3_access_key, secret_key=self.s3_secret_key),
+        )
+
+
+def embedded_names(settings: Settings) -> list[str]:
+    """Which of the three run here: those for which the settings name no server of the site's own."""
+    external = {"kafka": settings.kafka.bootstrap, "postgres": settings.postgres.dsn, "s3": settings.s3.endpoint}
+    return [name for name, where in external.items() if not where]
+
+
+def endpoints_of(settings: Settings, embedded: dict[str, dict[str, str]]) -> Endpoints:
+    """Join what the settings name with what runs here (`embedded`: per service what its `endpoint()` said)."""
+    kafka: dict[str, Any] = embedded.get("kafka", {"bootstrap": settings.kafka.bootstrap})
+    postgres: dict[str, Any] = embedded.get("postgres", {"dsn": settings.postgres.dsn})
+    own_s3 = {"endpoint": settings.s3.endpoint, "access_key": settings.s3.access_key, "secret_key": settings.s3.secret_key}
+    s3: dict[str, Any] = embedded.get("s3", own_s3)
+    return Endpoints(
+        kafka_bootstrap=kafka["bootstrap"],
+        postgres_dsn=postgres["dsn"],
+        s3_endpoint=s3["endpoint"],
+        s3_access_key=s3["access_key"],
+        s3_secret_key=s3["secret_key"],
+    )
+
+
+def with_endpoints(settings: Settings) -> Settings:
+    """Settings in which all three services are named: embedded ones as the Hilum that runs on `settings.data_dir` has them.
+
+    Raises `Misconfigured` if one is embedded and no Hilum runs there.
+    """
+    from hilum.services.runstate import read_run_state
+
+    if not embedded_names(settings):
+        return settings
+    state = read_run_state(settings.data_dir)
+    if state is None or state.endpoints is None or not state.is_alive():
+        raise Misconfigured(
+            "not-running",
+            f"No Hilum is running on {settings.data_dir}.",
+            fix="Start it with `hilum up`, or name its data directory with --data.",
+        )
+    return state.endpoints.filled_into(settings)

@@ -1,0 +1,219 @@
+"""What a sink is: a type of destination, as a table `[destinations.NAME]` of the settings names it by `type`.
+
+A sink is one class in one module: `type = "folder"` is the class in `sinks/folder.py`. Its fields are its settings, `check`
+does nearly what `deliver` does, and `deliver` may be repeated. Nothing keeps a list.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+import msgspec
+from msgspec import Struct
+
+from hilum.errors import HilumError, Misconfigured, TryAgain
+from hilum.events import DeliveryState, ObjectRef
+from hilum.part10 import Part10
+from hilum.settings import Settings
+
+__all__ = ["Delivery", "Later", "Outage", "Part10", "Session", "Settled", "Sink", "Step", "sink_of", "sinks_of", "step"]
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """One object that is to go to one destination: a row of the ledger."""
+
+    delivery_id: str
+    destination: str
+    receipt: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    object: ObjectRef
+    config_version: str = ""
+    traceparent: str = ""
+    #: How often it was tried before.
+    attempts: int = 0
+    received_at: datetime | None = None
+
+
+class Settled(Struct, frozen=True, kw_only=True):
+    """The final state of a delivery."""
+
+    state: DeliveryState
+    #: The peer's status as it gave it, e.g. `0x0000` or `409`; empty where the destination has none.
+    peer_status: str = ""
+    #: What the peer, or Hilum on its behalf, said about it. Never a value of the object.
+    comment: str = ""
+
+
+class Later(TryAgain):
+    """This one object was not taken now and may be later: it is tried again, after growing pauses, up to `max_attempts` times."""
+
+    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "") -> None:
+        super().__init__(sentence, fix=fix)
+        self.peer_status = peer_status
+
+
+class Outage(TryAgain):
+    """The destination as a whole takes nothing now: its queue waits, and no attempt is counted against any object."""
+
+
+class Session(Protocol):
+    """A sink at work, in one thread. An error of `deliver` never spoils the session for the next object."""
+
+    def begin(self, deliveries: Sequence[Delivery]) -> None:
+        """These come next, in this order; of one study, if the sink is `grouped`."""
+        ...
+
+    def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
+        """Deliver one object. It may have been delivered before, by this process or another.
+
+        Raises `Later` (this object), `Outage` or any other `TryAgain` (the destination, or what Hilum needs for it, is away),
+        and lets through what `part10` raises.
+        """
+        ...
+
+    def rest(self) -> None:
+        """Nothing is to be delivered at present; called about once a second."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. The session is not used again."""
+        ...
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One step of a check."""
+
+    name: str
+    ok: bool
+    seconds: float
+    #: What was found.
+    says: str = ""
+    #: What to do about it, if it is not ok.
+    fix: str = ""
+
+
+class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A type of destination. Subclasses add their settings, and are frozen, keyword-only and refuse unknown fields as this one does.
+
+    A sink without connections is its own session, as here; one with them gives a session of its own in `open`.
+    """
+
+    #: Sessions at work at the same time in one process.
+    workers: int = 1
+    #: After so many attempts an object that the destination does not take is `rejected`; 1,000 take about a week.
+    max_attempts: int = 1000
+    #: Longest pause between two attempts of one object, in seconds.
+    retry_max_s: float = 600.0
+
+    #: Objects claimed at once.
+    batch: ClassVar[int] = 64
+
+    @property
+    def grouped(self) -> bool:
+        """Whether what is claimed at once must be of one study."""
+        return False
+
+    @property
+    def reads(self) -> bool:
+        """Whether `deliver` reads the object, so that it is worth reading ahead."""
+        return True
+
+    def check(self, settings: Settings) -> Iterator[Step]:
+        """Try the way to the destination without delivering: each step, timed; the last one is the one that fails, if one does."""
+        raise NotImplementedError
+
+    def open(self, settings: Settings) -> Session:
+        """A session for one thread. Connects on first use. Raises `Misconfigured` if the settings cannot work."""
+        del settings
+        return self
+
+    def begin(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Session.begin`."""
+
+    def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
+        """See `Session.deliver`."""
+        raise NotImplementedError
+
+    def rest(self) -> None:
+        """See `Session.rest`."""
+
+    def close(self) -> None:
+        """See `Session.close`."""
+
+
+class step:  # noqa: N801  # reads as a word: `with step("connect") as connecting:`
+    """Time one step of a check and turn an error into its words: `with step("name") as s: s.says = "…"`, then `yield s.done`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.says = ""
+        self.done = Step(name=name, ok=False, seconds=0.0)
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> Literal[True] | None:
+        seconds = time.monotonic() - self._began
+        if error is None:
+            self.done = Step(name=self.name, ok=True, seconds=seconds, says=self.says)
+            return None
+        if isinstance(error, HilumError):
+            self.done = Step(name=self.name, ok=False, seconds=seconds, says=error.sentence, fix=error.fix)
+            return True
+        return None
+
+
+def sinks_of(settings: Settings) -> dict[str, Sink]:
+    """Every destination of the settings by name. Raises `Misconfigured` that names the destination, the key and the nearest known one."""
+    return {name: sink_of(name, table) for name, table in settings.destinations.items()}
+
+
+def sink_of(name: str, table: dict[str, Any]) -> Sink:
+    """The sink of `[destinations.NAME]`. Raises `Misconfigured`."""
+    where = f"destinations.{name}"
+    kind = table.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise Misconfigured("destination-type-missing", f"{where} has no `type`.", fix=f"Set it to one of: {', '.join(_types())}.")
+    if kind not in _types():
+        near = difflib.get_close_matches(kind, _types(), n=1)
+        fix = f"Did you mean {near[0]}?" if near else f"Types are: {', '.join(_types())}."
+        raise Misconfigured("destination-type-unknown", f"{where}: there is no destination type {kind!r}.", fix=fix)
+    found = _sink_class(kind)
+    known = {field.encode_name for field in msgspec.structs.fields(found)}
+    values = {key: value for key, value in table.items() if key != "type"}
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            fix = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
+            raise Misconfigured("setting-unknown", f"There is no setting {where}.{key}.", fix=fix)
+    try:
+        return msgspec.convert(values, found, strict=False)
+    except msgspec.ValidationError as error:
+        sentence, _, at = str(error).partition(" - at ")
+        key = at.strip("`$.")
+        fix = "See the settings reference for what it takes."
+        raise Misconfigured("setting-invalid", f"{where}{f'.{key}' if key else ''}: {sentence}.", fix=fix) from None
+
+
+def _types() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("sinks").__path__) if not module.name.startswith("_"))
+
+
+def _sink_class(kind: str) -> type[Sink]:
+    module = importlib.import_module(f"sinks.{kind}")
+    classes = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Sink) and each is not Sink]
+    if len(classes) != 1:
+        raise TypeError(f"sinks.{kind} must offer one sink, and offers {len(classes)}")
+    return classes[0]

@@ -1,0 +1,170 @@
+"""How a running Hilum is: its endpoints, its servers, its roles. What `hilum up --json` and `hilum status` show."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import psutil
+from msgspec import Struct
+
+from hilum.errors import NotFound
+from hilum.role import Health
+from hilum.services.process import is_running
+from hilum.services.runstate import ChildState, read_run_state
+from hilum.settings import Settings
+
+
+class DicomEndpoint(Struct, frozen=True, kw_only=True):
+    """Where modalities send to."""
+
+    host: str
+    port: int
+    aet: str
+
+
+class KafkaEndpoint(Struct, frozen=True, kw_only=True):
+    """The broker."""
+
+    bootstrap: str
+
+
+class PostgresEndpoint(Struct, frozen=True, kw_only=True):
+    """The database; its password is in `<data>/secrets` (embedded) or where the settings have it from."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+
+
+class S3Endpoint(Struct, frozen=True, kw_only=True):
+    """The object store; its keys are in `<data>/secrets` (embedded) or where the settings have them from."""
+
+    endpoint: str
+    bucket: str
+
+
+class RoleStatus(Struct, frozen=True, kw_only=True):
+    """One role, as it says of itself."""
+
+    name: str
+    process: str
+    ready: bool
+    says: str
+    lag: int | None
+
+
+class ProcessStatus(Struct, frozen=True, kw_only=True):
+    """One child process."""
+
+    name: str
+    pid: int
+    state: str
+    #: Seconds in this state.
+    since_s: float
+    restarts: int
+    last_exit: str
+    #: Resident memory of the process and its children, without what they share (PSS), in MB.
+    memory_mb: float
+    log: str
+    #: Where a process of Hilum's own answers `/health` and `/metrics`; 0 for servers.
+    probe_port: int = 0
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """All of it. Holds no password."""
+
+    state: str
+    data: str
+    pid: int
+    dicom: DicomEndpoint
+    kafka: KafkaEndpoint
+    postgres: PostgresEndpoint
+    s3: S3Endpoint
+    processes: list[ProcessStatus]
+    roles: list[RoleStatus]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all roles are."""
+        return self.state == "ready" and all(role.ready for role in self.roles)
+
+
+def status(settings: Settings) -> Status:
+    """Ask the Hilum on `settings.data_dir` how it is; each process is given two seconds. Raises `NotFound` if none runs there."""
+    from hilum.up import dicom_port, probe_ports
+
+    state = read_run_state(settings.data_dir)
+    if state is None or state.endpoints is None or not state.is_alive():
+        raise NotFound(f"No Hilum is running on {settings.data_dir}.", fix="Start it with `hilum up`, or name its directory with --data.")
+    ports = probe_ports(settings)
+    with ThreadPoolExecutor(8) as threads:
+        asked = list(threads.map(lambda child: _roles(child, ports.get(child.name, 0)), state.children))
+    postgres = urlsplit(state.endpoints.postgres_dsn)
+    return Status(
+        state=state.state,
+        data=state.data,
+        pid=state.pid,
+        dicom=DicomEndpoint(host=settings.dicom.host, port=dicom_port(settings), aet=settings.dicom.aet),
+        kafka=KafkaEndpoint(bootstrap=state.endpoints.kafka_bootstrap),
+        postgres=PostgresEndpoint(
+            host=postgres.hostname or "", port=postgres.port or 5432, database=postgres.path.lstrip("/"), user=postgres.username or ""
+        ),
+        s3=S3Endpoint(endpoint=state.endpoints.s3_endpoint, bucket=settings.s3.bucket),
+        processes=[_process(child, ports.get(child.name, 0)) for child in state.children],
+        roles=[role for roles in asked for role in roles],
+    )
+
+
+def ask(port: int, within_s: float = 2.0) -> dict[str, Health] | None:
+    """What the process that answers on this machine's `port` says of its roles; None if nothing answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within_s)
+    try:
+        connection.request("GET", "/health")
+        answer = json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    return {name: Health(**health) for name, health in answer["roles"].items()}
+
+
+def _roles(child: ChildState, port: int) -> list[RoleStatus]:
+    if not port:
+        return []
+    said = ask(port) or {
+        name: Health(ready=False, says=f"its process is {child.state} and does not answer") for name in child.name.split(",")
+    }
+    return [RoleStatus(name=name, process=child.name, ready=h.ready, says=h.says, lag=h.lag) for name, h in said.items()]
+
+
+def _process(child: ChildState, probe_port: int) -> ProcessStatus:
+    return ProcessStatus(
+        name=child.name,
+        pid=child.pid,
+        state=child.state if is_running(child.pid, child.start_time) or child.state != "running" else "ended",
+        since_s=round(time.time() - child.since, 1),
+        restarts=child.restarts,
+        last_exit=child.last_exit,
+        memory_mb=round(memory_of(child.pid), 1),
+        log=child.log,
+        probe_port=probe_port,
+    )
+
+
+def memory_of(pid: int) -> float:
+    """Proportional set size of a process and its children in MB; 0 if it is gone."""
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            total += process.memory_full_info().pss
+    except psutil.Error:
+        pass
+    return total / 2**20
+
+

@@ -1,0 +1,175 @@
+"""What Hilum tells its operators: every metric, and JSON log lines that cannot hold patient data.
+
+Metrics are declared here and nowhere else. Their labels name stages, destinations and codes, never a UID, an AE title or
+anything that grows without bound.
+
+A log line is `{"time", "level", "part", "event", …fields}`. `event` is a fixed name; a field must be declared in `FIELDS`,
+and its value must look like what is declared there. Anything else is left out and named in `withheld`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import structlog
+from confluent_kafka import KafkaException
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from hilum.errors import HilumError
+from hilum.settings import Settings
+
+# Metrics
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+EVENTS_CONSUMED = Counter("hilum_events_consumed", "Events that a stage has dealt with.", ["stage"])
+EVENTS_PRODUCED = Counter("hilum_events_produced", "Events that a stage has said.", ["stage"])
+EVENTS_QUARANTINED = Counter("hilum_events_quarantined", "Events that a stage has set aside for a person.", ["stage", "reason"])
+BATCH_SECONDS = Histogram("hilum_batch_seconds", "From the first event of a batch to its commit.", ["stage"], buckets=_SECONDS)
+TRANSACTION_SECONDS = Histogram("hilum_transaction_seconds", "From the begin of a Kafka transaction to its commit.", ["stage"], buckets=_SECONDS)
+LAG_EVENTS = Gauge("hilum_lag_events", "Events on a stage's input that it has not dealt with yet.", ["stage"])
+LAG_SECONDS = Gauge("hilum_lag_seconds", "Age of the newest event that a stage has dealt with, 0 if none waits.", ["stage"])
+RETRIES = Counter("hilum_retries", "Batches that a stage had to try again because something was down.", ["stage"])
+RESTARTS = Counter("hilum_restarts", "Times a stage began anew from what is committed.", ["stage"])
+ROWS = Gauge("hilum_state_rows", "Rows that a stateful stage remembers in this process.", ["stage"])
+RESTORE_SECONDS = Histogram("hilum_restore_seconds", "From the assignment of partitions to their state being restored.", ["stage"], buckets=_SECONDS)
+
+
+def metrics() -> list[MetricWrapperBase]:
+    """Every metric of Hilum, in the order of their declaration."""
+    return [value for value in globals().values() if isinstance(value, MetricWrapperBase)]
+
+
+# Logs
+
+_UID = re.compile(r"[0-9.]{0,64}")
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._/:@+-]{0,127}|")
+_AET = re.compile(r"[ -\[\]-~]{0,16}")
+_EVENT = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_ADDRESS = re.compile(r"[0-9A-Za-z.:\[\]_-]{0,255}")
+
+#: What a log line may say besides its event: a pattern for text, None for a sentence that Hilum itself wrote (an error's, never
+#: another program's). Numbers, truth values, dates and None are allowed in each.
+FIELDS: Mapping[str, re.Pattern[str] | None] = {
+    **dict.fromkeys(("study", "series", "instance", "sop_class", "transfer_syntax", "uid"), _UID),
+    **dict.fromkeys(("role", "roles", "stage", "topic", "topics", "group", "slot", "setting", "destination", "rule", "table", "bucket"), _ID),
+    **dict.fromkeys(("receipt", "event_id", "delivery", "association", "sha256", "object", "reason", "status", "state", "version", "kind"), _ID),
+    **dict.fromkeys(("partition", "partitions", "offset", "count", "size_bytes", "attempt", "attempts", "rows", "lag"), _ID),
+    **dict.fromkeys(("seconds", "after_s", "duration_s", "port", "probe_port", "pid", "signal", "line", "due"), _ID),
+    **dict.fromkeys(("calling_aet", "called_aet"), _AET),
+    **dict.fromkeys(("host", "peer", "library"), _ADDRESS),
+    "says": None,
+    "error": None,
+}
+
+_levels = logging.getLevelNamesMapping()
+_threshold = [logging.INFO]
+
+
+def configure(settings: Settings) -> None:
+    """Log from `log.level` on, and let libraries that log through Python's `logging` say where they did, but not what."""
+    _threshold[0] = _levels.get(settings.log.level.upper(), logging.INFO)
+    logging.basicConfig(handlers=[_FromLibraries()], level=max(_threshold[0], logging.WARNING), force=True)
+    logging.getLogger("hilum.kafka").setLevel(_threshold[0])
+
+
+def logger(part: str) -> structlog.typing.FilteringBoundLogger:
+    """The logger of one part of Hilum. An event's name is a fixed word: `log.info("batch_committed", count=3)`."""
+    return cast(
+        "structlog.typing.FilteringBoundLogger",
+        structlog.wrap_logger(
+            _Stderr(),
+            processors=[_drop_below_threshold, _only_safe, _as_line],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+            context_class=dict,
+            part=part,
+        ),
+    )
+
+
+def described(error: BaseException) -> str:
+    """`error` in words that hold no data: a sentence if it is Hilum's own, else its type and the lines of code it came through.
+
+    The texts and local variables of other programs' exceptions may hold values of a patient's object; they are left out.
+    """
+    if isinstance(error, HilumError):
+        return str(error)
+    name = type(error).__name__
+    if isinstance(error, KafkaException):
+        name += f" {error.args[0].name()}"
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    where = " < ".join(f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno}" for frame in reversed(frames))
+    return f"{name} at {where}" if where else name
+
+
+class _Stderr:
+    """Writes a line at once, to what is stderr at that moment."""
+
+    def msg(self, line: str) -> None:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    debug = info = warning = warn = error = critical = exception = fatal = log = msg
+
+
+def _drop_below_threshold(_: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _levels.get(method.upper(), logging.ERROR) < _threshold[0]:
+        raise structlog.DropEvent
+    return event
+
+
+def _only_safe(_: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    name = str(event.pop("event", ""))
+    failure = event.pop("exc_info", None)
+    safe: dict[str, Any] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": method,
+        "part": event.pop("part", ""),
+        "event": name if _EVENT.fullmatch(name) else "unnamed",
+    }
+    withheld = [] if _EVENT.fullmatch(name) else ["event"]
+    for field, value in event.items():
+        if isinstance(value, BaseException):
+            value = described(value)  # noqa: PLW2901  # the loop's own variable is what is shown
+        if field in FIELDS and _fits(FIELDS[field], value):
+            safe[field] = value
+        else:
+            withheld.append(field if _EVENT.fullmatch(field) else "unnamed")
+    if failure:
+        error = failure if isinstance(failure, BaseException) else sys.exc_info()[1]
+        safe["error"] = described(error) if error else "unknown"
+    if withheld:
+        safe["withheld"] = withheld
+    return safe
+
+
+def _fits(pattern: re.Pattern[str] | None, value: Any) -> bool:
+    if value is None or isinstance(value, bool | int | float | datetime):
+        return True
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(_fits(pattern, item) for item in value)
+    return isinstance(value, str) and (pattern is None or pattern.fullmatch(value) is not None)
+
+
+def _as_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    return msgspec.json.encode(event).decode()
+
+
+class _FromLibraries(logging.Handler):
+    """Says that a library logged, and where; its text may hold anything. librdkafka's holds brokers and topics, and is kept."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell: Callable[..., Any] = logger("library").error if record.levelno >= logging.ERROR else logger("library").warning
+        if record.name == "hilum.kafka":
+            tell("kafka_client", says=record.getMessage())
+        else:
+            tell("library_logged", library=record.name, line=record.lineno)

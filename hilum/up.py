@@ -1,0 +1,94 @@
+"""What `hilum up` runs: the servers, then topics, tables and buckets, then Hilum's own processes, under one supervisor."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hilum.provision import provision
+from hilum.services.endpoints import Endpoints
+from hilum.services.ports import Ports
+from hilum.services.process import Child
+from hilum.services.up import detach, supervisor_for
+from hilum.settings import Settings
+
+#: How long `hilum up --detach` waits: the first start downloads Kafka.
+READY_WITHIN_S = 600.0
+
+
+def run(settings: Settings, config: Path | None, *, ready: Callable[[], None] | None = None) -> None:
+    """Run everything in the foreground until SIGTERM or SIGINT. Raises `Misconfigured` if it cannot start."""
+    supervisor = supervisor_for(
+        settings,
+        provision=lambda endpoints: _provision(endpoints.filled_into(settings)),
+        roles=lambda endpoints: _roles(settings, config, endpoints),
+    )
+    supervisor.run(ready=lambda _: ready() if ready else None)
+
+
+def start(settings: Settings, config: Path | None) -> None:
+    """Run everything in the background; return when it is ready. Raises `Misconfigured` with what stopped it."""
+    command = [sys.executable, "-m", "hilum", "up", "--data", settings.data_dir]
+    detach([*command, *(["--config", config.resolve()] if config else [])], settings.data_dir, ready_within_s=READY_WITHIN_S)
+
+
+def dicom_port(settings: Settings) -> int:
+    """The listener's port, chosen and kept if the settings leave it open."""
+    return settings.dicom.port or Ports(settings.data_dir).kept("dicom.port")
+
+
+def probe_ports(settings: Settings) -> dict[str, int]:
+    """Where each of Hilum's own processes answers, by its name."""
+    ports = Ports(settings.data_dir)
+    return {name: ports.kept(f"probe {name}") for name, _ in process_names(settings)}
+
+
+def process_names(settings: Settings) -> list[tuple[str, int]]:
+    """Names of the processes that the settings ask for, and each one's slot among those with the same roles."""
+    seen: Counter[str] = Counter()
+    names = []
+    for roles in settings.roles.processes:
+        slot = seen[roles]
+        seen[roles] += 1
+        names.append((roles if slot == 0 else f"{roles}#{slot}", slot))
+    return names
+
+
+def _provision(settings: Settings) -> None:
+    provision(settings)
+
+
+def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Sequence[Child]:
+    from hilum.status import ask
+
+    data = settings.data_dir
+    ports = Ports(data)
+    listener = ports.take("dicom.port", settings.dicom.host, settings.dicom.port)
+    environment = {
+        **endpoints.environment(),
+        "HILUM_DICOM__PORT": str(listener),
+        "PYTHONUNBUFFERED": "1",
+    }
+    children = []
+    for name, slot in process_names(settings):
+        roles = name.partition("#")[0]
+        port = ports.take(f"probe {name}", "127.0.0.1")
+
+        def ready(port: int = port) -> bool:
+            said = ask(port, 1.0)
+            return said is not None and all(health.ready for health in said.values())
+
+        command = [sys.executable, "-m", "hilum", "run", roles, "--data", str(data), *(["--config", str(config)] if config else [])]
+        children.append(
+            Child(
+                name=name,
+                argv=command,
+                log=data / "logs" / f"{name.replace(',', '-').replace('#', '-')}.log",
+                ready=ready,
+                env={**environment, "HILUM_PROBE__PORT": str(port), "HILUM_SLOT": str(slot)},
+                stop_within_s=20.0,
+            )
+        )
+    return children

@@ -1,0 +1,108 @@
+"""A marked patient goes through everything; then logs, keys, headers, metrics, topic names, paths and UIDs are searched for the marks."""
+
+from __future__ import annotations
+
+import http.client
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from bench.running import RunningHilum, running_hilum
+from bench.wire import RawReceiver, RawSender, part10_data_set
+from hilum.store import open_store
+from hilum.synthetic import ct_study
+
+pytestmark = pytest.mark.system
+
+MARKS = ("QZNAME", "QZID0042", "QZACC077", "QZDESC", "QZINST", "QZREF", "19470313")
+
+
+def marked(folder: Path) -> list[tuple[str, str, bytes]]:
+    """Objects of a marked patient: a good one, a conflict with it, one without study, one cut short, one that no parser takes."""
+    made = []
+    for n, ds in enumerate(ct_study(5, rows=8, columns=8, patient="QZID0042")):
+        ds.PatientName, ds.PatientBirthDate, ds.AccessionNumber = "QZNAME^QZNAME", "19470313", "QZACC077"
+        ds.StudyDescription, ds.InstitutionName, ds.ReferringPhysicianName = "QZDESC", "QZINST", "QZREF"
+        if n == 2:
+            del ds.StudyInstanceUID
+        path = folder / f"{n}.dcm"
+        ds.save_as(path, enforce_file_format=True)
+        made.append((str(ds.SOPInstanceUID), str(ExplicitVRLittleEndian), part10_data_set(path)[1]))
+    good = made[0]
+    made[1] = (good[0], good[1], good[2].replace(b"QZDESC", b"QZDESX"))
+    made[3] = (*made[3][:2], made[3][2][:-20])
+    made[4] = (made[4][0], str(ImplicitVRLittleEndian), b"QZNAME^QZNAME QZID0042 QZACC077 " * 20)
+    return made
+
+
+def search(where: str, content: bytes | str) -> list[str]:
+    text = content.decode("utf-8", "replace") if isinstance(content, bytes) else content
+    return [f"{mark} in {where}: …{text[max(0, text.index(mark) - 80) : text.index(mark) + 20]}…" for mark in MARKS if mark in text]
+
+
+def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None:
+    pacs = RawReceiver()
+    with running_hilum(tmp_path, pacs.port) as hilum:
+        sender = RawSender(hilum.port, [(CTImageStorage, ExplicitVRLittleEndian), (CTImageStorage, ImplicitVRLittleEndian)])
+        for uid, transfer_syntax, data_set in marked(tmp_path):
+            sender.send(CTImageStorage, uid, transfer_syntax, data_set)
+        sender.release()
+        account = hilum.come_to_rest()
+        assert account.quarantined == 4
+        hilum.kill("deliver")
+        listed = hilum.command("quarantine", "list", "--json").stdout
+
+        found = search("the quarantine's list", listed)
+        for log in hilum.settings.data_dir.rglob("*.log*"):
+            found += search(log.name, log.read_bytes())
+        found += _kafka(hilum)
+        found += _metrics(hilum)
+        for key in open_store(hilum.settings).list(hilum.settings.s3.bucket):
+            found += search("an object's key", str(key))
+        assert found == []
+        # The search can find: the data itself holds the marks.
+        assert search("the index", str(hilum.rows("SELECT * FROM study"))) != []
+    pacs.close()
+
+
+def _kafka(hilum: RunningHilum) -> list[str]:
+    """Keys, headers and topic names of every topic; values too where the topic's class says that no patient is in them."""
+    consumer = Consumer({"bootstrap.servers": hilum.settings.kafka.bootstrap, "group.id": "marks", "enable.auto.commit": False, "enable.partition.eof": True})
+    found: list[str] = []
+    messages = 0
+    topics = consumer.list_topics(timeout=10).topics
+    for name, topic in topics.items():
+        found += search("a topic's name", name)
+        if name.startswith("__"):
+            continue
+        consumer.assign([TopicPartition(name, number, 0) for number in topic.partitions])
+        ended = 0
+        while ended < len(topic.partitions):
+            message = consumer.poll(10)
+            assert message is not None
+            if message.error():
+                ended += 1
+                continue
+            messages += 1
+            headers = dict(message.headers() or [])
+            found += search(f"a key on {name}", message.key() or b"")
+            for header, value in headers.items():
+                found += search(f"header {header} on {name}", value or b"")
+            if headers.get("ce_phi", b"limited") != b"full":
+                found += search(f"a value on {name}", message.value() or b"")
+    consumer.close()
+    assert messages > 10
+    return found
+
+
+def _metrics(hilum: RunningHilum) -> list[str]:
+    found: list[str] = []
+    for role in hilum.up["processes"]:
+        connection = http.client.HTTPConnection("127.0.0.1", role["probe_port"], timeout=10)
+        for path in ("/metrics", "/health"):
+            connection.request("GET", path)
+            found += search(f"{path} of {role['name']}", connection.getresponse().read())
+        connection.close()
+    return found
