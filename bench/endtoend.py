@@ -22,6 +22,7 @@ from bench.report import Report
 from bench.running import running_hilum
 from hilum.synthetic import write_ct_study
 
+
 def count_files(folder: Path) -> int:
     return sum(1 for entry in folder.iterdir() if entry.is_file())
 
@@ -64,7 +65,7 @@ def throughput(files: Sequence[Path], rounds: int, folder: Path) -> tuple[list[f
             began = time.monotonic()
             dcmsend(sent, hilum.port, "HILUM")
             acknowledged = time.monotonic() - began
-            wait_until(lambda before=before: count_files(received) - before[0] >= count and settled(connection) - before[1] >= count)  # type: ignore[misc]  # a default argument
+            wait_until(lambda before=before: count_files(received) - before[0] >= count and settled(connection) - before[1] >= count)
             ours.append(count / (time.monotonic() - began))
             print(f"Hilum round {n + 1}: {ours[-1]:.0f} objects/s (acknowledged after {acknowledged:.2f} s)", file=sys.stderr)
     received = folder / "from-orthanc"
@@ -75,7 +76,7 @@ def throughput(files: Sequence[Path], rounds: int, folder: Path) -> tuple[list[f
             before = count_files(received), 0
             began = time.monotonic()
             dcmsend(sent, port, "ORTHANC")
-            wait_until(lambda before=before: count_files(received) - before[0] >= count)  # type: ignore[misc]  # a default argument
+            wait_until(lambda before=before: count_files(received) - before[0] >= count)
             theirs.append(count / (time.monotonic() - began))
             print(f"Orthanc round {n + 1}: {theirs[-1]:.0f} objects/s", file=sys.stderr)
     return ours, theirs
@@ -162,6 +163,9 @@ def main(arguments: Sequence[str]) -> None:
     )
     report.table("Start and rest", ("What", "Value", "Goal"), [("hilum up to ready, warm cache", f"{ready_s:.1f} s", "12 s")])
     total = sum(size for _, size in rest)
-    report.table("Memory at rest (PSS), MB", ("Process", "MB"), [*((name, f"{size:.0f}") for name, size in rest), ("all (goal 1,600)", f"{total:.0f}")])
+    report.table(
+        "Memory at rest (PSS), MB",
+        ("Process", "MB"),
+        [*((name, f"{size:.0f}") for name, size in rest), ("all (goal 1,600)", f"{total:.0f}")],
+    )
     report.write()
-

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
+from hilum.reconcile import Account
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from bench.report import Report
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender, part10_data_set
-from hilum.reconcile import Account
+from hilum.bus import headers_of
 from hilum.synthetic import ct_study
 
 SENDERS = 3
@@ -151,8 +152,8 @@ def _events(hilum: RunningHilum, topic: str) -> list[tuple[str, str, float]]:
             if message.error():
                 ended += 1
                 continue
-            headers = dict(message.headers())
-            found.append((headers["ce_subject"].decode(), headers["ce_id"].decode(), message.timestamp()[1] / 1000))
+            headers = headers_of(message)
+            found.append((str(headers["ce_subject"], "ascii"), str(headers["ce_id"], "ascii"), message.timestamp()[1] / 1000))
         return found
     finally:
         consumer.close()
@@ -201,7 +202,9 @@ def main(arguments: Sequence[str]) -> None:
             ("seconds", f"{outcome.seconds:.0f}"),
         ],
     )
-    report.table("Killed with kill -9, or added", ("After s", "What"), [(f"{at - outcome.faults[0][0]:.0f}", what) for at, what in outcome.faults])
+    report.table(
+        "Killed with kill -9, or added", ("After s", "What"), [(f"{at - outcome.faults[0][0]:.0f}", what) for at, what in outcome.faults]
+    )
     report.table("Longest stall", ("Role", "Seconds"), [(role, f"{stall:.1f}") for role, stall in outcome.stalls])
     report.write()
     lost = account.unaccounted or account.undecided or len(outcome.at_the_pacs) != given.objects or once != account.expected_deliveries

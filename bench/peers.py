@@ -62,7 +62,7 @@ def running(command: Sequence[str | Path], port: int, log: Path) -> Iterator[sub
 def storescp(folder: Path, port: int, aet: str = "PACS", *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """dcmtk's `storescp`, storing into `folder` the bytes as they come (`+B`), in every transfer syntax it knows."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["storescp", "+xa", "+B", "--fork", "-aet", aet, "-od", folder, *options, str(port)]
+    command: list[str | Path] = ["storescp", "+xa", "+B", "--fork", "-aet", aet, "-od", folder, *options, str(port)]
     with running(command, port, folder.parent / "storescp.log") as process:
         yield process
 
@@ -84,7 +84,9 @@ end
 
 
 @contextmanager
-def orthanc(folder: Path, port: int, http_port: int, pacs_port: int, lua: str = FORWARD_EVERY_INSTANCE) -> Iterator[subprocess.Popen[bytes]]:
+def orthanc(
+    folder: Path, port: int, http_port: int, pacs_port: int, lua: str = FORWARD_EVERY_INSTANCE
+) -> Iterator[subprocess.Popen[bytes]]:
     """Orthanc as Debian ships it, with a Lua script that forwards to the modality `pacs` at `pacs_port`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "forward.lua").write_text(lua, encoding="utf-8")

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 import psycopg
-
 from hilum.reconcile import Account, reconcile
+
 from hilum.services.endpoints import with_endpoints
 from hilum.services.process import is_running
 from hilum.services.runstate import RunState, read_run_state
@@ -77,7 +77,7 @@ class RunningHilum:
     def rows(self, query: str, *parameters: Any) -> list[Any]:
         """What PostgreSQL answers."""
         with psycopg.connect(self.settings.postgres.dsn, autocommit=True) as connection:
-            return connection.execute(query, parameters).fetchall()  # type: ignore[arg-type]  # a str is no LiteralString
+            return connection.execute(query, parameters).fetchall()
 
     def command(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A `hilum` command on this Hilum."""

@@ -20,7 +20,8 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import Verification
+
+VERIFICATION = "1.2.840.10008.1.1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,7 @@ class RawSender:
         self.association.dimse.send_msg(request, context_id)
         _, answer = self.association.dimse.get_msg(block=True)
         self.association._reactor_checkpoint.set()
-        return None if answer is None else int(answer.Status)
+        return None if answer is None or answer.Status is None else int(answer.Status)
 
     def begin(self, sop_class: str, instance: str, transfer_syntax: str, part: bytes) -> None:
         """Send the command and the first `part` of a data set, without a last fragment: to break off afterwards."""
@@ -180,6 +181,7 @@ class RawSender:
         request.MessageID, request.Priority = self._message_id, 2
         request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, instance
         request.DataSet = BytesIO(data_set)
+        assert context.context_id is not None
         return request, context.context_id
 
 
@@ -194,16 +196,21 @@ class RawReceiver:
         self._keep = keep
         ae = AE(aet)
         ae.maximum_pdu_size = 0
-        ae.add_supported_context(Verification)
+        ae.add_supported_context(VERIFICATION)
         for context in AllStoragePresentationContexts:
+            assert context.abstract_syntax is not None
             ae.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
         for sop_class, transfer_syntax in contexts:
             ae.add_supported_context(UID(sop_class), UID(transfer_syntax))
-        self._server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        assert server is not None
+        self._server = server
         self.port: int = self._server.server_address[1]
 
     def _store(self, event: evt.Event) -> int:
         request = event.request
+        assert isinstance(request, C_STORE)
+        assert isinstance(request.DataSet, BytesIO)
         sent = Sent(
             sop_class_uid=str(request.AffectedSOPClassUID),
             sop_instance_uid=str(request.AffectedSOPInstanceUID),

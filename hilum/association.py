@@ -126,6 +126,8 @@ class Association:
             self.abort()
             raise
         self.used_at = time.monotonic()
+        #: Requests answered on it.
+        self.answers = 0
 
     def _negotiate(self, contexts: Sequence[Context]) -> None:
         peer = self.peer
@@ -141,11 +143,12 @@ class Association:
                 raise ul.Garbled(f"PDU type {kind} came instead of an answer")
             answer = ul.read_associate_ac(body)
         except TimeoutError:
-            sentence = f"{peer.address} takes connections but did not answer the association request within {peer.association_timeout_s:g} s."
+            sentence = f"{peer.address} takes connections, but did not answer the association request in {peer.association_timeout_s:g} s."
             raise NoAssociation(sentence, fix="The peer is overloaded or hangs; its own log says more.") from None
         except (EOFError, OSError):
             sentence = f"{peer.address} closed the connection instead of answering the association request."
-            raise NoAssociation(sentence, fix="Check that this port is a DICOM port, without TLS, and that the peer admits this address.") from None
+            fix = "Check that this port is a DICOM port, without TLS, and that the peer admits this address."
+            raise NoAssociation(sentence, fix=fix) from None
         except ul.Garbled as error:
             sentence = f"{peer.address} does not speak DICOM: {error}."
             raise NoAssociation(sentence, fix="Check that `port` is the peer's DICOM port.") from None
@@ -197,7 +200,7 @@ class Association:
         number = self.accepted[context]
         message_id = self._next_message_id()
         command = ul.c_store_rq(message_id, context.abstract_syntax, sop_instance_uid)
-        waiting = [ul.data_header(number, len(command), last=True, command=True), command]
+        waiting: list[bytes | memoryview] = [ul.data_header(number, len(command), last=True, command=True), command]
         fragment = self._fragment_bytes
         full = ul.data_header(number, fragment, last=False)
         held: memoryview | None = None
@@ -273,6 +276,7 @@ class Association:
                         if response.answers != message_id:
                             raise ul.Garbled("a response answers another request")
                         self.used_at = time.monotonic()
+                        self.answers += 1
                         return Answer(status=response.status, comment=response.comment)
         except (EOFError, OSError, ul.Garbled, _Aborted) as error:
             self._lost(error)
@@ -311,10 +315,24 @@ class Association:
         if isinstance(error, _Aborted):
             raise AssociationLost(f"{where} aborted the association{error}.", fix="The peer's own log says why.") from None
         if isinstance(error, TimeoutError):
-            raise AssociationLost(f"{where} did not answer within {self.peer.response_timeout_s:g} s.", fix="Raise `response_timeout_s` if it needs longer.") from None
+            sentence = f"{where} did not answer within {self.peer.response_timeout_s:g} s."
+            raise AssociationLost(sentence, fix="Raise `response_timeout_s` if it needs longer.") from None
         if isinstance(error, ul.Garbled):
             raise AssociationLost(f"{where} answered against the standard: {error}.", fix="The peer's vendor must correct this.") from None
         raise AssociationLost(f"{where} closed the connection without an answer.", fix="The peer's own log says why.") from None
+
+
+def echo(peer: Peer) -> Answer:
+    """C-ECHO on an association of its own. Raises `NoAssociation`, also if the peer takes no C-ECHO, and `AssociationLost`."""
+    verification = Context(abstract_syntax=ul.VERIFICATION, transfer_syntax=ul.IMPLICIT_VR_LITTLE_ENDIAN)
+    association = Association(peer, [verification])
+    try:
+        if verification not in association.accepted:
+            reason = REFUSALS.get(association.refused[verification], "refused")
+            raise NoAssociation(f"{peer.address} takes the association, but no C-ECHO: {reason}.")
+        return association.c_echo()
+    finally:
+        association.release()
 
 
 class _Aborted(Exception):  # noqa: N818  # not an error of ours: how the peer ended it

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from hilum.errors import Misconfigured, TryAgain
@@ -25,6 +26,9 @@ from hilum.settings import Settings
 MAX_EVENT_BYTES = 1_000_000
 #: Largest message that producers send: an event of the largest size must fit into quarantine, in base64 if need be.
 MAX_MESSAGE_BYTES = 2 * 2**20
+
+EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the library leaves it untyped
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # as above
 
 _log = logging.getLogger("hilum.kafka")
 
@@ -199,6 +203,27 @@ def partition_counts(cluster_of: Consumer | Producer | AdminClient, topics: Sequ
             raise Misconfigured("topic-missing", f"Topic {name} does not exist.", fix="Make it with `hilum provision`.")
         counts[name] = len(found.partitions)
     return counts
+
+
+def offsets(
+    admin: AdminClient,
+    partitions: Sequence[TopicPartition],
+    which: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+    *,
+    timeout_s: float = 5.0,
+) -> dict[tuple[str, int], int]:
+    """The `EARLIEST` or `LATEST` offset of each partition; with `READ_COMMITTED`, the latest is the last stable one.
+
+    Raises `TryAgain` while the broker does not answer.
+    """
+    if not partitions:
+        return {}
+    answers = admin.list_offsets(dict.fromkeys(partitions, which), isolation_level=isolation, request_timeout=timeout_s)
+    try:
+        return {(of.topic, of.partition): answer.result().offset for of, answer in answers.items()}
+    except KafkaException as error:
+        raise away(error) from None
 
 
 def away(error: KafkaException) -> TryAgain:

@@ -87,7 +87,7 @@ class Part10:
 
     def _missing(self) -> Unsound:
         sentence = f"Object {self.ref.key} is not in bucket {self.ref.bucket}: it was not sent."
-        return Unsound(sentence, fix="Restore the bucket from its backup, then send the object again; `hilum reconcile` tells what else is gone.")
+        return Unsound(sentence, fix="Restore the bucket from its backup, then send the object again.")
 
     def _changed(self) -> Unsound:
         sentence = f"Object {self.ref.key} in bucket {self.ref.bucket} is not what was received (its digest differs): it was not sent."

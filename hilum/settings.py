@@ -38,6 +38,8 @@ class Dicom(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     #: 0 picks a free port and keeps it.
     port: int = 11112
+    #: Whether a peer may call Hilum by any AE title; otherwise only by `aet` (PS3.8 9.3.4).
+    any_called_aet: bool = True
     #: Largest PDU that Hilum offers to receive, in bytes (PS3.8 D.1); 0 means no limit.
     max_pdu_bytes: int = 131_072
     #: Associations open at once; one more is rejected as transient (PS3.8 9.3.4).
@@ -250,7 +252,9 @@ def _from_environment(name: str, value: str) -> tuple[list[str], str]:
         try:
             value = Path(value).read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise Misconfigured("secret-unreadable", f"{name} names a file that cannot be read: {error.strerror}.", fix="Check its path and rights.") from None
+            raise Misconfigured(
+                "secret-unreadable", f"{name} names a file that cannot be read: {error.strerror}.", fix="Check its path and rights."
+            ) from None
     return path, value
 
 

@@ -57,9 +57,11 @@ class Settled(Struct, frozen=True, kw_only=True):
 class Later(TryAgain):
     """This one object was not taken now and may be later: it is tried again, after growing pauses, up to `max_attempts` times."""
 
-    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "") -> None:
+    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", comment: str = "") -> None:
+        """`comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
         super().__init__(sentence, fix=fix)
         self.peer_status = peer_status
+        self.comment = comment
 
 
 class Outage(TryAgain):
@@ -71,7 +73,7 @@ class Session(Protocol):
 
     def begin(self, deliveries: Sequence[Delivery]) -> None:
         """These come next, in this order; of one study, if the sink is `grouped`."""
-        ...
+        return
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """Deliver one object. It may have been delivered before, by this process or another.
@@ -83,11 +85,11 @@ class Session(Protocol):
 
     def rest(self) -> None:
         """Nothing is to be delivered at present; called about once a second."""
-        ...
+        return
 
     def close(self) -> None:
         """Let go of everything. The session is not used again."""
-        ...
+        return
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -139,6 +141,7 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def begin(self, deliveries: Sequence[Delivery]) -> None:
         """See `Session.begin`."""
+        del deliveries
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """See `Session.deliver`."""
@@ -208,7 +211,8 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
 
 
 def _types() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("sinks").__path__) if not module.name.startswith("_"))
+    modules = pkgutil.iter_modules(importlib.import_module("sinks").__path__)
+    return sorted(module.name for module in modules if not module.name.startswith("_"))
 
 
 def _sink_class(kind: str) -> type[Sink]:

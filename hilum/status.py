@@ -166,5 +166,3 @@ def memory_of(pid: int) -> float:
     except psutil.Error:
         pass
     return total / 2**20
-
-

@@ -35,13 +35,25 @@ EVENTS_CONSUMED = Counter("hilum_events_consumed", "Events that a stage has deal
 EVENTS_PRODUCED = Counter("hilum_events_produced", "Events that a stage has said.", ["stage"])
 EVENTS_QUARANTINED = Counter("hilum_events_quarantined", "Events that a stage has set aside for a person.", ["stage", "reason"])
 BATCH_SECONDS = Histogram("hilum_batch_seconds", "From the first event of a batch to its commit.", ["stage"], buckets=_SECONDS)
-TRANSACTION_SECONDS = Histogram("hilum_transaction_seconds", "From the begin of a Kafka transaction to its commit.", ["stage"], buckets=_SECONDS)
+TRANSACTION_SECONDS = Histogram(
+    "hilum_transaction_seconds", "From the begin of a Kafka transaction to its commit.", ["stage"], buckets=_SECONDS
+)
 LAG_EVENTS = Gauge("hilum_lag_events", "Events on a stage's input that it has not dealt with yet.", ["stage"])
 LAG_SECONDS = Gauge("hilum_lag_seconds", "Age of the newest event that a stage has dealt with, 0 if none waits.", ["stage"])
 RETRIES = Counter("hilum_retries", "Batches that a stage had to try again because something was down.", ["stage"])
 RESTARTS = Counter("hilum_restarts", "Times a stage began anew from what is committed.", ["stage"])
 ROWS = Gauge("hilum_state_rows", "Rows that a stateful stage remembers in this process.", ["stage"])
-RESTORE_SECONDS = Histogram("hilum_restore_seconds", "From the assignment of partitions to their state being restored.", ["stage"], buckets=_SECONDS)
+RESTORE_SECONDS = Histogram(
+    "hilum_restore_seconds", "From the assignment of partitions to their state being restored.", ["stage"], buckets=_SECONDS
+)
+
+DELIVERIES = Counter("hilum_deliveries", "Deliveries that have their final state.", ["destination", "state"])
+DELIVERY_RETRIES = Counter("hilum_delivery_retries", "Attempts after which an object is to be tried again.", ["destination"])
+DELIVERY_SECONDS = Histogram(
+    "hilum_delivery_seconds", "From the reception of an object to the final state of its delivery.", ["destination"], buckets=(*_SECONDS, 300, 3600)
+)
+DELIVERIES_PENDING = Gauge("hilum_deliveries_pending", "Deliveries without a final state.", ["destination"])
+DELIVERIES_PENDING_SECONDS = Gauge("hilum_deliveries_pending_seconds", "Age of the oldest of them.", ["destination"])
 
 
 def metrics() -> list[MetricWrapperBase]:
@@ -61,8 +73,12 @@ _ADDRESS = re.compile(r"[0-9A-Za-z.:\[\]_-]{0,255}")
 #: another program's). Numbers, truth values, dates and None are allowed in each.
 FIELDS: Mapping[str, re.Pattern[str] | None] = {
     **dict.fromkeys(("study", "series", "instance", "sop_class", "transfer_syntax", "uid"), _UID),
-    **dict.fromkeys(("role", "roles", "stage", "topic", "topics", "group", "slot", "setting", "destination", "rule", "table", "bucket"), _ID),
-    **dict.fromkeys(("receipt", "event_id", "delivery", "association", "sha256", "object", "reason", "status", "state", "version", "kind"), _ID),
+    **dict.fromkeys(
+        ("role", "roles", "stage", "topic", "topics", "group", "slot", "setting", "destination", "rule", "table", "bucket"), _ID
+    ),
+    **dict.fromkeys(
+        ("receipt", "event_id", "delivery", "association", "sha256", "object", "reason", "status", "state", "version", "kind"), _ID
+    ),
     **dict.fromkeys(("partition", "partitions", "offset", "count", "size_bytes", "attempt", "attempts", "rows", "lag"), _ID),
     **dict.fromkeys(("seconds", "after_s", "duration_s", "port", "probe_port", "pid", "signal", "line", "due"), _ID),
     **dict.fromkeys(("calling_aet", "called_aet"), _AET),
@@ -139,7 +155,7 @@ def _only_safe(_: Any, method: str, event: MutableMapping[str, Any]) -> MutableM
     withheld = [] if _EVENT.fullmatch(name) else ["event"]
     for field, value in event.items():
         if isinstance(value, BaseException):
-            value = described(value)  # noqa: PLW2901  # the loop's own variable is what is shown
+            value = described(value)
         if field in FIELDS and _fits(FIELDS[field], value):
             safe[field] = value
         else:

@@ -40,7 +40,12 @@ _EVENT_FIELDS: dict[str, Any] = {
     "header_cut": (),
     "unreadable": "",
 }
-_OBJECT_FIELDS: dict[str, Any] = {"bucket": "hilum-originals", "key": "2.25.1/2.25.2/2.25.3/object.dcm", "size_bytes": 528_000, "sha256": "a" * 64}
+_OBJECT_FIELDS: dict[str, Any] = {
+    "bucket": "hilum-originals",
+    "key": "2.25.1/2.25.2/2.25.3/object.dcm",
+    "size_bytes": 528_000,
+    "sha256": "a" * 64,
+}
 _SOURCE_FIELDS: dict[str, Any] = {
     "adapter": "dicom",
     "calling_aet": "CT1",

@@ -30,8 +30,10 @@ def run(settings: Settings, config: Path | None, *, ready: Callable[[], None] | 
 
 def start(settings: Settings, config: Path | None) -> None:
     """Run everything in the background; return when it is ready. Raises `Misconfigured` with what stopped it."""
-    command = [sys.executable, "-m", "hilum", "up", "--data", settings.data_dir]
-    detach([*command, *(["--config", config.resolve()] if config else [])], settings.data_dir, ready_within_s=READY_WITHIN_S)
+    command: list[str | Path] = [sys.executable, "-m", "hilum", "up", "--data", settings.data_dir]
+    if config:
+        command += ["--config", config.resolve()]
+    detach(command, settings.data_dir, ready_within_s=READY_WITHIN_S)
 
 
 def dicom_port(settings: Settings) -> int:

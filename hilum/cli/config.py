@@ -35,7 +35,9 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
     if json:
         show_json(found)
     else:
-        out.print(f"The settings are right: {len(settings.destinations)} destinations, {len(settings.rules)} rules, version {settings.config_version}.")
+        out.print(
+            f"The settings are right: {len(settings.destinations)} destinations, {len(settings.rules)} rules, version {settings.config_version}."
+        )
 
 
 def show(

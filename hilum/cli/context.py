@@ -18,7 +18,7 @@ from hilum.settings import Loaded, Settings, load
 
 #: People see tables and progress; with `--json` standard output is one JSON document and progress stays on stderr.
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="HILUM_CONFIG", help="The settings file (TOML).")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="The data directory; wins over `data` in the settings.")]
@@ -58,7 +58,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     """Print a table for people; text is shown as it is, never read as markup."""
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False, show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -62,8 +62,8 @@ def _show(result: Result) -> None:
         columns = ("Reason", "Objects", "Meaning")
         show_table("In quarantine", columns, [(row.reason, row.objects, row.sentence) for row in result.quarantined])
     out.print()
-    columns = ("Stage", "Objects", "Median ms", "p95 ms")
-    show_table("Time since Success to the sender", columns, [(s.stage, s.objects, s.median_ms, s.p95_ms) for s in result.stages])
+    stages = [(s.stage, s.objects, s.median_ms, s.p95_ms) for s in result.stages]
+    show_table("Time since the object was received", ("Stage", "Objects", "Median ms", "p95 ms"), stages)
     out.print()
     out.print("Seconds: " + ", ".join(f"{name} {value}" for name, value in result.seconds.items()) + ".")
     out.print("Everything is accounted for." if result.ok else "Not everything is accounted for: see `hilum reconcile`.")

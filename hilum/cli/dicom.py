@@ -44,7 +44,11 @@ def list_destinations(config: ConfigOption = None, data: DataOption = None, json
     shown = []
     for row in rows:
         count = row["counts"]
-        figures = ("", "", "", "", "") if count is None else (count.pending, count.oldest_pending, count.delivered, count.already_there, count.rejected)
+        figures = (
+            ("", "", "", "", "")
+            if count is None
+            else (count.pending, count.oldest_pending, count.delivered, count.already_there, count.rejected)
+        )
         shown.append((row["name"], row["type"], *figures))
     show_table("", columns, shown, nothing="There is no destination in the settings.")
 
@@ -102,7 +106,9 @@ def echo(
         association.release()
     took_ms = 1000 * (time.perf_counter() - began)
     if json:
-        show_json({"host": peer.host, "port": peer.port, "aet": peer.aet, "status": f"0x{answer.status:04X}", "milliseconds": round(took_ms, 1)})
+        show_json(
+            {"host": peer.host, "port": peer.port, "aet": peer.aet, "status": f"0x{answer.status:04X}", "milliseconds": round(took_ms, 1)}
+        )
     else:
         out.print(f"{peer.aet} at {peer.address} answered 0x{answer.status:04X} after {took_ms:.0f} ms.")
     sys.exit(Exit.DONE if answer.status == 0 else Exit.FAILED)
@@ -145,14 +151,19 @@ def send(
     if dry_run:
         rows = [(one.path, one.sop_class_uid, one.transfer_syntax_uid) for one in found]
         if json:
-            show_json([{"file": str(one.path), "sop_class": one.sop_class_uid, "transfer_syntax": one.transfer_syntax_uid} for one in found])
+            show_json(
+                [{"file": str(one.path), "sop_class": one.sop_class_uid, "transfer_syntax": one.transfer_syntax_uid} for one in found]
+            )
         else:
             show_table("", ("File", "SOP class", "Transfer syntax"), rows)
             out.print(f"{len(found)} objects would be sent; {len(unreadable)} files are no DICOM objects.")
         return
     peer = _peer(host, port, aet, calling_aet, config, data)
     sent = track(send_all(peer, found), total=len(found), description="Sending", console=err, disable=json)
-    outcomes = [*(Outcome(file=str(one.path), status=f"0x{answer.status:04X}", comment=answer.comment) for one, answer in sent), *unreadable]
+    outcomes = [
+        *(Outcome(file=str(one.path), status=f"0x{answer.status:04X}", comment=answer.comment) for one, answer in sent),
+        *unreadable,
+    ]
     stored = sum(outcome.stored for outcome in outcomes)
     if json:
         show_json({"sent": len(found), "stored": stored, "outcomes": outcomes})

@@ -18,7 +18,7 @@ from hilum.errors import Misconfigured, TryAgain
 #: Errors of psycopg that pass by themselves: the server is away, restarts, or refused for lack of slots or by a deadlock.
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError)
 
-#: Keeps sessions from hanging: on a peer that is gone, on a lock, or with a transaction that nobody ends.
+#: Keeps sessions from hanging on a server that is gone.
 _OPTIONS: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -73,7 +73,7 @@ def away(dsn: str, error: Exception) -> TryAgain:
         known = {}
     where = f"{known.get('host') or known.get('hostaddr') or 'localhost'}:{known.get('port') or 5432}"
     code = getattr(error, "sqlstate", None) or type(error).__name__
-    return TryAgain(f"PostgreSQL at {where} does not answer ({code}).", fix="Check that it runs and that postgres.dsn is right: `hilum doctor`.")
+    return TryAgain(f"PostgreSQL at {where} does not answer ({code}).", fix="Check that it runs, and that postgres.dsn is right.")
 
 
 def migrate(dsn: str) -> Migrated:
@@ -104,7 +104,9 @@ def migrate(dsn: str) -> Migrated:
                 create_views(connection)
         except CommandError:
             raise Misconfigured(
-                "database-newer", "The tables in the database were made by a newer Hilum than this one.", fix="Install that release, or a later one."
+                "database-newer",
+                "The tables in the database were made by a newer Hilum than this one.",
+                fix="Install that release, or a later one.",
             ) from None
         except (DBAPIError, psycopg.Error) as error:
             raise _explained(dsn, getattr(error, "orig", error)) from None

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import OFFSET_BEGINNING, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from hilum import bus
-from hilum.errors import TryAgain
 from hilum.runtime.state import PartitionState
 from hilum.settings import Settings
-
-TIMEOUT_S = 10.0
 
 
 class Restore:
@@ -52,7 +49,8 @@ class Restore:
                     self.drop(partition)
                 else:
                     self._reading.add(partition)
-                    self._consumer.incremental_assign([TopicPartition(self._topic, partition, self._states[partition].position)])
+                    begin = self._states[partition].position or OFFSET_BEGINNING
+                    self._consumer.incremental_assign([TopicPartition(self._topic, partition, begin)])
         for message in self._consumer.consume(5000, timeout_s) if self._states else ():
             state = self._states.get(message.partition() or 0)
             error = message.error()
@@ -73,11 +71,5 @@ class Restore:
         self._consumer.close()
 
     def _latest(self, partitions: Iterable[int], isolation: IsolationLevel) -> dict[int, int]:
-        asked = {TopicPartition(self._topic, partition): OffsetSpec.latest() for partition in partitions}
-        answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=TIMEOUT_S) if asked else {}
-        try:
-            return {asked.partition: future.result().offset for asked, future in answers.items()}
-        except KafkaException as error:
-            raise bus.away(error) from None
-        except TimeoutError:
-            raise TryAgain("Kafka does not say where the state's topic ends.") from None
+        asked = [TopicPartition(self._topic, partition) for partition in partitions]
+        return {of[1]: offset for of, offset in bus.offsets(self._admin, asked, bus.LATEST, isolation).items()}

@@ -23,7 +23,7 @@ from hilum.dicom import uid_is_usable
 from hilum.errors import Misconfigured, Quarantine, Reason, Stopped, TryAgain
 from hilum.events import Event, InputEvent, InstanceQuarantined, decode, following_id
 from hilum.runtime.processor import Processor, Wiring, said
-from hilum.runtime.state import Transaction
+from hilum.runtime.state import Changes
 from hilum.settings import Settings
 
 #: So many events of one input are written at once; if there are more, the rest goes into further transactions. A handler that
@@ -44,11 +44,25 @@ log = telemetry.logger("runtime")
 
 
 class Incoming:
-    """One message of an input topic, decoded once."""
+    """One message of an input topic on its way through the stage."""
 
-    __slots__ = ("dropped", "event", "headers", "id", "message", "offset", "partition", "problem", "size", "topic", "work", "worked", "written")
+    __slots__ = (
+        "dropped",
+        "event",
+        "headers",
+        "id",
+        "message",
+        "offset",
+        "partition",
+        "problem",
+        "size",
+        "topic",
+        "work",
+        "worked",
+        "written",
+    )
 
-    def __init__(self, message: Message, kinds: dict[str, type[Event]]) -> None:
+    def __init__(self, message: Message) -> None:
         value = message.value()
         self.message = message
         self.topic: str = message.topic() or ""
@@ -66,10 +80,14 @@ class Incoming:
         self.written = 0
         found = self.headers.get("ce_id")
         self.id = found.decode("utf-8", "replace") if found else f"{self.topic}/{self.partition}/{self.offset}"
-        try:
-            self.event = decode(kinds[self.topic], value or b"")
-        except Exception as error:  # whatever is wrong with these bytes, it is wrong with this message alone
-            self.problem = error
+
+    def read(self, kinds: dict[str, type[Event]]) -> None:
+        """Decode the event, unless that is done."""
+        if self.event is None and self.problem is None:
+            try:
+                self.event = decode(kinds[self.topic], self.message.value() or b"")
+            except Exception as error:  # whatever is wrong with these bytes, it is wrong with this message alone
+                self.problem = error
 
     @property
     def key(self) -> str:
@@ -94,14 +112,16 @@ class Stage:
         self._open_reasons: list[Reason] = []
 
     def prepare(self, batch: Sequence[Incoming]) -> None:
-        """Let the processor look up what it needs for a batch. Raises `TryAgain`."""
+        """Decode a batch, and let the processor look up what it needs for it. Raises `TryAgain`."""
         self._time = timestamp(self._now())
+        for incoming in batch:
+            incoming.read(self.kinds)
         if self.wiring.prepare is not None:
             events = [incoming.event for incoming in batch if incoming.event is not None and incoming.problem is None]
             if events:
                 self.wiring.prepare(events)
 
-    def conclude(self, incoming: Incoming, memory: Transaction | None) -> Iterator[list[Record]]:
+    def conclude(self, incoming: Incoming, memory: Changes | None) -> Iterator[list[Record]]:
         """The messages that follow from one input, `CHUNK` at most in each list; the first of them even if it is empty.
 
         When the last list comes, what the handler changed in `memory` is kept or undone. Raises `TryAgain` if the same input
@@ -136,7 +156,7 @@ class Stage:
             chunk = [self._set_aside(incoming, Quarantine(Reason.PROCESSING_FAILED, self._sentence(incoming, error)))]
         yield chunk
 
-    def due(self, key: str, due_ms: int, memory: Transaction) -> list[Record]:
+    def due(self, key: str, due_ms: int, memory: Changes) -> list[Record]:
         """The messages that follow from time having come for `key`. A timer fires once, unless it is set again."""
         assert self.wiring.due is not None
         now = self._now()
@@ -168,7 +188,7 @@ class Stage:
         self._open_failures.clear()
         self._open_reasons.clear()
 
-    def _events(self, incoming: Incoming, memory: Transaction | None) -> Iterable[Event]:
+    def _events(self, incoming: Incoming, memory: Changes | None) -> Iterable[Event]:
         more: dict[str, Any] = {}
         if memory is not None:
             more["memory"] = memory
@@ -224,7 +244,7 @@ class Stage:
         last = [*self._failures, *self._open_failures][-BREAKER_INPUTS:]
         if len(last) == BREAKER_INPUTS and sum(last) >= BREAKER_FAILURES:
             raise Stopped(
-                f"Stage {self.name} failed on {sum(last)} of its last {BREAKER_INPUTS} events, the last time with {telemetry.described(error)}.",
+                f"Stage {self.name} failed on {sum(last)} of its last {BREAKER_INPUTS} events; last: {telemetry.described(error)}.",
                 fix="Its input or its release is wrong; set right what the log shows, then start it again.",
             ) from None
 

@@ -72,7 +72,7 @@ class PartitionState:
         head = _heads.decode(value)
         if head.v > VERSION:
             raise Stopped(
-                f"The state of partition {self.partition} was written by a newer Hilum (version {head.v} of its rows; this one reads {VERSION}).",
+                f"The state of partition {self.partition} was written by a newer Hilum: its rows are of version {head.v}, not {VERSION}.",
                 fix="Run the newer release here too.",
             )
         self.rows[key] = value
@@ -89,7 +89,7 @@ class PartitionState:
         return self._timers[0][0] if self._timers else None
 
     def due(self, now: int, limit: int) -> list[tuple[int, str]]:
-        """At most `limit` timers that are due, earliest first. They stay until a transaction has changed or dropped their rows."""
+        """At most `limit` timers that are due, earliest first. They stay until a commit has changed or dropped their rows."""
         found: list[tuple[int, str]] = []
         while len(found) < limit and (due := self.next_due()) is not None and due <= now:
             timer = heapq.heappop(self._timers)
@@ -100,8 +100,8 @@ class PartitionState:
         return found
 
 
-class Transaction:
-    """Changes to one partition's rows that count once they are committed, and within them those of one event."""
+class Changes:
+    """A `Memory`: changes to one partition's rows that count once they are committed, and within them those of one event."""
 
     def __init__(self, state: PartitionState, codec: Codec) -> None:
         self._state = state
@@ -119,8 +119,8 @@ class Transaction:
         """What the event at hand changed is void."""
         self._open = {}
 
-    def changes(self) -> Iterable[tuple[str, bytes | None]]:
-        """What is to be committed: for each key the last value, None if it was dropped."""
+    def items(self) -> Iterable[tuple[str, bytes | None]]:
+        """What is to be committed: for each key its last value, None if it was dropped."""
         return self._kept.items()
 
     def commit(self) -> None:

@@ -19,10 +19,11 @@ from typing import Any
 
 from hilum.errors import Misconfigured
 
+MAVEN_CENTRAL = "https://repo.maven.apache.org/maven2"  #: `HILUM_MAVEN` names a mirror
 PINNED = Path(__file__).with_name("kafka_jars.json")
 
-# On the class path of Kafka's own tools only: nothing that one broker on one machine runs needs them.
-LEFT_OUT = frozenset({"argparse4j", "commons-beanutils", "commons-collections", "commons-digester", "commons-logging"})
+# Dependencies of Kafka's other tools: nothing that formats and runs one broker on one machine loads them.
+LEFT_OUT = frozenset({"commons-beanutils", "commons-collections", "commons-digester", "commons-logging"})
 LEFT_OUT |= {"jackson-dataformat-yaml", "snakeyaml", "jspecify"}
 
 
@@ -34,25 +35,27 @@ def cache_folder() -> Path:
     return Path(base) / "hilum"
 
 
-def kafka_classpath() -> list[Path]:
-    """The jars of the pinned Kafka, fetched and verified on first use (progress on standard error).
+def kafka_classpath(pins: Path = PINNED, *, cache: Path | None = None, repository: str | None = None) -> list[Path]:
+    """The jars that `pins` names, fetched and verified on first use (progress on standard error).
 
+    `cache` is `cache_folder()` unless given; `repository` the URL in `HILUM_MAVEN`, else Maven Central.
     Raises `Misconfigured` if one cannot be had or is not the pinned one.
     """
-    pinned: dict[str, str] = json.loads(PINNED.read_text())["jars"]
-    digest = hashlib.sha256(PINNED.read_bytes()).hexdigest()[:12]
-    folder = cache_folder() / f"kafka-{digest}"  # a folder with this name is whole and verified
+    pinned: dict[str, str] = json.loads(pins.read_text())["jars"]
+    digest = hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
+    folder = (cache or cache_folder()) / f"kafka-{digest}"  # a folder with this name is whole and verified
     if not folder.is_dir():
-        _fetch(pinned, folder)
+        _fetch(pinned, folder, repository or os.environ.get("HILUM_MAVEN") or MAVEN_CENTRAL)
     return sorted(folder.glob("*.jar"))
 
 
-def _fetch(pinned: dict[str, str], folder: Path) -> None:
+def _fetch(pinned: dict[str, str], folder: Path, repository: str) -> None:
+    """Make `folder` of the jars: beside its place, and moved there when it is whole and verified."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         with _progress(len(pinned)) as one_more, ThreadPoolExecutor(4) as threads:
-            for jar in threads.map(lambda item: _fetch_one(item[0], item[1], part), pinned.items()):
+            for jar in threads.map(lambda item: _fetch_one(item[0], item[1], part, repository), pinned.items()):
                 one_more(jar)
         shutil.rmtree(part / "maven")
         try:
@@ -64,17 +67,17 @@ def _fetch(pinned: dict[str, str], folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _fetch_one(coordinate: str, sha256: str, folder: Path) -> str:
+def _fetch_one(coordinate: str, sha256: str, folder: Path, repository: str) -> str:
     group, artifact, version = coordinate.split(":")
     try:
-        fetched: Path = _maven(folder / "maven").project(group, artifact).at_version(version).artifact().resolve()
+        fetched: Path = _maven(folder / "maven", repository).project(group, artifact).at_version(version).artifact().resolve()
     except Exception as error:  # jgo raises what its HTTP library raises, and RuntimeError
         raise Misconfigured(
             "jars-unreachable",
-            f"{coordinate} could not be fetched from Maven Central ({type(error).__name__}).",
-            fix="Kafka's jars are needed once. Check the connection, HTTPS_PROXY, and REQUESTS_CA_BUNDLE if a proxy signs with a "
-            f"certificate of its own; or copy the folder {cache_folder()} from a machine that has it; or set kafka.bootstrap to a "
-            "cluster of your own.",
+            f"{coordinate} could not be fetched from {repository} ({type(error).__name__}).",
+            fix="Kafka's jars are needed once. Check the connection and HTTPS_PROXY, REQUESTS_CA_BUNDLE if a proxy signs with a "
+            "certificate of its own, HILUM_MAVEN if the site has a mirror of Maven Central; or copy the cache folder "
+            f"{folder.parent} from a machine that has it; or set kafka.bootstrap to a cluster of your own.",
         ) from error
     found = hashlib.sha256(fetched.read_bytes()).hexdigest()
     if found != sha256:
@@ -87,7 +90,7 @@ def _fetch_one(coordinate: str, sha256: str, folder: Path) -> str:
     return fetched.name
 
 
-def _maven(folder: Path) -> Any:
+def _maven(folder: Path, repository: str = MAVEN_CENTRAL) -> Any:
     try:
         from jgo.maven import MavenContext
     except ImportError:
@@ -96,7 +99,7 @@ def _maven(folder: Path) -> Any:
             "Kafka is to run here, and the Python package jgo is not installed.",
             fix="Install Hilum with its extra: pip install 'hilum[embedded]'; or set kafka.bootstrap to a cluster of your own.",
         ) from None
-    return MavenContext(repo_cache=folder, local_repos=[], timeout=60)
+    return MavenContext(repo_cache=folder, local_repos=[], remote_repos={"repository": repository}, timeout=60)
 
 
 @contextmanager

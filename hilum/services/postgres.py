@@ -7,14 +7,13 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from urllib.parse import quote
 
 from hilum.errors import Misconfigured
 from hilum.services.files import private_folder, secret, write_atomically
 from hilum.services.ports import Ports
-from hilum.services.process import Child, explained, launched, rotate
+from hilum.services.process import Child, run_once
 
 DATABASE = ROLE = "hilum"
 
@@ -114,21 +113,12 @@ class PostgresServer:
             programs / "initdb", "--pgdata", part, "--username", ROLE, "--pwfile=/dev/stdin", "--auth=scram-sha-256",
             "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C",
         ]  # fmt: skip
-        self._run_once(initdb, password, user)
-        self._run_once([programs / "postgres", "--single", "-D", part, "postgres"], f"CREATE DATABASE {DATABASE}\n", user)
+        failed = f"The database in {self._cluster} could not be made."
+        run_once(initdb, failed, log=self._log, cwd=self._folder, user=user, standard_input=password)
+        single: list[str | Path] = [programs / "postgres", "--single", "-D", part, "postgres"]
+        run_once(single, failed, log=self._log, cwd=self._folder, user=user, standard_input=f"CREATE DATABASE {DATABASE}\n")
         (part / "pg_hba.conf").write_text(f"host all all {_network(self.host)} scram-sha-256\n")
         part.rename(self._cluster)
-
-    def _run_once(self, argv: list[str | Path], standard_input: str, user: str | None) -> None:
-        rotate(self._log)
-        since = self._log.stat().st_size
-        with self._log.open("ab") as log:
-            done = subprocess.run(
-                launched(argv, user), input=standard_input.encode(), stdout=log, stderr=log, cwd=self._folder, timeout=120, check=False
-            )
-        if done.returncode:
-            program = Path(argv[0]).name
-            raise explained(f"The database in {self._cluster} could not be made ({program}).", program, self._cluster, self._log, since)
 
     def _check_version(self) -> None:
         try:

@@ -131,6 +131,31 @@ def launched(argv: Sequence[str | Path], user: str | None = None, death_signal: 
     return [sys.executable, "-I", "-S", *map(str, (LAUNCH, os.getpid(), int(death_signal), user or "", *argv))]
 
 
+def run_once(
+    argv: Sequence[str | Path],
+    failed: str,
+    *,
+    log: Path,
+    cwd: Path,
+    user: str | None = None,
+    standard_input: str = "",
+    within_s: float = 120.0,
+) -> None:
+    """Run a program to its end; its output goes to `log`. Raises `Misconfigured`, beginning with the sentence `failed`, if it fails."""
+    rotate(log)
+    since = log.stat().st_size
+    program = Path(argv[0]).name
+    with log.open("ab") as output:
+        try:
+            done = subprocess.run(
+                launched(argv, user), input=standard_input.encode(), stdout=output, stderr=output, cwd=cwd, timeout=within_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise explained(f"{failed} {program} took longer than {within_s:.0f} s.", program, cwd, log, since) from None
+    if done.returncode:
+        raise explained(failed, program, cwd, log, since)
+
+
 def start_time(pid: int) -> float | None:
     """When process `pid` started, seconds since the epoch; None if there is none. With the pid it names one process for good."""
     import psutil
@@ -197,7 +222,7 @@ _KNOWN = (
         "Free some memory, or let {name} run on another machine and point the settings at it.",
     ),
     (
-        r"PANIC|invalid (primary )?checkpoint|[Cc]orrupt|InconsistentClusterId|meta\.properties|is not a database|not a valid data",
+        r"PANIC|invalid (primary )?checkpoint|[Cc]orrupt|InconsistentClusterId|meta\.properties|incompatible with server|not a valid data",
         "data-damaged",
         "The data of {name} in {folder} is damaged, or belongs to another version.",
         "Look at the lines below; put back a backup of that folder, or start with an empty data directory.",

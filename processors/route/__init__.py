@@ -12,12 +12,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from hilum.database.known import Decided, IndexedInstances
+from hilum.dicom import Header
+from hilum.dicom.dataset import read_header
 from hilum.errors import Quarantine, Reason
-from hilum.events import Decision, InstanceAccepted, InstanceRouted, PlannedDelivery, delivery_id_for
+from hilum.events import Decision, Instance, InstanceAccepted, InstanceRouted, PlannedDelivery, delivery_id_for
+from hilum.part10 import data_set_offset
 from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import Memory
 from hilum.settings import Settings
+from hilum.store import ObjectStore, open_store
 
 from .rules import Rules
 
@@ -33,21 +37,54 @@ class Known(Protocol):
         ...
 
 
+class Headers(Protocol):
+    """Reads headers in the object store."""
+
+    def whole(self, instance: Instance, tags: frozenset[str]) -> Header:
+        """The header of the stored object with the values of `tags`, however long. Raises `TryAgain`."""
+        ...
+
+
+class StoredHeaders:
+    """Headers of objects in the object store, where a rule names what the event's header leaves out: a rare way."""
+
+    #: Pixel data comes last, so that what a rule may name is in the beginning.
+    READ_BYTES = 16 * 2**20
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def whole(self, instance: Instance, tags: frozenset[str]) -> Header:
+        """See `Headers`."""
+        size = min(self.READ_BYTES, instance.object.size_bytes)
+        part10 = self._store.get(instance.object.bucket, instance.object.key, 0, size)
+        found = read_header(part10, instance.transfer_syntax_uid, start=data_set_offset(part10), keep=tags)
+        return Header(found.json, cut=frozenset(found.cut))
+
+
 class Route:
     """One decision per accepted instance."""
 
     name = "route"
     State = Decided
 
-    def __init__(self, rules: Rules, known: Known, config_version: str) -> None:
+    def __init__(self, rules: Rules, known: Known, headers: Headers, config_version: str) -> None:
         self._rules = rules
         self._known = known
+        self._headers = headers
+        self._whole: dict[str, Header] = {}
         self._config_version = config_version
         self._found: Mapping[str, tuple[Decided, ...]] = {}
 
     def prepare(self, events: Sequence[InstanceAccepted]) -> None:
-        """Ask the index, once for the batch, which of these instances it knows. Raises `TryAgain` while it is away."""
+        """Ask the index, once for the batch, which of these instances it knows, and the store for what a header leaves out.
+
+        Raises `TryAgain` while one of them is away.
+        """
         self._found = self._known.decided([event.instance.sop_instance_uid for event in events])
+        instances = (event.instance for event in events)
+        cut = [instance for instance in instances if not self._rules.tags.isdisjoint(instance.header_cut)]
+        self._whole = {instance.receipt: self._headers.whole(instance, self._rules.tags) for instance in cut}
 
     def handle(self, event: InstanceAccepted, memory: Memory[Decided]) -> Iterable[InstanceRouted]:
         """Decide. The same event again gives nothing: its decision is made. Raises `Quarantine` on a conflict."""
@@ -78,7 +115,7 @@ class Route:
                 destination=destination,
                 rules=rules,
             )
-            for destination, rules in self._rules.destinations(event).items()
+            for destination, rules in self._rules.destinations(event, self._whole.get(instance.receipt)).items()
         )
         memory.put(instance.sop_instance_uid, Decided(receipt=instance.receipt, sha256=instance.object.sha256), due=now + REMEMBERED)
         yield self._routed(event, "deliver" if deliveries else "no-rule", deliveries, now)
@@ -117,4 +154,4 @@ class Route:
 def role(settings: Settings) -> Role:
     """The role `route`."""
     known = IndexedInstances(settings)
-    return ProcessorRole(settings, Route(Rules.of(settings), known, settings.config_version))
+    return ProcessorRole(settings, Route(Rules.of(settings), known, StoredHeaders(open_store(settings)), settings.config_version))

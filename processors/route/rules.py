@@ -15,7 +15,7 @@ import rule_engine
 from msgspec import Struct
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_dict
 
-from hilum.dicom import tag_of
+from hilum.dicom import CutValue, Header, tag_of
 from hilum.errors import Misconfigured, Quarantine, Reason
 from hilum.events import InstanceAccepted
 from hilum.settings import Rule, Settings
@@ -45,6 +45,13 @@ class Compiled(Struct, frozen=True, kw_only=True):
     expression: Any
 
 
+class _Asked(Struct, frozen=True, kw_only=True):
+    """What a rule is asked about."""
+
+    event: InstanceAccepted
+    header: Header
+
+
 class Rules:
     """All rules of a configuration, in their order.
 
@@ -64,15 +71,16 @@ class Rules:
         """The tags (`GGGGEEEE`) of every attribute that a rule names."""
         return frozenset(tag_of(keyword) for rule in self._rules for keyword in rule.keywords)
 
-    def destinations(self, event: InstanceAccepted) -> dict[str, tuple[str, ...]]:
+    def destinations(self, event: InstanceAccepted, header: Header | None = None) -> dict[str, tuple[str, ...]]:
         """Each destination that `event` goes to, with the names of the rules that ask for it.
 
-        Raises `Quarantine` if a rule fails on it, and `hilum.dicom.CutValue` if one names a value that the event's
-        header leaves out.
+        `header` stands in for the event's own where that one leaves out what a rule names. Raises `Quarantine` if a rule
+        fails on the object.
         """
         found: dict[str, tuple[str, ...]] = {}
+        asked = _Asked(event=event, header=header or event.instance.header)
         for rule in self._rules:
-            if _matches(rule, event):
+            if _matches(rule, asked):
                 for destination in rule.to:
                     found[destination] = (*found.get(destination, ()), rule.name)
         return found
@@ -118,13 +126,12 @@ def _type_of(name: str) -> Any:
     return kinds.ARRAY(kind) if _is_list(name) else kind
 
 
-def _value_of(event: InstanceAccepted, name: str) -> Any:
+def _value_of(asked: _Asked, name: str) -> Any:
     if name in ARRIVAL:
-        return ARRIVAL[name](event)
-    header = event.instance.header
+        return ARRIVAL[name](asked.event)
     if not _is_list(name):
-        return _plain(header.value(name), name)
-    return tuple(_plain(value, name) for value in header.values(name) if value is not None)
+        return _plain(asked.header.value(name), name)
+    return tuple(_plain(value, name) for value in asked.header.values(name) if value is not None)
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -140,15 +147,20 @@ def _plain(value: Any, name: str) -> Any:
     return value
 
 
-def _matches(rule: Compiled, event: InstanceAccepted) -> bool:
+def _matches(rule: Compiled, asked: _Asked) -> bool:
     try:
-        return bool(rule.expression.matches(event))
+        return bool(rule.expression.matches(asked))
+    except CutValue as error:
+        raise _failed(rule, asked, f"the value of {error.keyword} is too long") from None
     except (rule_engine.EngineError, ArithmeticError, TypeError, ValueError) as error:
-        header = event.instance.header
-        if any(not _is_list(keyword) and _plain(header.value(keyword), keyword) is None for keyword in rule.keywords):
+        if any(not _is_list(keyword) and _value_of(asked, keyword) is None for keyword in rule.keywords):
             return False
-        raise Quarantine(
-            Reason.RULE_FAILED,
-            f"Rule {rule.name!r} could not be evaluated on instance {event.instance.sop_instance_uid} ({type(error).__name__}).",
-            fix="Correct the rule's `when`; `hilum config check` shows the settings in force.",
-        ) from None
+        raise _failed(rule, asked, type(error).__name__) from None
+
+
+def _failed(rule: Compiled, asked: _Asked, why: str) -> Quarantine:
+    return Quarantine(
+        Reason.RULE_FAILED,
+        f"Rule {rule.name!r} could not be evaluated on instance {asked.event.instance.sop_instance_uid} ({why}).",
+        fix="Correct the rule's `when`; `hilum config check` shows what it may name.",
+    )

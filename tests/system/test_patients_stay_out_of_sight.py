@@ -69,7 +69,8 @@ def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None
 
 def _kafka(hilum: RunningHilum) -> list[str]:
     """Keys, headers and topic names of every topic; values too where the topic's class says that no patient is in them."""
-    consumer = Consumer({"bootstrap.servers": hilum.settings.kafka.bootstrap, "group.id": "marks", "enable.auto.commit": False, "enable.partition.eof": True})
+    where = {"bootstrap.servers": hilum.settings.kafka.bootstrap, "group.id": "marks"}
+    consumer = Consumer({**where, "enable.auto.commit": False, "enable.partition.eof": True})
     found: list[str] = []
     messages = 0
     topics = consumer.list_topics(timeout=10).topics

@@ -113,13 +113,17 @@ def archived(hilum: RunningHilum, sent: Sent) -> bytes:
 def assert_arrived(hilum: RunningHilum, pacs: RawReceiver, wire: Sequence[Sent]) -> None:
     for sent in wire:
         assert archived(hilum, sent) == sent.data_set, f"{sent.sop_instance_uid} in the archive"
-        assert [got.data_set == sent.data_set for got in pacs.received[sent.sop_instance_uid]] == [True], f"{sent.sop_instance_uid} at the PACS"
+        at_the_pacs = [got.data_set == sent.data_set for got in pacs.received[sent.sop_instance_uid]]
+        assert at_the_pacs == [True], f"{sent.sop_instance_uid} at the PACS"
 
 
 def reasons(hilum: RunningHilum) -> Mapping[str, str]:
     """Why each object waits, by the SOP Instance UID that its sender announced."""
-    announced = "convert_from(input, 'UTF8')::jsonb -> 'instance' ->> 'announced_sop_instance_uid'"
-    return dict(hilum.rows(f"SELECT {announced}, reason FROM quarantine WHERE state = 'waiting'"))
+    query = """
+        SELECT convert_from(input, 'UTF8')::jsonb -> 'instance' ->> 'announced_sop_instance_uid', reason
+        FROM quarantine WHERE state = 'waiting'
+    """
+    return dict(hilum.rows(query))
 
 
 @pytest.mark.parametrize("run", range(9))

@@ -2,5 +2,6 @@
 
 from alembic import context
 
-context.configure(connection=context.config.attributes["connection"], transactional_ddl=True, on_version_apply=context.config.attributes["made"])
+given = context.config.attributes
+context.configure(connection=given["connection"], transactional_ddl=True, on_version_apply=given["made"])
 context.run_migrations()

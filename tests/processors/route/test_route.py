@@ -4,10 +4,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hilum.database.known import Decided
+from hilum.dicom import Header
 from hilum.errors import Quarantine, Reason
-from hilum.events import InstanceAccepted, InstanceRouted
+from hilum.events import Instance, InstanceAccepted, InstanceRouted
 from hilum.settings import Rule
-from hilum.testing import FakeMemory, an_instance
+from hilum.testing import FakeMemory, an_instance, dicom_json
 from processors.route import REMEMBERED, Route
 from processors.route.rules import Rules
 
@@ -22,8 +23,20 @@ class Index:
         return {uid: self.rows[uid] for uid in sop_instance_uids if uid in self.rows}
 
 
-def a_route(index: Index | None = None, to: tuple[str, ...] = ("archive", "pacs"), when: str = "true") -> Route:
-    return Route(Rules([Rule(name="everything", when=when, to=to)]), index or Index(), "v1")
+class Stored:
+    """What a stored object's header says."""
+
+    def __init__(self, **attributes: str) -> None:
+        self.attributes = attributes
+
+    def whole(self, instance: Instance, tags: frozenset[str]) -> Header:
+        return Header(dicom_json(self.attributes))
+
+
+def a_route(
+    index: Index | None = None, to: tuple[str, ...] = ("archive", "pacs"), when: str = "true", stored: Stored | None = None
+) -> Route:
+    return Route(Rules([Rule(name="everything", when=when, to=to)]), index or Index(), stored or Stored(), "v1")
 
 
 def arrival(sop: str = "1.2.3", receipt: str = "r1", sha256: str = "a" * 64) -> InstanceAccepted:
@@ -118,3 +131,12 @@ def test_an_instance_that_the_index_does_not_have_yet_is_kept_in_memory() -> Non
 
     assert memory.get("1.2.3") is not None
     assert memory.due("1.2.3") == now + timedelta(hours=1)
+
+
+def test_a_value_that_the_event_leaves_out_is_read_in_the_object_and_never_taken_for_absent() -> None:
+    route = a_route(when='ImageComments == "yes"', stored=Stored(ImageComments="yes"))
+    event = InstanceAccepted.following(an_instance(header_cut=("00204000",)))
+
+    [routed] = decide(route, event, FakeMemory())
+
+    assert routed.decision == "deliver"

@@ -55,7 +55,9 @@ def test_a_misspelt_name_is_refused_with_the_nearest() -> None:
         Rules([Rule(name="r", when='Modalty == "CT"', to=())])
 
 
-@pytest.mark.parametrize("when", ['Modality == "CT', "1/0 == 1", "Modality + 1 == 3", "PixelData == 1", "ProcedureCodeSequence == 1", "x" * 9000])
+@pytest.mark.parametrize(
+    "when", ['Modality == "CT', "1/0 == 1", "Modality + 1 == 3", "PixelData == 1", "ProcedureCodeSequence == 1", "x" * 9000]
+)
 def test_a_rule_that_cannot_work_is_refused_when_it_is_read(when: str) -> None:
     with pytest.raises(Misconfigured, match="Rule 'r'"):
         Rules([Rule(name="r", when=when, to=())])

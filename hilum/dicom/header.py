@@ -1,4 +1,4 @@
-"""DICOM as both ends use it: headers as DICOM JSON, UIDs, and what is written and read of Part 10 files."""
+"""The header of an instance as the stages read it, and what makes a UID usable."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""Watch over the ledger for all workers of a process: wake them for new work, keep their leases, measure their queues."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+
+from hilum import database, telemetry
+from hilum.database import AWAY
+from hilum.errors import TryAgain
+from hilum.runtime.delivery.queue import LEASE_S
+from hilum.runtime.delivery.worker import Shared
+
+CHANNEL = "delivery_ready"
+MEASURE_S = 10.0
+_RENEW_S = LEASE_S / 4
+_RENEW = """
+    UPDATE delivery SET lease_until = now() + make_interval(secs => %(lease_s)s)
+    WHERE delivery_id = ANY(%(ids)s) AND claimed_by = %(worker)s AND state = 'pending'
+"""
+_PENDING = """
+    SELECT destination, count(*), extract(epoch FROM now() - min(coalesce(received_at, created_at)))::float8
+    FROM delivery WHERE state = 'pending' GROUP BY destination
+"""
+
+log = telemetry.logger("deliver")
+
+
+class Watch:
+    """The connection that listens. It is opened again after an outage; meanwhile workers look for themselves."""
+
+    def __init__(self, dsn: str, destinations: Mapping[str, Shared]) -> None:
+        self._dsn = dsn
+        self._destinations = destinations
+        self._renew_at = 0.0
+        self._measure_at = 0.0
+        #: Pending deliveries by destination, those of destinations that the settings do not have included.
+        self.pending: dict[str, int] = {}
+        self.database_away = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Watch until `stop` is set."""
+        while not stop.is_set():
+            try:
+                with database.connect(self._dsn, name="hilum deliver watch") as connection:
+                    connection.execute(f"LISTEN {CHANNEL}")
+                    self.database_away = False
+                    self._wake(self._destinations)  # whatever was said before we listened
+                    while not stop.is_set():
+                        for notice in connection.notifies(timeout=0.5, stop_after=1):
+                            self._wake([notice.payload])
+                        self._housekeeping(connection)
+            except (*AWAY, TryAgain):
+                self.database_away = True
+                stop.wait(0.5)
+
+    def _wake(self, names: Any) -> None:
+        for name in names:
+            if name in self._destinations:
+                self._destinations[name].wake.set()
+
+    def _housekeeping(self, connection: psycopg.Connection[Any]) -> None:
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + _RENEW_S
+            for shared in self._destinations.values():
+                for worker, ids in list(shared.claimed.items()):
+                    connection.execute(_RENEW, {"lease_s": LEASE_S, "ids": list(ids), "worker": worker})
+        if now >= self._measure_at:
+            self._measure_at = now + MEASURE_S
+            self._measure(connection)
+
+    def _measure(self, connection: psycopg.Connection[Any]) -> None:
+        found = {name: (count, age_s) for name, count, age_s in connection.execute(_PENDING)}
+        for name in found.keys() - self._destinations.keys() - self.pending.keys():
+            log.warning("destination_unknown", destination=name, count=found[name][0])
+        for name in self._destinations.keys() | found.keys() | self.pending.keys():
+            count, age_s = found.get(name, (0, 0.0))
+            telemetry.DELIVERIES_PENDING.labels(name).set(count)
+            telemetry.DELIVERIES_PENDING_SECONDS.labels(name).set(max(0.0, age_s))
+        self.pending = {name: count for name, (count, _) in found.items()}

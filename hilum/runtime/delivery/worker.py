@@ -1,0 +1,202 @@
+"""One worker: claims what is due for its destination, delivers it, and records what became of it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from hilum import telemetry
+from hilum.database import AWAY
+from hilum.errors import HilumError, TryAgain
+from hilum.part10 import Part10, Unsound
+from hilum.runtime.delivery.breaker import Breaker
+from hilum.runtime.delivery.queue import PutOff, Queue
+from hilum.settings import Settings
+from hilum.sink import Delivery, Later, Session, Settled, Sink
+from hilum.store import ObjectStore
+
+#: An outcome is recorded after at most so long, together with those that came meanwhile.
+RECORD_AFTER_S = 0.05
+#: Objects that are read while the one before them is on its way.
+READ_AHEAD = 3
+#: So many objects put off in a row, and the destination is taken to be the cause.
+STRIKES = 3
+#: A worker that waits for nothing in particular looks again after so long.
+POLL_S = 1.0
+_FIRST_RETRY_S = 1.0
+
+log = telemetry.logger("deliver")
+
+
+class Shared:
+    """What the workers of one destination share, and what others may know of them."""
+
+    def __init__(self, name: str, sink: Sink) -> None:
+        self.name = name
+        self.sink = sink
+        self.breaker = Breaker()
+        #: Set when there may be something to do.
+        self.wake = threading.Event()
+        #: Claimed ids by worker, for the keeper of leases.
+        self.claimed: dict[str, frozenset[str]] = {}
+        self.database_away = False
+
+
+class Worker:
+    """Delivers for one destination in one thread, over connections of its own."""
+
+    def __init__(self, shared: Shared, queue: Queue, store: ObjectStore, settings: Settings, settled: threading.Event) -> None:
+        """`settled` is set whenever there is something new in the outbox."""
+        self._shared = shared
+        self._sink = shared.sink
+        self._queue = queue
+        self._store = store
+        self._settings = settings
+        self._settled = settled
+        self._outcomes: list[tuple[Delivery, Settled | PutOff]] = []
+        self._first_outcome_at = 0.0
+        self._put_off_in_a_row = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set. Raises `Misconfigured` if the sink cannot work with its settings."""
+        session = self._sink.open(self._settings)
+        with ThreadPoolExecutor(2, thread_name_prefix=f"{self._shared.name} reads") as reads:
+            try:
+                while not stop.is_set():
+                    self._once(session, reads, stop)
+            finally:
+                session.close()
+                self._queue.close()
+
+    def _once(self, session: Session, reads: Executor, stop: threading.Event) -> None:
+        """Deliver one batch, or wait."""
+        shared = self._shared
+        pause = shared.breaker.wait_s()
+        if pause:
+            session.rest()
+            stop.wait(min(pause, POLL_S))
+            return
+        limit = 1 if shared.breaker.tried else self._sink.batch
+        shared.wake.clear()
+        try:
+            batch = self._queue.claim(limit)
+        except (*AWAY, TryAgain):
+            self._database_away(stop)
+            return
+        shared.database_away = False
+        if not batch:
+            session.rest()
+            shared.wake.wait(POLL_S)
+            return
+        if len(batch) == limit:
+            shared.wake.set()  # for another worker of this destination
+        shared.claimed[self._queue.worker] = frozenset(each.delivery_id for each in batch)
+        try:
+            self._deliver(batch, session, reads, stop)
+        finally:
+            shared.claimed.pop(self._queue.worker, None)
+
+    def _deliver(self, batch: Sequence[Delivery], session: Session, reads: Executor, stop: threading.Event) -> None:
+        left = list(batch)
+        try:
+            session.begin(batch)
+            for delivery, part10 in self._read_ahead(batch, reads):
+                if stop.is_set():
+                    break
+                outcome = self._attempt(session, delivery, part10)
+                left.remove(delivery)
+                self._note(delivery, outcome)
+                if time.monotonic() - self._first_outcome_at >= RECORD_AFTER_S:
+                    self._record(stop)
+                if self._put_off_in_a_row >= STRIKES and isinstance(outcome, PutOff):
+                    raise TryAgain(f"{STRIKES} objects in a row were not taken; the last: {outcome.comment}")
+        except HilumError as error:  # the destination, the store, or a setting that only a person can change: the queue waits
+            if self._shared.breaker.outage(error):
+                log.warning("destination_away", destination=self._shared.name, says=str(error))
+        self._record(stop)
+        self._release(left)
+
+    def _read_ahead(self, batch: Sequence[Delivery], reads: Executor) -> Iterator[tuple[Delivery, Part10]]:
+        parts = [Part10(self._store, delivery.object) for delivery in batch]
+        for n, delivery in enumerate(batch):
+            if self._sink.reads:
+                for part10 in parts[n : n + 1 + READ_AHEAD]:
+                    part10.read_ahead(reads)
+            yield delivery, parts[n]
+            parts[n] = None  # type: ignore[call-overload]  # its bytes are not needed any more
+
+    def _attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Settled | PutOff:
+        """Deliver one object. Raises `HilumError` if the destination as a whole cannot be used now."""
+        try:
+            return session.deliver(delivery, part10)
+        except Later as later:
+            return self._put_off(delivery, later.sentence, later.peer_status, later.comment)
+        except Unsound as unsound:
+            log.error("object_unsound", destination=delivery.destination, instance=delivery.sop_instance_uid, says=str(unsound))
+            return Settled(state="rejected", comment=str(unsound))
+        except HilumError:
+            raise
+        except Exception as error:
+            failed = telemetry.described(error)
+            log.error("delivery_failed", destination=delivery.destination, instance=delivery.sop_instance_uid, error=failed)
+            return self._put_off(delivery, f"The delivery failed in a way nobody foresaw ({type(error).__name__}).")
+
+    def _put_off(self, delivery: Delivery, sentence: str, peer_status: str = "", comment: str = "") -> Settled | PutOff:
+        said = f"{sentence} {comment}".rstrip()
+        if delivery.attempts + 1 >= self._sink.max_attempts:
+            return Settled(state="rejected", peer_status=peer_status, comment=f"Given up after {delivery.attempts + 1} attempts: {said}")
+        pause = min(self._sink.retry_max_s, _FIRST_RETRY_S * 2 ** min(delivery.attempts, 30))
+        return PutOff(after_s=pause * random.uniform(0.75, 1.0), peer_status=peer_status, comment=said)  # noqa: S311  # only spreads the load
+
+    def _note(self, delivery: Delivery, outcome: Settled | PutOff) -> None:
+        if not self._outcomes:
+            self._first_outcome_at = time.monotonic()
+        self._outcomes.append((delivery, outcome))
+        if isinstance(outcome, PutOff):
+            self._put_off_in_a_row += 1
+            telemetry.DELIVERY_RETRIES.labels(delivery.destination).inc()
+            return
+        self._put_off_in_a_row = 0
+        if self._shared.breaker.success():
+            log.info("destination_back", destination=self._shared.name)
+
+    def _record(self, stop: threading.Event) -> None:
+        """Write the outcomes down. While PostgreSQL is away they are kept, and written when it is back."""
+        while self._outcomes:
+            try:
+                settled = self._queue.record(self._outcomes)
+            except (*AWAY, TryAgain):
+                if stop.is_set():
+                    return  # others claim these rows once the lease is over, and deliver them again
+                self._database_away(stop)
+                continue
+            self._shared.database_away = False
+            self._count(settled)
+            self._outcomes = []
+            if settled:
+                self._settled.set()
+
+    def _count(self, settled: set[str]) -> None:
+        now = datetime.now(UTC)
+        for delivery, outcome in self._outcomes:
+            if delivery.delivery_id in settled and isinstance(outcome, Settled):
+                telemetry.DELIVERIES.labels(delivery.destination, outcome.state).inc()
+                if delivery.received_at is not None:
+                    telemetry.DELIVERY_SECONDS.labels(delivery.destination).observe((now - delivery.received_at).total_seconds())
+
+    def _release(self, left: Sequence[Delivery]) -> None:
+        try:
+            self._queue.release(left)
+        except (*AWAY, TryAgain):
+            self._queue.close()  # the lease runs out by itself
+
+    def _database_away(self, stop: threading.Event) -> None:
+        self._queue.close()
+        if not self._shared.database_away:
+            self._shared.database_away = True
+            log.warning("database_away", destination=self._shared.name)
+        stop.wait(random.uniform(0.25, 0.75))  # noqa: S311  # only spreads the load

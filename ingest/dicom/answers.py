@@ -1,0 +1,117 @@
+"""The statuses with which C-STORE requests are answered (PS3.4 B.2.3, PS3.7 C), and when."""
+
+from __future__ import annotations
+
+import struct
+
+from msgspec import Struct
+
+from hilum.dicom.dataset import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
+from hilum.dicom.values import LITTLE
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """A status, its Error Comment (0000,0902; at most 64 characters), and what it means for the sender."""
+
+    status: int
+    comment: str = ""
+    #: When it is given, for the reference page.
+    when: str
+    #: What became of the object, and what the sender should do.
+    means: str
+
+
+STORED = Answer(
+    status=0x0000,
+    when="The object is in the spool, and the spool is synced to disk.",
+    means="The sender may delete its copy: the object survives a power cut, and reaches every destination or a person.",
+)
+OTHER_OBJECT = Answer(
+    status=0xB007,
+    comment="Stored; data set differs from the SOP class or instance announced",
+    when="The SOP class or instance in the command differs from (0008,0016) or (0008,0018) in the data set.",
+    means="A warning: the object is stored as it came, and waits in quarantine for a person. Sending it again changes nothing.",
+)
+NO_SPACE = Answer(
+    status=0xA700,
+    comment="Out of resources: the receiver's disk is full; try again later",
+    when="The spool's disk has less than `spool.min_free_bytes` left, is full, over its quota, or fails.",
+    means="Nothing is kept. The sender should try again later.",
+)
+TOO_LARGE = Answer(
+    status=0xA700,
+    comment="Out of resources: larger than this receiver's limit",
+    when="The data set is larger than `dicom.max_object_bytes`.",
+    means="Nothing is kept. Raise the setting, then send again.",
+)
+NOT_DICOM = Answer(
+    status=0xC000,
+    comment="Cannot understand: not a data set in this transfer syntax",
+    when="The data set does not begin as one in the negotiated transfer syntax.",
+    means="A failure for the sender; the bytes are kept, and wait in quarantine for a person.",
+)
+NO_DATA_SET = Answer(
+    status=0xC000,
+    comment="Cannot understand: there is no data set",
+    when="The command announces no data set, or the data set has no bytes.",
+    means="Nothing is kept.",
+)
+UNKNOWN_COMMAND = Answer(
+    status=0x0211,
+    comment="Only C-STORE and C-ECHO are served here",
+    when="Any other request than C-STORE and C-ECHO on an accepted presentation context (PS3.7 C.5.24).",
+    means="The request has no effect; the association stays open.",
+)
+
+#: In the order of the reference page.
+ANSWERS = (STORED, OTHER_OBJECT, NO_SPACE, TOO_LARGE, NOT_DICOM, NO_DATA_SET, UNKNOWN_COMMAND)
+
+#: What `judge` looks at: the elements up to SOPInstanceUID begin every data set.
+HEAD_BYTES = 4096
+_SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
+_CODES = {name.encode(): vr.long for name, vr in LITTLE.items()}
+
+
+def judge(head: bytes, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Answer:
+    """The answer for a stored object whose data set begins with `head`, and of which the command announced these UIDs.
+
+    Cheap and tolerant: it looks at the first few elements only. Whatever it cannot see (a deflated data set, an odd element in
+    front) is for `validate` to find.
+    """
+    if transfer_syntax_uid in DEFLATED:
+        return STORED
+    found = _uids(head, transfer_syntax_uid)
+    if found is None:
+        return NOT_DICOM
+    for announced, tag in ((sop_class_uid, _SOP_CLASS_UID), (sop_instance_uid, _SOP_INSTANCE_UID)):
+        if announced and found.get(tag, announced) != announced:
+            return OTHER_OBJECT
+    return STORED
+
+
+def _uids(head: bytes, transfer_syntax_uid: str) -> dict[int, str] | None:
+    """The two UIDs as far as they are found; None if this is no data set."""
+    order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
+    explicit = transfer_syntax_uid not in IMPLICIT_LITTLE
+    found: dict[int, str] = {}
+    at = 0
+    while at + 12 <= len(head):
+        group, element, length = struct.unpack_from(order + "HHI", head, at)
+        tag = group << 16 | element
+        if at == 0 and (group > 8 or group % 2):
+            return None
+        if tag > _SOP_INSTANCE_UID:
+            break
+        at += 8
+        if explicit:
+            code = head[at - 4 : at - 2]
+            if not (code.isalpha() and code.isupper()):
+                return found if found else None
+            (length,) = struct.unpack_from(order + "H", head, at - 2)
+            if _CODES.get(code, True):
+                (length,) = struct.unpack_from(order + "I", head, at)
+                at += 4
+        if tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID) and at + length <= len(head):
+            found[tag] = head[at : at + length].decode("latin-1").strip(" \0")
+        at += length  # a sequence without length ends the look: no UID lies behind 4 GB
+    return found if at else None

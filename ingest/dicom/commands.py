@@ -1,0 +1,88 @@
+"""Command sets of requests, and responses to them (PS3.7 6.3.1, 9.3.1, 9.3.5)."""
+
+from __future__ import annotations
+
+import struct
+
+from msgspec import Struct
+
+from hilum.upper_layer import data_header
+
+C_STORE_RQ = 0x0001
+C_ECHO_RQ = 0x0030
+C_CANCEL_RQ = 0x0FFF
+_RESPONSE = 0x8000
+_NO_DATA_SET = 0x0101
+_ELEMENT = struct.Struct("<HHI")
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """A request's command set."""
+
+    field: int
+    message_id: int
+    has_data_set: bool
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+def read_command(raw: bytes) -> Command:
+    """Read a command set. Raises `ValueError` if it cannot be parsed or is no request."""
+    found: dict[int, bytes] = {}
+    at = 0
+    while at < len(raw):
+        if at + 8 > len(raw):
+            raise ValueError("a command set is cut off")
+        group, element, length = _ELEMENT.unpack_from(raw, at)
+        at += 8
+        if group != 0 or at + length > len(raw):
+            raise ValueError("a command set cannot be parsed")
+        found[element] = raw[at : at + length]
+        at += length
+    field, message_id, data_set = (_number(found, element) for element in (0x0100, 0x0110, 0x0800))
+    if field & _RESPONSE:
+        raise ValueError("a response came where a request is expected")
+    return Command(
+        field=field,
+        message_id=message_id if field != C_CANCEL_RQ else 0,
+        has_data_set=data_set != _NO_DATA_SET,
+        sop_class_uid=_uid(found, 0x0002, 0x0003),
+        sop_instance_uid=_uid(found, 0x1000, 0x1001),
+    )
+
+
+def _number(found: dict[int, bytes], element: int) -> int:
+    value = found.get(element, b"" if element != 0x0110 else b"\0\0")
+    if len(value) != 2:
+        raise ValueError(f"a command set has no (0000,{element:04X})")
+    return int.from_bytes(value, "little")
+
+
+def _uid(found: dict[int, bytes], affected: int, requested: int) -> str:
+    return (found.get(affected) or found.get(requested) or b"").decode("latin-1").strip(" \0")
+
+
+def respond(request: Command, status: int, comment: str, context_id: int, max_pdu_bytes: int) -> bytes:
+    """The P-DATA-TF PDUs of the response to `request`, in fragments that the peer takes."""
+    elements = [
+        (0x0002, _padded(request.sop_class_uid)),
+        (0x0100, struct.pack("<H", request.field | _RESPONSE)),
+        (0x0120, struct.pack("<H", request.message_id)),
+        (0x0800, struct.pack("<H", _NO_DATA_SET)),
+        (0x0900, struct.pack("<H", status)),
+        (0x0902, comment.encode("ascii") + b" " * (len(comment) % 2)),
+        (0x1000, _padded(request.sop_instance_uid)),
+    ]
+    body = b"".join(_ELEMENT.pack(0, element, len(value)) + value for element, value in elements if value)
+    command = _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
+    piece = max(max_pdu_bytes - 6, 1) if max_pdu_bytes else len(command)
+    sent = []
+    for at in range(0, len(command), piece):
+        fragment = command[at : at + piece]
+        sent += [data_header(context_id, len(fragment), last=at + piece >= len(command), command=True), fragment]
+    return b"".join(sent)
+
+
+def _padded(uid: str) -> bytes:
+    value = uid.encode("latin-1")
+    return value + b"\0" * (len(value) % 2)

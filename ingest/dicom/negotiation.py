@@ -1,0 +1,207 @@
+"""What Hilum agrees to when an association is asked for (PS3.8 9.3.2 to 9.3.4).
+
+Storage of every SOP class that has a patient's study, standard, retired or private, in every transfer syntax; and
+Verification. Nothing else: who proposes Query/Retrieve is told so, context by context.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+
+from msgspec import Struct
+from pydicom.uid import UID_dictionary
+
+from hilum.dicom import uid_is_usable
+from hilum.settings import Dicom
+from hilum.upper_layer import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    VERIFICATION,
+    Pdu,
+    pdu,
+)
+
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, _BIG_ENDIAN)
+_STANDARD = "1.2.840.10008."
+_STANDARD_STORAGE = "1.2.840.10008.5.1.4.1.1."
+#: Storage classes of objects that belong to no patient (PS3.4 GG), and the directory of a medium: not for an archive of studies.
+_WITHOUT_STUDY = frozenset(
+    {
+        "1.2.840.10008.1.3.10",  # Media Storage Directory Storage
+        "1.2.840.10008.5.1.4.38.1",  # Hanging Protocol Storage
+        "1.2.840.10008.5.1.4.39.1",  # Color Palette Storage
+        "1.2.840.10008.5.1.4.43.1",  # Generic Implant Template Storage
+        "1.2.840.10008.5.1.4.44.1",  # Implant Assembly Template Storage
+        "1.2.840.10008.5.1.4.45.1",  # Implant Template Group Storage
+        "1.2.840.10008.5.1.4.1.1.200.1",  # CT Defined Procedure Protocol Storage
+        "1.2.840.10008.5.1.4.1.1.200.7",  # XA Defined Procedure Protocol Storage
+        "1.2.840.10008.5.1.4.1.1.201.1",  # Inventory Storage
+    }
+)
+
+
+class Proposed(Struct, frozen=True, kw_only=True):
+    """One presentation context as the peer proposes it."""
+
+    id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
+
+    calling_aet: str
+    called_aet: str
+    contexts: tuple[Proposed, ...]
+    application_context: str
+    protocol_version: int
+    #: Largest P-DATA-TF that the peer takes, without its first 6 bytes; 0 means no limit.
+    max_pdu_bytes: int
+    #: Called and calling AE title as they came, with the reserved bytes behind: an answer repeats them.
+    titles: bytes
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """One presentation context that was accepted."""
+
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+class Rejection(Struct, frozen=True, kw_only=True):
+    """Why an association is rejected: result, source and reason of PS3.8 Table 9-21."""
+
+    result: int
+    source: int
+    reason: int
+    says: str
+
+
+PROTOCOL_VERSION = Rejection(result=1, source=2, reason=2, says="its protocol version is not supported")
+APPLICATION_CONTEXT_NAME = Rejection(result=1, source=1, reason=2, says="its application context is not supported")
+CALLED_AET = Rejection(result=1, source=1, reason=7, says="the called AE title is not recognised")
+LOCAL_LIMIT = Rejection(result=2, source=3, reason=2, says="as many associations as dicom.max_associations are open")
+
+
+def read_request(body: bytes) -> Request:
+    """Read an A-ASSOCIATE-RQ's body. What it does not know it leaves out. Raises `ValueError` if it is cut off or garbled."""
+    if len(body) < 68:
+        raise ValueError("an A-ASSOCIATE-RQ is too short")
+    application_context, max_pdu_bytes = "", 0
+    contexts = []
+    for kind, item in _items(body, 68):
+        if kind == 0x10:
+            application_context = _text(item)
+        elif kind == 0x20:
+            contexts.append(_context(item))
+        elif kind == 0x50:
+            for sub, value in _items(item, 0):
+                if sub == 0x51 and len(value) == 4:
+                    max_pdu_bytes = int.from_bytes(value, "big")
+    return Request(
+        called_aet=_text(body[4:20]),
+        calling_aet=_text(body[20:36]),
+        contexts=tuple(contexts),
+        application_context=application_context,
+        protocol_version=int.from_bytes(body[:2], "big"),
+        max_pdu_bytes=max_pdu_bytes,
+        titles=body[4:68],
+    )
+
+
+def _context(item: bytes) -> Proposed:
+    if len(item) < 4 or not item[0] % 2:
+        raise ValueError("a presentation context has no odd id")
+    syntaxes = [(kind, _text(value)) for kind, value in _items(item, 4)]
+    return Proposed(
+        id=item[0],
+        abstract_syntax=next((uid for kind, uid in syntaxes if kind == 0x30), ""),
+        transfer_syntaxes=tuple(uid for kind, uid in syntaxes if kind == 0x40),
+    )
+
+
+def reason_to_reject(request: Request, settings: Dicom) -> Rejection | None:
+    """Why `request` cannot have an association at all, None if it can."""
+    if not request.protocol_version & 1:
+        return PROTOCOL_VERSION
+    if request.application_context != APPLICATION_CONTEXT:
+        return APPLICATION_CONTEXT_NAME
+    if not settings.any_called_aet and request.called_aet != settings.aet.strip():
+        return CALLED_AET
+    return None
+
+
+def is_storage(sop_class_uid: str) -> bool:
+    """Whether Hilum stores objects of this class: of the standard, retired, private, or newer than this release."""
+    known = UID_dictionary.get(sop_class_uid)
+    if known is not None:
+        name, kind = known[0], known[1]
+        return kind == "SOP Class" and "Storage" in name and "Commitment" not in name and sop_class_uid not in _WITHOUT_STUDY
+    return uid_is_usable(sop_class_uid) and (not sop_class_uid.startswith(_STANDARD) or sop_class_uid.startswith(_STANDARD_STORAGE))
+
+
+def choose(proposed: Proposed) -> tuple[int, str]:
+    """The result for one context (PS3.8 9.3.3.2: 0 accepted, 3 abstract, 4 transfer syntaxes not supported) and its transfer syntax."""
+    offered = tuple(uid for uid in proposed.transfer_syntaxes if uid_is_usable(uid))
+    if proposed.abstract_syntax == VERIFICATION:
+        offered = tuple(uid for uid in offered if uid in _UNCOMPRESSED)
+    elif not is_storage(proposed.abstract_syntax):
+        return 3, ""
+    if not offered:
+        return 4, ""
+    # The sender's first choice, so that it need not convert; but among uncompressed ones the one that keeps every VR.
+    if offered[0] in _UNCOMPRESSED:
+        return 0, next(uid for uid in _UNCOMPRESSED if uid in offered)
+    return 0, offered[0]
+
+
+def accept(request: Request, settings: Dicom) -> tuple[dict[int, Context], bytes]:
+    """The accepted contexts by id, and the A-ASSOCIATE-AC that says so (PS3.8 9.3.3)."""
+    accepted: dict[int, Context] = {}
+    items = [_item(0x10, APPLICATION_CONTEXT.encode())]
+    for proposed in request.contexts:
+        result, transfer_syntax = choose(proposed)
+        if result == 0:
+            accepted[proposed.id] = Context(abstract_syntax=proposed.abstract_syntax, transfer_syntax=transfer_syntax)
+        # The sub-item must be there in any case; where the context is refused it means nothing.
+        syntax = _item(0x40, (transfer_syntax or IMPLICIT_VR_LITTLE_ENDIAN).encode())
+        items.append(_item(0x21, bytes((proposed.id, 0, result, 0)) + syntax))
+    user = _item(0x51, struct.pack(">I", settings.max_pdu_bytes))
+    user += _item(0x52, IMPLEMENTATION_CLASS_UID.encode()) + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+    items.append(_item(0x50, user))
+    return accepted, pdu(Pdu.ASSOCIATE_AC, struct.pack(">H2x", 1) + request.titles + b"".join(items))
+
+
+def reject(rejection: Rejection) -> bytes:
+    """The A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+    return pdu(Pdu.ASSOCIATE_RJ, bytes((0, rejection.result, rejection.source, rejection.reason)))
+
+
+#: Decides on an association: the accepted contexts (None: rejected) and the PDU to send.
+Negotiate = Callable[[Request], tuple[Mapping[int, Context] | None, bytes]]
+
+
+def _items(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    while at < len(body):
+        if at + 4 > len(body):
+            raise ValueError("an item is cut off")
+        kind, length = struct.unpack_from(">BxH", body, at)
+        at += 4
+        if at + length > len(body):
+            raise ValueError("an item is longer than what holds it")
+        yield kind, body[at : at + length]
+        at += length
+
+
+def _item(kind: int, body: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(body)) + body
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("latin-1").strip(" \0")

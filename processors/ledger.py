@@ -1,0 +1,85 @@
+"""Enter every decision into the ledger: one row a delivery, from which the destination's workers take it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import psycopg
+from msgspec import Struct
+
+from hilum.database.rows import Insert
+from hilum.events import InstanceRouted
+from hilum.role import Role
+from hilum.runtime.tables import Envelope, TableRole
+from hilum.settings import Settings
+
+#: The channel on which the workers of a destination are told that there is work; the payload is the destination's name.
+CHANNEL = "delivery_ready"
+
+
+class DeliveryRow(Struct, frozen=True, kw_only=True):
+    """A delivery that is to be made. Its state, `pending`, and all that is about attempts are the table's defaults."""
+
+    delivery_id: str
+    destination: str
+    receipt: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    bucket: str
+    object_key: str
+    size_bytes: int
+    sha256: str
+    rules: tuple[str, ...]
+    priority: int
+    config_version: str
+    traceparent: str
+    received_at: datetime
+
+
+_insert = Insert("delivery", DeliveryRow, "ON CONFLICT (delivery_id) DO NOTHING")
+
+
+class Ledger:
+    """Reads `imaging.instance.routed.v1`; a delivery that is in the ledger stays as it is."""
+
+    name = "ledger"
+    linger_s = 0.0  # a delivery can begin only once it is here
+
+    def apply(self, connection: psycopg.Connection, events: Sequence[tuple[InstanceRouted, Envelope]]) -> None:
+        """See `hilum.runtime.tables.Tables`."""
+        rows: dict[str, DeliveryRow] = {}
+        for event, envelope in events:
+            for delivery in event.deliveries:
+                if delivery.delivery_id in rows:
+                    continue
+                rows[delivery.delivery_id] = DeliveryRow(
+                    delivery_id=delivery.delivery_id,
+                    destination=delivery.destination,
+                    receipt=event.receipt,
+                    study_instance_uid=event.study_instance_uid,
+                    series_instance_uid=event.series_instance_uid,
+                    sop_instance_uid=event.sop_instance_uid,
+                    sop_class_uid=event.sop_class_uid,
+                    transfer_syntax_uid=event.transfer_syntax_uid,
+                    bucket=event.object.bucket,
+                    object_key=event.object.key,
+                    size_bytes=event.object.size_bytes,
+                    sha256=event.object.sha256,
+                    rules=delivery.rules,
+                    priority=delivery.priority,
+                    config_version=event.config_version,
+                    traceparent=envelope.traceparent,
+                    received_at=event.received_at,
+                )
+        if _insert(connection, [rows[delivery_id] for delivery_id in sorted(rows)]):
+            destinations = sorted({row.destination for row in rows.values()})
+            connection.execute("SELECT pg_notify(%s, destination) FROM unnest(%s::text[]) AS destination", (CHANNEL, destinations))
+
+
+def role(settings: Settings) -> Role:
+    """The role `ledger`."""
+    return TableRole(settings, Ledger())

@@ -1,0 +1,304 @@
+"""Store each instance at a DICOM node by C-STORE (PS3.4 B), one association a study, in the bytes that were received."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Annotated, Literal
+
+import pydicom
+from msgspec import Meta
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedSRStorage,
+    KeyObjectSelectionDocumentStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    SecondaryCaptureImageStorage,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
+    XRayAngiographicImageStorage,
+)
+
+from hilum.association import REFUSALS, Answer, Association, AssociationLost, NoAssociation, Peer, addresses, connect
+from hilum.errors import HilumError
+from hilum.part10 import Part10, data_set_offset
+from hilum.settings import Settings
+from hilum.sink import Delivery, Later, Outage, Session, Settled, Sink, Step, step
+from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, MAX_CONTEXTS, VERIFICATION, Context
+
+AeTitle = Annotated[str, Meta(max_length=16, pattern=r"^[ -\[\]-~]*$")]
+
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+#: Transfer syntaxes that can be written one as the other without touching a pixel.
+_CONVERTIBLE = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, _DEFLATED})
+
+#: What `check` asks the peer about, beside C-ECHO.
+USUAL_SOP_CLASSES = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    MRImageStorage,
+    EnhancedMRImageStorage,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
+    SecondaryCaptureImageStorage,
+    XRayAngiographicImageStorage,
+    PositronEmissionTomographyImageStorage,
+    EnhancedSRStorage,
+    KeyObjectSelectionDocumentStorage,
+)
+
+
+class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A DICOM node that takes C-STORE."""
+
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    #: The peer's AE title.
+    aet: AeTitle
+    #: Hilum's AE title towards this peer; empty: `dicom.aet`.
+    calling_aet: AeTitle = ""
+    connect_timeout_s: float = 10.0
+    #: For the answer to an association request.
+    association_timeout_s: float = 30.0
+    #: For the answer to a C-STORE, and for the peer to take the next megabyte of one.
+    response_timeout_s: float = 60.0
+    #: An association stays open for so long after its last object, in seconds.
+    idle_s: float = 5.0
+    #: `study`: each study has an association of its own; `none`: whatever comes next shares it.
+    group_by: Literal["study", "none"] = "study"
+    #: Longest PDU sent, if the peer takes it; 0: as long as the peer takes.
+    max_pdu_bytes: int = 0
+
+    @property
+    def grouped(self) -> bool:
+        """See `Sink.grouped`."""
+        return self.group_by == "study"
+
+    def peer(self, settings: Settings) -> Peer:
+        """The node, as `hilum.association` wants it."""
+        return Peer(
+            host=self.host,
+            port=self.port,
+            aet=self.aet,
+            calling_aet=self.calling_aet or settings.dicom.aet,
+            connect_timeout_s=self.connect_timeout_s,
+            association_timeout_s=self.association_timeout_s,
+            response_timeout_s=self.response_timeout_s,
+            max_pdu_bytes=self.max_pdu_bytes,
+        )
+
+    def open(self, settings: Settings) -> Session:
+        """See `Sink.open`."""
+        return _Associations(self.peer(settings), self.grouped, self.idle_s)
+
+    def check(self, settings: Settings) -> Iterator[Step]:
+        """See `Sink.check`: name, TCP, association, presentation contexts, C-ECHO."""
+        peer = self.peer(settings)
+        with step("name") as resolving:
+            found = addresses(peer)
+            resolving.says = f"{peer.host} is {', '.join(address for address, _ in found)}"
+        yield resolving.done
+        if not resolving.done.ok:
+            return
+        with step("connection") as connecting:
+            connection = connect(peer, found)
+            connecting.says = f"port {peer.port} takes connections"
+        yield connecting.done
+        if not connecting.done.ok:
+            return
+        verification = Context(abstract_syntax=VERIFICATION, transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN)
+        contexts = [verification]
+        for sop_class in USUAL_SOP_CLASSES:
+            for transfer_syntax in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN):
+                contexts.append(Context(abstract_syntax=sop_class, transfer_syntax=transfer_syntax))
+        with step("association") as associating:
+            association = Association(peer, contexts, connection)
+            associating.says = f"{peer.aet} admits {peer.calling_aet}"
+        yield associating.done
+        if not associating.done.ok:
+            return
+        try:
+            yield _contexts_step(association)
+            with step("C-ECHO") as echoing:
+                if verification not in association.accepted:
+                    raise NoAssociation(f"{peer.aet} takes no C-ECHO.", fix="Nothing to do, if it takes images.")
+                answer = association.c_echo()
+                if answer.status:
+                    raise NoAssociation(f"{peer.aet} answered 0x{answer.status:04X} to C-ECHO.", fix="The peer's own log says why.")
+                echoing.says = f"{peer.aet} answered"
+            yield echoing.done
+        finally:
+            association.release()
+
+
+def _contexts_step(association: Association) -> Step:
+    taken = {context.abstract_syntax for context in association.accepted}
+    names = [sop_class.name.removesuffix(" Storage") for sop_class in USUAL_SOP_CLASSES if sop_class not in taken]
+    count = len(USUAL_SOP_CLASSES) - len(names)
+    with step("presentation contexts") as asking:
+        if not count:
+            raise NoAssociation(
+                f"{association.peer.aet} takes none of {len(names)} usual SOP classes.",
+                fix=f"Ask its administrator to let {association.peer.calling_aet} store images, not only query or echo.",
+            )
+        asking.says = f"takes {count} of {len(USUAL_SOP_CLASSES)} usual SOP classes" + (f"; not {', '.join(names)}" if names else "")
+    return asking.done
+
+
+class _Associations:
+    """One association at a time, opened for what is to be sent and kept for as long as such work comes."""
+
+    def __init__(self, peer: Peer, by_study: bool, idle_s: float) -> None:
+        self._peer = peer
+        self._by_study = by_study
+        self._idle_s = idle_s
+        self._association: Association | None = None
+        self._study = ""
+        self._coming: list[Delivery] = []
+
+    def begin(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Session.begin`."""
+        self._coming = list(deliveries)
+        study = deliveries[0].study_instance_uid if deliveries else ""
+        if self._by_study and study != self._study:
+            self.close()
+        self._study = study
+
+    def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
+        """See `Session.deliver`."""
+        while True:
+            association = self._association_for(delivery)
+            first = association.answers == 0
+            try:
+                return self._store(association, delivery, part10)
+            except AssociationLost as lost:
+                self._association = None
+                if first:  # else the peer may have ended it between two objects: once more, on a new one
+                    raise Later(lost.sentence, fix=lost.fix) from None
+
+    def rest(self) -> None:
+        """See `Session.rest`."""
+        if self._association and time.monotonic() - self._association.used_at >= self._idle_s:
+            self.close()
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        if self._association:
+            self._association.release()
+            self._association = None
+
+    def _association_for(self, delivery: Delivery) -> Association:
+        """The open association, or a new one if it is gone or was not asked for what this object needs."""
+        needed = contexts_for(delivery)
+        known: dict[Context, None] = {}
+        if self._association:
+            known = dict.fromkeys((*self._association.accepted, *self._association.refused))
+            if all(context in known for context in needed) and self._association.is_open():
+                return self._association
+            self.close()
+        wanted = dict.fromkeys(needed)
+        ids = [each.delivery_id for each in self._coming]
+        rest = self._coming[ids.index(delivery.delivery_id) :] if delivery.delivery_id in ids else []
+        for each in rest:
+            wanted |= dict.fromkeys(contexts_for(each))
+        wanted |= known
+        try:
+            self._association = Association(self._peer, list(wanted)[:MAX_CONTEXTS])
+        except NoAssociation as error:
+            raise Outage(error.sentence, fix=error.fix) from None
+        return self._association
+
+    def _store(self, association: Association, delivery: Delivery, part10: Part10) -> Settled:
+        asked, *others = contexts_for(delivery)
+        if asked in association.accepted:
+            return _outcome(association.c_store(asked, delivery.sop_instance_uid, part10.data_set), self._peer)
+        for context in others:
+            if context in association.accepted:
+                try:
+                    data = converted(part10.file(), context.transfer_syntax)
+                except HilumError:
+                    raise
+                except Exception:  # pydicom raises whatever the object makes it raise; its text may hold values
+                    sentence = f"{self._peer.aet} takes no transfer syntax {asked.transfer_syntax}, and the object cannot be rewritten."
+                    return Settled(state="rejected", comment=sentence)
+                return _outcome(association.c_store(context, delivery.sop_instance_uid, partial(_pieces, data)), self._peer)
+        return self._refused(association.refused[asked], asked)
+
+    def _refused(self, result: int, context: Context) -> Settled:
+        reason = REFUSALS.get(result, f"result {result}")
+        what = f"SOP class {context.abstract_syntax} in transfer syntax {context.transfer_syntax}"
+        sentence = f"{self._peer.aet} does not take {what}: {reason}."
+        if result in (3, 4):
+            return Settled(state="rejected", comment=sentence)
+        raise Later(sentence, fix="The peer's own log says why.")
+
+
+def contexts_for(delivery: Delivery) -> list[Context]:
+    """The presentation contexts that an object can be sent in: first as it is, then as it can be written without loss (PS3.5 10.1)."""
+    own = delivery.transfer_syntax_uid
+    syntaxes = [own]
+    if own in _CONVERTIBLE:
+        syntaxes += [each for each in (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN) if each != own]
+    return [Context(abstract_syntax=delivery.sop_class_uid, transfer_syntax=each) for each in syntaxes]
+
+
+def converted(part10: bytes, transfer_syntax_uid: str) -> bytes:
+    """The data set of an uncompressed Part 10 file, written anew as Explicit or Implicit VR Little Endian. Raises what pydicom raises."""
+    ds = pydicom.dcmread(io.BytesIO(part10))
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.UID(transfer_syntax_uid)
+    out = io.BytesIO()
+    implicit = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
+    pydicom.dcmwrite(out, ds, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
+    written = out.getvalue()
+    return written[data_set_offset(written) :]
+
+
+def _pieces(data: bytes, size: int) -> Iterator[memoryview]:
+    view = memoryview(data)
+    for at in range(0, len(view), size):
+        yield view[at : at + size]
+
+
+#: Statuses that may pass (PS3.4 B.2.3, PS3.7 C): besides A7xx "out of resources".
+_PASSING = {0x0110: "processing failure", 0x0124: "not authorised", 0x0213: "resource limitation"}
+_LASTING = {
+    0x0112: "no such SOP instance",
+    0x0117: "invalid SOP instance",
+    0x0122: "SOP class not supported",
+    0x0211: "unrecognised operation",
+    0x0212: "mistyped argument",
+}
+
+
+def _outcome(answer: Answer, peer: Peer) -> Settled:
+    """What a C-STORE status means (PS3.4 B.2.3, PS3.7 C.4). Raises `Later` if the object may be taken another time."""
+    status, code, comment = answer.status, f"0x{answer.status:04X}", answer.comment
+    if status == 0x0000:
+        return Settled(state="delivered", peer_status=code, comment=comment)
+    if status == 0x0111:
+        return Settled(state="already_there", peer_status=code, comment=comment)
+    if status >> 12 == 0xB or status in (0x0001, 0x0107, 0x0116):  # warnings: the object is stored
+        return Settled(state="delivered", peer_status=code, comment=comment)
+    if status >> 8 == 0xA7 or status in _PASSING:
+        raise Later(
+            f"{peer.aet} answered {code} ({_PASSING.get(status, 'out of resources')}).",
+            fix="The peer's own log says why; Hilum tries again.",
+            peer_status=code,
+            comment=comment,
+        )
+    if status >> 8 == 0xA9:
+        meaning = "data set does not match SOP class"
+    elif status >> 12 == 0xC:
+        meaning = "cannot understand"
+    else:
+        meaning = _LASTING.get(status, "failure")
+    return Settled(state="rejected", peer_status=code, comment=f"{peer.aet}: {meaning}. {comment}".rstrip())
