@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
@@ -172,7 +173,7 @@ def _stalls(hilum: RunningHilum, acknowledged: Sequence[float]) -> list[tuple[st
 
 
 def _pairs(times: Sequence[float]) -> list[tuple[float, float]]:
-    return list(zip(times, times[1:], strict=False))
+    return list(pairwise(times))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ _OFFERED_PDU_BYTES = 16_384
 _UNLIMITED_PDU_BYTES = 262_144
 _SEND_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 1 << 20
+_SURELY_OPEN_S = 0.1
 
 #: dcmtk writes a response in two pieces and holds the second until the first is acknowledged, which TCP delays by 40 ms unless
 #: asked not to; the kernel forgets that soon, so it is asked before each read. Linux only.
@@ -163,9 +164,14 @@ class Association:
         self._socket.settimeout(peer.response_timeout_s)
 
     def is_open(self) -> bool:
-        """Whether the association can be used: false once it ended here, or the peer has released, aborted or closed it meanwhile."""
+        """Whether the association can be used: false once it ended here, or the peer has released, aborted or closed it meanwhile.
+
+        Shortly after an answer the peer is not asked.
+        """
         if not self._open:
             return False
+        if time.monotonic() - self.used_at < _SURELY_OPEN_S:
+            return True
         try:
             self._socket.settimeout(0)
             self._unread += self._socket.recv(4096)

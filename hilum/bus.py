@@ -300,7 +300,7 @@ _span = random.Random()  # noqa: S311  # span ids must differ, not be secret; se
 
 
 def next_traceparent(incoming: bytes | None) -> bytes:
-    """The `traceparent` (W3C Trace Context 3.2) of what follows from `incoming`: the same trace, a new span; a new trace if there was none."""
+    """The `traceparent` (W3C Trace Context 3.2) of what follows from `incoming`: its trace, or a new one, and a new span."""
     found = _TRACEPARENT.fullmatch(incoming) if incoming else None
     trace, flags = found.groups() if found else (b"%032x" % (_span.getrandbits(128) or 1), b"01")
     return b"00-%b-%016x-%b" % (trace, _span.getrandbits(64) or 1, flags)

@@ -111,6 +111,8 @@ class Instance(Struct, frozen=True, kw_only=True, dict=True):
     header_cut: tuple[str, ...] = ()
     #: Why the data set could not be parsed, without any of its values; empty if it could.
     unreadable: str = ""
+    #: Where the data set ends too early, without any of its values; `header` then has what came before. Empty if it is whole.
+    truncated: str = ""
 
     @cached_property
     def header(self) -> Header:

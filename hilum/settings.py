@@ -102,6 +102,9 @@ class S3(Section, frozen=True, kw_only=True):
     bucket: str = "hilum-originals"
     #: PEM file of the authorities to trust; empty: the system's.
     ca_file: str = ""
+    #: Directory of a store that runs on this machine alone: its disk is synced before an object counts as durable. `hilum up`
+    #: fills it in; empty: the store's answer is enough, as it is for one that keeps copies.
+    sync_path: str = ""
 
 
 class Probe(Section, frozen=True, kw_only=True):

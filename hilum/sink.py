@@ -73,7 +73,7 @@ class Session(Protocol):
 
     def begin(self, deliveries: Sequence[Delivery]) -> None:
         """These come next, in this order; of one study, if the sink is `grouped`."""
-        return
+        del deliveries
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """Deliver one object. It may have been delivered before, by this process or another.

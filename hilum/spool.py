@@ -78,7 +78,7 @@ class Spool:
             self._directory = _Directory(self.new)
         except OSError as error:
             raise Misconfigured(
-                "spool-unusable", f"The spool {path} cannot be used: {error.strerror}.", fix="Correct spool.path, or the directory's rights."
+                "spool-unusable", f"The spool {path} cannot be used: {error.strerror}.", fix="Correct spool.path or its rights."
             ) from None
 
     @classmethod

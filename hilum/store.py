@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import urlsplit
 
 import minio
@@ -94,13 +94,17 @@ def open_store(settings: Settings) -> ObjectStore:
 class S3Store:
     """Any S3 store, by the minio SDK: kept-alive connections, one per thread that asks at the same time, up to `connections`."""
 
-    def __init__(self, endpoint: str, access_key: str, secret_key: str, *, region: str = "us-east-1", ca_file: str = "", connections: int = 32) -> None:
+    def __init__(
+        self, endpoint: str, access_key: str, secret_key: str, *, region: str = "us-east-1", ca_file: str = "", connections: int = 32
+    ) -> None:
         """Raises `Misconfigured` if `endpoint` is no URL or a key is empty."""
         url = urlsplit(endpoint)
         if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
-            raise Misconfigured("s3-endpoint-invalid", f"s3.endpoint {endpoint!r} is not of the form http://host:port.", fix="Correct s3.endpoint.")
+            raise Misconfigured("s3-endpoint-invalid", f"s3.endpoint {endpoint!r} is not http://host:port.", fix="Correct s3.endpoint.")
         if not access_key or not secret_key:
-            raise Misconfigured("s3-keys-missing", "s3.access_key or s3.secret_key is empty.", fix="Set both, best through HILUM_S3__SECRET_KEY_FILE.")
+            raise Misconfigured(
+                "s3-keys-missing", "s3.access_key or s3.secret_key is empty.", fix="Set both, in files named by HILUM_S3__…_FILE."
+            )
         if ca_file and not Path(ca_file).is_file():
             raise Misconfigured("s3-ca-missing", f"s3.ca_file {ca_file} does not exist.", fix="Correct s3.ca_file.")
         self._endpoint = endpoint
@@ -140,7 +144,7 @@ class S3Store:
         headers = {"Content-Length": str(size_bytes), "Content-Type": "application/octet-stream"}
         try:
             response = self._http.urlopen("PUT", url, body=body if size_bytes else b"", headers=headers, redirect=False)
-        except _EndedEarly:
+        except _EndedEarlyError:
             raise ValueError(f"the content of {key} ends before {size_bytes} bytes") from None
         if response.status != 200:
             raise S3Error.fromxml(response) if response.data.startswith(b"<") else ServerError("no answer in XML", response.status)
@@ -151,7 +155,7 @@ class S3Store:
         with self._explained(bucket, key):
             response = self._client.get_object(bucket_name=bucket, object_name=key, offset=offset, length=size_bytes or 0)
             try:
-                yield response
+                yield cast("BinaryIO", response)
                 if response.length_remaining in (0, None):
                     response.drain_conn()  # read to its end: the connection serves the next request
             finally:
@@ -208,7 +212,9 @@ class S3Store:
         try:
             found: bool = self._client.bucket_exists(bucket_name=bucket)
         except ValueError:
-            raise Misconfigured("s3-bucket-invalid", f"{bucket!r} is no name for a bucket.", fix="Use 3 to 63 lower case letters, digits and hyphens.") from None
+            raise Misconfigured(
+                "s3-bucket-invalid", f"{bucket!r} is no name for a bucket.", fix="Use 3 to 63 lower case letters, digits and hyphens."
+            ) from None
         return found
 
     @contextmanager
@@ -240,15 +246,17 @@ class S3Store:
             )
         if code in ("RequestTimeTooSkewed", "RequestExpired"):
             return Misconfigured(
-                "s3-clock", f"The object store at {self._endpoint} finds this machine's clock wrong.", fix="Set the time on both machines (NTP)."
+                "s3-clock", f"The object store at {self._endpoint} finds this clock wrong.", fix="Set the time on both machines (NTP)."
             )
         if code in ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"):
-            return Misconfigured("s3-region", f"The object store at {self._endpoint} wants another region ({code}).", fix="Correct s3.region.")
+            return Misconfigured("s3-region", f"The object store at {self._endpoint} has another region ({code}).", fix="Set s3.region.")
         return TryAgain(f"The object store at {self._endpoint} answered {code}.")
 
 
 def _no_bucket(bucket: str) -> Misconfigured:
-    return Misconfigured("s3-bucket-missing", f"The object store has no bucket {bucket!r}.", fix="Make it with `hilum provision`, or correct s3.bucket.")
+    return Misconfigured(
+        "s3-bucket-missing", f"The object store has no bucket {bucket!r}.", fix="Make it with `hilum provision`, or correct s3.bucket."
+    )
 
 
 def _stored(bucket: str, found: Any) -> StoredObject:
@@ -265,7 +273,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class _EndedEarly(Exception):
+class _EndedEarlyError(Exception):
     """Raised into urllib3 while it sends, so that the connection is dropped and the object not stored."""
 
 
@@ -280,6 +288,6 @@ class _Exactly:
         want = self._left if size_bytes < 0 else min(size_bytes, self._left)
         data = self._content.read(want) if want else b""
         if want and not data:
-            raise _EndedEarly
+            raise _EndedEarlyError
         self._left -= len(data)
         return data

@@ -47,6 +47,10 @@ RESTORE_SECONDS = Histogram(
     "hilum_restore_seconds", "From the assignment of partitions to their state being restored.", ["stage"], buckets=_SECONDS
 )
 
+OBJECTS_RECEIVED = Counter("hilum_objects_received", "C-STORE requests answered, by status.", ["status"])
+OBJECTS_PUBLISHED = Counter("hilum_objects_published", "Objects that are in the object store and on Kafka.")
+SPOOL_OBJECTS = Gauge("hilum_spool_objects", "Objects in the spool that are not published yet.")
+SPOOL_FREE_BYTES = Gauge("hilum_spool_free_bytes", "Space left on the spool's disk.")
 DELIVERIES = Counter("hilum_deliveries", "Deliveries that have their final state.", ["destination", "state"])
 DELIVERY_RETRIES = Counter("hilum_delivery_retries", "Attempts after which an object is to be tried again.", ["destination"])
 DELIVERY_SECONDS = Histogram(

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from hashlib import sha256
+from io import BytesIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 
-from hilum.events import InstanceReceived
+from hilum.dicom.file_meta import part10_head
+from hilum.errors import NotFound, TryAgain
+from hilum.events import InstanceReceived, ObjectRef, delivery_id_for
+from hilum.part10 import Part10
+from hilum.settings import Settings
+from hilum.sink import Delivery, Sink
+from hilum.store import ObjectStore, StoredObject
 
 S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
@@ -159,3 +171,157 @@ def eventually(condition: Callable[[], T], timeout_s: float = 10.0, *, what: str
             raise AssertionError(f"{what or 'The condition'} did not come true within {timeout_s:g} s; last: {found!r}")
         time.sleep(0.02)
     return found
+
+
+class MemoryStore:
+    """`hilum.store.ObjectStore` as a dict. While `away` is true it does not answer."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], bytes] = {}
+        self.away = False
+        #: How many times an object was read.
+        self.reads = 0
+
+    def put(self, bucket: str, key: str, content: BinaryIO, size_bytes: int) -> None:
+        """Keep the content."""
+        self._answer()
+        data = content.read(size_bytes)
+        if len(data) != size_bytes:
+            raise ValueError("the content ends early")
+        self.objects[bucket, key] = data
+
+    @contextmanager
+    def open(self, bucket: str, key: str, offset: int = 0, size_bytes: int | None = None) -> Iterator[BinaryIO]:
+        """The object as a stream."""
+        yield BytesIO(self.get(bucket, key, offset, size_bytes))
+
+    def get(self, bucket: str, key: str, offset: int = 0, size_bytes: int | None = None) -> bytes:
+        """The object."""
+        self.reads += 1
+        data = self._found(bucket, key)
+        return data[offset:] if size_bytes is None else data[offset : offset + size_bytes]
+
+    def stat(self, bucket: str, key: str) -> StoredObject:
+        """What is known of the object."""
+        size_bytes = len(self._found(bucket, key))
+        return StoredObject(bucket=bucket, key=key, size_bytes=size_bytes, modified_at=datetime(2024, 2, 29, 12, tzinfo=UTC))
+
+    def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> None:
+        """Copy an object."""
+        self.objects[to_bucket, to_key] = self._found(bucket, key)
+
+    def delete(self, bucket: str, key: str) -> None:
+        """Remove an object."""
+        self._answer()
+        self.objects.pop((bucket, key), None)
+
+    def list(self, bucket: str, prefix: str = "") -> Iterator[StoredObject]:
+        """Objects by key."""
+        self._answer()
+        for where, key in sorted(self.objects):
+            if where == bucket and key.startswith(prefix):
+                yield self.stat(bucket, key)
+
+    def ensure_bucket(self, bucket: str) -> bool:
+        """Every bucket is there."""
+        del bucket
+        self._answer()
+        return False
+
+    def check(self, bucket: str) -> None:
+        """Answer."""
+        del bucket
+        self._answer()
+
+    def _found(self, bucket: str, key: str) -> bytes:
+        self._answer()
+        if (bucket, key) not in self.objects:
+            raise NotFound(f"There is no object {key} in bucket {bucket}.")
+        return self.objects[bucket, key]
+
+    def _answer(self) -> None:
+        if self.away:
+            raise TryAgain("The object store does not answer.")
+
+
+def a_delivery(
+    store: ObjectStore,
+    *,
+    destination: str = "pacs",
+    transfer_syntax_uid: str = "1.2.840.10008.1.2.1",
+    data_set: bytes | None = None,
+    **header: Any,
+) -> Delivery:
+    """A delivery of an object that is put into `store`: a CT slice with what the test cares about, or the bytes `data_set`.
+
+    The header's keywords are those of `an_instance`; `transfer_syntax_uid` is Explicit or Implicit VR Little Endian unless
+    `data_set` is given.
+    """
+    header = _HEADER | header
+    if data_set is None:
+        data_set = encoded(header, transfer_syntax_uid)
+    sop_class, sop_instance = str(header["SOPClassUID"]), str(header["SOPInstanceUID"])
+    whole = part10_head(sop_class, sop_instance, transfer_syntax_uid) + data_set
+    digest = sha256(data_set).hexdigest()
+    ref = ObjectRef(bucket="hilum-originals", key=f"{sop_instance}/{digest}.dcm", size_bytes=len(whole), sha256=digest)
+    store.put(ref.bucket, ref.key, BytesIO(whole), len(whole))
+    return Delivery(
+        delivery_id=delivery_id_for(digest, sop_instance, destination),
+        destination=destination,
+        receipt=f"receipt-{sop_instance}",
+        study_instance_uid=str(header["StudyInstanceUID"]),
+        series_instance_uid=str(header["SeriesInstanceUID"]),
+        sop_instance_uid=sop_instance,
+        sop_class_uid=sop_class,
+        transfer_syntax_uid=transfer_syntax_uid,
+        object=ref,
+        config_version="v1",
+    )
+
+
+def encoded(header: dict[str, Any], transfer_syntax_uid: str = "1.2.840.10008.1.2.1") -> bytes:
+    """A data set of these keywords and values, in Explicit or Implicit VR Little Endian."""
+    ds = Dataset()
+    for keyword, value in header.items():
+        setattr(ds, keyword, value)
+    out = DicomBytesIO()
+    out.is_little_endian, out.is_implicit_VR = True, transfer_syntax_uid == "1.2.840.10008.1.2"
+    write_dataset(out, ds)
+    return out.getvalue()
+
+
+class SinkContract:
+    """What every sink owes. A test class extends this one and offers these fixtures:
+
+    - `sink`: one whose destination works; `settings`: the settings that it is opened with;
+    - `store`: the object store with the originals; `arrived`: called with a SOP instance UID, the data sets that the destination has of it;
+    - `broken_sink`: one whose destination cannot work, for a reason that a person can change.
+    """
+
+    def test_delivering_twice_leaves_one_copy_of_what_was_received(
+        self, sink: Sink, settings: Settings, store: ObjectStore, arrived: Callable[[str], list[bytes]]
+    ) -> None:
+        """The second delivery is as good as the first."""
+        delivery = a_delivery(store, SOPInstanceUID="2.25.77")
+        original = b"".join(Part10(store, delivery.object).data_set(1024))
+        for _ in range(2):
+            session = sink.open(settings)
+            session.begin([delivery])
+            outcome = session.deliver(delivery, Part10(store, delivery.object))
+            session.close()
+            assert outcome.state in ("delivered", "already_there"), outcome
+        assert arrived("2.25.77") == [original]
+
+    def test_a_check_passes_where_delivery_works(self, sink: Sink, settings: Settings) -> None:
+        """Each step says what was found."""
+        steps = list(sink.check(settings))
+        assert steps
+        assert all(step.ok for step in steps), steps
+        assert all(step.says for step in steps), steps
+
+    def test_a_check_that_fails_says_what_to_do(self, broken_sink: Sink, settings: Settings) -> None:
+        """The last step is the one that failed, with its fix."""
+        *_, last = broken_sink.check(settings)
+        assert not last.ok
+        assert last.says
+        assert last.fix

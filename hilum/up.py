@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hilum.provision import provision
-from hilum.services.endpoints import Endpoints
+from hilum.services.endpoints import Endpoints, embedded_names
 from hilum.services.ports import Ports
 from hilum.services.process import Child
 from hilum.services.up import detach, supervisor_for
@@ -73,6 +73,8 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
         "HILUM_DICOM__PORT": str(listener),
         "PYTHONUNBUFFERED": "1",
     }
+    if "s3" in embedded_names(settings):
+        environment["HILUM_S3__SYNC_PATH"] = str(data / "s3")
     children = []
     for name, slot in process_names(settings):
         roles = name.partition("#")[0]

@@ -51,7 +51,7 @@ class Archive(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.open`."""
         if self._in_place(settings):
             return self
-        return _Copies(open_store(settings), self._store(settings), self.bucket, own=not self.endpoint)
+        return Copies(open_store(settings), self._store(settings), self.bucket, own=not self.endpoint)
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """Adopt the original."""
@@ -79,8 +79,8 @@ class Archive(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return open_store(msgspec.structs.replace(settings, s3=s3))
 
 
-class _Copies(Session):
-    """Copies under the originals' keys, which hold the digest: an object that is there already is the same one."""
+class Copies(Session):
+    """Makes copies under the originals' keys, which hold the digest: an object that is there already is the same one."""
 
     def __init__(self, source: ObjectStore, target: ObjectStore, bucket: str, *, own: bool) -> None:
         self._source = source

@@ -35,9 +35,8 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
     if json:
         show_json(found)
     else:
-        out.print(
-            f"The settings are right: {len(settings.destinations)} destinations, {len(settings.rules)} rules, version {settings.config_version}."
-        )
+        counted = f"{len(settings.destinations)} destinations, {len(settings.rules)} rules"
+        out.print(f"The settings are right: {counted}, version {settings.config_version}.")
 
 
 def show(

@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
     group = typer.Typer(help="See and test destinations.", no_args_is_help=True)
     group.command("list")(list_destinations)
-    group.command("test")(test)
+    group.command("test")(try_destination)
     app.add_typer(group, name="dest")
     app.command()(echo)
     app.command()(send)
@@ -53,7 +53,7 @@ def list_destinations(config: ConfigOption = None, data: DataOption = None, json
     show_table("", columns, shown, nothing="There is no destination in the settings.")
 
 
-def test(
+def try_destination(
     name: Annotated[str, typer.Argument(help="The destination's name in the settings.")],
     config: ConfigOption = None,
     data: DataOption = None,

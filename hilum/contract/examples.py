@@ -83,7 +83,9 @@ def _received() -> InstanceReceived:
 
 
 def _accepted() -> InstanceAccepted:
-    finding = Finding(code="patient-id-empty", sentence="PatientID is empty.")
+    finding = Finding(
+        code="uid-leading-zero", sentence="A UID has a component with a leading zero (PS3.5 9.1); strict systems may refuse the object."
+    )
     return InstanceAccepted.following(_received(), [finding])
 
 

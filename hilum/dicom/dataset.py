@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 from pydicom.datadict import dictionary_VR
 
-from hilum.dicom.values import BIG, DEFAULT_ENCODINGS, LITTLE, Convert, Encodings, Unsayable, Vr, base64, encodings_of
+from hilum.dicom.values import BIG, DEFAULT_ENCODINGS, LITTLE, Convert, Encodings, UnsayableError, Vr, base64, encodings_of
 
 #: Implicit VR Little Endian, and two old ones that differ from it in pixel data or not at all (GE's private one, Papyrus 3).
 IMPLICIT_LITTLE = frozenset({"1.2.840.10008.1.2", "1.2.840.113619.5.2", "1.2.840.10008.1.20"})
@@ -49,11 +49,11 @@ _PER_FRAME = frozenset({0x52009230})
 _PADDING = 0xFFFCFFFC
 
 
-class Garbled(ValueError):
+class GarbledError(ValueError):
     """The bytes are no data set in this transfer syntax. The text says what and where, and holds no value."""
 
 
-class Truncated(Garbled):
+class TruncatedError(GarbledError):
     """The data set ends before an element that it announces is complete."""
 
 
@@ -97,10 +97,10 @@ def read_header(
     try:
         walk.first(start, end)
         walk.elements(start, end, header, DEFAULT_ENCODINGS, 0)
-    except Truncated as error:
+    except TruncatedError as error:
         if whole:
             fault, truncated = str(error), True
-    except Garbled as error:
+    except GarbledError as error:
         fault = str(error)
     if walk.unsorted:
         header = dict(sorted(header.items()))
@@ -148,7 +148,7 @@ _READERS = {order: tuple(struct.Struct(order + layout).unpack_from for layout in
 _CODES = {order: {name.encode(): vr for name, vr in table.items()} for order, table in (("<", LITTLE), (">", BIG))}
 
 
-class _TooLong(Exception):
+class _TooLongError(Exception):
     """A sequence is larger than may be kept."""
 
 
@@ -174,14 +174,14 @@ class _Walk:
         self._count = 0
 
     def first(self, pos: int, end: int) -> None:
-        """Refuse what does not begin as a SOP instance's data set does. Raises `Garbled` or `Truncated`."""
+        """Refuse what does not begin as a SOP instance's data set does. Raises `GarbledError` or `TruncatedError`."""
         if pos == end:
-            raise Garbled("There is no data set.")
+            raise GarbledError("There is no data set.")
         if end - pos < 8:
-            raise Truncated("The data set ends within its first element.")
+            raise TruncatedError("The data set ends within its first element.")
         group, element, _ = self._implicit_head(self._data, pos)
         if group > 8 or group & 1:
-            raise Garbled(f"The data set begins with element ({group:04X},{element:04X}); (0008,xxxx) is expected.")
+            raise GarbledError(f"The data set begins with element ({group:04X},{element:04X}); (0008,xxxx) is expected.")
 
     def elements(self, pos: int, end: int, out: dict[str, Any] | None, encodings: Encodings, depth: int, delimited: bool = False) -> int:
         """Put the elements from `pos` to `end` into `out`; with `delimited`, to the item's delimiter. Returns where it stopped.
@@ -189,7 +189,7 @@ class _Walk:
         Without `out`, only walk.
         """
         if depth > MAX_DEPTH:
-            raise Garbled(f"Sequences are nested more than {MAX_DEPTH} deep.")
+            raise GarbledError(f"Sequences are nested more than {MAX_DEPTH} deep.")
         data = self._data
         # Heads seen before, of elements with nothing special about them: the way of nearly all elements.
         plain, width = (self._plain, 6) if self._explicit else (_IMPLICIT, 4)
@@ -205,7 +205,7 @@ class _Walk:
                     try:
                         values = convert(data[pos + 8 : stop], encodings)
                         out[name] = {"vr": vr, "Value": values} if values else {"vr": vr}
-                    except Unsayable:
+                    except UnsayableError:
                         self.cut.add(self._top if depth else name)
                     self.unsorted |= name < last
                     last = name
@@ -216,7 +216,7 @@ class _Walk:
             tag = group << 16 | element
             if tag == 0xFFFEE00D and depth:
                 if not delimited:
-                    raise Garbled("An item of defined length holds a delimiter.")
+                    raise GarbledError("An item of defined length holds a delimiter.")
                 return pos + 8
             name = f"{tag:08X}"
             if not depth:
@@ -226,11 +226,11 @@ class _Walk:
             pos, encodings = self._element(tag, name, pos, end, out, encodings, depth)
             self._count += 1
         if self._count > MAX_ELEMENTS:
-            raise Garbled(f"The data set has more than {MAX_ELEMENTS} elements.")
+            raise GarbledError(f"The data set has more than {MAX_ELEMENTS} elements.")
         if pos < end:
-            raise Truncated(f"The data set ends within the head of an element, {end - pos} bytes after the last.")
+            raise TruncatedError(f"The data set ends within the head of an element, {end - pos} bytes after the last.")
         if delimited:
-            raise Truncated("The data set ends within an item that has no end.")
+            raise TruncatedError("The data set ends within an item that has no end.")
         return pos
 
     def _element(
@@ -242,7 +242,7 @@ class _Walk:
             return self._nested(tag, name, vr, implicit_inside, value_at, length, end, out, encodings, depth), encodings
         stop = value_at + length
         if stop > end:
-            raise Truncated(f"The data set ends {stop - end} bytes before the end of element {_shown(tag)}.")
+            raise TruncatedError(f"The data set ends {stop - end} bytes before the end of element {_shown(tag)}.")
         if tag & 0xFFFF == 0 or tag == _PADDING:
             return stop, encodings
         if tag in _PIXELS or (length > MAX_VALUE_BYTES and vr.bulk and name not in self._keep):
@@ -261,7 +261,7 @@ class _Walk:
                 else:
                     values = vr.convert(raw, encodings)
                     out[name] = {"vr": vr.name, "Value": values} if values else {"vr": vr.name}
-            except Unsayable:
+            except UnsayableError:
                 self.cut.add(self._top)
         return stop, encodings
 
@@ -276,13 +276,13 @@ class _Walk:
         found = self._vrs.get(code)
         if found is None:
             if not (code.isalpha() and code.isupper()):
-                raise Garbled(f"Element {_shown(tag)} has no VR: the data set is not encoded in its transfer syntax.")
+                raise GarbledError(f"Element {_shown(tag)} has no VR: the data set is not encoded in its transfer syntax.")
             found = self._vrs[b"UN"]  # a VR of a later edition: bytes with a 32-bit length (PS3.5 6.2.2)
         if not found.long:
             self._remember(self._plain, self._data[pos : pos + 6], tag, found)
             return found, False, self._size(self._data, pos + 6)[0], pos + 8
         if end - pos < 12:
-            raise Truncated(f"The data set ends within the head of element {_shown(tag)}.")
+            raise TruncatedError(f"The data set ends within the head of element {_shown(tag)}.")
         (length,) = self._long(self._data, pos + 8)
         if code != b"UN":
             return found, False, length, pos + 12
@@ -321,9 +321,9 @@ class _Walk:
             self.cut.add(self._top)
             return self._behind_fragments(pos, end, tag)
         if vr.name not in ("SQ", "UN"):
-            raise Garbled(f"Element {_shown(tag)} of VR {vr.name} has no length.")
+            raise GarbledError(f"Element {_shown(tag)} of VR {vr.name} has no length.")
         if length != _UNDEFINED and pos + length > end:
-            raise Truncated(f"The data set ends {pos + length - end} bytes before the end of sequence {_shown(tag)}.")
+            raise TruncatedError(f"The data set ends {pos + length - end} bytes before the end of sequence {_shown(tag)}.")
         before, self._explicit = self._explicit, self._explicit and not implicit_inside
         try:
             return self._sequence(tag, name, pos, length, end, out, encodings, depth)
@@ -342,14 +342,14 @@ class _Walk:
             items: list[Any] = []
             try:
                 behind = self._items(pos, length, end, items, encodings, depth)
-            except _TooLong:
+            except _TooLongError:
                 if depth:
                     raise
             else:
                 out[name] = {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
                 return behind
         if depth and not too_long:
-            raise _TooLong
+            raise _TooLongError
         self.cut.add(self._top)
         self.cut_beyond_bulk = True
         self._stop_at = sys.maxsize if not depth else self._stop_at
@@ -360,42 +360,42 @@ class _Walk:
         stop = end if length == _UNDEFINED else pos + length
         while pos < stop:
             if pos > self._stop_at:
-                raise _TooLong
+                raise _TooLongError
             if stop - pos < 8:
-                raise Truncated("The data set ends within the head of an item.")
+                raise TruncatedError("The data set ends within the head of an item.")
             group, element, size = self._implicit_head(data, pos)
             pos += 8
             if group == 0xFFFE and element == 0xE0DD and length == _UNDEFINED:
                 return pos
             if group != 0xFFFE or element != 0xE000:
-                raise Garbled(f"A sequence holds ({group:04X},{element:04X}) where an item is expected.")
+                raise GarbledError(f"A sequence holds ({group:04X},{element:04X}) where an item is expected.")
             item: dict[str, Any] | None = None
             if items is not None:
                 items.append(item := {})
             if size == _UNDEFINED:
                 pos = self.elements(pos, stop, item, encodings, depth + 1, delimited=True)
             elif pos + size > stop:
-                raise Truncated(f"The data set ends {pos + size - stop} bytes before the end of an item.")
+                raise TruncatedError(f"The data set ends {pos + size - stop} bytes before the end of an item.")
             else:
                 pos = self.elements(pos, pos + size, item, encodings, depth + 1)
         if length == _UNDEFINED:
-            raise Truncated("The data set ends within a sequence that has no end.")
+            raise TruncatedError("The data set ends within a sequence that has no end.")
         return pos
 
     def _behind_fragments(self, pos: int, end: int, tag: int) -> int:
         """The position behind encapsulated pixel data (PS3.5 A.4)."""
         while True:
             if end - pos < 8:
-                raise Truncated(f"The data set ends within the fragments of element {_shown(tag)}.")
+                raise TruncatedError(f"The data set ends within the fragments of element {_shown(tag)}.")
             group, element, size = self._implicit_head(self._data, pos)
             pos += 8
             if group == 0xFFFE and element == 0xE0DD:
                 return pos
             if group != 0xFFFE or element != 0xE000 or size == _UNDEFINED:
-                raise Garbled(f"The fragments of element {_shown(tag)} hold ({group:04X},{element:04X}).")
+                raise GarbledError(f"The fragments of element {_shown(tag)} hold ({group:04X},{element:04X}).")
             pos += size
             if pos > end:
-                raise Truncated(f"The data set ends {pos - end} bytes before the end of a fragment of element {_shown(tag)}.")
+                raise TruncatedError(f"The data set ends {pos - end} bytes before the end of a fragment of element {_shown(tag)}.")
 
 
 #: Heads of plain elements by their first bytes (tag, and VR if it is explicit): tag and VR as text, and how to read the value.

@@ -2,7 +2,7 @@
 
 Nothing here fails on an odd value. A number in IS or DS becomes a JSON number; what is no number stays text, as it came.
 Padding goes; a NUL inside text becomes U+FFFD, since databases take none; bytes that are not of the character set become
-U+FFFD, too. What JSON cannot say (NaN, a value of the wrong length) raises `Unsayable`, and is left out and listed as such.
+U+FFFD, too. What JSON cannot say (NaN, a value of the wrong length) raises `UnsayableError`, and is left out and listed as such.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULT_ENCODINGS: Encodings = (default_encoding,)
 _RESETS = {ord(character) for character in "\r\n\t\f^=\\"}
 
 
-class Unsayable(ValueError):
+class UnsayableError(ValueError):
     """JSON has no form for this value."""
 
 
@@ -170,7 +170,7 @@ def _numbers(order: str, code: str) -> Convert:
             return [*one.unpack(raw)]
         count, rest = divmod(len(raw), size)
         if rest:
-            raise Unsayable
+            raise UnsayableError
         return [*_layout(order, code, count).unpack(raw)]
 
     return convert
@@ -182,7 +182,7 @@ def _floats(order: str, code: str) -> Convert:
     def convert(raw: bytes, encodings: Encodings) -> list[Any]:
         values = numbers(raw, encodings)
         if any(value - value != 0.0 for value in values):
-            raise Unsayable
+            raise UnsayableError
         return values
 
     return convert
@@ -192,7 +192,7 @@ def _tags(order: str) -> Convert:
     def convert(raw: bytes, _: Encodings) -> list[Any]:
         count, rest = divmod(len(raw), 4)
         if rest:
-            raise Unsayable
+            raise UnsayableError
         pairs = _layout(order, "H", 2 * count).unpack(raw)
         return [f"{group:04X}{element:04X}" for group, element in zip(pairs[::2], pairs[1::2], strict=True)]
 
@@ -206,7 +206,7 @@ def base64(raw: bytes) -> str:
 
 def _swapped(_: bytes, __: Encodings) -> list[Any]:
     """Words of a big endian data set: `InlineBinary` is little endian."""
-    raise Unsayable
+    raise UnsayableError
 
 
 def _table(order: str) -> dict[str, Vr]:

@@ -104,6 +104,8 @@ class Stage:
         self.kinds = {topic_of(settings, kind): kind for kind in self.wiring.inputs}
         self._handle = processor.handle
         self._gives = frozenset(self.wiring.outputs)
+        #: The topics on which it may say something.
+        self.says_on = [topic_of(settings, kind) for kind in self.wiring.outputs] + [topic_of(settings, InstanceQuarantined)]
         self._writer = Writer(settings, self.name)
         self._now = now
         self._time = timestamp(now())
@@ -111,11 +113,14 @@ class Stage:
         self._open_failures: list[bool] = []
         self._open_reasons: list[Reason] = []
 
-    def prepare(self, batch: Sequence[Incoming]) -> None:
-        """Decode a batch, and let the processor look up what it needs for it. Raises `TryAgain`."""
+    def read(self, batch: Sequence[Incoming]) -> None:
+        """Decode a batch. What cannot be decoded waits for a person once it is its turn."""
         self._time = timestamp(self._now())
         for incoming in batch:
             incoming.read(self.kinds)
+
+    def prepare(self, batch: Sequence[Incoming]) -> None:
+        """Let the processor look up what it needs for a batch that was read. Raises `TryAgain`."""
         if self.wiring.prepare is not None:
             events = [incoming.event for incoming in batch if incoming.event is not None and incoming.problem is None]
             if events:

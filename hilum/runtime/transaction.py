@@ -36,7 +36,7 @@ class Transactions:
         self._stop = stop
         self._waits = waits
         self._producer = bus.producer(settings, transactional_id=identity, transaction_timeout_ms=TIMEOUT_MS)
-        self._began = 0.0
+        self._began = time.monotonic()
         self._said = 0
 
     def init(self) -> None:
@@ -116,18 +116,22 @@ class Transactions:
                 return call()
             except KafkaException as error:
                 if error.args[0].fatal():
-                    raise self._ended(error.args[0]) from None
+                    raise end_of(error.args[0], self.age_s, self._identity) from None
                 if self._stop.is_set() or not error.args[0].retriable():
                     raise
                 self._waits(bus.away(error))
 
-    def _ended(self, error: KafkaError) -> Exception:
-        """What a producer's end means: the broker ends a transaction that is open too long, and a producer whose identity another took."""
-        if error.code() != KafkaError._FENCED:
-            return BeginAnew(f"The producer cannot go on ({error.name()}).")
-        if self.age_s > TIMEOUT_MS / 1000:
-            return BeginAnew("Its transaction was open for too long, and the broker ended it.")
-        return taken(self._identity)
+
+def end_of(error: KafkaError, age_s: float, identity: str) -> Exception:
+    """What it means that a producer is at its end with `error`, when its transaction was begun `age_s` ago.
+
+    The broker ends a transaction that is open for too long, and a producer whose identity another one took.
+    """
+    if error.code() != KafkaError._FENCED:
+        return BeginAnew(f"The producer cannot go on ({error.name()}).")
+    if age_s > TIMEOUT_MS / 1000:
+        return BeginAnew("Its transaction was open for too long, and the broker ended it.")
+    return taken(identity)
 
 
 def taken(identity: str) -> Stopped:

@@ -18,6 +18,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     s3_endpoint: str  #: `http://host:port`
     s3_access_key: str
     s3_secret_key: str
+    s3_sync_path: str = ""  #: directory of the embedded store, whose disk is synced before an object counts as durable
 
     def __repr__(self) -> str:
         return f"Endpoints({self.kafka_bootstrap}, {self.s3_endpoint}, …)"
@@ -30,6 +31,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
             "HILUM_S3__ENDPOINT": self.s3_endpoint,
             "HILUM_S3__ACCESS_KEY": self.s3_access_key,
             "HILUM_S3__SECRET_KEY": self.s3_secret_key,
+            **({"HILUM_S3__SYNC_PATH": self.s3_sync_path} if self.s3_sync_path else {}),
         }
 
     def filled_into(self, settings: Settings) -> Settings:
@@ -39,7 +41,13 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
             settings,
             kafka=replace(settings.kafka, bootstrap=self.kafka_bootstrap),
             postgres=replace(settings.postgres, dsn=self.postgres_dsn),
-            s3=replace(settings.s3, endpoint=self.s3_endpoint, access_key=self.s3_access_key, secret_key=self.s3_secret_key),
+            s3=replace(
+                settings.s3,
+                endpoint=self.s3_endpoint,
+                access_key=self.s3_access_key,
+                secret_key=self.s3_secret_key,
+                sync_path=self.s3_sync_path,
+            ),
         )
 
 
@@ -53,7 +61,7 @@ def endpoints_of(settings: Settings, embedded: dict[str, dict[str, str]]) -> End
     """Join what the settings name with what runs here (`embedded`: per service what its `endpoint()` said)."""
     kafka: dict[str, Any] = embedded.get("kafka", {"bootstrap": settings.kafka.bootstrap})
     postgres: dict[str, Any] = embedded.get("postgres", {"dsn": settings.postgres.dsn})
-    own_s3 = {"endpoint": settings.s3.endpoint, "access_key": settings.s3.access_key, "secret_key": settings.s3.secret_key}
+    own_s3 = {name: getattr(settings.s3, name) for name in ("endpoint", "access_key", "secret_key", "sync_path")}
     s3: dict[str, Any] = embedded.get("s3", own_s3)
     return Endpoints(
         kafka_bootstrap=kafka["bootstrap"],
@@ -61,6 +69,7 @@ def endpoints_of(settings: Settings, embedded: dict[str, dict[str, str]]) -> End
         s3_endpoint=s3["endpoint"],
         s3_access_key=s3["access_key"],
         s3_secret_key=s3["secret_key"],
+        s3_sync_path=s3["sync_path"],
     )
 
 

@@ -34,6 +34,7 @@ advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
+# Relative to its working folder: a path of the site's may hold commas.
 log.dirs={log_dir}
 
 log.flush.interval.messages=1
@@ -90,9 +91,13 @@ JVM_OPTIONS = (
     "-XX:MaxMetaspaceSize=128m",
     "-Xss512k",
     "-XX:+ExitOnOutOfMemoryError",
+    "--sun-misc-unsafe-memory-access=allow",  # or it warns at each start of what Kafka does there
     "-Djava.awt.headless=true",
     "-Djava.net.preferIPv4Stack=true",
 )
+
+# With an archive of classes. Machine code is not taken from it: JDK 25.0.2 files some adapters under another's name, and says so.
+ARCHIVE_OPTIONS = ("-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching", "-XX:-AOTStubCaching")
 
 
 class KafkaServer:
@@ -124,21 +129,28 @@ class KafkaServer:
         """
         java, classpath = _java(), kafka_classpath()
         archive = startup_archive(java, classpath)
-        return self._child(java, classpath, [f"-XX:AOTCache={archive}"] if archive else [])
+        return self._child(java, classpath, [*ARCHIVE_OPTIONS, f"-XX:AOTCache={archive}"] if archive else [])
 
     def _child(self, java: Path, classpath: list[Path], options: list[str]) -> Child:
         ports = Ports(self._data)
         self.port = ports.take("kafka.port", self.host, self.port)
         controller_port = ports.take("kafka controller port", self.host)
 
-        def configuration(name: str, log_dir: Path) -> Path:
+        def configuration(name: str, log_dir: str) -> Path:
             text = SETTINGS.format(host=self.host, port=self.port, controller_port=controller_port, log_dir=log_dir)
             write_atomically(self._folder / name, text)
             return self._folder / name
 
         log4j = self._folder / "log4j2.xml"
         write_atomically(log4j, LOG4J)
-        run_java = (java, *JVM_OPTIONS, f"-Dlog4j2.configurationFile={log4j}", "-cp", os.pathsep.join(map(str, classpath)), *options)
+        run_java: tuple[str | Path, ...] = (
+            java,
+            *JVM_OPTIONS,
+            f"-Dlog4j2.configurationFile={log4j}",
+            "-cp",
+            os.pathsep.join(map(str, classpath)),
+            *options,
+        )
         if not self._is_formatted():
             part = self._folder / "data.part"
             shutil.rmtree(part, ignore_errors=True)
@@ -148,13 +160,13 @@ class KafkaServer:
                 "--cluster-id",
                 _kafka_uuid(),
                 "--config",
-                configuration("format.properties", part),
+                configuration("format.properties", part.name),
             )
             run_once([*run_java, *format_it], f"The log in {self._log_dir} could not be made.", log=self._log, cwd=self._folder)
             part.rename(self._log_dir)
         return Child(
             name=self.name,
-            argv=[*run_java, "kafka.Kafka", configuration("server.properties", self._log_dir)],
+            argv=[*run_java, "kafka.Kafka", configuration("server.properties", self._log_dir.name)],
             log=self._log,
             ready=self._answers,
             cwd=self._folder,
@@ -188,7 +200,7 @@ class KafkaServer:
 
 
 def startup_archive(java: Path, classpath: list[Path]) -> Path | None:
-    """The JVM's archive of classes as a running broker has them (JEP 483), kept beside the jars: ready in 1.1 s instead of 2.8, half the CPU.
+    """The JVM's archive of a running broker's classes (JEP 483), kept beside the jars: ready in 1.2 s, not 2.8, at half the CPU.
 
     Made once, in about ten seconds, by a broker that only starts and stops. None if that does not work here: it is a gain, no need.
     """
@@ -203,7 +215,9 @@ def startup_archive(java: Path, classpath: list[Path]) -> Path | None:
     print("Preparing Apache Kafka for quick starts: 10 s, once", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix=".archive.", dir=archive.parent) as folder, suppress(HilumError, OSError):
         part = Path(folder) / archive.name
-        child = replace(KafkaServer(Path(folder))._child(java, classpath, [f"-XX:AOTCacheOutput={part}"]), stop_within_s=60.0)
+        child = replace(
+            KafkaServer(Path(folder))._child(java, classpath, [*ARCHIVE_OPTIONS, f"-XX:AOTCacheOutput={part}"]), stop_within_s=60.0
+        )
         run = Run(child)
         try:
             while not run.ready():

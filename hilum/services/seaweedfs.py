@@ -40,11 +40,12 @@ class SeaweedServer:
         self._inner: dict[str, int] = {}
 
     def endpoint(self) -> dict[str, str]:
-        """`endpoint`, `access_key`, `secret_key`."""
+        """`endpoint`, `access_key`, `secret_key`, and `sync_path`, the directory that must be on disk before an object is."""
         return {
             "endpoint": f"http://{self.host}:{self.port}",
             "access_key": secret(self._secrets / "s3-access-key", 12),
             "secret_key": secret(self._secrets / "s3-secret-key", 30),
+            "sync_path": str(self._folder),
         }
 
     def prepare(self) -> Child:
@@ -55,15 +56,18 @@ class SeaweedServer:
         ports = Ports(self._data)
         self.port = ports.take("s3.port", self.host, self.port)
         self._inner = {name: ports.take(f"s3 {name}", self.host) for name in INNER_PORTS}
+        self._remove_sockets()
         volumes = self._folder / "data"
         private_folder(volumes)
         options = {
-            "dir": volumes,
+            "dir": volumes.name,  # paths are relative to its working folder: one of the site's may hold commas, or be too long for a socket
             "ip": self.host,
             "ip.bind": self.host,
             **self._inner,
             "master.peers": "none",
             "master.telemetry": "false",
+            # The volumes tell the master what there is; what it kept itself can make it refuse writes for 15 s after a crash.
+            "master.resumeState": "false",
             "master.volumeSizeLimitMB": VOLUME_SIZE_MB,
             "master.volumePreallocate": "false",
             "volume.max": 0,
@@ -72,7 +76,7 @@ class SeaweedServer:
             "filer": "true",
             "filer.exposeDirectoryData": "false",
             "filer.disableDirListing": "true",
-            "filer.localSocket": self._folder / "filer.sock",
+            "filer.localSocket": "filer.sock",
             "s3": "true",
             "s3.port": self.port,
             "s3.config": self._identities(),
@@ -80,7 +84,7 @@ class SeaweedServer:
             "s3.autoCreateBucket": "false",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
-            "s3.localSocket": self._folder / "s3.sock",
+            "s3.localSocket": "s3.sock",
             "webdav": "false",
             "sftp": "false",
             "iam": "false",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -82,10 +83,20 @@ def down(data: Path, *, within_s: float = 60.0) -> list[str]:
         return []
     if not state.is_alive():
         return end_stale_children(data)
-    os.kill(state.pid, signal.SIGTERM)
+    try:
+        os.kill(state.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise Misconfigured(
+            "not-permitted",
+            f"Hilum on {data} runs as process {state.pid} of another user.",
+            fix="Stop it as that user, or as root.",
+        ) from None
     if _gone(state, within_s):
         return [f"Hilum on {data} has stopped (it was process {state.pid})."]
-    os.kill(state.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.kill(state.pid, signal.SIGKILL)
     _gone(state, 5.0)
     return [f"Process {state.pid} did not stop within {within_s:.0f} s and was ended.", *end_stale_children(data)]
 

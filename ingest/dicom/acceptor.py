@@ -26,6 +26,7 @@ UNRECOGNIZED_PDU = 1
 UNEXPECTED_PDU = 2
 INVALID_PARAMETER = 6
 
+_KNOWN = frozenset(Pdu)
 _PDU_HEAD = struct.Struct(">BxI")
 _PDV_HEAD = struct.Struct(">IBB")
 
@@ -57,7 +58,7 @@ class Acceptor:
         self._peer_max_pdu_bytes = 0
         self._head = bytearray()
         self._want = _PDU_HEAD.size
-        self._then = self._pdu_head
+        self._then: Callable[[bytes], bytes] = self._pdu_head
         self._control = 0
         self._pdu_left = 0
         self._fragment_left = 0
@@ -141,7 +142,7 @@ class Acceptor:
             case Pdu.ABORT:
                 self.close("aborted by the peer")
                 return b""
-            case kind if kind in iter(Pdu):
+            case kind if kind in _KNOWN:
                 return self.abort(UNEXPECTED_PDU, "it sent a PDU out of place")
             case _:
                 return self.abort(UNRECOGNIZED_PDU, "it sent a PDU of unknown type")

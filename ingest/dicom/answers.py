@@ -83,33 +83,33 @@ def judge(head: bytes, transfer_syntax_uid: str, sop_class_uid: str, sop_instanc
     found = _uids(head, transfer_syntax_uid)
     if found is None:
         return NOT_DICOM
-    for announced, tag in ((sop_class_uid, _SOP_CLASS_UID), (sop_instance_uid, _SOP_INSTANCE_UID)):
-        if announced and found.get(tag, announced) != announced:
-            return OTHER_OBJECT
+    announced = {_SOP_CLASS_UID: sop_class_uid, _SOP_INSTANCE_UID: sop_instance_uid}
+    if any(uid and found.get(tag, uid) != uid for tag, uid in announced.items()):
+        return OTHER_OBJECT
     return STORED
 
 
 def _uids(head: bytes, transfer_syntax_uid: str) -> dict[int, str] | None:
-    """The two UIDs as far as they are found; None if this is no data set."""
+    """The two UIDs as far as they can be seen, `""` where the data set is without; None if this is no data set."""
     order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
     explicit = transfer_syntax_uid not in IMPLICIT_LITTLE
     found: dict[int, str] = {}
     at = 0
-    while at + 12 <= len(head):
+    while at + 8 <= len(head):
         group, element, length = struct.unpack_from(order + "HHI", head, at)
         tag = group << 16 | element
         if at == 0 and (group > 8 or group % 2):
             return None
         if tag > _SOP_INSTANCE_UID:
-            break
+            return {_SOP_CLASS_UID: "", _SOP_INSTANCE_UID: ""} | found
         at += 8
         if explicit:
             code = head[at - 4 : at - 2]
             if not (code.isalpha() and code.isupper()):
-                return found if found else None
+                return found or None
             (length,) = struct.unpack_from(order + "H", head, at - 2)
             if _CODES.get(code, True):
-                (length,) = struct.unpack_from(order + "I", head, at)
+                length = int.from_bytes(head[at : at + 4], "big" if order == ">" else "little")
                 at += 4
         if tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID) and at + length <= len(head):
             found[tag] = head[at : at + length].decode("latin-1").strip(" \0")

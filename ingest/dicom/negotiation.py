@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
-from pydicom.uid import UID_dictionary
+from pydicom.config import IGNORE
+from pydicom.uid import UID
 
 from hilum.dicom import uid_is_usable
 from hilum.settings import Dicom
@@ -139,10 +140,9 @@ def reason_to_reject(request: Request, settings: Dicom) -> Rejection | None:
 
 def is_storage(sop_class_uid: str) -> bool:
     """Whether Hilum stores objects of this class: of the standard, retired, private, or newer than this release."""
-    known = UID_dictionary.get(sop_class_uid)
-    if known is not None:
-        name, kind = known[0], known[1]
-        return kind == "SOP Class" and "Storage" in name and "Commitment" not in name and sop_class_uid not in _WITHOUT_STUDY
+    known = UID(sop_class_uid, validation_mode=IGNORE)
+    if known.type:
+        return known.type == "SOP Class" and "Storage" in known.name and "Commitment" not in known.name and known not in _WITHOUT_STUDY
     return uid_is_usable(sop_class_uid) and (not sop_class_uid.startswith(_STANDARD) or sop_class_uid.startswith(_STANDARD_STORAGE))
 
 

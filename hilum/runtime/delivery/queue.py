@@ -197,4 +197,5 @@ def _delivery(row: tuple[Any, ...]) -> Delivery:
         bucket=found["bucket"] or "", key=found["object_key"] or "", size_bytes=found["size_bytes"] or 0, sha256=found["sha256"] or ""
     )
     received_at = fields.pop("received_at")
-    return Delivery(object=ref, received_at=received_at, **{name: "" if value is None else value for name, value in fields.items()})
+    values: dict[str, Any] = {name: "" if value is None else value for name, value in fields.items()}
+    return Delivery(object=ref, received_at=received_at, **values)

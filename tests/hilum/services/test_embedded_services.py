@@ -251,8 +251,8 @@ def test_a_second_start_on_the_same_data_says_who_holds_it(running: Running) -> 
         pass
 
 
-def test_two_hilums_run_side_by_side(running: Running, tmp_path: Path) -> None:
-    with embedded(tmp_path) as other:
+def test_two_hilums_run_side_by_side_even_under_an_odd_and_long_path(running: Running, tmp_path: Path) -> None:
+    with embedded(tmp_path / f"a, b = c's {'x' * 120}") as other:
         create_topic(other.kafka_bootstrap, "mine")
         admin = AdminClient({"bootstrap.servers": running.endpoints.kafka_bootstrap})
 

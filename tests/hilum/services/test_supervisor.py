@@ -17,7 +17,7 @@ from hilum.errors import Misconfigured
 from hilum.services.endpoints import Endpoints
 from hilum.services.process import Child, is_running
 from hilum.services.runstate import RunState, read_run_state
-from hilum.services.supervisor import Supervisor
+from hilum.services.supervisor import Supervised, Supervisor
 from hilum.services.up import detach, down
 from hilum.testing import eventually
 
@@ -107,17 +107,19 @@ def test_a_child_that_dies_is_started_again(make: Make, tmp_path: Path) -> None:
     assert again[0].last_exit.startswith("toy ended by signal SIGKILL")
 
 
-def test_a_child_that_keeps_dying_is_started_ever_less_often(make: Make, tmp_path: Path) -> None:
-    once = "import pathlib; p = pathlib.Path('once'); first = not p.exists(); p.touch(); print('up', flush=True); first or exit(1); " + IDLE
-    toy = Toy(tmp_path, program=once.replace("'once'", repr(str(tmp_path / "once"))))
-    supervisor = make([toy])
-    supervisor.start()
-    watched = supervisor._children[0]
-    child_of(tmp_path, "toy").kill()
+def test_a_child_that_keeps_dying_is_started_ever_less_often(tmp_path: Path) -> None:
+    supervised = Supervised(a_child(tmp_path, "toy", "raise SystemExit(1)"))
+    waits = [supervised.backoff_s]
 
-    eventually(lambda: watched.restarts >= 2)
+    def started_again() -> bool:
+        supervised.look()
+        waits.append(supervised.backoff_s)
+        return supervised.restarts >= 2
 
-    assert watched.backoff_s >= 1.0
+    eventually(started_again)
+    supervised.run.kill()
+
+    assert sorted(set(waits)) == [0.25, 0.5, 1.0]
 
 
 def test_a_start_that_fails_leaves_nothing_running(make: Make, tmp_path: Path) -> None:

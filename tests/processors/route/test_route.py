@@ -83,7 +83,7 @@ def test_another_object_under_the_same_uid_waits_for_a_person_with_both_digests(
     route, memory = a_route(), FakeMemory[Decided]()
     decide(route, arrival(receipt="r1", sha256="a" * 64), memory)
 
-    with pytest.raises(Quarantine, match="first aaaaaaaaaaaa… .* now bbbbbbbbbbbb…") as stop:
+    with pytest.raises(Quarantine, match=r"first aaaaaaaaaaaa… .* now bbbbbbbbbbbb…") as stop:
         decide(route, arrival(receipt="r2", sha256="b" * 64), memory)
 
     assert stop.value.reason is Reason.INSTANCE_CONFLICT

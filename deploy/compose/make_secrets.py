@@ -1,6 +1,6 @@
 """Make the secrets of docker-compose.yml on its first start, each file readable by the one user who needs it.
 
-    python secrets.py FOLDER
+    python make_secrets.py FOLDER
 
 They are made all at once and then stay; removing the volumes (`docker compose down --volumes`) removes them with the data.
 """
@@ -36,7 +36,7 @@ def write(path: Path, owner: int, text: str) -> None:
     """Write `text` whole or not at all, for `owner` only, to stable storage."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w") as file:
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w") as file:
         file.write(text)
         file.flush()
         if os.geteuid() == 0:

@@ -1,0 +1,63 @@
+"""The DICOM receiver: an SCP of Storage and Verification, whose Success means that the object survives a power cut.
+
+`listener` has the sockets, `acceptor` the protocol without sockets, `negotiation` says what is agreed to, `storage` puts one
+object into the spool, `answers` chooses its status.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from hilum.errors import Misconfigured
+from hilum.role import Health, Role
+from hilum.settings import Settings
+from hilum.spool import Spool
+
+from .listener import Listener
+
+
+class Receiver:
+    """The role `dicom`."""
+
+    name = "dicom"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._listener: Listener | None = None
+        self._fault = ""
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, also where the settings say 0; 0 while it does not listen."""
+        return self._listener.port if self._listener else 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Listen until `stop`. Raises `Misconfigured` if the port or the spool cannot be had."""
+        dicom = self._settings.dicom
+        try:
+            listener = Listener(dicom, Spool.of(self._settings))
+        except Misconfigured as error:
+            self._fault = str(error)
+            raise
+        self._listener = listener
+        thread = threading.Thread(target=listener.serve, name="dicom listener", daemon=True)
+        thread.start()
+        stop.wait()
+        self._listener = None
+        listener.stop()
+        thread.join()
+
+    def health(self) -> Health:
+        """Whether it listens, and for whom it is busy."""
+        listener, dicom = self._listener, self._settings.dicom
+        if listener is None:
+            return Health(ready=False, says=self._fault or "not listening")
+        count = listener.associations
+        return Health(
+            ready=True, says=f"{dicom.aet} listens on {dicom.host}:{listener.port}, {count} association{'' if count == 1 else 's'} open"
+        )
+
+
+def role(settings: Settings) -> Role:
+    """The role `dicom`."""
+    return Receiver(settings)

@@ -1,0 +1,279 @@
+"""The listener: accepts connections, and runs one association a thread on a blocking socket."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import struct
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from hilum import telemetry
+from hilum.errors import Misconfigured
+from hilum.settings import Dicom
+from hilum.spool import Arrival, Spool
+
+from . import negotiation
+from .acceptor import Acceptor, State
+from .answers import Answer
+from .commands import Command
+from .negotiation import Context, Request
+from .storage import Storing
+
+log = telemetry.logger("dicom")
+
+#: A peer must have asked for its association within this time (the ARTIM timer, PS3.8 9.1.5).
+ARTIM_S = 30.0
+#: After our last PDU the peer gets this long to close the connection.
+LINGER_S = 2.0
+#: Associations in the middle of an object get this long to finish it when Hilum stops.
+DRAIN_S = 3.0
+_RECEIVE_BYTES = 256 * 1024
+#: dcmtk leaves Nagle's algorithm on and so waits for our acknowledgements, which TCP delays by 40 ms unless asked not to.
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+class Listener:
+    """Listens from construction on; `serve` accepts associations until `stop`.
+
+    Raises `Misconfigured` if the address cannot be listened on.
+    """
+
+    def __init__(self, settings: Dicom, spool: Spool) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._stopping = False
+        self._open: set[_Association] = set()
+        self._lock = threading.Lock()
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((settings.host, settings.port), family=family, backlog=128)
+        except OSError as error:
+            raise Misconfigured(
+                "dicom-port-taken" if error.errno == 98 else "dicom-address",
+                f"DICOM cannot listen on {settings.host}:{settings.port}: {error.strerror}.",
+                fix="Stop the program that has this port, or set dicom.port (0 picks a free one) and dicom.host.",
+            ) from None
+        self.port: int = self._socket.getsockname()[1]
+
+    @property
+    def associations(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
+    def serve(self) -> None:
+        """Accept until `stop` is called."""
+        while not self._stopping:
+            try:
+                connection, address = self._socket.accept()
+            except OSError:
+                if not self._stopping:
+                    time.sleep(0.05)  # out of file descriptors: those who are here go on
+                continue
+            with self._lock:
+                # Who comes over the limit is told so in an answer to his request; a flood of connections is not answered.
+                if len(self._open) > 2 * self._settings.max_associations + 16:
+                    connection.close()
+                    continue
+                association = _Association(self, connection, str(address[0]), self._settings.idle_timeout_s)
+                self._open.add(association)
+            threading.Thread(target=association.run, name=f"association {association.id}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Accept no more, let objects under way arrive, then end every association. Returns within `DRAIN_S` and a little."""
+        self._stopping = True
+        _shut(self._socket, socket.SHUT_RDWR)
+        self._socket.close()
+        deadline = time.monotonic() + DRAIN_S
+        while self._open and time.monotonic() < deadline:
+            for association in list(self._open):
+                association.wake_if_idle()
+            time.sleep(0.02)
+        for association in list(self._open):
+            association.wake()
+        deadline = time.monotonic() + LINGER_S
+        while self._open and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether associations are to end as soon as nothing is under way in them."""
+        return self._stopping
+
+    def negotiate(self, association: _Association, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
+        """Accept or reject (see `ingest.dicom.negotiation`)."""
+        rejection = negotiation.reason_to_reject(request, self._settings)
+        with self._lock:
+            established = sum(each.established for each in self._open)
+            if rejection is None and established >= self._settings.max_associations:
+                rejection = negotiation.LOCAL_LIMIT
+            association.established = rejection is None
+        told = {
+            "association": association.id,
+            "calling_aet": request.calling_aet,
+            "called_aet": request.called_aet,
+            "peer": association.peer,
+        }
+        if rejection is not None:
+            log.warning("association_rejected", says=rejection.says, **told)
+            return None, negotiation.reject(rejection)
+        contexts, answer = negotiation.accept(request, self._settings)
+        log.info("association_opened", count=len(contexts), **told)
+        return contexts, answer
+
+    def begin(self, association: _Association, command: Command, context: Context) -> Storing:
+        """Begin to store an object."""
+        arrival = Arrival(
+            adapter="dicom",
+            transfer_syntax_uid=context.transfer_syntax,
+            sop_class_uid=command.sop_class_uid,
+            sop_instance_uid=command.sop_instance_uid,
+            calling_aet=association.calling_aet,
+            called_aet=association.called_aet,
+            peer=association.peer,
+            association=association.id,
+        )
+        return Storing(self._spool, arrival, self._settings.max_object_bytes)
+
+    def closed(self, association: _Association) -> None:
+        """Called by an association as its last act."""
+        with self._lock:
+            self._open.discard(association)
+
+
+class _Association:
+    """One connection: moves bytes between its socket and its `Acceptor`."""
+
+    def __init__(self, listener: Listener, connection: socket.socket, peer: str, idle_timeout_s: float) -> None:
+        self.id = secrets.token_hex(8)
+        self.peer = peer
+        self.calling_aet = ""
+        self.called_aet = ""
+        self.established = False
+        self._ending = False
+        self._listener = listener
+        self._socket = connection
+        self._idle_timeout_s = idle_timeout_s
+        self._acceptor = Acceptor(self._negotiate, lambda command, context: listener.begin(self, command, context), self._settled)
+        self._objects = 0
+        self._bytes = 0
+
+    def _negotiate(self, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
+        self.calling_aet, self.called_aet = request.calling_aet, request.called_aet
+        answer = self._listener.negotiate(self, request)
+        if self.established:
+            _time_out(self._socket, self._idle_timeout_s)
+        return answer
+
+    def _settled(self, command: Command, storing: Storing | None, answer: Answer) -> None:
+        telemetry.OBJECTS_RECEIVED.labels(status=f"0x{answer.status:04X}").inc()
+        if storing is not None and storing.receipt:
+            self._objects += 1
+            self._bytes += storing.size_bytes
+        if answer.status:
+            log.warning(
+                "object_not_plainly_stored",
+                status=f"0x{answer.status:04X}",
+                says=answer.comment,
+                association=self.id,
+                calling_aet=self.calling_aet,
+                instance=command.sop_instance_uid,
+                receipt=storing.receipt if storing is not None else "",
+            )
+
+    def run(self) -> None:
+        """Serve the association to its end."""
+        began = time.monotonic()
+        acceptor = self._acceptor
+        try:
+            self._serve(began)
+        except TimeoutError:
+            self._send_last(acceptor.abort(0, "no byte came from the peer in time", by_user=True))
+        except OSError:
+            acceptor.close("the connection broke")
+        except Exception as error:  # one association must not take the others with it
+            log.error("association_failed", association=self.id, error=telemetry.described(error))
+            self._send_last(acceptor.abort(0, "it failed", by_user=True))
+        finally:
+            acceptor.close("closed by the peer")
+            self._socket.close()
+            self._listener.closed(self)
+            if self.established:
+                log.info(
+                    "association_closed",
+                    says=acceptor.ended,
+                    association=self.id,
+                    count=self._objects,
+                    size_bytes=self._bytes,
+                    seconds=round(time.monotonic() - began, 3),
+                )
+
+    def _serve(self, began: float) -> None:
+        connection, acceptor = self._socket, self._acceptor
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _time_out(connection, ARTIM_S)
+        buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        while acceptor.state is not State.CLOSING:
+            size = _receive(connection, buffer)
+            if not size:
+                if self._listener.stopping:
+                    self._send_last(acceptor.abort(0, "Hilum stops", by_user=True))
+                return
+            if out := acceptor.receive(buffer[:size]):
+                connection.sendall(out)
+            if acceptor.state is State.REQUESTED and time.monotonic() - began > ARTIM_S:
+                raise TimeoutError
+            if self._ending or (self._listener.stopping and acceptor.between_messages and acceptor.state is State.ESTABLISHED):
+                self._send_last(acceptor.abort(0, "Hilum stops", by_user=True))
+                return
+        self._linger()
+
+    def _send_last(self, out: bytes) -> None:
+        with suppress(OSError):  # the peer is gone: nothing is left to tell
+            self._socket.sendall(out)
+            self._linger()
+
+    def _linger(self) -> None:
+        """Let the peer close first, so that it reads our last PDU and not a reset."""
+        deadline = time.monotonic() + LINGER_S
+        _time_out(self._socket, LINGER_S)
+        buffer = memoryview(bytearray(65536))
+        _shut(self._socket, socket.SHUT_WR)
+        with suppress(OSError):  # it does not: closed anyway
+            while time.monotonic() < deadline and self._socket.recv_into(buffer):
+                pass
+
+    def wake_if_idle(self) -> None:
+        """Called from another thread: end a wait for the next request."""
+        if self._acceptor.between_messages:
+            _shut(self._socket, socket.SHUT_RD)
+
+    def wake(self) -> None:
+        """Called from another thread: end it, whatever is under way."""
+        self._ending = True
+        _shut(self._socket, socket.SHUT_RD)
+
+
+def _receive(connection: socket.socket, buffer: memoryview) -> int:
+    """Some bytes; their number, 0 at the end. Raises `TimeoutError`."""
+    try:
+        size = connection.recv_into(buffer)
+    except BlockingIOError:
+        raise TimeoutError from None
+    if _QUICK_ACK is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+    return size
+
+
+def _time_out(connection: socket.socket, seconds: float) -> None:
+    """Let reads and writes fail after `seconds`. In the kernel: Python's own timeouts cost a poll a read."""
+    limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def _shut(connection: socket.socket, how: int) -> None:
+    with suppress(OSError):  # the other side was faster
+        connection.shutdown(how)

@@ -1,0 +1,407 @@
+"""From the spool to the object store and onto Kafka: the role `publish`.
+
+Each spool file is described, stored under a key made of its UIDs and its digest, made durable with others by one sync of the
+store's disk, and told as `imaging.instance.received.v1`; once Kafka has acknowledged that, the file is removed. Killed at any
+point, it does the rest again: the object gets the same key and bytes, the event the same id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+from uuid import UUID
+
+from confluent_kafka import KafkaError, KafkaException
+from msgspec import Raw, Struct
+from pydicom.datadict import keyword_dict
+
+from hilum import telemetry
+from hilum.bus import Record, Writer, away, partition_counts, producer, timestamp, topic_of
+from hilum.dicom import tag_of, uid_is_usable
+from hilum.dicom.dataset import ReadHeader, fitted, read_header
+from hilum.dicom.file_meta import MAX_META_BYTES, part10_head
+from hilum.dicom.modules import KEPT_TAGS
+from hilum.disk import sync_file_system
+from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
+from hilum.events import Instance, InstanceReceived, ObjectRef, Source
+from hilum.role import Health, Role
+from hilum.settings import Settings
+from hilum.spool import Arrival, Spool, read_arrival, received_at
+from hilum.store import ObjectStore, open_store
+
+log = telemetry.logger("publish")
+
+#: Objects that are described and stored at the same time.
+UPLOADS = 4
+#: Objects between spool and acknowledgement; more wait in the spool. Bounds what an outage of Kafka keeps in memory.
+MAX_UNDER_WAY = 256
+#: How often the spool is looked at.
+LOOK_S = 0.01
+RETRY_S = 1.0
+#: Kafka is called away once an event has waited so long for its acknowledgement.
+SILENCE_S = 5.0
+
+# Describing an object
+
+
+class Described(Struct, frozen=True, kw_only=True):
+    """A spool file: its event, and what is to be stored."""
+
+    event: InstanceReceived
+    #: Preamble and File Meta of the stored object. Equal for equal data sets, so that storing one again changes nothing.
+    head: bytes
+    #: Where the data set begins in the spool file.
+    data_set_at: int
+    #: The whole header as DICOM JSON, if the event's lacks more of it than bulk values; it is stored beside the object.
+    full_header: bytes | None
+
+
+def describe(path: Path, receipt: str, bucket: str, keep: frozenset[str]) -> Described:
+    """Describe the spool file of `receipt`. Tags in `keep` stay in the event's header whatever their size.
+
+    Raises `OSError` if the file cannot be read, and `ValueError` if it is no spool file. What is wrong with the data set is
+    part of the description.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        arrival, data_set_at = read_arrival(mapped[:MAX_META_BYTES])
+        with memoryview(mapped) as whole, whole[data_set_at:] as data_set:
+            sha256 = hashlib.sha256(data_set).hexdigest()
+        header = read_header(mapped, arrival.transfer_syntax_uid, start=data_set_at, keep=keep)
+        full_header = None
+        shown, cut = (b"{}", ()) if header.fault and not header.truncated else fitted(header, keep)
+        if not header.fault and (header.cut_beyond_bulk or set(cut) != set(header.cut)):
+            full = read_header(mapped, arrival.transfer_syntax_uid, start=data_set_at, keep=keep, full=True)
+            full_header, _ = fitted(full, keep, max_bytes=len(mapped) * 8)
+        size_bytes = len(mapped) - data_set_at
+    uids = {name: _usable(header.uid(tag)) for name, tag in _UIDS.items()}
+    head = part10_head(
+        uids["sop_class_uid"] or arrival.sop_class_uid, uids["sop_instance_uid"] or arrival.sop_instance_uid, arrival.transfer_syntax_uid
+    )
+    ref = ObjectRef(bucket=bucket, key=_key(uids, header, receipt, sha256), size_bytes=len(head) + size_bytes, sha256=sha256)
+    instance = Instance(
+        receipt=receipt,
+        **uids,
+        transfer_syntax_uid=arrival.transfer_syntax_uid,
+        object=ref,
+        source=_source(arrival),
+        received_at=received_at(receipt),
+        announced_sop_class_uid=arrival.sop_class_uid,
+        announced_sop_instance_uid=arrival.sop_instance_uid,
+        header_json=Raw(shown),
+        header_cut=cut,
+        unreadable=header.fault if not header.truncated else "",
+        truncated=header.fault if header.truncated else "",
+    )
+    return Described(event=InstanceReceived(instance=instance), head=head, data_set_at=data_set_at, full_header=full_header)
+
+
+_UIDS = {"study_instance_uid": "0020000D", "series_instance_uid": "0020000E", "sop_instance_uid": "00080018", "sop_class_uid": "00080016"}
+
+
+def _usable(uid: str) -> str:
+    """`uid`, or nothing: keys, paths and logs hold UIDs only, whatever a sender puts in their place."""
+    return uid if uid_is_usable(uid) else ""
+
+
+def _key(uids: dict[str, str], header: ReadHeader, receipt: str, sha256: str) -> str:
+    path = (uids["study_instance_uid"], uids["series_instance_uid"], uids["sop_instance_uid"])
+    if not all(path) or (header.fault and not header.truncated):
+        return f"unreadable/{receipt}/{sha256}.dcm"
+    return "/".join((*path, f"{sha256}.dcm"))
+
+
+def _source(arrival: Arrival) -> Source:
+    return Source(
+        adapter=arrival.adapter,
+        calling_aet=arrival.calling_aet,
+        called_aet=arrival.called_aet,
+        peer=arrival.peer,
+        association=arrival.association,
+    )
+
+
+def protected_tags(settings: Settings) -> frozenset[str]:
+    """Tags (`GGGGEEEE`) that are never cut for size: patient, study, series, equipment, SOP Common, and what a rule names."""
+    words = {word for rule in settings.rules for word in re.findall(r"[A-Za-z]\w*", rule.when)}
+    return KEPT_TAGS | {tag_of(word) for word in words if word in keyword_dict}
+
+
+def store_object(store: ObjectStore, path: Path, described: Described) -> None:
+    """Put the object, and its whole header if the event's is not. Raises as `ObjectStore.put` does."""
+    ref = described.event.instance.object
+    with path.open("rb") as file:
+        file.seek(described.data_set_at)
+        store.put(ref.bucket, ref.key, cast("BinaryIO", _Joined(described.head, file)), ref.size_bytes)
+    if described.full_header is not None:
+        key = ref.key.removesuffix(".dcm") + ".json"
+        store.put(ref.bucket, key, BytesIO(described.full_header), len(described.full_header))
+
+
+class _Joined:
+    """`head`, then the rest of `file`, to be read once."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self._head = head
+        self._file = file
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        if not self._head:
+            return self._file.read(size_bytes)
+        rest = max(size_bytes - len(self._head), 0) if size_bytes >= 0 else -1
+        data, self._head = self._head[:size_bytes] if size_bytes >= 0 else self._head, self._head[size_bytes:] if size_bytes >= 0 else b""
+        return data + self._file.read(rest) if not self._head else data
+
+
+# The role
+
+
+class Log(Protocol):
+    """What the publisher needs of a Kafka producer (`confluent_kafka.Producer`)."""
+
+    def produce(self, topic: str, value: bytes, key: bytes, *, headers: Any, on_delivery: Callable[[Any, Any], None]) -> None:
+        """Send without waiting; `on_delivery(error, message)` is called from `poll`. Raises `BufferError` and `KafkaException`."""
+        ...
+
+    def poll(self, timeout: float) -> int:
+        """Call what is due."""
+        ...
+
+    def flush(self, timeout: float) -> int:
+        """Wait for acknowledgements; how many are still missing."""
+        ...
+
+
+class Publisher:
+    """The role `publish`. `sync` makes durable what the store has answered for so far; it raises `OSError`."""
+
+    name = "publish"
+
+    def __init__(
+        self, settings: Settings, spool: Spool, store: ObjectStore, connect: Callable[[], Log], sync: Callable[[], None] | None
+    ) -> None:
+        self._settings = settings
+        self._spool = spool
+        self._store = store
+        self._connect = connect
+        self._sync = sync
+        self._writer = Writer(settings, self.name)
+        self._keep = protected_tags(settings)
+        self._wake = threading.Event()
+        self._waiting: deque[str] = deque()
+        self._under_way: set[str] = set()
+        self._strange: set[str] = set()
+        self._stored: deque[tuple[str, Record]] = deque()
+        self._unsent: deque[tuple[str, Record]] = deque()
+        self._sent: dict[str, float] = {}
+        self._acknowledged: deque[str] = deque()
+        self._fatal: HilumError | None = None
+        self._hold_until = 0.0
+        self._trouble = "starting"
+        self._looked_at = 0.0
+        self._seen_change = -1
+
+    def run(self, stop: threading.Event) -> None:
+        """Publish until `stop`. Raises `Misconfigured` if the store or Kafka refuses, `Stopped` if the producer cannot go on."""
+        kafka = self._until_it_answers(stop)
+        if kafka is None:
+            return
+        with ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload") as pool:
+            while not stop.is_set():
+                busy = self._step(pool, kafka)
+                if self._fatal is not None:
+                    pool.shutdown(cancel_futures=True)
+                    raise self._fatal
+                if not busy:
+                    self._wake.wait(LOOK_S)
+                    self._wake.clear()
+            pool.shutdown(cancel_futures=True)
+        self._settle(kafka)
+        kafka.flush(2.0)
+        self._settle(kafka)
+
+    def health(self) -> Health:
+        """What waits, and for whom."""
+        silent = min(self._sent.values(), default=time.monotonic())
+        trouble = self._trouble
+        if not trouble and time.monotonic() - silent > SILENCE_S:
+            trouble = "Kafka does not acknowledge; what is received waits in the spool"
+        if not trouble and self._strange:
+            trouble = f"{len(self._strange)} files in {self._spool.new} are no spool files; look at them and move them away"
+            return Health(ready=True, says=trouble, lag=self._lag())
+        return Health(ready=not trouble, says=trouble or "publishing", lag=self._lag())
+
+    def _lag(self) -> int:
+        return len(self._waiting) + len(self._under_way)
+
+    def _until_it_answers(self, stop: threading.Event) -> Log | None:
+        """The producer, once store and Kafka are as they must be; None if `stop` came first."""
+        kafka: Log | None = None
+        while not stop.is_set():
+            try:
+                self._store.check(self._settings.s3.bucket)
+                kafka = kafka or self._connect()
+                self._trouble = ""
+                return kafka
+            except TryAgain as error:
+                self._say(str(error))
+                stop.wait(error.after_s)
+        return None
+
+    def _step(self, pool: ThreadPoolExecutor, kafka: Log) -> bool:
+        """One round; whether something was done."""
+        done = self._settle(kafka)
+        now = time.monotonic()
+        if now < self._hold_until:
+            return done
+        if not self._waiting:
+            self._look(now)
+        while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
+            receipt = self._waiting.popleft()
+            self._under_way.add(receipt)
+            pool.submit(self._upload, receipt)
+            done = True
+        return done
+
+    def _look(self, now: float) -> None:
+        """List the spool, if it may have changed. A file may come within the tick of the clock in which it was listed last."""
+        change = self._spool.new.stat().st_mtime_ns
+        if change == self._seen_change and now - self._looked_at < 1.0:
+            return
+        self._seen_change = change if time.time_ns() - change > 50_000_000 else -1
+        self._looked_at = now
+        known = self._under_way | self._strange
+        self._waiting.extend(receipt for receipt in self._spool.waiting() if receipt not in known)
+        telemetry.SPOOL_OBJECTS.set(self._lag())
+        telemetry.SPOOL_FREE_BYTES.set(self._spool.free_bytes())
+
+    def _upload(self, receipt: str) -> None:
+        """Describe and store one object; runs in a pool."""
+        path = self._spool.path(receipt)
+        try:
+            described = describe(path, receipt, self._settings.s3.bucket, self._keep)
+            store_object(self._store, path, described)
+            self._stored.append((receipt, self._record(described.event, receipt)))
+            self._trouble = ""
+        except FileNotFoundError:
+            self._under_way.discard(receipt)  # another publisher was faster
+        except Misconfigured as error:
+            self._fatal = error
+        except TryAgain as error:
+            self._say(str(error))
+            self._hold_until = time.monotonic() + error.after_s
+            self._under_way.discard(receipt)
+        except ValueError as error:
+            log.error("spool_file_strange", receipt=receipt if _is_receipt(receipt) else "", error=error)
+            self._strange.add(receipt)
+            self._under_way.discard(receipt)
+        except OSError as error:
+            self._say(f"A spool file cannot be read: {error.strerror}.")
+            self._hold_until = time.monotonic() + RETRY_S
+            self._under_way.discard(receipt)
+        except Exception as error:  # a fault of ours on one object must not stop the others, nor lose it
+            log.error("publish_failed", receipt=receipt, error=telemetry.described(error))
+            self._hold_until = time.monotonic() + RETRY_S
+            self._under_way.discard(receipt)
+        self._wake.set()
+
+    def _record(self, event: InstanceReceived, receipt: str) -> Record:
+        trace = UUID(receipt).hex  # of the receipt, so that what is said again is in the same trace
+        return self._writer.record(event, receipt, trace=f"00-{trace}-{trace[16:]}-01".encode(), time=timestamp(event.instance.received_at))
+
+    def _settle(self, kafka: Log) -> bool:
+        """Sync and tell what is stored, remove what is acknowledged; whether something was done."""
+        stored = _drained(self._stored)
+        if stored and self._synced():
+            self._unsent.extend(sorted(stored, key=lambda each: each[0]))
+        elif stored:
+            self._stored.extend(stored)
+        while self._unsent:
+            receipt, record = self._unsent[0]
+            if not self._produce(kafka, receipt, record):
+                break
+            self._unsent.popleft()
+        kafka.poll(0)
+        acknowledged = _drained(self._acknowledged)
+        if acknowledged:
+            self._spool.remove(acknowledged)
+            self._under_way.difference_update(acknowledged)
+            telemetry.OBJECTS_PUBLISHED.inc(len(acknowledged))
+            telemetry.EVENTS_PRODUCED.labels(stage=self.name).inc(len(acknowledged))
+        return bool(stored or acknowledged)
+
+    def _synced(self) -> bool:
+        if self._sync is None:
+            return True
+        try:
+            self._sync()
+        except OSError as error:
+            self._say(f"The object store's disk cannot be synced: {error.strerror}.")
+            self._hold_until = time.monotonic() + RETRY_S
+            return False
+        return True
+
+    def _produce(self, kafka: Log, receipt: str, record: Record) -> bool:
+        def delivered(error: KafkaError | None, _: Any) -> None:
+            self._sent.pop(receipt, None)
+            if error is None:
+                self._acknowledged.append(receipt)
+                return
+            if error.fatal():
+                self._fatal = Stopped(f"The Kafka producer cannot go on ({error.name()}).")
+            self._say(str(away(KafkaException(error))))
+            self._unsent.append((receipt, record))
+
+        try:
+            kafka.produce(record.topic, record.value, record.key, headers=record.headers, on_delivery=delivered)
+        except BufferError:
+            return False  # its buffer is full: what is in it goes first
+        except KafkaException as error:
+            if error.args[0].fatal():
+                self._fatal = Stopped(f"The Kafka producer cannot go on ({error.args[0].name()}).")
+            self._say(str(away(error)))
+            self._hold_until = time.monotonic() + RETRY_S
+            return False
+        self._sent[receipt] = time.monotonic()
+        return True
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.warning("publish_waits", says=trouble)
+        self._trouble = trouble
+
+
+def _drained(queue: deque[Any]) -> list[Any]:
+    """All that is in a queue to which other threads append."""
+    found = []
+    with suppress(IndexError):
+        while True:
+            found.append(queue.popleft())
+    return found
+
+
+def _is_receipt(name: str) -> bool:
+    with suppress(ValueError):
+        return str(UUID(name)) == name
+    return False
+
+
+def role(settings: Settings) -> Role:
+    """The role `publish`."""
+
+    def connect() -> Log:
+        kafka = producer(settings)
+        partition_counts(kafka, [topic_of(settings, InstanceReceived)])
+        return cast("Log", kafka)
+
+    path = Path(settings.s3.sync_path) if settings.s3.sync_path else None
+    return Publisher(settings, Spool.of(settings), open_store(settings), connect, (lambda: sync_file_system(path)) if path else None)

@@ -1,0 +1,164 @@
+"""Real servers for the tests that are marked `system`, each started once."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+from confluent_kafka import Message, TopicPartition
+
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from hilum import bus
+from hilum.database import connect, migrate
+from hilum.errors import HilumError
+from hilum.events import EVENTS, Event, Topic, decode
+from hilum.role import Role
+from hilum.services import embedded
+from hilum.settings import S3, Kafka, Postgres, Settings
+from hilum.testing import eventually
+
+E = TypeVar("E", bound=Event)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a broker that tests share; each uses a prefix of its own."""
+    elsewhere = Settings(postgres=Postgres(dsn="none"), s3=S3(endpoint="http://none"))
+    with embedded(tmp_path_factory.mktemp("kafka"), elsewhere) as endpoints:
+        yield endpoints.kafka_bootstrap
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a PostgreSQL that tests share; its database has all tables, and no test writes there."""
+    elsewhere = Settings(kafka=Kafka(bootstrap="none"), s3=S3(endpoint="http://none"))
+    with embedded(tmp_path_factory.mktemp("postgres"), elsewhere) as endpoints:
+        migrate(endpoints.postgres_dsn)
+        yield endpoints.postgres_dsn
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[str]:
+    """The address of a database of the test's own, with all tables."""
+    known = conninfo_to_dict(postgres_server)
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with connect(postgres_server) as server:
+        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(known["dbname"]))))
+    yield make_conninfo(**(known | {"dbname": name}))
+    with connect(make_conninfo(**(known | {"dbname": "postgres"}))) as server:
+        server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+class Running:
+    """A role in a thread of its own."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.stop = threading.Event()
+        self.error: HilumError | None = None
+        self._thread = threading.Thread(target=self._run, name=role.name)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.role.run(self.stop)
+        except HilumError as error:
+            self.error = error
+
+    def ended(self) -> bool:
+        """Whether it has ended by itself or was stopped."""
+        return not self._thread.is_alive()
+
+    def end(self) -> None:
+        """Stop it, and wait until it has."""
+        self.stop.set()
+        self._thread.join(20)
+        assert self.ended(), f"{self.role.name} did not stop: {self.role.health()}"
+
+
+class Log:
+    """The topics of one test: what is said on them, and what is there. `settings` lead to them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._producer = bus.producer(settings)
+
+    def make(self, *topics: Topic, partitions: int = 0) -> None:
+        """Make topics: all of the events', and these."""
+        kafka = {"bootstrap": self.settings.kafka.bootstrap, "prefix": self.settings.kafka.prefix, "partitions": partitions}
+        bus.provision_topics(Settings(kafka=Kafka(**kafka)), [*topics, *(kind.topic for kind in EVENTS.values())])
+
+    def say(self, *events: Event, stage: str = "test") -> list[str]:
+        """Put events on their topics; their ids."""
+        writer = bus.Writer(self.settings, stage)
+        ids = [str(uuid.uuid4()) for _ in events]
+        for event, id_ in zip(events, ids, strict=True):
+            record = writer.record(event, id_)
+            self.put(record.topic, record.key, record.value, record.headers)
+        self.flush()
+        return ids
+
+    def put(self, topic: str, key: bytes, value: bytes, headers: bus.Headers | None = None, partition: int = -1) -> None:
+        """Hand any message to the producer."""
+        self._producer.produce(topic, value, key, partition, headers=headers or [])
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        """Return once everything is on the log."""
+        assert self._producer.flush(20) == 0
+
+    def messages(self, topic: str, count: int, timeout_s: float = 20.0) -> list[Message]:
+        """Every committed message of a topic, once there are `count`; more if there are more by then."""
+        consumer = bus.consumer(self.settings, "test")
+        partitions = bus.partition_counts(consumer, [topic])[topic]
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+        found: list[Message] = []
+        try:
+            eventually(
+                lambda: found.extend(consumer.consume(10_000, 0.1)) or len(found) >= count, timeout_s, what=f"{count} messages on {topic}"
+            )
+            while more := consumer.consume(10_000, 0.3):
+                found += more
+        finally:
+            consumer.close()
+        assert not [message.error() for message in found if message.error()]
+        return found
+
+    def events(self, kind: type[E], count: int, timeout_s: float = 20.0) -> list[E]:
+        """Every committed event of a class, once there are `count`."""
+        messages = self.messages(bus.topic_of(self.settings, kind), count, timeout_s)
+        return [decode(kind, message.value() or b"") for message in messages]
+
+    @contextmanager
+    def running(self, *roles: Role) -> Iterator[Sequence[Running]]:
+        """Run roles for as long as the block lasts."""
+        running = [Running(role) for role in roles]
+        try:
+            yield running
+        finally:
+            for each in running:
+                each.stop.set()
+            for each in running:
+                each.end()
+
+
+@pytest.fixture
+def log(kafka: str) -> Log:
+    """Topics of the test's own on the shared broker, made with `log.make`."""
+    return Log(Settings(kafka=Kafka(bootstrap=kafka, prefix=f"t{uuid.uuid4().hex[:8]}.")))
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+    return port

@@ -1,0 +1,61 @@
+import pytest
+
+from hilum.errors import Misconfigured, TryAgain
+from hilum.settings import load
+from hilum.sink import sink_of, sinks_of, step
+from sinks.archive import Archive
+from sinks.dicom import Dicom
+
+PACS = {"type": "dicom", "host": "10.1.2.3", "port": 104, "aet": "PACS"}
+
+
+def test_the_type_names_the_module() -> None:
+    settings = load(flags={"destinations.pacs": PACS, "destinations.archive.type": "archive"}, environment={}).settings
+
+    sinks = sinks_of(settings)
+
+    assert isinstance(sinks["pacs"], Dicom)
+    assert isinstance(sinks["archive"], Archive)
+    assert (sinks["pacs"].host, sinks["pacs"].port, sinks["pacs"].workers) == ("10.1.2.3", 104, 1)
+
+
+def test_values_from_the_environment_are_text_and_fit() -> None:
+    assert sink_of("pacs", PACS | {"port": "104", "idle_s": "2.5"}) == sink_of("pacs", PACS | {"idle_s": 2.5})
+
+
+def test_a_destination_without_a_type_is_refused() -> None:
+    with pytest.raises(Misconfigured, match=r"destinations\.pacs has no `type`\. Set it to one of: archive, dicom\."):
+        sink_of("pacs", {"host": "10.1.2.3"})
+
+
+def test_an_unknown_type_is_refused_with_the_nearest() -> None:
+    with pytest.raises(Misconfigured, match=r"there is no destination type 'dicon'\. Did you mean dicom\?"):
+        sink_of("pacs", PACS | {"type": "dicon"})
+
+
+def test_an_unknown_key_is_refused_with_the_nearest() -> None:
+    with pytest.raises(Misconfigured, match=r"There is no setting destinations\.pacs\.prot\. Did you mean port\?"):
+        sink_of("pacs", PACS | {"prot": 104})
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(Misconfigured, match=r"destinations\.pacs: Object missing required field `host`"):
+        sink_of("pacs", {"type": "dicom", "port": 104, "aet": "PACS"})
+
+
+@pytest.mark.parametrize(("key", "value"), [("port", 0), ("port", "ct"), ("aet", "LONGER_THAN_16_CHARACTERS"), ("group_by", "series")])
+def test_a_value_that_does_not_fit_is_refused_with_its_key(key: str, value: object) -> None:
+    with pytest.raises(Misconfigured, match=rf"^destinations\.pacs\.{key}: "):
+        sink_of("pacs", PACS | {key: value})
+
+
+def test_a_step_that_fails_is_told_in_words() -> None:
+    with step("connection") as trying:
+        raise TryAgain("Nobody is there.", fix="Start it.")
+
+    assert (trying.done.name, trying.done.ok, trying.done.says, trying.done.fix) == ("connection", False, "Nobody is there.", "Start it.")
+
+
+def test_a_step_that_fails_unforeseen_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError), step("connection"):
+        raise ZeroDivisionError

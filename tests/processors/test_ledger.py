@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from psycopg.rows import dict_row
+
+from hilum.database import connect
+from hilum.events import InstanceRouted, ObjectRef, PlannedDelivery
+from hilum.runtime.tables import Envelope, events_of
+from processors.ledger import CHANNEL, Ledger
+
+ENVELOPE = Envelope(id="event-1", time=datetime(2024, 2, 29, 12, tzinfo=UTC), traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
+
+
+def routed(*deliveries: PlannedDelivery, receipt: str = "receipt-1") -> InstanceRouted:
+    return InstanceRouted(
+        receipt=receipt,
+        study_instance_uid="2.25.1",
+        series_instance_uid="2.25.2",
+        sop_instance_uid="2.25.3",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        object=ObjectRef(bucket="hilum-originals", key="2.25.1/2.25.2/2.25.3/aa.dcm", size_bytes=528_000, sha256="a" * 64),
+        received_at=datetime(2024, 2, 29, 12, tzinfo=UTC),
+        decision="deliver",
+        deliveries=deliveries,
+        config_version="0123456789ab",
+        decided_at=datetime(2024, 2, 29, 12, 0, 1, tzinfo=UTC),
+    )
+
+
+ARCHIVE = PlannedDelivery(delivery_id="delivery-1", destination="archive", rules=("everything", 'a name, with "signs" {}'), priority=5)
+PACS = PlannedDelivery(delivery_id="delivery-2", destination="pacs", rules=())
+
+
+def test_the_ledger_reads_routed_instances_only() -> None:
+    assert events_of(Ledger()) == (InstanceRouted,)
+
+
+@pytest.mark.system
+class TestOnPostgreSQL:
+    def test_each_planned_delivery_becomes_a_pending_row_with_what_its_worker_needs(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            Ledger().apply(connection, [(routed(ARCHIVE, PACS), ENVELOPE)])
+
+            rows = connection.cursor(row_factory=dict_row).execute("SELECT * FROM delivery ORDER BY delivery_id").fetchall()
+
+        assert [(row["delivery_id"], row["destination"], row["state"], row["rules"], row["priority"]) for row in rows] == [
+            ("delivery-1", "archive", "pending", ["everything", 'a name, with "signs" {}'], 5),
+            ("delivery-2", "pacs", "pending", [], 0),
+        ]
+        assert {
+            "receipt": "receipt-1",
+            "study_instance_uid": "2.25.1",
+            "series_instance_uid": "2.25.2",
+            "sop_instance_uid": "2.25.3",
+            "bucket": "hilum-originals",
+            "object_key": "2.25.1/2.25.2/2.25.3/aa.dcm",
+            "size_bytes": 528_000,
+            "sha256": "a" * 64,
+            "config_version": "0123456789ab",
+            "traceparent": ENVELOPE.traceparent,
+            "received_at": datetime(2024, 2, 29, 12, tzinfo=UTC),
+            "attempts": 0,
+        }.items() <= rows[0].items()
+
+    def test_a_decision_that_is_read_again_leaves_a_settled_delivery_as_it_is(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            Ledger().apply(connection, [(routed(ARCHIVE), ENVELOPE)])
+            connection.execute("UPDATE delivery SET state = 'delivered', attempts = 3")
+
+            Ledger().apply(connection, [(routed(ARCHIVE), ENVELOPE), (routed(ARCHIVE), ENVELOPE)])
+
+            assert connection.execute("SELECT state, attempts FROM delivery").fetchall() == [("delivered", 3)]
+
+    def test_each_destination_is_told_once_of_new_work_and_not_of_known(self, postgres: str) -> None:
+        with connect(postgres) as connection, connect(postgres) as listening:
+            listening.execute(f"LISTEN {CHANNEL}")
+            more = PlannedDelivery(delivery_id="delivery-3", destination="pacs", rules=())
+
+            Ledger().apply(connection, [(routed(ARCHIVE, PACS), ENVELOPE), (routed(more, receipt="receipt-2"), ENVELOPE)])
+            Ledger().apply(connection, [(routed(ARCHIVE, PACS), ENVELOPE)])
+
+            assert [told.payload for told in listening.notifies(timeout=5, stop_after=2)] == ["archive", "pacs"]
+            assert list(listening.notifies(timeout=0)) == []
+
+    def test_a_decision_without_deliveries_writes_nothing(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            Ledger().apply(connection, [(routed(), ENVELOPE)])
+
+            assert connection.execute("SELECT count(*) FROM delivery").fetchall() == [(0,)]

@@ -1,0 +1,361 @@
+import threading
+from collections.abc import Callable, Iterator
+
+import pydicom
+import pytest
+from pydicom.filebase import DicomBytesIO
+from pynetdicom import AllStoragePresentationContexts
+
+from hilum.part10 import Part10, Unsound
+from hilum.settings import Settings
+from hilum.sink import Delivery, Later, Outage, Session, Settled
+from hilum.testing import MemoryStore, SinkContract, a_delivery, encoded, eventually
+from sinks.dicom import Dicom, contexts_for
+from tests.peers import CT, EXPLICIT, IMPLICIT, JPEG_2000, MR, Pacs, aborts, free_port, hangs_up, pacs, raw_peer, status
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings()
+
+
+def sink_for(port: int, **more: object) -> Dicom:
+    return Dicom(host="127.0.0.1", port=port, aet="PACS", **more)  # type: ignore[arg-type]  # by name
+
+
+class TestDicom(SinkContract):
+    @pytest.fixture
+    def there(self) -> Iterator[Pacs]:
+        with pacs() as running:
+            yield running
+
+    @pytest.fixture
+    def sink(self, there: Pacs) -> Dicom:
+        return sink_for(there.port)
+
+    @pytest.fixture
+    def broken_sink(self) -> Dicom:
+        return sink_for(free_port())
+
+    @pytest.fixture
+    def arrived(self, there: Pacs) -> Callable[[str], list[bytes]]:
+        # What a PACS keeps under a SOP instance UID is one object, however often it comes (PS3.4 B.2.3).
+        return lambda uid: list(dict.fromkeys(there.stored[uid]))
+
+
+def send(session: Session, store: MemoryStore, *deliveries: Delivery) -> list[Settled]:
+    session.begin(deliveries)
+    return [session.deliver(delivery, Part10(store, delivery.object)) for delivery in deliveries]
+
+
+def test_a_study_has_one_association(store: MemoryStore) -> None:
+    with pacs() as there:
+        session = sink_for(there.port).open(Settings())
+        for study in ("2.25.1", "2.25.2"):
+            for n in range(3):
+                send(session, store, a_delivery(store, StudyInstanceUID=study, SOPInstanceUID=f"{study}.{n}"))
+        session.close()
+
+        assert len(there.stored) == 6
+        assert len(there.asked) == 2
+        eventually(lambda: there.released == 2)
+
+
+def test_studies_may_share_an_association(store: MemoryStore) -> None:
+    with pacs() as there:
+        session = sink_for(there.port, group_by="none").open(Settings())
+        for study in ("2.25.1", "2.25.2"):
+            send(session, store, a_delivery(store, StudyInstanceUID=study, SOPInstanceUID=f"{study}.1"))
+        session.close()
+
+        assert len(there.asked) == 1
+
+
+def test_contexts_are_those_of_the_objects_and_what_they_can_be_written_as(store: MemoryStore) -> None:
+    coming = [
+        a_delivery(store, SOPInstanceUID="2.25.10"),
+        a_delivery(store, SOPInstanceUID="2.25.11", transfer_syntax_uid=JPEG_2000, data_set=encoded({"Modality": "CT"})),
+        a_delivery(store, SOPInstanceUID="2.25.12", SOPClassUID=MR, transfer_syntax_uid=IMPLICIT),
+    ]
+    with pacs() as there:
+        session = sink_for(there.port).open(Settings())
+        send(session, store, *coming)
+        session.close()
+
+        assert there.asked == [[(CT, EXPLICIT), (CT, IMPLICIT), (CT, JPEG_2000), (MR, IMPLICIT), (MR, EXPLICIT)]]
+        assert len(there.stored) == 3
+
+
+def test_more_than_128_contexts_take_another_association(store: MemoryStore) -> None:
+    classes = [str(context.abstract_syntax) for context in AllStoragePresentationContexts[:70]]
+    coming = [a_delivery(store, SOPInstanceUID=f"2.25.{n + 10}", SOPClassUID=uid) for n, uid in enumerate(classes)]
+    with pacs(contexts=[(uid, EXPLICIT) for uid in classes]) as there:
+        session = sink_for(there.port).open(Settings())
+        outcomes = send(session, store, *coming)
+        session.close()
+
+        assert {outcome.state for outcome in outcomes} == {"delivered"}
+        assert [len(asked) for asked in there.asked] == [128, 128]
+
+
+def test_an_object_of_another_kind_later_in_the_study_takes_a_new_association(store: MemoryStore) -> None:
+    with pacs() as there:
+        session = sink_for(there.port).open(Settings())
+        send(session, store, a_delivery(store, SOPInstanceUID="2.25.10"))
+        send(session, store, a_delivery(store, SOPInstanceUID="2.25.11", SOPClassUID=MR))
+        send(session, store, a_delivery(store, SOPInstanceUID="2.25.12"))
+        session.close()
+
+        assert len(there.asked) == 2
+        assert len(there.stored) == 3
+
+
+@pytest.mark.parametrize(("own", "taken"), [(EXPLICIT, IMPLICIT), (IMPLICIT, EXPLICIT)])
+def test_an_uncompressed_object_is_written_as_the_peer_takes_it(store: MemoryStore, own: str, taken: str) -> None:
+    delivery = a_delivery(store, transfer_syntax_uid=own, PatientName="Marked^Patient", WindowCenter=["40", "-600"])
+    with pacs(contexts=[(CT, taken)]) as there:
+        session = sink_for(there.port).open(Settings())
+        [outcome] = send(session, store, delivery)
+        session.close()
+        [received] = there.stored[delivery.sop_instance_uid]
+
+    assert outcome.state == "delivered"
+    original = b"".join(Part10(store, delivery.object).data_set(1 << 20))
+    assert parsed(received, taken) == parsed(original, own)
+
+
+def parsed(data: bytes, transfer_syntax_uid: str) -> pydicom.Dataset:
+    stream = DicomBytesIO(data)
+    return pydicom.filereader.read_dataset(stream, transfer_syntax_uid == IMPLICIT, True)
+
+
+def test_a_compressed_object_that_the_peer_does_not_take_is_rejected_in_words(store: MemoryStore) -> None:
+    with pacs(contexts=[(CT, EXPLICIT)]) as there:
+        session = sink_for(there.port).open(Settings())
+        [outcome] = send(session, store, a_delivery(store, transfer_syntax_uid=JPEG_2000, data_set=encoded({"Modality": "CT"})))
+        session.close()
+
+    assert outcome.state == "rejected"
+    assert outcome.comment == f"PACS does not take SOP class {CT} in transfer syntax {JPEG_2000}: this transfer syntax is not supported."
+
+
+def test_a_peer_that_takes_no_context_rejects_the_object(store: MemoryStore) -> None:
+    with pacs(contexts=[]) as there:
+        session = sink_for(there.port).open(Settings())
+        [outcome] = send(session, store, a_delivery(store))
+        session.close()
+
+    assert outcome.state == "rejected"
+    assert "this SOP class is not supported" in outcome.comment
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        (0x0000, "delivered"),
+        (0xB000, "delivered"),
+        (0xB006, "delivered"),
+        (0xB007, "delivered"),
+        (0x0111, "already_there"),
+        (0xA900, "rejected"),
+        (0xC000, "rejected"),
+        (0xC123, "rejected"),
+        (0x0122, "rejected"),
+        (0x0117, "rejected"),
+    ],
+)
+def test_a_status_settles_the_delivery_and_is_kept_with_the_peers_words(store: MemoryStore, code: int, state: str) -> None:
+    with pacs(status(code, "in my words")) as there:
+        session = sink_for(there.port).open(Settings())
+        [outcome] = send(session, store, a_delivery(store))
+        session.close()
+
+    assert (outcome.state, outcome.peer_status) == (state, f"0x{code:04X}")
+    assert outcome.comment.endswith("in my words")
+
+
+@pytest.mark.parametrize("code", [0xA700, 0xA7FF, 0x0110, 0x0124, 0x0213])
+def test_a_status_that_may_pass_puts_the_object_off_and_keeps_the_association(store: MemoryStore, code: int) -> None:
+    with pacs(status(code, "in my words")) as there:
+        session = sink_for(there.port).open(Settings())
+        for n in range(2):
+            with pytest.raises(Later) as later:
+                send(session, store, a_delivery(store, SOPInstanceUID=f"2.25.{n + 10}"))
+            assert (later.value.peer_status, later.value.comment) == (f"0x{code:04X}", "in my words")
+            assert "in my words" not in str(later.value)  # nobody knows what a peer writes there; this text is logged
+        session.close()
+
+        assert len(there.asked) == 1
+
+
+@pytest.mark.parametrize("answer", [aborts, hangs_up])
+def test_an_association_that_ends_without_an_answer_puts_the_object_off(store: MemoryStore, answer: Callable[..., int]) -> None:
+    with pacs(answer) as there:
+        session = sink_for(there.port).open(Settings())
+        with pytest.raises(Later):
+            send(session, store, a_delivery(store))
+        session.close()
+
+        assert len(there.asked) == 1
+
+
+def test_an_association_that_the_peer_ended_between_two_objects_is_replaced_unnoticed(store: MemoryStore) -> None:
+    with pacs() as there:
+        session = sink_for(there.port).open(Settings())
+        send(session, store, a_delivery(store, SOPInstanceUID="2.25.10"))
+        there._server.active_associations[0].abort()
+        [outcome] = send(session, store, a_delivery(store, SOPInstanceUID="2.25.11"))
+        session.close()
+
+        assert outcome.state == "delivered"
+        assert len(there.asked) == 2
+
+
+def test_after_a_failure_the_next_object_goes_on_a_new_association(store: MemoryStore) -> None:
+    failing = iter([True])
+
+    with pacs(lambda event: aborts(event) if next(failing, False) else 0x0000) as there:
+        session = sink_for(there.port).open(Settings())
+        with pytest.raises(Later):
+            send(session, store, a_delivery(store, SOPInstanceUID="2.25.10"))
+        [outcome] = send(session, store, a_delivery(store, SOPInstanceUID="2.25.11"))
+        session.close()
+
+    assert outcome.state == "delivered"
+
+
+def test_a_peer_that_refuses_connections_is_an_outage(store: MemoryStore) -> None:
+    session = sink_for(free_port()).open(Settings())
+
+    with pytest.raises(Outage, match="cannot be reached: connection refused"):
+        send(session, store, a_delivery(store))
+
+
+def test_a_peer_that_refuses_the_association_is_an_outage(store: MemoryStore) -> None:
+    with pacs(only_calling=("OTHER",)) as there, pytest.raises(Outage, match="calling AE title not recognised"):
+        send(sink_for(there.port).open(Settings()), store, a_delivery(store))
+
+
+def test_a_peer_that_does_not_answer_in_time_puts_the_object_off(store: MemoryStore) -> None:
+    released = threading.Event()
+
+    def hang(_: object) -> int:
+        released.wait(5)
+        return 0x0000
+
+    with pacs(hang) as there:
+        session = sink_for(there.port, response_timeout_s=0.2).open(Settings())
+        with pytest.raises(Later, match=r"did not answer within 0\.2 s"):
+            send(session, store, a_delivery(store))
+        released.set()
+
+
+def test_an_object_that_is_not_what_was_received_is_not_sent(store: MemoryStore) -> None:
+    delivery, good = a_delivery(store, SOPInstanceUID="2.25.10"), a_delivery(store, SOPInstanceUID="2.25.11")
+    where = (delivery.object.bucket, delivery.object.key)
+    store.objects[where] = store.objects[where][:-1] + b"X"
+    with pacs() as there:
+        session = sink_for(there.port).open(Settings())
+        with pytest.raises(Unsound):
+            send(session, store, delivery)
+        send(session, store, good)
+        session.close()
+
+        assert set(there.stored) == {"2.25.11"}
+
+
+def test_a_large_object_is_streamed(store: MemoryStore) -> None:
+    delivery = a_delivery(store, data_set=encoded({"Modality": "CT"}) + bytes(20 * 2**20))
+    with pacs() as there:
+        session = sink_for(there.port).open(Settings())
+        [outcome] = send(session, store, delivery)
+        session.close()
+
+        assert outcome.state == "delivered"
+        assert len(there.stored[delivery.sop_instance_uid][0]) == 20 * 2**20 + len(encoded({"Modality": "CT"}))
+
+
+def test_an_idle_association_is_released(store: MemoryStore) -> None:
+    with pacs() as there:
+        session = sink_for(there.port, idle_s=0.0).open(Settings())
+        send(session, store, a_delivery(store))
+        session.rest()
+
+        eventually(lambda: there.released == 1)
+
+
+def test_an_association_stays_open_while_work_may_come(store: MemoryStore) -> None:
+    with pacs() as there:
+        session = sink_for(there.port, idle_s=60.0).open(Settings())
+        for n in range(2):
+            send(session, store, a_delivery(store, SOPInstanceUID=f"2.25.{n + 10}"))
+            session.rest()
+        session.close()
+
+        assert len(there.asked) == 1
+
+
+def test_the_calling_title_is_hilums_unless_set(store: MemoryStore) -> None:
+    with pacs(only_calling=("SPECIAL",)) as there:
+        session = sink_for(there.port, calling_aet="SPECIAL").open(Settings())
+        assert send(session, store, a_delivery(store))[0].state == "delivered"
+        session.close()
+
+
+def test_a_compressed_object_is_offered_as_it_is_only(store: MemoryStore) -> None:
+    delivery = a_delivery(store, transfer_syntax_uid=JPEG_2000, data_set=b"12")
+
+    assert [context.transfer_syntax for context in contexts_for(delivery)] == [JPEG_2000]
+
+
+def steps(sink: Dicom) -> list[tuple[str, bool]]:
+    return [(step.name, step.ok) for step in sink.check(Settings())]
+
+
+def test_a_check_walks_from_the_name_to_the_echo() -> None:
+    with pacs() as there:
+        assert steps(sink_for(there.port)) == [
+            ("name", True),
+            ("connection", True),
+            ("association", True),
+            ("presentation contexts", True),
+            ("C-ECHO", True),
+        ]
+
+
+def test_a_check_ends_with_the_name_if_it_is_unknown() -> None:
+    assert steps(Dicom(host="pacs.invalid", port=104, aet="PACS")) == [("name", False)]
+
+
+def test_a_check_ends_with_the_association_if_it_is_refused() -> None:
+    with pacs(only_called=True, aet="OTHER") as there:
+        *_, last = sink_for(there.port).check(Settings())
+
+    assert (last.name, last.ok) == ("association", False)
+    assert last.fix == "Correct `aet`: the peer does not go by the name PACS."
+
+
+def test_a_check_tells_of_a_peer_that_takes_no_images() -> None:
+    with pacs(contexts=[]) as there:
+        found = {step.name: step for step in sink_for(there.port).check(Settings())}
+
+    assert not found["presentation contexts"].ok
+    assert found["presentation contexts"].fix == "Ask its administrator to let HILUM store images, not only query or echo."
+    assert found["C-ECHO"].ok
+
+
+def test_a_check_tells_which_usual_classes_are_not_taken() -> None:
+    with pacs() as there:
+        found = {step.name: step for step in sink_for(there.port).check(Settings())}
+
+    assert found["presentation contexts"].says.startswith("takes 2 of 13 usual SOP classes; not Computed Radiography Image,")
+
+
+def test_a_check_of_a_peer_that_hangs_comes_to_an_end() -> None:
+    with raw_peer(lambda connection: connection.recv(4096) and connection.recv(4096)) as port:  # type: ignore[arg-type,return-value]  # the value is not used
+        assert steps(sink_for(port, association_timeout_s=0.2))[-1] == ("association", False)
