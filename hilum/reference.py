@@ -21,9 +21,11 @@ from msgspec import NODEFAULT, Struct
 from hilum.bus import declared_topics
 from hilum.comments import comments_of, summary_of
 from hilum.contract.schemas import Schema, schema_of
+from hilum.database import views
 from hilum.errors import Reason
 from hilum.events import DAY_MS, EVENTS
 from hilum.settings import SECRETS, Section, Settings
+from hilum.sink import Sink
 from hilum.telemetry import metrics
 
 FOLDER = Path("docs/reference")
@@ -48,64 +50,47 @@ def settings_page() -> str:
         "from the file that it names. `hilum config check` finds what is wrong, `hilum config show --origin` says where each value comes",
         "from.",
         "",
-        _table(("Key", "Type", "Default", "Environment", "Meaning"), _plain_rows(Settings)),
+        _keys(Settings),
     ]
-    for field in msgspec.structs.fields(Settings):
-        kind = get_type_hints(Settings)[field.name]
+    for name, kind in get_type_hints(Settings).items():
         if _is_section(kind):
-            lines += [f"\n## `[{field.name}]`\n", summary_of(kind), "", _table(_KEYS, _plain_rows(kind, field.name))]
-        elif holds := [each for each in get_args(kind) if _is_section(each)]:
-            heading = f"`[[{field.name}]]`" if get_origin(kind) is tuple else f"`[{field.name}.NAME]`"
-            lines += [f"\n## {heading}\n", summary_of(holds[0]), "", _table(_KEYS[:3] + _KEYS[4:], _plain_rows(holds[0]))]
-    lines += ["\n## `[destinations.NAME]`\n", "`type` names the sink; the other keys are the sink's own."]
+            lines += [f"\n## `[{name}]`\n", summary_of(kind), "", _keys(kind, name)]
+        for each in filter(_is_section, get_args(kind)):
+            heading = f"[[{name}]]" if get_origin(kind) is tuple else f"[{name}.NAME]"
+            lines += [f"\n## `{heading}`\n", summary_of(each), "", _keys(each)]
+    lines += ["\n## `[destinations.NAME]`\n", "`type` names the sink. Every destination has these keys, and its sink's.", "", _keys(Sink)]
     for name, sink in sinks():
-        said = (
-            summary_of(sink) if sink.__doc__ and not sink.__doc__.startswith(sink.__name__ + "(") else summary_of(inspect.getmodule(sink))
-        )
-        lines += [f'\n### `type = "{name}"`\n', said, "", _table(_KEYS[:3] + _KEYS[4:], _sink_rows(sink))]
+        lines += [f'\n### `type = "{name}"`\n', summary_of(sink), "", _keys(sink)]
     return "\n".join(lines)
 
 
-_KEYS = ("Key", "Type", "Default", "Environment", "Meaning")
-
-
-def sinks() -> Iterator[tuple[str, type[Any]]]:
-    """Each destination type and the class of its settings, by the name of its module in `sinks/`."""
+def sinks() -> Iterator[tuple[str, type[Sink]]]:
+    """Each destination type and its sink, by the name of its module in `sinks/`."""
     for name in sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("sinks").__path__)):
         module = importlib.import_module(f"sinks.{name}")
-        own = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__]
-        yield from ((name, kind) for kind in own if hasattr(kind, "deliver") and not kind.__name__.startswith("_"))
+        yield from ((name, kind) for kind in vars(module).values() if inspect.isclass(kind) and issubclass(kind, Sink) and kind is not Sink)
 
 
 def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
-def _plain_rows(kind: type[Struct], table: str = "") -> Iterator[tuple[str, ...]]:
-    """One row a key that holds a value; keys of tables get a section of their own. No environment without a fixed place in the tree."""
-    comments = comments_of(kind)
-    hints = get_type_hints(kind)
+def _keys(kind: type[Struct], table: str = "") -> str:
+    """A table of the keys that hold values. Keys without a fixed place in the tree have no environment variable."""
     placed = kind is Settings or bool(table)
+    comments, hints = comments_of(kind), get_type_hints(kind)
+    common = {field.name for field in msgspec.structs.fields(Sink)} if kind is not Sink else set()
+    rows = []
     for field in msgspec.structs.fields(kind):
         hint = hints[field.name]
-        if _is_section(hint) or (kind is Settings and field.name in ("senders", "destinations", "rules")):
+        if field.name in common or any(_is_section(each) for each in (hint, *get_args(hint))) or field.name == "destinations":
             continue
         dotted = f"{table}.{field.name}" if table else field.name
         default = "required" if field.required else _code(_value(_default_of(field)))
-        variable = _code("HILUM_" + dotted.upper().replace(".", "__"))
+        variable = [_code("HILUM_" + dotted.upper().replace(".", "__"))] if placed else []
         meaning = " ".join(filter(None, (comments.get(field.name, ""), "Secret." if dotted in SECRETS else "")))
-        yield (_code(field.name), _type_name(hint), default, *([variable] if placed else []), meaning)
-
-
-def _sink_rows(sink: type[Any]) -> Iterator[tuple[str, ...]]:
-    comments = comments_of(sink)
-    hints = get_type_hints(sink)
-    for name, parameter in inspect.signature(sink).parameters.items():
-        default = parameter.default
-        if callable(default) or type(default).__name__ == "_HAS_DEFAULT_FACTORY_CLASS":
-            default = default() if callable(default) else ""
-        shown = "required" if parameter.default is parameter.empty else _code(_value(default))
-        yield _code(name), _type_name(hints.get(name, str)), shown, comments.get(name, "")
+        rows.append((_code(field.name), _type_name(hint), default, *variable, meaning))
+    return _table(("Key", "Type", "Default", *(["Environment"] if placed else []), "Meaning"), rows)
 
 
 def _default_of(field: Any) -> Any:
@@ -121,7 +106,7 @@ def _type_name(hint: Any) -> str:
     arguments = [each for each in get_args(hint) if each is not Ellipsis]
     if not arguments:
         names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
-        return names.get(hint, getattr(hint, "__name__", str(hint)))
+        return names[hint] if hint in names else str(getattr(hint, "__name__", hint))
     if hasattr(hint, "__metadata__"):
         return _type_name(arguments[0])
     if all(isinstance(each, str) for each in arguments):
@@ -178,8 +163,8 @@ def topics_page() -> str:
         [
             "# Topics",
             "",
-            "`hilum provision` makes them. PHI class: `full` may identify a patient, `limited` holds internal identifiers such as UIDs, `none`",
-            "neither. No key and no header names a patient, on any topic. Read with `isolation.level=read_committed`.",
+            "`hilum provision` makes them. PHI class: `full` may identify a patient, `limited` holds internal identifiers such as UIDs,",
+            "`none` neither. No key and no header names a patient, on any topic. Read with `isolation.level=read_committed`.",
             "",
             _table(("Topic", "Key", "PHI", "Partitions", "Kept", "Says"), rows),
         ]
@@ -246,7 +231,7 @@ def metrics_page() -> str:
     """Every metric."""
     rows = []
     for metric in metrics():
-        family = next(iter(metric.collect()), None) or metric.describe()[0]
+        family = next(iter(metric.describe()))
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = ", ".join(_code(label) for label in metric._labelnames)
         rows.append((_code(name), family.type, labels, family.documentation))
@@ -254,7 +239,8 @@ def metrics_page() -> str:
         [
             "# Metrics",
             "",
-            "Each process answers `/metrics` (Prometheus) at `probe.host` and `probe.port`. No label names a patient, a UID or an AE title.",
+            "Each process answers `/metrics` (Prometheus) at `probe.host` and `probe.port`.",
+            "No label names a patient, a UID or an AE title.",
             "",
             _table(("Metric", "Type", "Labels", "Meaning"), rows),
         ]
@@ -271,7 +257,8 @@ def cli_page() -> str:
         arguments, options = _parameters(command)
         usage = " ".join(["hilum", *words, *(name for name, *_ in arguments), *(["[OPTIONS]"] if options else [])])
         lines += [f"\n## `hilum {' '.join(words)}`\n", inspect.cleandoc(command.help or ""), "", f"```console\n{usage}\n```\n"]
-        lines += [_table(("Parameter", "Default", "Meaning"), [(_code(name), *rest) for name, *rest in (*arguments, *options)])]
+        if arguments or options:
+            lines += [_table(("Parameter", "Default", "Meaning"), [(_code(name), *rest) for name, *rest in (*arguments, *options)])]
     return "\n".join(lines)
 
 
@@ -329,6 +316,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics": metrics_page,
     "reasons": reasons_page,
     "settings": settings_page,
+    "sql-views": views.page,
     "topics": topics_page,
 }
 

@@ -105,6 +105,7 @@ class Copies(Session):
             self._copy_across(ref)
         if not self._has(copy):
             self._target.delete(copy.bucket, copy.key)
+            _drain(part10)  # raises if the original is at fault
             sentence = f"The copy in bucket {self._bucket} was not the same as its original."
             raise Later(sentence, fix="Check the store that holds the bucket.")
         return Settled(state="delivered", comment=f"copied to bucket {self._bucket}")
@@ -114,8 +115,7 @@ class Copies(Session):
         try:
             if self._target.stat(copy.bucket, copy.key).size_bytes != copy.size_bytes:
                 return False
-            for _ in Part10(self._target, copy).data_set(_PIECE_BYTES):
-                pass
+            _drain(Part10(self._target, copy))
         except (NotFound, Unsound):
             return False
         return True
@@ -135,3 +135,9 @@ class Copies(Session):
 
     def _missing(self, ref: ObjectRef) -> Unsound:
         return Unsound(f"Object {ref.key} is not in bucket {ref.bucket}: it was not copied.", fix="Restore the bucket from its backup.")
+
+
+def _drain(part10: Part10) -> None:
+    """Read an object to see that it is as it was received."""
+    for _ in part10.data_set(_PIECE_BYTES):
+        pass

@@ -56,6 +56,14 @@ def postgres(postgres_server: str) -> Iterator[str]:
         server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """The settings of an object store that tests share; each uses buckets of its own."""
+    elsewhere = Settings(kafka=Kafka(bootstrap="none"), postgres=Postgres(dsn="none"))
+    with embedded(tmp_path_factory.mktemp("s3"), elsewhere) as endpoints:
+        yield S3(endpoint=endpoints.s3_endpoint, access_key=endpoints.s3_access_key, secret_key=endpoints.s3_secret_key)
+
+
 class Running:
     """A role in a thread of its own."""
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -52,3 +57,46 @@ def test_the_import_contracts_cover_each_stage_package(package: str) -> None:
     contracts = (ROOT / ".importlinter").read_text("utf-8")
 
     assert contracts.count(f"    {package}\n") == 3, "as a root package, forbidden to the core, and independent of its sisters"
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages of others that a module imports anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"hilum", *STAGES}
+
+
+def names_in(requirement: str) -> list[str]:
+    """`psycopg[binary,pool]>=3.2` is psycopg and, by their names, psycopg-binary and psycopg-pool."""
+    name, _, extras = re.split(r"[^\w.,\[-]", requirement)[0].lower().partition("[")
+    return [name, *(f"{name}-{extra}" for extra in extras.split(",") if extra)]
+
+
+def test_whatever_is_imported_is_declared_so_that_an_installation_without_the_workshop_runs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["embedded"]]
+    declared = {name for requirement in requirements for name in names_in(requirement)}
+    providers = importlib.metadata.packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules("hilum", *STAGES)
+        for name in imported(path)
+        if not {provider.lower().replace("_", "-") for provider in providers.get(name, ())} & declared
+    }
+
+    # The generator of schemas/ runs in a checkout only.
+    assert missing - {"hilum/contract/files.py imports yaml"} == set()
+
+
+def test_the_lock_file_knows_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    locked = next(each for each in tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))["package"] if each["name"] == "hilum")
+    wanted = {"dependencies": project["project"]["dependencies"], **project["project"]["optional-dependencies"]}
+
+    for group, requirements in {**wanted, "dev": project["dependency-groups"]["dev"]}.items():
+        known = {**locked, **locked["optional-dependencies"], **locked["dev-dependencies"]}[group]
+        assert {each["name"] for each in known} == {names_in(requirement)[0] for requirement in requirements}, f"{group}: run uv lock"

@@ -17,7 +17,7 @@ from rich.table import Table
 from hilum.settings import Loaded, Settings, load
 
 #: People see tables and progress; with `--json` standard output is one JSON document and progress stays on stderr.
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 250)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="HILUM_CONFIG", help="The settings file (TOML).")]

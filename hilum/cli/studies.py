@@ -1,5 +1,201 @@
+"""`hilum study`, `hilum quarantine`, `hilum reconcile`: where is my study, what waits for me, is everything accounted for?"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
 import typer
+
+from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, out, show_facts, show_json, show_table
+from hilum.database.queries import QuarantinedEvent, Study
+
+LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
 
 def add_to(app: typer.Typer) -> None:
-    """x"""
+    """Add the commands of this module to `app`."""
+    study = typer.Typer(help="See studies: where each one is, and why.", no_args_is_help=True)
+    study.command("list")(list_all)
+    study.command("show")(show)
+    app.add_typer(study, name="study")
+    quarantine = typer.Typer(help="See what waits for a person.", no_args_is_help=True)
+    quarantine.command("list")(list_quarantine)
+    quarantine.command("show")(show_quarantine)
+    app.add_typer(quarantine, name="quarantine")
+    app.command()(reconcile)
+
+
+def list_all(
+    search: Annotated[str, typer.Argument(help="UID, accession number, patient id, or part of a patient's name.")] = "",
+    limit: LimitOption = 50,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the studies received last."""
+    from hilum.database.queries import list_studies
+
+    found = list_studies(connected(config, data).postgres.dsn, like=search, limit=limit)
+    if json:
+        show_json(found)
+        return
+    columns = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description", "Series", "Objects", "Waiting", "Study")
+    rows = [
+        (
+            f"{s.received_at:%Y-%m-%d %H:%M}",
+            s.accession_number,
+            s.patient_id,
+            s.patient_name,
+            s.study_date,
+            "/".join(s.modalities),
+            s.study_description,
+            s.series,
+            s.instances,
+            _waiting(s.pending, s.quarantined),
+            s.study_instance_uid,
+        )
+        for s in found
+    ]
+    show_table("", columns, rows, nothing="No study is in the index.")
+
+
+def show(
+    study: Annotated[str, typer.Argument(help="StudyInstanceUID or AccessionNumber.", metavar="UID_OR_ACCESSION")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show one study: what came, from whom, where it went, what waits and why."""
+    from hilum.database.queries import show_study
+
+    found = show_study(connected(config, data).postgres.dsn, study)
+    if json:
+        show_json(found)
+        return
+    for each in found:
+        _show_study(each)
+
+
+def _show_study(study: Study) -> None:
+    summary = study.summary
+    show_facts(
+        {
+            "StudyInstanceUID": summary.study_instance_uid,
+            "AccessionNumber": summary.accession_number,
+            "Patient": f"{summary.patient_id or ''}  {summary.patient_name or ''}".strip(),
+            "Study": f"{summary.study_date or ''} {'/'.join(summary.modalities)} {summary.study_description or ''}".strip(),
+            "Objects": f"{summary.instances} in {summary.series} series",
+            "State": _waiting(summary.pending, summary.quarantined) or "all settled",
+        }
+    )
+    out.print()
+    rows = [(s.series_number, s.modality, s.series_description, s.instances, f"{s.size_bytes / 1e6:.1f} MB") for s in study.series]
+    show_table("Series", ("No.", "Modality", "Description", "Objects", "Size"), rows)
+    out.print()
+    arrivals = [
+        (a.calling_aet, a.peer, a.adapter, a.outcome, a.receipts, f"{a.first_received_at:%Y-%m-%d %H:%M:%S}" if a.first_received_at else "")
+        for a in study.arrivals
+    ]
+    show_table("Received", ("From", "Address", "By", "Outcome", "Objects", "First at"), arrivals)
+    out.print()
+    deliveries = [
+        (
+            d.destination,
+            d.state,
+            d.deliveries,
+            d.attempts,
+            f"{d.peer_status or ''} {d.comment or ''}".strip(),
+            f"next attempt {d.next_attempt_at:%H:%M:%S}" if d.next_attempt_at else f"{d.last_settled_at:%Y-%m-%d %H:%M:%S}",
+        )
+        for d in study.deliveries
+    ]
+    show_table("Delivered", ("To", "State", "Objects", "Attempts", "Answer", "When"), deliveries, nothing="No rule sent it anywhere.")
+    if study.quarantined:
+        out.print()
+        _show_waiting(study.quarantined)
+
+
+def _waiting(pending: int, quarantined: int) -> str:
+    parts = [f"{pending} to deliver"] * bool(pending) + [f"{quarantined} in quarantine"] * bool(quarantined)
+    return ", ".join(parts)
+
+
+def list_quarantine(
+    reason: Annotated[str, typer.Option("--reason", help="Only what waits for this reason.")] = "",
+    limit: LimitOption = 100,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List what waits for a person, oldest first. No value of an object is shown; `show` has them."""
+    from hilum.database.queries import list_quarantined
+
+    found = list_quarantined(connected(config, data).postgres.dsn, reason=reason, limit=limit)
+    if json:
+        fields = ("event_id", "receipt", "quarantined_at", "stage", "reason", "sentence", "fix", "calling_aet", "sop_instance_uid")
+        show_json([{name: getattr(each, name) for name in fields} for each in found])
+    else:
+        _show_waiting(found)
+
+
+def _show_waiting(events: list[QuarantinedEvent]) -> None:
+    rows = [(f"{e.quarantined_at:%Y-%m-%d %H:%M}", e.reason, e.calling_aet, e.sentence, e.receipt or e.event_id) for e in events]
+    show_table("In quarantine", ("Since", "Reason", "From", "What", "Receipt"), rows, nothing="Nothing waits in quarantine.")
+
+
+def show_quarantine(
+    which: Annotated[str, typer.Argument(help="Receipt, event id or SOPInstanceUID.", metavar="ID")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show why something waits: found and expected value, where its bytes are, what would fix it."""
+    from hilum.database.queries import show_quarantined
+
+    found = show_quarantined(connected(config, data).postgres.dsn, which)
+    if json:
+        show_json(found)
+        return
+    for event in found:
+        show_facts(
+            {
+                "Reason": event.reason,
+                "What": event.sentence,
+                "Found": event.found,
+                "Expected": event.expected,
+                "Fix": event.fix,
+                "Stage": event.stage,
+                "Since": f"{event.quarantined_at:%Y-%m-%d %H:%M:%S}",
+                "State": event.state,
+                "From": f"{event.calling_aet or ''} {event.peer or ''}".strip(),
+                "Object": f"{event.bucket}/{event.object_key}" if event.object_key else "",
+                "Receipt": event.receipt,
+                "Event": event.event_id,
+                "StudyInstanceUID": event.study_instance_uid,
+                "SOPInstanceUID": event.sop_instance_uid,
+            }
+        )
+
+
+def reconcile(
+    wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for index and ledger to catch up.")] = 60.0,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Account for every object: log, store, index and ledger side by side. Exit code 0 only if nothing is unaccounted or undecided."""
+    from hilum.reconcile import reconcile as account_for
+
+    settings = connected(config, data)
+    with err.status("Reconciling") as spinner:
+        account = account_for(settings, wait_s=wait, progress=spinner.update)
+    if json:
+        show_json(account)
+    else:
+        account_rows = [(name.replace("_", " "), value) for name, value in account.counts().items()]
+        show_table("", ("What", "Objects"), account_rows)
+        for line in account.details:
+            out.print(line, markup=False)
+        out.print("Everything is accounted for." if account.ok else "Not everything is accounted for.")
+    sys.exit(Exit.DONE if account.ok else Exit.FAILED)

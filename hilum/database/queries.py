@@ -1,0 +1,259 @@
+"""What the commands ask of the database. Rows about studies and quarantine hold patient data: they are shown, never logged.
+
+Each function opens a connection of its own and raises `TryAgain` while PostgreSQL does not answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TypeVar
+
+import psycopg
+from msgspec import Struct
+from psycopg.rows import class_row
+
+from hilum.database import AWAY, away, connect
+from hilum.errors import Misconfigured, NotFound
+
+R = TypeVar("R", bound=Struct)
+
+
+class StudySummary(Struct, frozen=True, kw_only=True):
+    """A study in a line. `pending` deliveries have no final state, `quarantined` events wait for a person."""
+
+    study_instance_uid: str
+    patient_id: str | None
+    patient_name: str | None
+    accession_number: str | None
+    study_date: str | None
+    study_description: str | None
+    modalities: list[str]
+    series: int
+    instances: int
+    size_bytes: int
+    #: When the first instance of it came in.
+    received_at: datetime
+    pending: int
+    quarantined: int
+
+
+class SeriesOfStudy(Struct, frozen=True, kw_only=True):
+    """A series of which an instance was accepted."""
+
+    series_instance_uid: str
+    series_number: str | None
+    modality: str | None
+    series_description: str | None
+    instances: int
+    size_bytes: int
+
+
+class Arrivals(Struct, frozen=True, kw_only=True):
+    """What came from one sender with one outcome: `deliver`, `duplicate`, `no-rule`, `quarantined` or `undecided`."""
+
+    calling_aet: str | None
+    peer: str | None
+    adapter: str | None
+    outcome: str
+    receipts: int
+    first_received_at: datetime | None
+    last_received_at: datetime | None
+
+
+class DeliveriesOfStudy(Struct, frozen=True, kw_only=True):
+    """Deliveries to one destination in one state. `attempts` is the most of any; answer and comment are the latest."""
+
+    destination: str
+    state: str
+    deliveries: int
+    attempts: int
+    peer_status: str | None
+    comment: str | None
+    next_attempt_at: datetime | None
+    last_settled_at: datetime | None
+
+
+class QuarantinedEvent(Struct, frozen=True, kw_only=True):
+    """An event that waits, or waited, for a person. `found` and `expected` may hold values of the object."""
+
+    event_id: str
+    receipt: str | None
+    state: str
+    stage: str
+    reason: str
+    sentence: str
+    fix: str
+    found: str
+    expected: str
+    quarantined_at: datetime
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+    sop_instance_uid: str | None
+    calling_aet: str | None
+    peer: str | None
+    bucket: str | None
+    object_key: str | None
+
+
+class Study(Struct, frozen=True, kw_only=True):
+    """A study, whole: what came, from whom, where it went, what waits and why."""
+
+    summary: StudySummary
+    series: list[SeriesOfStudy]
+    arrivals: list[Arrivals]
+    deliveries: list[DeliveriesOfStudy]
+    quarantined: list[QuarantinedEvent]
+
+
+class DestinationCount(Struct, frozen=True, kw_only=True):
+    """How many deliveries to a destination are in each state, and since when the oldest pending one waits."""
+
+    destination: str
+    pending: int
+    delivered: int
+    already_there: int
+    returned: int
+    rejected: int
+    cancelled: int
+    oldest_pending: datetime | None
+
+
+# Counts are made for the studies that are shown only. A study may have no row of its own yet: all that came of it is in quarantine.
+_SUMMARY = """
+SELECT shown.study_instance_uid, study.patient_id, study.patient_name, study.accession_number, study.study_date, study.study_description,
+       series.modalities, series.series, instance.instances, instance.size_bytes,
+       coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at, delivery.pending, quarantine.quarantined
+FROM ({shown}) AS shown
+LEFT JOIN study USING (study_instance_uid)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS series, coalesce(array_agg(DISTINCT modality) FILTER (WHERE modality IS NOT NULL), '{{}}') AS modalities
+    FROM series WHERE series.study_instance_uid = shown.study_instance_uid) AS series
+CROSS JOIN LATERAL (
+    SELECT count(*) AS instances, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
+    FROM instance WHERE instance.study_instance_uid = shown.study_instance_uid) AS instance
+CROSS JOIN LATERAL (
+    SELECT min(received_at) AS received_at FROM receipt WHERE receipt.study_instance_uid = shown.study_instance_uid) AS receipt
+CROSS JOIN LATERAL (
+    SELECT count(*) AS pending FROM delivery WHERE delivery.study_instance_uid = shown.study_instance_uid AND state = 'pending') AS delivery
+CROSS JOIN LATERAL (
+    SELECT count(*) AS quarantined FROM quarantine
+    WHERE quarantine.study_instance_uid = shown.study_instance_uid AND state = 'waiting') AS quarantine
+ORDER BY received_at DESC, study_instance_uid
+"""
+
+_LATEST = _SUMMARY.format(
+    shown="""
+    SELECT study_instance_uid FROM study
+    WHERE %(like)s = '' OR study_instance_uid = %(like)s OR accession_number = %(like)s OR patient_id = %(like)s
+       OR patient_name ILIKE '%%' || %(pattern)s || '%%'
+    ORDER BY received_at DESC LIMIT %(limit)s"""
+)
+
+_NAMED = _SUMMARY.format(
+    shown="""
+    SELECT study_instance_uid FROM study WHERE study_instance_uid = %(study)s OR accession_number = %(study)s
+    UNION SELECT study_instance_uid FROM receipt WHERE study_instance_uid = %(study)s"""
+)
+
+_SERIES = """
+SELECT series.series_instance_uid, series_number, modality, series_description,
+       count(instance.sop_instance_uid) AS instances, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
+FROM series LEFT JOIN instance USING (series_instance_uid)
+WHERE series.study_instance_uid = %(study)s
+GROUP BY series.series_instance_uid
+ORDER BY lpad(series_number, 12), series.series_instance_uid
+"""
+
+_ARRIVALS = """
+SELECT calling_aet, peer, adapter, outcome, count(*) AS receipts,
+       min(received_at) AS first_received_at, max(received_at) AS last_received_at
+FROM v_receipt WHERE study_instance_uid = %(study)s
+GROUP BY calling_aet, peer, adapter, outcome
+ORDER BY first_received_at, outcome
+"""
+
+_DELIVERIES = """
+SELECT destination, state, count(*) AS deliveries, max(attempts) AS attempts,
+       (array_agg(peer_status ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE peer_status <> ''))[1] AS peer_status,
+       (array_agg(comment ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE comment <> ''))[1] AS comment,
+       min(not_before) FILTER (WHERE state = 'pending') AS next_attempt_at, max(settled_at) AS last_settled_at
+FROM delivery WHERE study_instance_uid = %(study)s
+GROUP BY destination, state
+ORDER BY destination, state
+"""
+
+_QUARANTINED = """
+SELECT event_id, q.receipt, q.state, stage, reason, sentence, fix, found, expected, q.quarantined_at,
+       q.study_instance_uid, q.series_instance_uid, q.sop_instance_uid, calling_aet, peer, bucket, object_key
+FROM quarantine AS q LEFT JOIN receipt USING (receipt)
+"""
+
+_COUNTS = """
+SELECT destination, count(*) FILTER (WHERE state = 'pending') AS pending,
+       count(*) FILTER (WHERE state = 'delivered') AS delivered, count(*) FILTER (WHERE state = 'already_there') AS already_there,
+       count(*) FILTER (WHERE state = 'returned') AS returned, count(*) FILTER (WHERE state = 'rejected') AS rejected,
+       count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+       min(coalesce(received_at, created_at)) FILTER (WHERE state = 'pending') AS oldest_pending
+FROM delivery GROUP BY destination ORDER BY destination
+"""
+
+
+def list_studies(dsn: str, *, like: str = "", limit: int = 50) -> list[StudySummary]:
+    """The studies received last. `like` is a StudyInstanceUID, accession number or patient id, or part of a patient's name."""
+    pattern = like.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return _rows(dsn, StudySummary, _LATEST, {"like": like, "pattern": pattern, "limit": limit})
+
+
+def show_study(dsn: str, study: str) -> list[Study]:
+    """The study with this StudyInstanceUID, or those with this accession number (it may be used again). Raises `NotFound`."""
+    found = []
+    for summary in _rows(dsn, StudySummary, _NAMED, {"study": study}):
+        uid = {"study": summary.study_instance_uid}
+        found.append(
+            Study(
+                summary=summary,
+                series=_rows(dsn, SeriesOfStudy, _SERIES, uid),
+                arrivals=_rows(dsn, Arrivals, _ARRIVALS, uid),
+                deliveries=_rows(dsn, DeliveriesOfStudy, _DELIVERIES, uid),
+                quarantined=_rows(
+                    dsn,
+                    QuarantinedEvent,
+                    _QUARANTINED + "WHERE q.study_instance_uid = %(study)s AND q.state = 'waiting' ORDER BY q.quarantined_at, event_id",
+                    uid,
+                ),
+            )
+        )
+    if not found:
+        raise NotFound("No study with that StudyInstanceUID or accession number is in the index.", fix="See `hilum study list`.")
+    return found
+
+
+def list_quarantined(dsn: str, *, reason: str = "", limit: int = 100) -> list[QuarantinedEvent]:
+    """What waits for a person, oldest first; with `reason`, only for that one."""
+    where = "WHERE q.state = 'waiting' AND (%(reason)s = '' OR reason = %(reason)s) ORDER BY q.quarantined_at, event_id LIMIT %(limit)s"
+    return _rows(dsn, QuarantinedEvent, _QUARANTINED + where, {"reason": reason, "limit": limit})
+
+
+def show_quarantined(dsn: str, which: str) -> list[QuarantinedEvent]:
+    """The quarantined events of a receipt, an instance or an event's id, decided ones too. Raises `NotFound`."""
+    where = "WHERE %(which)s IN (event_id, q.receipt, q.sop_instance_uid, input_id) ORDER BY q.quarantined_at, event_id"
+    found = _rows(dsn, QuarantinedEvent, _QUARANTINED + where, {"which": which})
+    if not found:
+        raise NotFound(f"Nothing in quarantine has the id {which!r}.", fix="See `hilum quarantine list`.")
+    return found
+
+
+def destination_counts(dsn: str) -> list[DestinationCount]:
+    """How the deliveries to each destination stand; a destination to which nothing was ever to be delivered is not in it."""
+    return _rows(dsn, DestinationCount, _COUNTS, {})
+
+
+def _rows(dsn: str, kind: type[R], statement: str, values: Mapping[str, object]) -> list[R]:
+    try:
+        with connect(dsn, name="hilum query") as connection, connection.cursor(row_factory=class_row(kind)) as cursor:
+            return cursor.execute(statement, values).fetchall()
+    except psycopg.errors.UndefinedTable:
+        raise Misconfigured("database-tables", "The database has no tables of Hilum's.", fix="Make them with `hilum provision`.") from None
+    except AWAY as error:
+        raise away(dsn, error) from None

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import Raw
+from psycopg.rows import dict_row
+
+from hilum.database import connect
+from hilum.errors import Reason
+from hilum.events import (
+    Event,
+    Finding,
+    InputEvent,
+    InstanceAccepted,
+    InstanceQuarantined,
+    InstanceReceived,
+    InstanceRouted,
+    PlannedDelivery,
+)
+from hilum.runtime.tables import Envelope, events_of
+from hilum.testing import an_instance
+from processors.index import LONGEST_TEXT, Index
+
+pytestmark = pytest.mark.system
+NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
+TABLES = ("receipt", "study", "series", "instance", "quarantine")
+
+
+def accepted(received: InstanceReceived, *findings: Finding) -> InstanceAccepted:
+    return InstanceAccepted.following(received, findings)
+
+
+def routed(received: InstanceReceived, *destinations: str, decision: str = "deliver") -> InstanceRouted:
+    of = received.instance
+    return InstanceRouted(
+        receipt=of.receipt,
+        study_instance_uid=of.study_instance_uid,
+        series_instance_uid=of.series_instance_uid,
+        sop_instance_uid=of.sop_instance_uid,
+        sop_class_uid=of.sop_class_uid,
+        transfer_syntax_uid=of.transfer_syntax_uid,
+        object=of.object,
+        received_at=of.received_at,
+        decision=decision,  # type: ignore[arg-type]  # one of the literals
+        deliveries=tuple(PlannedDelivery(delivery_id=f"{of.receipt}-{name}", destination=name, rules=("all",)) for name in destinations),
+        config_version="0123456789ab",
+        decided_at=NOON + timedelta(seconds=2),
+    )
+
+
+def quarantined(received: InstanceReceived, stage: str = "validate", at: datetime = NOON) -> InstanceQuarantined:
+    of = received.instance
+    return InstanceQuarantined(
+        receipt=of.receipt,
+        study_instance_uid=of.study_instance_uid,
+        series_instance_uid=of.series_instance_uid,
+        sop_instance_uid=of.sop_instance_uid,
+        stage=stage,
+        reason=Reason.UID_INVALID,
+        sentence="A UID is no UID.",
+        fix="Correct it.",
+        found="1.2.x",
+        quarantined_at=at,
+        input=InputEvent(type="imaging.instance.received.v1", id=of.receipt, data=Raw(b'{"instance": {}}')),
+    )
+
+
+def said(event: Event) -> tuple[Event, Envelope]:
+    """The event with an envelope that is the same each time."""
+    what = type(event).__name__
+    receipt = event.instance.receipt if isinstance(event, InstanceReceived | InstanceAccepted) else event.receipt  # type: ignore[attr-defined]  # all that the index reads have one
+    stage = event.stage if isinstance(event, InstanceQuarantined) else ""
+    trace = f"00-{'1' * 32}-{abs(hash(what)) % 10**16:016d}-01"
+    return event, Envelope(id=f"{receipt}/{what}/{stage}", time=NOON + timedelta(seconds=1), traceparent=trace)
+
+
+def write(connection: psycopg.Connection, *events: Event) -> None:
+    Index().apply(connection, [said(event) for event in events])  # type: ignore[misc]  # the events of these tests are those it reads
+
+
+def rows(connection: psycopg.Connection, table: str) -> list[dict[str, Any]]:
+    return connection.cursor(row_factory=dict_row).execute(f"SELECT * FROM {table} AS t ORDER BY t::text").fetchall()  # type: ignore[call-overload, no-any-return]  # noqa: S608  # a table's name
+
+
+def row(connection: psycopg.Connection, table: str) -> dict[str, Any]:
+    [only] = rows(connection, table)
+    return only
+
+
+@pytest.fixture
+def connection(postgres: str) -> Iterator[psycopg.Connection]:
+    with connect(postgres) as opened:
+        yield opened
+
+
+def test_the_index_reads_what_is_said_of_instances_until_they_are_routed() -> None:
+    assert set(events_of(Index())) == {InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted}
+
+
+def test_a_received_instance_is_a_receipt_and_not_yet_a_study(connection: psycopg.Connection) -> None:
+    write(connection, an_instance())
+
+    receipt = row(connection, "receipt")
+    assert receipt["received"]
+    assert receipt["accepted_at"] is None
+    assert receipt["decision"] is None
+    assert (receipt["calling_aet"], receipt["called_aet"], receipt["adapter"]) == ("CT1", "HILUM", "dicom")
+    assert (receipt["object_key"], receipt["size_bytes"]) == ("2.25.1/2.25.2/2.25.3/object.dcm", 528_000)
+    assert rows(connection, "study") == []
+
+
+def test_an_accepted_instance_can_be_found_by_study_series_and_instance(connection: psycopg.Connection) -> None:
+    write(connection, accepted(an_instance(Rows=512, Columns=256, InstanceNumber=7, KVP="120"), Finding(code="private", sentence="Private.")))
+
+    study, series, instance = row(connection, "study"), row(connection, "series"), row(connection, "instance")
+    assert (study["patient_id"], study["patient_name"], study["accession_number"]) == ("MRN-1", "Marked^Patient", "A-1")
+    assert (series["modality"], series["study_instance_uid"]) == ("CT", "2.25.1")
+    assert series["header"]["00180060"]["Value"] == [120] or series["header"]["00180060"]["Value"] == ["120"]
+    assert (instance["rows"], instance["columns"], instance["instance_number"]) == (512, 256, "7")
+    assert row(connection, "receipt")["findings"] == [{"code": "private", "sentence": "Private."}]
+
+
+def test_a_decision_names_the_deliveries_that_are_to_be_expected(connection: psycopg.Connection) -> None:
+    write(connection, routed(an_instance(), "archive", "pacs"))
+
+    receipt = row(connection, "receipt")
+    assert (receipt["decision"], receipt["delivery_ids"]) == ("deliver", ["receipt-1-archive", "receipt-1-pacs"])
+    assert receipt["expected_deliveries"] == 2
+
+
+def test_a_decision_for_no_destination_expects_nothing(connection: psycopg.Connection) -> None:
+    write(connection, routed(an_instance(), decision="no-rule"))
+
+    assert row(connection, "receipt")["expected_deliveries"] == 0
+
+
+def test_a_quarantined_event_is_kept_whole_and_marks_its_receipt(connection: psycopg.Connection) -> None:
+    write(connection, quarantined(an_instance()))
+
+    waiting, receipt = row(connection, "quarantine"), row(connection, "receipt")
+    assert (waiting["stage"], waiting["reason"], waiting["found"], waiting["state"]) == ("validate", "uid-invalid", "1.2.x", "waiting")
+    assert bytes(waiting["input"]) == b'{"instance": {}}'
+    assert (receipt["quarantine_reason"], receipt["quarantine_stage"]) == ("uid-invalid", "validate")
+
+
+def test_a_series_is_described_by_its_first_received_instance(connection: psycopg.Connection) -> None:
+    first = an_instance(receipt="b", SOPInstanceUID="2.25.31", SeriesDescription="first", received_at=NOON)
+    later = an_instance(receipt="a", SOPInstanceUID="2.25.32", SeriesDescription="later", received_at=NOON + timedelta(seconds=1))
+    write(connection, accepted(later))
+    assert row(connection, "series")["series_description"] == "later"
+
+    write(connection, accepted(first))
+
+    series = row(connection, "series")
+    assert series["series_description"] == "first"
+    assert series["header"]["0008103E"]["Value"] == ["first"]
+
+
+def test_the_first_receipt_of_an_instance_is_the_one_that_the_index_shows(connection: psycopg.Connection) -> None:
+    write(connection, accepted(an_instance(receipt="a", sha256="a" * 64)))
+    write(connection, accepted(an_instance(receipt="b", sha256="b" * 64, received_at=NOON + timedelta(hours=1))))
+
+    assert row(connection, "instance")["receipt"] == "a"
+    assert [each["receipt"] for each in rows(connection, "receipt")] == ["a", "b"]
+
+
+def test_nul_in_a_text_and_a_text_beyond_measure_stop_nobody(connection: psycopg.Connection) -> None:
+    write(connection, accepted(an_instance(AccessionNumber="A\0B" + "1" * 70_000, SeriesDescription="nul\0 and back\\u0000slash", Rows=-1)))
+
+    assert row(connection, "study")["accession_number"] == ("AB" + "1" * 70_000)[: LONGEST_TEXT - 1]
+    assert row(connection, "series")["header"]["0008103E"]["Value"] == ["nul and back\\u0000slash"]
+    assert row(connection, "instance")["rows"] is None
+
+
+def test_an_unusable_uid_of_any_length_gets_its_receipt(connection: psycopg.Connection) -> None:
+    write(connection, an_instance(SOPInstanceUID="".join(str(7**n) for n in range(400)), StudyInstanceUID=""))
+
+    receipt = row(connection, "receipt")
+    assert len(receipt["sop_instance_uid"]) == LONGEST_TEXT
+    assert receipt["study_instance_uid"] is None
+
+
+def test_a_value_that_was_cut_from_the_event_is_unknown_here(connection: psycopg.Connection) -> None:
+    write(connection, accepted(an_instance(StudyDescription=None, header_cut=("00081030",))))
+
+    assert row(connection, "study")["study_description"] is None
+
+
+def _events() -> list[Event]:
+    """All that can be said of five arrivals: two of one instance, two instances of a series, one from quarantine and released, one refused."""
+    one = an_instance(receipt="1", SOPInstanceUID="2.25.31", SeriesDescription="one")
+    again = an_instance(receipt="2", SOPInstanceUID="2.25.31", SeriesDescription="again")  # in the same moment
+    other = an_instance(receipt="3", SOPInstanceUID="2.25.32", SeriesDescription="other", received_at=NOON - timedelta(seconds=1))
+    released = an_instance(receipt="4", SOPInstanceUID="2.25.33", SeriesInstanceUID="2.25.22", received_at=NOON + timedelta(seconds=1))
+    refused = an_instance(receipt="5", SOPInstanceUID="", StudyInstanceUID="2.25.1")
+    return [
+        *(one, accepted(one), routed(one, "archive", "pacs")),
+        *(again, accepted(again), routed(again, decision="duplicate")),
+        *(other, accepted(other, Finding(code="a", sentence="A.")), routed(other, "archive")),
+        *(released, quarantined(released), quarantined(released, "route", NOON + timedelta(seconds=5)), accepted(released)),
+        routed(released, decision="no-rule"),
+        *(refused, quarantined(refused)),
+    ]
+
+
+EVENTS = _events()
+WAYS = st.lists(st.sampled_from(range(len(EVENTS))), max_size=15).flatmap(
+    lambda repeats: st.permutations([*range(len(EVENTS)), *repeats]).flatmap(
+        lambda order: st.lists(st.integers(1, len(order) - 1), max_size=6).map(lambda cuts: (order, sorted({0, *cuts, len(order)})))
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def written(postgres_server: str) -> Iterator[tuple[psycopg.Connection, list[list[dict[str, Any]]]]]:
+    """A connection whose transaction is never committed, and what the tables hold when each event comes once, in order, alone."""
+    with connect(postgres_server, autocommit=False) as opened:
+        for event in EVENTS:
+            write(opened, event)
+        expected = [rows(opened, table) for table in TABLES]
+        opened.rollback()
+        yield opened, expected
+
+
+@given(WAYS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_tables_are_the_same_whatever_the_order_batches_and_repeats(
+    written: tuple[psycopg.Connection, list[list[dict[str, Any]]]], way: tuple[Sequence[int], list[int]]
+) -> None:
+    connection, expected = written
+    order, cuts = way
+    try:
+        for start, end in zip(cuts, cuts[1:], strict=False):
+            write(connection, *(EVENTS[number] for number in order[start:end]))
+        assert [rows(connection, table) for table in TABLES] == expected
+    finally:
+        connection.rollback()
