@@ -17,13 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
-from hilum.reconcile import Account
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from bench.report import Report
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender, part10_data_set
 from hilum.bus import headers_of
+from hilum.reconcile import Account
 from hilum.synthetic import ct_study
 
 SENDERS = 3

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 import psycopg
-from hilum.reconcile import Account, reconcile
 
+from hilum.reconcile import Account, reconcile
 from hilum.services.endpoints import with_endpoints
 from hilum.services.process import is_running
 from hilum.services.runstate import RunState, read_run_state

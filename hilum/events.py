@@ -195,7 +195,10 @@ class PlannedDelivery(Struct, frozen=True, kw_only=True):
     priority: int = 0
 
 
-Decision = Literal["deliver", "duplicate", "no-rule"]
+Decision = Literal["deliver", "duplicate", "no-rule", "returned", "held", "waits"]
+#: `deliver`: to the destinations named; `duplicate`: the same object came before; `no-rule`: no rule wants it. The others are
+#: for later releases: `returned`: a destination sent back what it got; `held`: a person or an order is waited for; `waits`: for
+#: its study to be complete.
 
 
 class InstanceRouted(Event, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -178,8 +179,12 @@ class Settings(Section, frozen=True, kw_only=True):
         return hashlib.sha256(bundle).hexdigest()[:12]
 
 
-SECRETS = frozenset({"kafka.sasl_password", "postgres.dsn", "s3.secret_key", "s3.access_key"})
-#: Settings whose values `hilum config show` hides.
+_SECRET = re.compile(r"(^postgres\.dsn$)|(\.|_)(password|secret_key|access_key|token)$")
+
+
+def is_secret(name: str) -> bool:
+    """Whether the setting with this dotted name holds a secret, which `hilum config show` hides."""
+    return _SECRET.search(name) is not None
 
 
 class Loaded(Struct, frozen=True, kw_only=True):

@@ -47,12 +47,12 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def postgres(postgres_server: str) -> Iterator[str]:
     """The address of a database of the test's own, with all tables."""
-    known = conninfo_to_dict(postgres_server)
+    template = str(conninfo_to_dict(postgres_server)["dbname"])
     name = f"t{uuid.uuid4().hex[:12]}"
     with connect(postgres_server) as server:
-        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(known["dbname"]))))
-    yield make_conninfo(**(known | {"dbname": name}))
-    with connect(make_conninfo(**(known | {"dbname": "postgres"}))) as server:
+        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+    yield make_conninfo(postgres_server, dbname=name)
+    with connect(make_conninfo(postgres_server, dbname="postgres")) as server:
         server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 

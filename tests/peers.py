@@ -77,6 +77,7 @@ class Pacs:
 
     def close(self) -> None:
         """Take no more associations and end those that are open."""
+        assert self._server.socket is not None
         self._server.socket.close()
         for association in self._server.active_associations:
             association.abort(block=False)
@@ -140,6 +141,12 @@ def raw_peer(behaviour: Callable[[socket.socket], None]) -> Iterator[int]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(5)
+
+
+def says_nothing(connection: socket.socket) -> None:
+    """A behaviour of a `raw_peer`: take everything, answer nothing."""
+    while connection.recv(65_536):
+        pass
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, JsonOption, loaded, out, show_json, show_table
-from hilum.settings import SECRETS, entries
+from hilum.settings import entries, is_secret
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ def show(
     """Print every setting in force; secrets are hidden."""
     found = loaded(config, data)
     rows = [
-        (name, "********" if name in SECRETS and value else value, found.origins.get(name, "default"))
+        (name, "********" if is_secret(name) and value else value, found.origins.get(name, "default"))
         for name, value in entries(found.settings)
     ]
     if json:

@@ -38,11 +38,21 @@ class Migrated(Struct, frozen=True, kw_only=True):
 def connect(dsn: str, *, name: str = "hilum", autocommit: bool = True) -> psycopg.Connection:
     """One connection; `name` is what `pg_stat_activity` shows. Its times are UTC.
 
-    Raises `TryAgain` while PostgreSQL does not answer.
+    Raises `TryAgain` while PostgreSQL does not answer, `Misconfigured` if the address is none or the password is refused.
     """
     try:
         return psycopg.connect(dsn, autocommit=autocommit, application_name=name, options="-c timezone=UTC", **_OPTIONS)
+    except psycopg.ProgrammingError:
+        raise Misconfigured(
+            "postgres-address",
+            "postgres.dsn is no address of a database.",
+            fix="Write it as postgresql://user:password@host:port/database.",
+        ) from None
     except psycopg.OperationalError as error:
+        if "authentication failed" in str(error):  # the error of a connection that failed has no code
+            raise Misconfigured(
+                "postgres-denied", f"PostgreSQL at {_where(dsn)} refuses the account or its password.", fix="Correct postgres.dsn."
+            ) from None
         raise away(dsn, error) from None
 
 
@@ -67,13 +77,13 @@ def pool(dsn: str, *, name: str = "hilum", size: int = 4) -> ConnectionPool:
 
 def away(dsn: str, error: Exception) -> TryAgain:
     """`error` in words: which server does not answer. Neither password nor values are in it."""
-    try:
-        known = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
-        known = {}
-    where = f"{known.get('host') or known.get('hostaddr') or 'localhost'}:{known.get('port') or 5432}"
     code = getattr(error, "sqlstate", None) or type(error).__name__
-    return TryAgain(f"PostgreSQL at {where} does not answer ({code}).", fix="Check that it runs, and that postgres.dsn is right.")
+    return TryAgain(f"PostgreSQL at {_where(dsn)} does not answer ({code}).", fix="Check that it runs, and that postgres.dsn is right.")
+
+
+def _where(dsn: str) -> str:
+    known = conninfo_to_dict(dsn)
+    return f"{known.get('host') or known.get('hostaddr') or 'localhost'}:{known.get('port') or 5432}"
 
 
 def migrate(dsn: str) -> Migrated:
@@ -114,11 +124,11 @@ def migrate(dsn: str) -> Migrated:
 
 
 def _explained(dsn: str, error: object) -> Exception:
-    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+    if isinstance(error, psycopg.errors.InsufficientPrivilege | psycopg.errors.InvalidSchemaName):
         return Misconfigured(
             "database-rights",
             "The account in postgres.dsn may not make tables in its database.",
-            fix="Have its owner run `GRANT CREATE ON SCHEMA public TO <account>`, or give Hilum a database of its own.",
+            fix="Have its owner run `GRANT USAGE, CREATE ON SCHEMA public TO <account>`, or give Hilum a database of its own.",
         )
     if isinstance(error, AWAY):
         return away(dsn, error)

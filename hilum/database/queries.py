@@ -240,7 +240,7 @@ def show_quarantined(dsn: str, which: str) -> list[QuarantinedEvent]:
     where = "WHERE %(which)s IN (event_id, q.receipt, q.sop_instance_uid, input_id) ORDER BY q.quarantined_at, event_id"
     found = _rows(dsn, QuarantinedEvent, _QUARANTINED + where, {"which": which})
     if not found:
-        raise NotFound(f"Nothing in quarantine has the id {which!r}.", fix="See `hilum quarantine list`.")
+        raise NotFound("Nothing in quarantine has that id.", fix="See `hilum quarantine list`.")
     return found
 
 

@@ -119,12 +119,12 @@ VIEWS = (
     ),
     View(
         name="v_receipt",
-        says="One row for each arrival of an object. Its outcome is `deliver`, `no-rule` (no rule asks for it), `duplicate` (the same object was"
-        " here before), `quarantined` (it waits for a person) or `undecided` (it is on its way).",
+        says="One row for each arrival of an object. Its outcome is `deliver`, `no-rule` (no rule asks for it), `duplicate`"
+        " (the same object was here before), `quarantined` (it waits for a person) or `undecided` (it is on its way).",
         source="FROM receipt",
         columns="""
             receipt | | the id of the arrival
-            outcome | coalesce(decision, CASE WHEN quarantine_reason IS NULL THEN 'undecided' ELSE 'quarantined' END) | what was decided on it
+            outcome | coalesce(decision, CASE WHEN quarantine_reason IS NULL THEN 'undecided' ELSE 'quarantined' END) | see above
             sop_instance_uid | | SOPInstanceUID; null if the object has none, as for the other UIDs
             series_instance_uid | | SeriesInstanceUID
             study_instance_uid | | StudyInstanceUID

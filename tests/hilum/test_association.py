@@ -10,7 +10,22 @@ import pytest
 from hilum.association import Association, AssociationLost, NoAssociation, Peer, echo
 from hilum.testing import eventually
 from hilum.upper_layer import Context, Pdu, associate_rq, pdu
-from tests.peers import CT, EXPLICIT, IMPLICIT, JPEG_2000, MR, VERIFICATION, Pacs, aborts, free_port, hangs_up, pacs, raw_peer, status
+from tests.peers import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    JPEG_2000,
+    MR,
+    VERIFICATION,
+    Pacs,
+    aborts,
+    free_port,
+    hangs_up,
+    pacs,
+    raw_peer,
+    says_nothing,
+    status,
+)
 
 CT_EXPLICIT = Context(abstract_syntax=CT, transfer_syntax=EXPLICIT)
 
@@ -72,7 +87,8 @@ def test_the_peers_status_and_comment_come_back() -> None:
 
 
 def test_accepted_and_refused_contexts_are_told_apart_with_the_reason() -> None:
-    unknown, compressed = Context(abstract_syntax="1.2.3.4", transfer_syntax=EXPLICIT), Context(abstract_syntax=MR, transfer_syntax=JPEG_2000)
+    unknown = Context(abstract_syntax="1.2.3.4", transfer_syntax=EXPLICIT)
+    compressed = Context(abstract_syntax=MR, transfer_syntax=JPEG_2000)
     with pacs() as there:
         association = Association(peer(there.port), [CT_EXPLICIT, unknown, compressed])
         association.release()
@@ -113,12 +129,12 @@ def test_an_unknown_name_is_said_to_be_unknown() -> None:
 
 
 def test_a_rejection_for_the_calling_title_says_whom_to_ask() -> None:
-    with pacs(only_calling=("OTHER",)) as there, pytest.raises(NoAssociation, match="calling AE title not recognised.*add HILUM"):
+    with pacs(only_calling=("OTHER",)) as there, pytest.raises(NoAssociation, match=r"calling AE title not recognised.*add HILUM"):
         Association(peer(there.port), [CT_EXPLICIT])
 
 
 def test_a_rejection_for_the_called_title_says_what_to_correct() -> None:
-    with pacs(only_called=True, aet="OTHER") as there, pytest.raises(NoAssociation, match="called AE title not recognised.*PACS"):
+    with pacs(only_called=True, aet="OTHER") as there, pytest.raises(NoAssociation, match=r"called AE title not recognised.*PACS"):
         Association(peer(there.port), [CT_EXPLICIT])
 
 
@@ -140,9 +156,8 @@ def test_a_port_that_is_not_dicom_is_said_to_be_none() -> None:
 
 
 def test_a_peer_that_never_answers_the_request_is_given_up() -> None:
-    with raw_peer(lambda connection: connection.recv(4096) and connection.recv(4096)) as port:  # type: ignore[arg-type,return-value]  # the value is not used
-        with pytest.raises(NoAssociation, match=r"did not answer the association request in 0\.2 s"):
-            Association(peer(port, association_timeout_s=0.2), [CT_EXPLICIT])
+    with raw_peer(says_nothing) as port, pytest.raises(NoAssociation, match=r"did not answer the association request in 0\.2 s"):
+        Association(peer(port, association_timeout_s=0.2), [CT_EXPLICIT])
 
 
 @pytest.mark.parametrize("cut", [0, 5, 6, 74, 89])
@@ -222,6 +237,7 @@ def test_dcmtk_keeps_the_bytes_that_it_is_sent(tmp_path: Path) -> None:
     server = subprocess.Popen(["storescp", "+xa", "+B", "-aet", "PACS", "-od", str(tmp_path), str(port)])
     try:
         association = eventually(lambda: _associated(port))
+        assert association is not None
         answers = [association.c_store(CT_EXPLICIT, f"2.25.{n}", pieces_of(data)).status for n in range(20)]
         association.release()
         assert answers == [0] * 20

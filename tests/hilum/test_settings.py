@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hilum.errors import Misconfigured
-from hilum.settings import Settings, entries, load
+from hilum.settings import Settings, entries, is_secret, load
 
 MINIMAL = """
 [dicom]
@@ -98,3 +98,12 @@ def test_the_configuration_version_changes_with_rules_and_destinations_only(file
 
     assert load(file, {"HILUM_DICOM__PORT": "9"}).settings.config_version == version
     assert load(file, {"HILUM_DESTINATIONS__PACS__HOST": "::1"}).settings.config_version != version
+
+
+@pytest.mark.parametrize("name", ["postgres.dsn", "s3.secret_key", "kafka.sasl_password", "destinations.copy.access_key"])
+def test_secrets_are_known_by_their_names(name: str) -> None:
+    assert is_secret(name)
+
+
+def test_ordinary_settings_are_no_secrets() -> None:
+    assert not any(is_secret(name) for name in ("dicom.aet", "s3.endpoint", "destinations.pacs.host"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -85,7 +86,7 @@ def write(connection: psycopg.Connection, *events: Event) -> None:
 
 
 def rows(connection: psycopg.Connection, table: str) -> list[dict[str, Any]]:
-    return connection.cursor(row_factory=dict_row).execute(f"SELECT * FROM {table} AS t ORDER BY t::text").fetchall()  # type: ignore[call-overload, no-any-return]  # noqa: S608  # a table's name
+    return connection.cursor(row_factory=dict_row).execute(f"SELECT * FROM {table} AS t ORDER BY t::text").fetchall()  # noqa: S608  # a table's name
 
 
 def row(connection: psycopg.Connection, table: str) -> dict[str, Any]:
@@ -116,7 +117,9 @@ def test_a_received_instance_is_a_receipt_and_not_yet_a_study(connection: psycop
 
 
 def test_an_accepted_instance_can_be_found_by_study_series_and_instance(connection: psycopg.Connection) -> None:
-    write(connection, accepted(an_instance(Rows=512, Columns=256, InstanceNumber=7, KVP="120"), Finding(code="private", sentence="Private.")))
+    write(
+        connection, accepted(an_instance(Rows=512, Columns=256, InstanceNumber=7, KVP="120"), Finding(code="private", sentence="Private."))
+    )
 
     study, series, instance = row(connection, "study"), row(connection, "series"), row(connection, "instance")
     assert (study["patient_id"], study["patient_name"], study["accession_number"]) == ("MRN-1", "Marked^Patient", "A-1")
@@ -193,7 +196,7 @@ def test_a_value_that_was_cut_from_the_event_is_unknown_here(connection: psycopg
 
 
 def _events() -> list[Event]:
-    """All that can be said of five arrivals: two of one instance, two instances of a series, one from quarantine and released, one refused."""
+    """Five arrivals: two of one instance, two instances of a series, one released from quarantine, one refused."""
     one = an_instance(receipt="1", SOPInstanceUID="2.25.31", SeriesDescription="one")
     again = an_instance(receipt="2", SOPInstanceUID="2.25.31", SeriesDescription="again")  # in the same moment
     other = an_instance(receipt="3", SOPInstanceUID="2.25.32", SeriesDescription="other", received_at=NOON - timedelta(seconds=1))
@@ -236,7 +239,7 @@ def test_the_tables_are_the_same_whatever_the_order_batches_and_repeats(
     connection, expected = written
     order, cuts = way
     try:
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in pairwise(cuts):
             write(connection, *(EVENTS[number] for number in order[start:end]))
         assert [rows(connection, table) for table in TABLES] == expected
     finally:

@@ -1,9 +1,9 @@
 import threading
 from collections.abc import Callable, Iterator
+from io import BytesIO
 
 import pydicom
 import pytest
-from pydicom.filebase import DicomBytesIO
 from pynetdicom import AllStoragePresentationContexts
 
 from hilum.part10 import Part10, Unsound
@@ -11,7 +11,7 @@ from hilum.settings import Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled
 from hilum.testing import MemoryStore, SinkContract, a_delivery, encoded, eventually
 from sinks.dicom import Dicom, contexts_for
-from tests.peers import CT, EXPLICIT, IMPLICIT, JPEG_2000, MR, Pacs, aborts, free_port, hangs_up, pacs, raw_peer, status
+from tests.peers import CT, EXPLICIT, IMPLICIT, JPEG_2000, MR, Pacs, aborts, free_port, hangs_up, pacs, raw_peer, says_nothing, status
 
 
 @pytest.fixture
@@ -130,8 +130,7 @@ def test_an_uncompressed_object_is_written_as_the_peer_takes_it(store: MemorySto
 
 
 def parsed(data: bytes, transfer_syntax_uid: str) -> pydicom.Dataset:
-    stream = DicomBytesIO(data)
-    return pydicom.filereader.read_dataset(stream, transfer_syntax_uid == IMPLICIT, True)
+    return pydicom.filereader.read_dataset(BytesIO(data), transfer_syntax_uid == IMPLICIT, True)
 
 
 def test_a_compressed_object_that_the_peer_does_not_take_is_rejected_in_words(store: MemoryStore) -> None:
@@ -357,5 +356,5 @@ def test_a_check_tells_which_usual_classes_are_not_taken() -> None:
 
 
 def test_a_check_of_a_peer_that_hangs_comes_to_an_end() -> None:
-    with raw_peer(lambda connection: connection.recv(4096) and connection.recv(4096)) as port:  # type: ignore[arg-type,return-value]  # the value is not used
+    with raw_peer(says_nothing) as port:
         assert steps(sink_for(port, association_timeout_s=0.2))[-1] == ("association", False)

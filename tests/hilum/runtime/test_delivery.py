@@ -26,7 +26,7 @@ from hilum.settings import S3, Postgres, Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled, Sink
 from hilum.store import open_store
 from hilum.testing import MemoryStore, a_delivery, eventually
-from tests.conftest import Log, Running
+from tests.conftest import Log
 from tests.peers import pacs
 
 TRACE = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
@@ -278,6 +278,11 @@ class Scripted(Sink, frozen=True, kw_only=True):
         return self.answer(delivery, part10)
 
 
+def reads(_: Delivery, part10: Part10) -> Settled:
+    assert list(part10.data_set(1024))
+    return DELIVERED
+
+
 def raises(error: Callable[[], HilumError | Exception], *, times: int = 10**9, only: str = "") -> Callable[[Delivery, Part10], Settled]:
     """An answer that raises, so many times and for this instance only, and delivers otherwise."""
     left = iter(range(times))
@@ -396,7 +401,7 @@ class TestWorker:
         enter(postgres, *deliveries)
         del store.objects["hilum-originals", deliveries[1].object.key]
 
-        with run(Scripted(answer=lambda _, part10: DELIVERED if list(part10.data_set(1024)) else DELIVERED)):
+        with run(Scripted(answer=reads)):
             eventually(lambda: "pending" not in states(postgres))
 
         found = rows(postgres)
@@ -406,7 +411,7 @@ class TestWorker:
     def test_a_store_that_is_away_is_waited_for(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
         enter(postgres, *some(store, 3))
         store.away = True
-        with run(Scripted(answer=lambda _, part10: DELIVERED if list(part10.data_set(1024)) else DELIVERED)) as shared:
+        with run(Scripted(answer=reads)) as shared:
             eventually(lambda: "The object store does not answer" in shared.breaker.says)
             store.away = False
             eventually(lambda: states(postgres) == {"delivered"})
@@ -480,8 +485,12 @@ class TestWorker:
 
 
 def end_connections(dsn: str) -> None:
+    """As when the server restarts: every connection of the role is ended."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE 'hilum deliver%'"
+        )
 
 
 @pytest.mark.system
@@ -672,7 +681,9 @@ class TestDeliver:
             assert role.health().says.startswith("PostgreSQL does not answer; deliveries wait")
             assert not running.ended()
 
-    def test_deliveries_for_a_destination_that_is_not_in_the_settings_are_told(self, settings: Settings, log: Log, store: MemoryStore) -> None:
+    def test_deliveries_for_a_destination_that_the_settings_do_not_have_are_told(
+        self, settings: Settings, log: Log, store: MemoryStore
+    ) -> None:
         enter(settings.postgres.dsn, *some(store, 2, destination="gone"))
         role = Deliver(settings)
         with log.running(role):

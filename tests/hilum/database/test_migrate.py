@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from hilum.database import connect, migrate, pool
+from hilum.database.known import Decided, IndexedInstances
+from hilum.errors import Misconfigured, TryAgain
+from hilum.settings import Postgres, Settings
+
+
+def nowhere(port: int) -> str:
+    return f"postgresql://hilum:not-to-be-shown@127.0.0.1:{port}/hilum"
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password(free_port: int) -> None:
+    with pytest.raises(TryAgain, match=f"127.0.0.1:{free_port} does not answer") as stop:
+        connect(nowhere(free_port))
+
+    assert "not-to-be-shown" not in str(stop.value)
+
+
+def test_migrating_a_database_that_does_not_answer_is_to_be_tried_again(free_port: int) -> None:
+    with pytest.raises(TryAgain):
+        migrate(nowhere(free_port))
+
+
+def test_an_address_that_is_none_shows_nothing_of_itself() -> None:
+    with pytest.raises(Misconfigured) as stop:
+        connect("postgresql:/not-to-be-shown")
+
+    assert "not-to-be-shown" not in str(stop.value)
+
+
+@pytest.mark.system
+class TestOnPostgreSQL:
+    def test_a_wrong_password_is_a_matter_for_a_person(self, postgres: str) -> None:
+        with pytest.raises(Misconfigured) as stop:
+            connect(make_conninfo(postgres, password="not-to-be-shown"))
+
+        assert stop.value.reason == "postgres-denied"
+        assert "not-to-be-shown" not in str(stop.value)
+
+    @pytest.fixture
+    def empty(self, postgres: str) -> str:
+        with connect(postgres) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return postgres
+
+    def test_migrating_twice_makes_the_tables_once(self, empty: str) -> None:
+        first, second = migrate(empty), migrate(empty)
+
+        assert (first.made, second.made) == (first.total, 0)
+        assert first.total >= 1
+
+    def test_processes_that_migrate_at_once_do_not_hinder_each_other(self, empty: str) -> None:
+        with ThreadPoolExecutor(4) as several:
+            made = [done.made for done in several.map(migrate, [empty] * 4)]
+
+        assert sorted(made)[:3] == [0, 0, 0]
+        assert sorted(made)[3] >= 1
+
+    def test_rows_stay_when_the_database_is_migrated_again(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute("INSERT INTO receipt (receipt) VALUES ('r')")
+
+        migrate(postgres)
+
+        with connect(postgres) as connection:
+            assert connection.execute("SELECT receipt FROM receipt").fetchall() == [("r",)]
+
+    def test_tables_of_a_newer_release_are_left_alone(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+        with pytest.raises(Misconfigured, match="newer Hilum") as stop:
+            migrate(postgres)
+
+        assert stop.value.reason == "database-newer"
+
+    def test_an_account_that_may_not_make_tables_is_told_what_to_ask_for(self, empty: str) -> None:
+        account = "weak_" + str(psycopg.conninfo.conninfo_to_dict(empty)["dbname"])
+        with connect(empty) as connection:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'w'").format(sql.Identifier(account)))
+        try:
+            with pytest.raises(Misconfigured, match="GRANT USAGE, CREATE ON SCHEMA public") as stop:
+                migrate(make_conninfo(empty, user=account, password="w"))
+        finally:
+            with connect(empty) as connection:
+                connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(account)))
+
+        assert stop.value.reason == "database-rights"
+
+    def test_times_are_read_in_utc_whatever_the_server_s_zone(self, postgres: str) -> None:
+        with connect(make_conninfo(postgres)) as connection:
+            assert connection.execute("SHOW timezone").fetchall() == [("UTC",)]
+
+    def test_a_pool_goes_on_after_its_connections_were_ended(self, postgres: str) -> None:
+        connections = pool(postgres, size=2)
+        try:
+            with connections.connection() as connection, connect(postgres) as other:
+                other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+            with connections.connection() as connection:
+                assert connection.execute("SELECT 1").fetchall() == [(1,)]
+        finally:
+            connections.close()
+
+    def test_an_instance_that_was_decided_on_is_known_by_its_first_receipt_and_duplicates_are_not(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute(
+                "INSERT INTO receipt (receipt, sop_instance_uid, sha256, decision, received_at) VALUES"
+                " ('b', '2.25.3', 'B', 'no-rule', '2024-01-02Z'), ('a', '2.25.3', 'A', 'deliver', '2024-01-01Z'),"
+                " ('c', '2.25.3', 'A', 'duplicate', '2024-01-03Z'), ('d', '2.25.4', 'D', NULL, '2024-01-01Z')"
+            )
+
+        known = IndexedInstances(Settings(postgres=Postgres(dsn=postgres))).decided(["2.25.3", "2.25.4", "2.25.5"])
+
+        assert known == {"2.25.3": (Decided(receipt="a", sha256="A"), Decided(receipt="b", sha256="B"))}
