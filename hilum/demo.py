@@ -19,6 +19,7 @@ from msgspec import Struct
 from hilum.errors import HilumError, Reason
 from hilum.reconcile import Account
 from hilum.settings import Settings, load
+from hilum.up import dicom_port
 
 SETTINGS = """\
 data = "{data}"
@@ -118,7 +119,7 @@ class Demo:
         seconds["until all arrived"] = time.monotonic() - began
         self._progress("Reconciling", None, None)
         account = reconcile(settings)
-        return self._result(settings, account, len(samples) + len(synthetic), seconds)
+        return self._result(settings, account, len(samples) + len(synthetic), len(synthetic), seconds)
 
     def stop(self) -> None:
         """End Hilum, its servers and the PACS."""
@@ -144,13 +145,13 @@ class Demo:
         raise HilumError("The demo's PACS does not listen.", fix="Try again; if it stays so, install dcmtk.")
 
     def _samples(self) -> list[Path]:
-        """pydicom's own test objects: all that are a SOP instance in a file, good or bad."""
+        """The test objects that come with pydicom: all that are a SOP instance in a file, good or bad."""
+        import pydicom.data
         from pydicom import dcmread
-        from pydicom.data import get_testdata_files
         from pydicom.errors import InvalidDicomError
 
         found = []
-        for path in sorted(map(Path, get_testdata_files("*.dcm"))):
+        for path in sorted(Path(pydicom.data.__file__).parent.rglob("*.dcm")):
             try:
                 meta = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "SOPClassUID", "StudyInstanceUID"])
             except (InvalidDicomError, OSError, ValueError, NotImplementedError):
@@ -167,7 +168,7 @@ class Demo:
     def _send(self, files: Sequence[Path], settings: Settings, what: str) -> None:
         """Send as a modality would: with dcmtk's tools if they are here, else with pynetdicom's."""
         self._progress(f"Sending {what}", None, None)
-        to = ["127.0.0.1", str(settings.dicom.port)]
+        to = ["127.0.0.1", str(dicom_port(settings))]
         if shutil.which("dcmsend"):
             command = ["dcmsend", "--no-halt", "--decompress-never", "-aet", "DEMO_CT", "-aec", settings.dicom.aet, *to]
         else:
@@ -190,14 +191,14 @@ class Demo:
                 still = still + 1 if receipts and not (open_receipts or pending or spooled) else 0
                 time.sleep(0.2)
 
-    def _result(self, settings: Settings, account: Account, sent: int, seconds: dict[str, float]) -> Result:
+    def _result(self, settings: Settings, account: Account, sent: int, sent_for_sure: int, seconds: dict[str, float]) -> Result:
         import psycopg
 
         with psycopg.connect(settings.postgres.dsn, autocommit=True) as connection:
             reasons = connection.execute(_QUARANTINED).fetchall()
             stages = connection.execute(_STAGES).fetchall()
         return Result(
-            ok=account.ok,
+            ok=account.ok and account.received >= sent_for_sure,
             sent=sent,
             account=msgspec.to_builtins(account),
             at_the_pacs=sum(1 for path in (self.folder / "pacs").rglob("*") if path.is_file()),

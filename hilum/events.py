@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
@@ -45,7 +45,7 @@ class Event(Struct, frozen=True, kw_only=True):
 
     topic: ClassVar[Topic]
 
-    def __init_subclass__(cls, **options: object) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "topic" in cls.__dict__:
             EVENTS[cls.topic.name] = cls
@@ -109,6 +109,8 @@ class Instance(Struct, frozen=True, kw_only=True, dict=True):
     header_json: Annotated[Raw, Meta(extra_json_schema={"type": "object"})] = field(name="header")
     #: Tags (`GGGGEEEE`) whose values were left out of `header`: read them in the object, never take them for absent.
     header_cut: tuple[str, ...] = ()
+    #: Transfer syntax as which the data set had to be read, since it is not encoded in `transfer_syntax_uid`; empty if it is.
+    encoded_as: str = ""
     #: Why the data set could not be parsed, without any of its values; empty if it could.
     unreadable: str = ""
     #: Where the data set ends too early, without any of its values; `header` then has what came before. Empty if it is whole.

@@ -24,7 +24,7 @@ from hilum.contract.schemas import Schema, schema_of
 from hilum.database import views
 from hilum.errors import Reason
 from hilum.events import DAY_MS, EVENTS
-from hilum.settings import SECRETS, Section, Settings
+from hilum.settings import Section, Settings, is_secret
 from hilum.sink import Sink
 from hilum.telemetry import metrics
 
@@ -88,7 +88,7 @@ def _keys(kind: type[Struct], table: str = "") -> str:
         dotted = f"{table}.{field.name}" if table else field.name
         default = "required" if field.required else _code(_value(_default_of(field)))
         variable = [_code("HILUM_" + dotted.upper().replace(".", "__"))] if placed else []
-        meaning = " ".join(filter(None, (comments.get(field.name, ""), "Secret." if dotted in SECRETS else "")))
+        meaning = " ".join(filter(None, (comments.get(field.name, ""), "Secret." if is_secret(dotted) else "")))
         rows.append((_code(field.name), _type_name(hint), default, *variable, meaning))
     return _table(("Key", "Type", "Default", *(["Environment"] if placed else []), "Meaning"), rows)
 

@@ -41,7 +41,7 @@ def stateful_processors() -> tuple[str, ...]:
     for module in _modules("processors"):
         found = importlib.import_module(f"processors.{module}")
         kinds = (value for value in vars(found).values() if isinstance(value, type) and value.__module__ == found.__name__)
-        names += [kind.name for kind in kinds if getattr(kind, "State", None) is not None and hasattr(kind, "handle")]
+        names += [str(vars(kind)["name"]) for kind in kinds if getattr(kind, "State", None) is not None and hasattr(kind, "handle")]
     return tuple(names)
 
 

@@ -13,7 +13,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -68,7 +68,7 @@ def metrics() -> list[MetricWrapperBase]:
 # Logs
 
 _UID = re.compile(r"[0-9.]{0,64}")
-_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._/:@+-]{0,127}|")
+_ID = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._/:@+-]{0,127}|")
 _AET = re.compile(r"[ -\[\]-~]{0,16}")
 _EVENT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:\[\]_-]{0,255}")
@@ -185,11 +185,24 @@ def _as_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
 
 
 class _FromLibraries(logging.Handler):
-    """Says that a library logged, and where; its text may hold anything. librdkafka's holds brokers and topics, and is kept."""
+    """Says that a library logged, and where; its text may hold anything. librdkafka's holds brokers and topics, and is kept.
+
+    While a broker is away librdkafka says so many times a second: one line in `QUIET_S` for each kind of thing is enough.
+    """
+
+    QUIET_S = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell: Callable[..., Any] = logger("library").error if record.levelno >= logging.ERROR else logger("library").warning
-        if record.name == "hilum.kafka":
-            tell("kafka_client", says=record.getMessage())
-        else:
+        if record.name != "hilum.kafka":
+            tell = logger("library").error if record.levelno >= logging.ERROR else logger("library").warning
             tell("library_logged", library=record.name, line=record.lineno)
+            return
+        text = record.getMessage()
+        kind = text.partition(" ")[0]
+        if record.created - self._said.get(kind, -self.QUIET_S) >= self.QUIET_S:
+            self._said[kind] = record.created
+            logger("library").warning("kafka_client", says=text)

@@ -50,7 +50,9 @@ _EVENT_FIELDS: dict[str, Any] = {
     "announced_sop_class_uid": "",
     "announced_sop_instance_uid": "",
     "header_cut": (),
+    "encoded_as": "",
     "unreadable": "",
+    "truncated": "",
 }
 _OBJECT_FIELDS: dict[str, Any] = {
     "bucket": "hilum-originals",

@@ -99,6 +99,7 @@ def describe(path: Path, receipt: str, bucket: str, keep: frozenset[str]) -> Des
         announced_sop_instance_uid=arrival.sop_instance_uid,
         header_json=Raw(shown),
         header_cut=cut,
+        encoded_as=header.encoded_as,
         unreadable=header.fault if not header.truncated else "",
         truncated=header.fault if header.truncated else "",
     )

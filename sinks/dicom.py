@@ -63,7 +63,7 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str
     port: Annotated[int, Meta(ge=1, le=65535)]
     #: The peer's AE title.
-    aet: AeTitle
+    aet: Annotated[AeTitle, Meta(min_length=1)]
     #: Hilum's AE title towards this peer; empty: `dicom.aet`.
     calling_aet: AeTitle = ""
     connect_timeout_s: float = 10.0

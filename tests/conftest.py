@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -139,6 +139,18 @@ class Log:
         assert not [message.error() for message in found if message.error()]
         return found
 
+    @contextmanager
+    def following(self, kind: type[Event]) -> Iterator[Callable[[], list[Message]]]:
+        """Gives a function that returns what has come on the topic of `kind` since it was last called."""
+        topic = bus.topic_of(self.settings, kind)
+        consumer = bus.consumer(self.settings, "test")
+        partitions = bus.partition_counts(consumer, [topic])[topic]
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
+        try:
+            yield lambda: [message for message in consumer.consume(10_000, 0.05) if not message.error()]
+        finally:
+            consumer.close()
+
     def events(self, kind: type[E], count: int, timeout_s: float = 20.0) -> list[E]:
         """Every committed event of a class, once there are `count`."""
         messages = self.messages(bus.topic_of(self.settings, kind), count, timeout_s)
@@ -161,6 +173,12 @@ class Log:
 def log(kafka: str) -> Log:
     """Topics of the test's own on the shared broker, made with `log.make`."""
     return Log(Settings(kafka=Kafka(bootstrap=kafka, prefix=f"t{uuid.uuid4().hex[:8]}.")))
+
+
+@pytest.fixture
+def make_log() -> type[Log]:
+    """For tests that need a broker of their own."""
+    return Log
 
 
 @pytest.fixture

@@ -16,13 +16,14 @@ import sys
 import zlib
 from collections.abc import Set
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 from pydicom.datadict import dictionary_VR
 
 from hilum.dicom.values import BIG, DEFAULT_ENCODINGS, LITTLE, Convert, Encodings, UnsayableError, Vr, base64, encodings_of
+from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 #: Implicit VR Little Endian, and two old ones that differ from it in pixel data or not at all (GE's private one, Papyrus 3).
 IMPLICIT_LITTLE = frozenset({"1.2.840.10008.1.2", "1.2.840.113619.5.2", "1.2.840.10008.1.20"})
@@ -49,12 +50,49 @@ _PER_FRAME = frozenset({0x52009230})
 _PADDING = 0xFFFCFFFC
 
 
-class GarbledError(ValueError):
+class DataSetError(ValueError):
     """The bytes are no data set in this transfer syntax. The text says what and where, and holds no value."""
 
 
-class TruncatedError(GarbledError):
+class TruncatedError(DataSetError):
     """The data set ends before an element that it announces is complete."""
+
+
+class Encoding(Struct, frozen=True):
+    """How a data set is encoded: byte order (`<` little endian, `>` big endian), and whether VRs are explicit."""
+
+    order: Literal["<", ">"]
+    explicit: bool
+
+
+def encoding_of(head: bytes, size_bytes: int, transfer_syntax_uid: str) -> Encoding:
+    """How the data set of `size_bytes` bytes that begins with `head` (8 bytes at least) is encoded; it is not deflated.
+
+    Explicit VR is taken for implicit, and the other way round, where the first element cannot be read otherwise: there are
+    senders that name the wrong one. Raises `DataSetError` if it can be read neither way.
+    """
+    declared = declared_encoding(transfer_syntax_uid)
+    if size_bytes == 0:
+        raise DataSetError("There is no data set.")
+    if size_bytes < 8:
+        raise DataSetError("The data set ends within the head of its first element.")
+    code, most = head[4:6], size_bytes - 8
+    if declared.explicit and code.isalpha() and code.isupper():
+        return declared
+    group = int.from_bytes(head[:2], "little")
+    length = int.from_bytes(head[4:8], "little")
+    implicit = length <= most or length == _UNDEFINED
+    if implicit and (not declared.explicit or (declared.order == "<" and group <= 8 and group % 2 == 0)):
+        return Encoding("<", False)
+    vr = LITTLE.get(code.decode("latin-1"))
+    if not declared.explicit and vr is not None and (vr.long or int.from_bytes(head[6:8], "little") <= most):
+        return Encoding("<", True)
+    raise DataSetError("The data set does not begin as one in its transfer syntax does.")
+
+
+def declared_encoding(transfer_syntax_uid: str) -> Encoding:
+    """The encoding that a transfer syntax means (PS3.5 A); a private one is Explicit VR Little Endian, as PS3.5 10.2 has it."""
+    return Encoding(">" if transfer_syntax_uid == EXPLICIT_BIG else "<", transfer_syntax_uid not in IMPLICIT_LITTLE)
 
 
 class ReadHeader(Struct, frozen=True, kw_only=True):
@@ -66,6 +104,8 @@ class ReadHeader(Struct, frozen=True, kw_only=True):
     cut: tuple[str, ...] = ()
     #: Whether more than pixel data and bulk values was left out, so that a full header would say more.
     cut_beyond_bulk: bool = False
+    #: Explicit or Implicit VR Little Endian, if the data set is encoded so and its transfer syntax means the other; else `""`.
+    encoded_as: str = ""
     #: What is wrong with the data set, `""` if nothing; holds no value.
     fault: str = ""
     #: Whether the fault is that it ends too early.
@@ -91,20 +131,33 @@ def read_header(
         start, end = 0, len(data)
         if fault:
             return ReadHeader(json={}, fault=fault)
-    walk = _Walk(data, transfer_syntax_uid, keep, full)
+    try:
+        encoding = encoding_of(data[start : start + 8], end - start, transfer_syntax_uid)
+    except DataSetError as error:
+        return ReadHeader(json={}, fault=str(error))
+    encoded_as = ""
+    if encoding != declared_encoding(transfer_syntax_uid):
+        encoded_as = EXPLICIT_VR_LITTLE_ENDIAN if encoding.explicit else IMPLICIT_VR_LITTLE_ENDIAN
+    walk = _Walk(data, encoding, keep, full)
     header: dict[str, Any] = {}
     fault, truncated = "", False
     try:
-        walk.first(start, end)
         walk.elements(start, end, header, DEFAULT_ENCODINGS, 0)
     except TruncatedError as error:
         if whole:
             fault, truncated = str(error), True
-    except GarbledError as error:
+    except DataSetError as error:
         fault = str(error)
     if walk.unsorted:
         header = dict(sorted(header.items()))
-    return ReadHeader(json=header, cut=tuple(sorted(walk.cut)), cut_beyond_bulk=walk.cut_beyond_bulk, fault=fault, truncated=truncated)
+    return ReadHeader(
+        json=header,
+        cut=tuple(sorted(walk.cut)),
+        cut_beyond_bulk=walk.cut_beyond_bulk,
+        encoded_as=encoded_as,
+        fault=fault,
+        truncated=truncated,
+    )
 
 
 def fitted(header: ReadHeader, keep: Set[str], max_bytes: int = MAX_HEADER_BYTES) -> tuple[bytes, tuple[str, ...]]:
@@ -155,13 +208,13 @@ class _TooLongError(Exception):
 class _Walk:
     """One walk over one data set."""
 
-    def __init__(self, data: bytes | mmap.mmap, transfer_syntax_uid: str, keep: Set[str], full: bool) -> None:
-        order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
+    def __init__(self, data: bytes | mmap.mmap, encoding: Encoding, keep: Set[str], full: bool) -> None:
+        order = encoding.order
         self.cut: set[str] = set()
         self.cut_beyond_bulk = False
         self.unsorted = False
         self._data = data
-        self._explicit = transfer_syntax_uid not in IMPLICIT_LITTLE
+        self._explicit = encoding.explicit
         self._implicit_head, self._long, self._size = _READERS[order]
         self._vrs = _CODES[order]
         self._plain = _EXPLICIT_BIG if order == ">" else _EXPLICIT_LITTLE
@@ -173,23 +226,13 @@ class _Walk:
         self._signed = False
         self._count = 0
 
-    def first(self, pos: int, end: int) -> None:
-        """Refuse what does not begin as a SOP instance's data set does. Raises `GarbledError` or `TruncatedError`."""
-        if pos == end:
-            raise GarbledError("There is no data set.")
-        if end - pos < 8:
-            raise TruncatedError("The data set ends within its first element.")
-        group, element, _ = self._implicit_head(self._data, pos)
-        if group > 8 or group & 1:
-            raise GarbledError(f"The data set begins with element ({group:04X},{element:04X}); (0008,xxxx) is expected.")
-
     def elements(self, pos: int, end: int, out: dict[str, Any] | None, encodings: Encodings, depth: int, delimited: bool = False) -> int:
         """Put the elements from `pos` to `end` into `out`; with `delimited`, to the item's delimiter. Returns where it stopped.
 
         Without `out`, only walk.
         """
         if depth > MAX_DEPTH:
-            raise GarbledError(f"Sequences are nested more than {MAX_DEPTH} deep.")
+            raise DataSetError(f"Sequences are nested more than {MAX_DEPTH} deep.")
         data = self._data
         # Heads seen before, of elements with nothing special about them: the way of nearly all elements.
         plain, width = (self._plain, 6) if self._explicit else (_IMPLICIT, 4)
@@ -216,7 +259,7 @@ class _Walk:
             tag = group << 16 | element
             if tag == 0xFFFEE00D and depth:
                 if not delimited:
-                    raise GarbledError("An item of defined length holds a delimiter.")
+                    raise DataSetError("An item of defined length holds a delimiter.")
                 return pos + 8
             name = f"{tag:08X}"
             if not depth:
@@ -226,7 +269,7 @@ class _Walk:
             pos, encodings = self._element(tag, name, pos, end, out, encodings, depth)
             self._count += 1
         if self._count > MAX_ELEMENTS:
-            raise GarbledError(f"The data set has more than {MAX_ELEMENTS} elements.")
+            raise DataSetError(f"The data set has more than {MAX_ELEMENTS} elements.")
         if pos < end:
             raise TruncatedError(f"The data set ends within the head of an element, {end - pos} bytes after the last.")
         if delimited:
@@ -276,7 +319,7 @@ class _Walk:
         found = self._vrs.get(code)
         if found is None:
             if not (code.isalpha() and code.isupper()):
-                raise GarbledError(f"Element {_shown(tag)} has no VR: the data set is not encoded in its transfer syntax.")
+                raise DataSetError(f"Element {_shown(tag)} has no VR.")
             found = self._vrs[b"UN"]  # a VR of a later edition: bytes with a 32-bit length (PS3.5 6.2.2)
         if not found.long:
             self._remember(self._plain, self._data[pos : pos + 6], tag, found)
@@ -289,7 +332,7 @@ class _Walk:
         # What some system on the way did not know is what it is, in implicit VR whatever surrounds it (PS3.5 6.2.2).
         if length == _UNDEFINED:
             return LITTLE["SQ"], True, length, pos + 12
-        return (found if tag >> 16 & 1 else self._looked_up(tag)[0]), True, length, pos + 12
+        return self._looked_up(tag)[0], True, length, pos + 12
 
     def _remember(self, plain: dict[bytes, tuple[str, str, Convert]], head: bytes, tag: int, vr: Vr) -> None:
         special = tag & 0xFFFF == 0 or tag in (_CHARACTER_SET, _PIXEL_REPRESENTATION)
@@ -321,7 +364,7 @@ class _Walk:
             self.cut.add(self._top)
             return self._behind_fragments(pos, end, tag)
         if vr.name not in ("SQ", "UN"):
-            raise GarbledError(f"Element {_shown(tag)} of VR {vr.name} has no length.")
+            raise DataSetError(f"Element {_shown(tag)} of VR {vr.name} has no length.")
         if length != _UNDEFINED and pos + length > end:
             raise TruncatedError(f"The data set ends {pos + length - end} bytes before the end of sequence {_shown(tag)}.")
         before, self._explicit = self._explicit, self._explicit and not implicit_inside
@@ -368,7 +411,7 @@ class _Walk:
             if group == 0xFFFE and element == 0xE0DD and length == _UNDEFINED:
                 return pos
             if group != 0xFFFE or element != 0xE000:
-                raise GarbledError(f"A sequence holds ({group:04X},{element:04X}) where an item is expected.")
+                raise DataSetError(f"A sequence holds ({group:04X},{element:04X}) where an item is expected.")
             item: dict[str, Any] | None = None
             if items is not None:
                 items.append(item := {})
@@ -392,7 +435,7 @@ class _Walk:
             if group == 0xFFFE and element == 0xE0DD:
                 return pos
             if group != 0xFFFE or element != 0xE000 or size == _UNDEFINED:
-                raise GarbledError(f"The fragments of element {_shown(tag)} hold ({group:04X},{element:04X}).")
+                raise DataSetError(f"The fragments of element {_shown(tag)} hold ({group:04X},{element:04X}).")
             pos += size
             if pos > end:
                 raise TruncatedError(f"The data set ends {pos - end} bytes before the end of a fragment of element {_shown(tag)}.")

@@ -52,6 +52,7 @@ class Inputs:
         self._settings = settings
         self._stage = stage
         self._identity = identity
+        self._static = static
         self._topics = sorted(stage.kinds)
         self._group = f"hilum.{stage.name}"
         self._changelog = settings.kafka.prefix + bus.state_topic(stage.name).name
@@ -141,9 +142,9 @@ class Inputs:
         """What the consumer tells of besides messages."""
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise self._overrun(message.topic() or "", message.partition() or 0, None)
-        if error.code() == KafkaError.FENCED_INSTANCE_ID:
-            raise taken(self._identity)
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            if self._static:  # what ends a consumer for good is a member of the same name
+                raise taken(self._identity)
             raise BeginAnew(f"The consumer cannot go on ({error.name()}).")
         log.warning("consumer_stumbled", stage=self._stage.name, reason=error.name())
 

@@ -6,7 +6,7 @@ import struct
 
 from msgspec import Struct
 
-from hilum.dicom.dataset import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
+from hilum.dicom.dataset import DEFLATED, DataSetError, Encoding, encoding_of
 from hilum.dicom.values import LITTLE
 
 
@@ -69,49 +69,47 @@ ANSWERS = (STORED, OTHER_OBJECT, NO_SPACE, TOO_LARGE, NOT_DICOM, NO_DATA_SET, UN
 #: What `judge` looks at: the elements up to SOPInstanceUID begin every data set.
 HEAD_BYTES = 4096
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
-_CODES = {name.encode(): vr.long for name, vr in LITTLE.items()}
 
 
-def judge(head: bytes, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Answer:
-    """The answer for a stored object whose data set begins with `head`, and of which the command announced these UIDs.
+def judge(head: bytes, size_bytes: int, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Answer:
+    """The answer for a stored object whose data set of `size_bytes` begins with `head`, and of which the command announced these UIDs.
 
     Cheap and tolerant: it looks at the first few elements only. Whatever it cannot see (a deflated data set, an odd element in
     front) is for `validate` to find.
     """
     if transfer_syntax_uid in DEFLATED:
         return STORED
-    found = _uids(head, transfer_syntax_uid)
-    if found is None:
+    try:
+        encoding = encoding_of(head, size_bytes, transfer_syntax_uid)
+    except DataSetError:
         return NOT_DICOM
+    found = _uids(head, encoding)
     announced = {_SOP_CLASS_UID: sop_class_uid, _SOP_INSTANCE_UID: sop_instance_uid}
     if any(uid and found.get(tag, uid) != uid for tag, uid in announced.items()):
         return OTHER_OBJECT
     return STORED
 
 
-def _uids(head: bytes, transfer_syntax_uid: str) -> dict[int, str] | None:
-    """The two UIDs as far as they can be seen, `""` where the data set is without; None if this is no data set."""
-    order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
-    explicit = transfer_syntax_uid not in IMPLICIT_LITTLE
+def _uids(head: bytes, encoding: Encoding) -> dict[int, str]:
+    """The two UIDs as far as they can be seen, `""` where the data set is without."""
+    order = encoding.order
     found: dict[int, str] = {}
     at = 0
     while at + 8 <= len(head):
         group, element, length = struct.unpack_from(order + "HHI", head, at)
         tag = group << 16 | element
-        if at == 0 and (group > 8 or group % 2):
-            return None
         if tag > _SOP_INSTANCE_UID:
             return {_SOP_CLASS_UID: "", _SOP_INSTANCE_UID: ""} | found
         at += 8
-        if explicit:
-            code = head[at - 4 : at - 2]
-            if not (code.isalpha() and code.isupper()):
-                return found or None
+        if encoding.explicit:
+            vr = LITTLE.get(head[at - 4 : at - 2].decode("latin-1"))
+            if vr is None:
+                break
             (length,) = struct.unpack_from(order + "H", head, at - 2)
-            if _CODES.get(code, True):
+            if vr.long:
                 length = int.from_bytes(head[at : at + 4], "big" if order == ">" else "little")
                 at += 4
         if tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID) and at + length <= len(head):
             found[tag] = head[at : at + length].decode("latin-1").strip(" \0")
         at += length  # a sequence without length ends the look: no UID lies behind 4 GB
-    return found if at else None
+    return found

@@ -49,7 +49,7 @@ class Storing:
         except SpoolFull as error:
             return self._refuse(error)
         arrival = self._arrival
-        return judge(self._head, arrival.transfer_syntax_uid, arrival.sop_class_uid, arrival.sop_instance_uid)
+        return judge(self._head, self._incoming.size_bytes, arrival.transfer_syntax_uid, arrival.sop_class_uid, arrival.sop_instance_uid)
 
     def drop(self) -> None:
         """Leave nothing of it."""

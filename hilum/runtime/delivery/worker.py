@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -121,13 +122,16 @@ class Worker:
         self._release(left)
 
     def _read_ahead(self, batch: Sequence[Delivery], reads: Executor) -> Iterator[tuple[Delivery, Part10]]:
-        parts = [Part10(self._store, delivery.object) for delivery in batch]
-        for n, delivery in enumerate(batch):
+        coming: deque[tuple[Delivery, Part10]] = deque()
+        for delivery in batch:
+            part10 = Part10(self._store, delivery.object)
             if self._sink.reads:
-                for part10 in parts[n : n + 1 + READ_AHEAD]:
-                    part10.read_ahead(reads)
-            yield delivery, parts[n]
-            parts[n] = None  # type: ignore[call-overload]  # its bytes are not needed any more
+                part10.read_ahead(reads)
+            coming.append((delivery, part10))
+            if len(coming) > READ_AHEAD:
+                yield coming.popleft()
+        while coming:
+            yield coming.popleft()
 
     def _attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Settled | PutOff:
         """Deliver one object. Raises `HilumError` if the destination as a whole cannot be used now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -397,8 +398,9 @@ def test_events_that_were_deleted_unread_stop_the_stage_in_words(log: Log) -> No
         log.events(InstanceAccepted, 3)
     log.say(*(an_instance() for _ in range(5)))
     topic = bus.topic_of(log.settings, InstanceReceived)
-    for deleted in bus.admin(log.settings).delete_records([TopicPartition(topic, 0, 7)]).values():
-        deleted.result()
+    admin = bus.admin(log.settings)
+    for deleted in admin.delete_records([TopicPartition(topic, 0, 7)]).values():
+        deleted.result(10)
 
     with log.running(role(log, accept)) as [running]:
         eventually(running.ended)
@@ -461,20 +463,21 @@ def test_a_worker_without_a_partition_is_ready_as_a_spare(log: Log) -> None:
 
 
 class FanOut:
-    """Says as much about an event as its InstanceNumber asks for; is interrupted once."""
+    """Says as much about an event as its InstanceNumber asks for; is interrupted some times."""
 
     name = "fan"
     State = Seen
 
-    def __init__(self, interrupted_at: int = -1) -> None:
+    def __init__(self, interrupted_at: int = -1, times: float = 0) -> None:
         self.interrupted_at = interrupted_at
+        self.times = times
 
     def handle(self, event: InstanceReceived, memory: Memory[Seen]) -> Iterator[InstanceAccepted]:
         memory.put(event.key, Seen(1))
         small = an_instance(StudyInstanceUID=None, SeriesInstanceUID=None).instance
         for number in range(int(event.instance.header.text("InstanceNumber"))):
-            if number == self.interrupted_at:
-                self.interrupted_at = -1
+            if number == self.interrupted_at and self.times > 0:
+                self.times -= 1
                 raise TryAgain("Interrupted.", after_s=0.01)
             yield InstanceAccepted(instance=small, findings=(Finding(code="number", sentence=str(number)),))
 
@@ -494,7 +497,7 @@ def test_what_was_committed_of_an_event_is_not_said_again_after_an_interruption(
     log.make(bus.state_topic("fan"), partitions=1)
     log.say(an_instance(InstanceNumber=10_000))
 
-    with log.running(role(log, FanOut(interrupted_at=5000))):
+    with log.running(role(log, FanOut(interrupted_at=5000, times=1))):
         events = log.events(InstanceAccepted, 10_000)
 
     assert [event.findings[0].sentence for event in events] == [str(number) for number in range(10_000)]
@@ -503,7 +506,7 @@ def test_what_was_committed_of_an_event_is_not_said_again_after_an_interruption(
 def test_a_worker_goes_on_in_the_middle_of_an_event_that_another_has_begun(log: Log) -> None:
     log.make(bus.state_topic("fan"), partitions=1)
     log.say(an_instance(InstanceNumber=9000))
-    never = FanOut(interrupted_at=6500)
+    never = FanOut(interrupted_at=6500, times=math.inf)
     with log.running(role(log, never)) as [running]:
         eventually(lambda: running.role.health().says == "Interrupted.")
         running.stop.set()

@@ -1,0 +1,112 @@
+"""Workers and the broker are killed: nothing is lost, nothing comes twice, no state is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hilum import bus
+from hilum.events import InstanceAccepted, decode
+from hilum.services import embedded
+from hilum.services.runstate import read_run_state
+from hilum.settings import S3, Kafka, Postgres, Settings
+from hilum.testing import an_instance, eventually
+
+if TYPE_CHECKING:
+    from tests.conftest import Log
+
+WORKER = Path(__file__).with_name("counting_worker.py")
+STUDIES = 60
+
+
+class Workers:
+    """Worker processes by their slot."""
+
+    def __init__(self, settings: Settings, output: Path) -> None:
+        self._settings = settings
+        self._output = output
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, slot: str) -> None:
+        kafka = self._settings.kafka
+        with self._output.open("ab") as output:
+            self._processes[slot] = subprocess.Popen([sys.executable, WORKER, kafka.bootstrap, kafka.prefix, slot], stderr=output)
+
+    def kill(self, slot: str) -> None:
+        self._processes[slot].kill()
+        self._processes[slot].wait()
+
+    def end(self) -> list[int]:
+        for process in self._processes.values():
+            process.send_signal(signal.SIGTERM)
+        return [process.wait(20) for process in self._processes.values()]
+
+
+@contextmanager
+def workers(settings: Settings, output: Path) -> Iterator[Workers]:
+    running = Workers(settings, output)
+    try:
+        yield running
+    finally:
+        for process in running._processes.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.system
+def test_kills_of_workers_and_broker_lose_nothing_repeat_nothing_and_spoil_no_state(tmp_path: Path, make_log: type[Log]) -> None:
+    elsewhere = Settings(postgres=Postgres(dsn="none"), s3=S3(endpoint="http://none"))
+    with embedded(tmp_path / "data", elsewhere) as endpoints:
+        settings = Settings(kafka=Kafka(bootstrap=endpoints.kafka_bootstrap))
+        log = make_log(settings)
+        log.make(bus.state_topic("count"))
+        ids: list[str] = []
+        arrived: set[bytes] = set()
+
+        def say(count: int) -> None:
+            instances = (an_instance(StudyInstanceUID=f"2.25.{(len(ids) + n) % STUDIES}", receipt=str(len(ids) + n)) for n in range(count))
+            ids.extend(log.say(*instances))
+
+        with workers(settings, tmp_path / "workers.log") as running, log.following(InstanceAccepted) as following:
+
+            def answered(count: int) -> bool:
+                arrived.update(bus.headers_of(message)["ce_causationid"] for message in following())
+                return len(arrived) >= count
+
+            running.start("1")
+            running.start("2")
+            say(2500)
+            eventually(lambda: answered(1000), 30, what="the first events")
+            running.kill("1")
+            say(2000)
+            running.start("3")
+            say(1500)
+            running.start("1")
+            eventually(lambda: answered(4000), 30, what="events after a worker was killed and one added")
+            say(2000)
+            broker = read_run_state(tmp_path / "data")
+            assert broker is not None
+            os.kill(next(child.pid for child in broker.children if child.name == "kafka"), signal.SIGKILL)
+            say(2000)
+            running.kill("2")
+            running.start("2")
+            eventually(lambda: answered(len(ids)), 60, what="every event")
+            assert running.end() == [0, 0, 0], (tmp_path / "workers.log").read_text()
+
+        messages = log.messages(bus.topic_of(settings, InstanceAccepted), len(ids))
+        causes = [bus.headers_of(message)["ce_causationid"].decode() for message in messages]
+        assert sorted(causes) == sorted(ids)
+        numbers = defaultdict(list)
+        for message in messages:
+            event = decode(InstanceAccepted, message.value() or b"")
+            numbers[event.key].append(int(event.findings[0].sentence))
+        assert {study: found for study, found in numbers.items() if found != list(range(1, len(found) + 1))} == {}
