@@ -8,6 +8,7 @@ point, it does the rest again: the object gets the same key and bytes, the event
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import re
 import threading
@@ -47,6 +48,8 @@ UPLOADS = 4
 MAX_UNDER_WAY = 256
 #: How often the spool is looked at.
 LOOK_S = 0.01
+#: Objects are told of in the order in which they came, but none waits longer for an older one that takes long to store.
+IN_ORDER_S = 0.25
 RETRY_S = 1.0
 #: Kafka is called away once an event has waited so long for its acknowledgement.
 SILENCE_S = 5.0
@@ -200,6 +203,7 @@ class Publisher:
         self._wake = threading.Event()
         self._waiting: deque[str] = deque()
         self._under_way: set[str] = set()
+        self._uploading: dict[str, float] = {}
         self._strange: set[str] = set()
         self._stored: deque[tuple[str, Record]] = deque()
         self._unsent: deque[tuple[str, Record]] = deque()
@@ -269,6 +273,7 @@ class Publisher:
         while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
             receipt = self._waiting.popleft()
             self._under_way.add(receipt)
+            self._uploading[receipt] = math.inf
             pool.submit(self._upload, receipt)
             done = True
         return done
@@ -288,6 +293,7 @@ class Publisher:
     def _upload(self, receipt: str) -> None:
         """Describe and store one object; runs in a pool."""
         path = self._spool.path(receipt)
+        self._uploading[receipt] = time.monotonic() + IN_ORDER_S
         try:
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
             store_object(self._store, path, described)
@@ -313,7 +319,19 @@ class Publisher:
             log.error("publish_failed", receipt=receipt, error=telemetry.described(error))
             self._hold_until = time.monotonic() + RETRY_S
             self._under_way.discard(receipt)
+        finally:
+            del self._uploading[receipt]
         self._wake.set()
+
+    def _in_order(self) -> list[tuple[str, Record]]:
+        """What is stored and may be told now: nothing that overtakes an older object which has been uploading for a short time only."""
+        now = time.monotonic()
+        older = [receipt for receipt, until in list(self._uploading.items()) if now < until]  # looked at first: see `_upload`'s end
+        stored = sorted(_drained(self._stored), key=lambda each: each[0])
+        oldest = min(older, default=None)
+        ready = [each for each in stored if oldest is None or each[0] < oldest]
+        self._stored.extend(stored[len(ready) :])
+        return ready
 
     def _record(self, event: InstanceReceived, receipt: str) -> Record:
         trace = UUID(receipt).hex  # of the receipt, so that what is said again is in the same trace
@@ -321,9 +339,9 @@ class Publisher:
 
     def _settle(self, kafka: Log) -> bool:
         """Sync and tell what is stored, remove what is acknowledged; whether something was done."""
-        stored = _drained(self._stored)
+        stored = self._in_order()
         if stored and self._synced():
-            self._unsent.extend(sorted(stored, key=lambda each: each[0]))
+            self._unsent.extend(stored)
         elif stored:
             self._stored.extend(stored)
         while self._unsent:

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import pytest
 from confluent_kafka import Message, TopicPartition
-
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -100,8 +99,8 @@ class Log:
 
     def make(self, *topics: Topic, partitions: int = 0) -> None:
         """Make topics: all of the events', and these."""
-        kafka = {"bootstrap": self.settings.kafka.bootstrap, "prefix": self.settings.kafka.prefix, "partitions": partitions}
-        bus.provision_topics(Settings(kafka=Kafka(**kafka)), [*topics, *(kind.topic for kind in EVENTS.values())])
+        kafka = Kafka(bootstrap=self.settings.kafka.bootstrap, prefix=self.settings.kafka.prefix, partitions=partitions)
+        bus.provision_topics(Settings(kafka=kafka), [*topics, *(kind.topic for kind in EVENTS.values())])
 
     def say(self, *events: Event, stage: str = "test") -> list[str]:
         """Put events on their topics; their ids."""
@@ -128,10 +127,13 @@ class Log:
         partitions = bus.partition_counts(consumer, [topic])[topic]
         consumer.assign([TopicPartition(topic, partition, 0) for partition in range(partitions)])
         found: list[Message] = []
+
+        def enough() -> bool:
+            found.extend(consumer.consume(10_000, 0.1))
+            return len(found) >= count
+
         try:
-            eventually(
-                lambda: found.extend(consumer.consume(10_000, 0.1)) or len(found) >= count, timeout_s, what=f"{count} messages on {topic}"
-            )
+            eventually(enough, timeout_s, what=f"{count} messages on {topic}")
             while more := consumer.consume(10_000, 0.3):
                 found += more
         finally:

@@ -180,7 +180,7 @@ class Positions:
         self._assigned = None
 
     def _bounds(self, partition: TopicPartition) -> tuple[int, int]:
-        found = self._consumer.get_watermark_offsets(partition, timeout=10)
+        found = self._consumer.get_watermark_offsets(partition, timeout=5)
         if found is None:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         return found
@@ -212,7 +212,7 @@ def topic_ids(settings: Settings, topics: Sequence[str]) -> dict[str, str]:
     """The id of each topic: another one after it was deleted and made again. Raises `TryAgain`, or `Misconfigured` if one is missing."""
     ids = {}
     admin = bus.admin(settings)  # kept until the futures are done: without it they end with _DESTROY
-    for name, future in admin.describe_topics(TopicCollection(list(topics)), request_timeout=10).items():
+    for name, future in admin.describe_topics(TopicCollection(list(topics)), request_timeout=5).items():
         try:
             found: Any = future.result()
         except KafkaException as error:

@@ -68,7 +68,7 @@ def test_an_event_that_is_no_fixed_name_is_left_out(capsys: pytest.CaptureFixtur
 
 def failure() -> Exception:
     try:
-        {}[PATIENT]
+        raise KeyError(PATIENT)
     except KeyError as error:
         return error
     raise AssertionError

@@ -25,7 +25,11 @@ _COLUMNS = """
     delivery_id, destination, receipt, study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
     bucket, object_key, size_bytes, sha256, config_version, traceparent, attempts, received_at
 """
-_READY = "destination = %(destination)s AND state = 'pending' AND not_before <= now() AND (lease_until IS NULL OR lease_until < now())"
+_DUE = "destination = %(destination)s AND not_before <= now() AND (lease_until IS NULL OR lease_until < now())"
+_READY = f"state = 'pending' AND {_DUE}"
+#: The same, spelled so that PostgreSQL cannot read the index of pending rows for it, but looks rows up by study or key: that index
+#: looks short to it and may be long, because the statistics of a queue are always out of date.
+_PENDING = "lower(d.state) = 'pending'"
 #: A claim that a power cut undoes is only made again: it need not wait for the disk.
 _LIGHTLY = "set_config('synchronous_commit', 'off', true)"
 _NEXT = "ORDER BY priority DESC, not_before LIMIT"
@@ -33,8 +37,8 @@ _PICK = {
     False: f"SELECT delivery_id, {_LIGHTLY} FROM delivery WHERE {_READY} {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED",  # noqa: S608  # constants
     # What is ready of the study whose turn it is.
     True: f"""
-        SELECT delivery_id, {_LIGHTLY} FROM delivery
-        WHERE {_READY} AND study_instance_uid = (SELECT study_instance_uid FROM delivery WHERE {_READY} {_NEXT} 1)
+        SELECT delivery_id, {_LIGHTLY} FROM delivery d
+        WHERE {_PENDING} AND {_DUE} AND study_instance_uid = (SELECT study_instance_uid FROM delivery WHERE {_READY} {_NEXT} 1)
         {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED
     """,  # noqa: S608  # constants
 }
@@ -49,31 +53,32 @@ _CLAIM = {
     """  # noqa: S608  # constants
     for grouped, pick in _PICK.items()
 }
-_SETTLE = """
+#: What a worker may still write about.
+MINE = f"{_PENDING} AND d.claimed_by = %(worker)s"
+_SETTLE = f"""
     WITH said AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(said)s::json)
             AS said(delivery_id text, state text, peer_status text, comment text, topic text, key text, headers json, value text)),
     settled AS (
         UPDATE delivery d SET state = said.state, peer_status = said.peer_status, comment = said.comment, settled_at = %(settled_at)s,
             attempts = d.attempts + 1, claimed_by = NULL, lease_until = NULL
-        FROM said WHERE d.delivery_id = said.delivery_id AND d.state = 'pending' AND d.claimed_by = %(worker)s
+        FROM said WHERE d.delivery_id = said.delivery_id AND {MINE}
         RETURNING d.delivery_id),
     outbox AS (
         INSERT INTO outbox (topic, key, headers, value)
         SELECT topic, key, headers::jsonb, convert_to(value, 'UTF8') FROM said JOIN settled USING (delivery_id))
     SELECT delivery_id FROM settled
-"""
-_PUT_OFF = """
+"""  # noqa: S608  # constants
+_PUT_OFF = f"""
     UPDATE delivery d SET attempts = d.attempts + 1, not_before = now() + make_interval(secs => said.after_s),
         peer_status = said.peer_status, comment = said.comment, claimed_by = NULL, lease_until = NULL
     FROM json_to_recordset(%(said)s::json) AS said(delivery_id text, after_s float8, peer_status text, comment text)
-    WHERE d.delivery_id = said.delivery_id AND d.state = 'pending' AND d.claimed_by = %(worker)s
-"""
-_RELEASE = """
-    UPDATE delivery SET claimed_by = NULL, lease_until = NULL
-    WHERE delivery_id = ANY(%(ids)s) AND state = 'pending' AND claimed_by = %(worker)s
-    RETURNING set_config('synchronous_commit', 'off', true)
-"""
+    WHERE d.delivery_id = said.delivery_id AND {MINE}
+"""  # noqa: S608  # constants
+_RELEASE = f"""
+    UPDATE delivery d SET claimed_by = NULL, lease_until = NULL WHERE d.delivery_id = ANY(%(ids)s) AND {MINE}
+    RETURNING {_LIGHTLY}
+"""  # noqa: S608  # constants
 
 
 class PutOff(Struct, frozen=True, kw_only=True):
@@ -152,6 +157,8 @@ class Queue:
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = database.connect(self._dsn, name=f"hilum deliver {self._destination}"[:63])
+            # Every statement here is a look-up by an index, whatever the statistics say.
+            self._connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
         return self._connection
 
 

@@ -12,16 +12,15 @@ import psycopg
 from hilum import database, telemetry
 from hilum.database import AWAY
 from hilum.errors import TryAgain
-from hilum.runtime.delivery.queue import LEASE_S
+from hilum.runtime.delivery.queue import LEASE_S, MINE
 from hilum.runtime.delivery.worker import Shared
 
 CHANNEL = "delivery_ready"
 MEASURE_S = 10.0
 _RENEW_S = LEASE_S / 4
-_RENEW = """
-    UPDATE delivery SET lease_until = now() + make_interval(secs => %(lease_s)s)
-    WHERE delivery_id = ANY(%(ids)s) AND claimed_by = %(worker)s AND state = 'pending'
-"""
+_RENEW = f"""
+    UPDATE delivery d SET lease_until = now() + make_interval(secs => %(lease_s)s) WHERE d.delivery_id = ANY(%(ids)s) AND {MINE}
+"""  # noqa: S608  # constants
 _PENDING = """
     SELECT destination, count(*), extract(epoch FROM now() - min(coalesce(received_at, created_at)))::float8
     FROM delivery WHERE state = 'pending' GROUP BY destination

@@ -242,8 +242,9 @@ class TestALogThatDoesNotFit:
 
     def test_a_topic_that_was_made_anew_stops_the_reader(self, place: Place) -> None:
         self.after_reading(place)
-        bus.admin(place.settings).delete_topics([place.topic])[place.topic].result()
-        eventually(lambda: place.topic not in bus.admin(place.settings).list_topics(timeout=5).topics)
+        admin = bus.admin(place.settings)
+        admin.delete_topics([place.topic])[place.topic].result()
+        eventually(lambda: place.topic not in admin.list_topics(timeout=5).topics)
         place.log.make(partitions=1)
         place.log.say(*events(3, 4, 5))
 
@@ -259,7 +260,8 @@ class TestALogThatDoesNotFit:
     def test_events_that_were_removed_unread_stop_the_reader(self, place: Place) -> None:
         self.after_reading(place)
         place.log.say(*events(3, 4))
-        [removed] = bus.admin(place.settings).delete_records([TopicPartition(place.topic, 0, 3)]).values()
+        admin = bus.admin(place.settings)
+        [removed] = admin.delete_records([TopicPartition(place.topic, 0, 3)]).values()
         removed.result()
 
         assert "events were removed unread" in self.stopped(place)

@@ -1,0 +1,82 @@
+"""Membership without a broker: what a rebalance takes and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from hilum.events import InstanceReceived
+from hilum.runtime.inputs import Inputs, Position, metadata_of, written_in
+from hilum.runtime.processor import processor
+from hilum.runtime.stage import Incoming, Stage
+from hilum.runtime.state import PartitionState
+from hilum.settings import Kafka, Settings
+from hilum.testing import Clock
+
+TOPIC = "imaging.instance.received.v1"
+
+
+@processor
+def ignore(event: InstanceReceived) -> None: ...
+
+
+@pytest.fixture
+def consumer() -> Iterator[Consumer]:
+    """A consumer that never reaches a broker."""
+    lonely = Consumer({"bootstrap.servers": "127.0.0.1:1", "group.id": "g", "log_level": 0})
+    yield lonely
+    lonely.close()
+
+
+@pytest.fixture
+def inputs() -> Iterator[Inputs]:
+    settings = Settings(kafka=Kafka(bootstrap="127.0.0.1:1"))
+    made = Inputs(settings, Stage(settings, ignore, Clock()), "worker", static=False)
+    for partition in range(3):
+        made.positions[TOPIC, partition] = Position(10, 0)
+        made.states[partition] = PartitionState(partition)
+        made.pending.append(Incoming(Message(topic=TOPIC, partition=partition, offset=10, value=b"")))
+    yield made
+    made.close()
+
+
+def test_a_partial_revoke_drops_those_partitions_and_no_others(inputs: Inputs, consumer: Consumer) -> None:
+    taken = inputs.pending[1]
+    remembered = inputs.states[2]
+
+    inputs.revoked(consumer, [TopicPartition(TOPIC, 1)])
+
+    assert taken.dropped
+    assert [incoming.partition for incoming in inputs.pending] == [0, 2]
+    assert not any(incoming.dropped for incoming in inputs.pending)
+    assert set(inputs.positions) == {(TOPIC, 0), (TOPIC, 2)}
+    assert set(inputs.states) == {0, 2}
+    assert inputs.states[2] is remembered
+
+
+def test_nothing_is_fetched_of_a_new_partition_before_it_is_begun(inputs: Inputs, consumer: Consumer) -> None:
+    inputs.revoked(consumer, [TopicPartition(TOPIC, 1)])
+
+    inputs.assigned(consumer, [TopicPartition(TOPIC, 1)])
+
+    assert inputs.waiting
+    assert {partition.partition for partition in consumer.assignment()} == {0, 2}
+
+
+def test_events_that_are_done_move_their_partition_on_and_leave_the_others(inputs: Inputs) -> None:
+    inputs.done(1, {(TOPIC, 0): (11, 0), (TOPIC, 1): (10, 2000)})
+
+    assert [(position.committed, position.written) for position in inputs.positions.values()] == [(11, 0), (10, 2000), (10, 0)]
+    assert [incoming.partition for incoming in inputs.pending] == [1, 2]
+
+
+@pytest.mark.parametrize("written", [0, 1, 6000])
+def test_how_much_of_an_event_is_written_is_committed_beside_its_offset(written: int) -> None:
+    assert written_in(metadata_of(written)) == written
+
+
+@pytest.mark.parametrize("metadata", [None, "", "another tool's note", "written=many"])
+def test_a_note_that_another_tool_left_beside_an_offset_means_nothing(metadata: str | None) -> None:
+    assert written_in(metadata) == 0
