@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,9 @@ class RunningHilum:
 
     def kill(self, name: str) -> None:
         """`kill -9` the child whose name contains `name`, with all that it started."""
-        for process in self._processes(name):
-            process.kill()
+        for process in reversed(self._processes(name)):  # the parent first, before it hears of its children's end
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def pause(self, name: str) -> None:
         """Stop the child whose name contains `name` in its tracks (SIGSTOP): it is there and does not answer."""

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
+from confluent_kafka import TopicPartition
 from pydantic import BaseModel, ConfigDict, Field
-from pydicom import Dataset
+from pydicom._dicom_dict import DicomDictionary
 from pydicom.data import get_testdata_file
 
 from bench.report import Report
@@ -29,7 +31,7 @@ from hilum.services import embedded
 from hilum.settings import S3, Kafka, Log, Postgres, Settings
 from hilum.testing import an_instance
 
-SIZES = {"2 KB": 2048, "12 KB": 12 * 1024}
+FILLING = ("CS", "DA", "LO", "SH", "TM", "UI")
 IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
@@ -60,17 +62,17 @@ class Remember:
 
 
 def an_event_of(size_bytes: int) -> InstanceReceived:
-    """A `received` event of about this size, with the attributes of a real CT first and made-up ones to fill it up."""
+    """A `received` event of about this size: as many attributes as fit, those of a real CT first, then made-up ones."""
     real: Any = get_testdata_file("CT_small.dcm", read=True)
-    header = {
-        element.keyword: element.value.original_string if element.VR == "DS" and element.VM == 1 else str(element.value)
-        for element in real
-        if isinstance(real, Dataset) and element.keyword and element.VR in ("CS", "DA", "LO", "PN", "SH", "TM", "UI") and element.VM == 1
-    }
-    event = an_instance(**header)
-    room = size_bytes - len(encode(event))
-    protocol = " ".join(f"{number}:{number * 7919 % 10007:x}" for number in range(max(room, 0)))
-    return an_instance(**header, ImageComments=protocol[: max(room - 40, 0)])
+    header = {element.keyword: str(element.value) for element in real if element.VR in FILLING and element.VM == 1 and element.keyword}
+    filling = (entry[4] for entry in DicomDictionary.values() if entry[0] in FILLING and entry[1] == "1" and entry[4] not in header)
+    header |= {keyword: f"{keyword} as the protocol {number * 7919 % 100_003} has it" for number, keyword in enumerate(filling)}
+    fewest, most = 0, len(header)
+    while fewest < most:
+        middle = (fewest + most + 1) // 2
+        fits = len(encode(an_instance(**dict(islice(header.items(), middle))))) <= size_bytes
+        fewest, most = (middle, most) if fits else (fewest, middle - 1)
+    return an_instance(**dict(islice(header.items(), fewest)))
 
 
 def produce(settings: Settings, count: int, size_bytes: int) -> int:
@@ -128,10 +130,17 @@ def broker() -> psutil.Process:
     return next(child for child in psutil.Process().children(recursive=True) if child.name() == "java")
 
 
+def own_topics(settings: Settings) -> Settings:
+    """The settings with a prefix of their own, whose topics are made."""
+    kafka = msgspec.structs.replace(settings.kafka, prefix=f"bench{time.time_ns()}.")
+    settings = msgspec.structs.replace(settings, kafka=kafka)
+    bus.provision_topics(settings, [*(kind.topic for kind in EVENTS.values()), bus.state_topic("remember")])
+    return settings
+
+
 def one_run(settings: Settings, processor: Processor, count: int, size_bytes: int) -> dict[str, Any]:
     """Events first, then the role: from its first commit to its last."""
-    settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, prefix=f"bench{time.time_ns()}."))
-    bus.provision_topics(settings, [*(kind.topic for kind in EVENTS.values()), bus.state_topic("remember")])
+    settings = own_topics(settings)
     value_bytes = produce(settings, count, size_bytes)
     before = consumed(processor.name)
     java = broker()
@@ -153,10 +162,31 @@ def one_run(settings: Settings, processor: Processor, count: int, size_bytes: in
     }
 
 
+def latency(settings: Settings, times: int) -> dict[str, Any]:
+    """From an event's production to its successor being readable, one event at a time."""
+    settings = own_topics(settings)
+    producer, writer, consumer = bus.producer(settings), bus.Writer(settings, "bench"), bus.consumer(settings, "bench")
+    topic = bus.topic_of(settings, InstanceAccepted)
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(bus.partition_counts(consumer, [topic])[topic])])
+    event, took = an_event_of(2048), []
+    with running(settings, validate) as role:
+        wait_for(lambda: role.health().ready)
+        for number in range(times):
+            record = writer.record(event, str(number))
+            began = time.monotonic()
+            producer.produce(record.topic, record.value, record.key, headers=record.headers)
+            producer.flush()
+            while consumer.poll(1) is None:
+                pass
+            took.append((time.monotonic() - began) * 1000)
+    consumer.close()
+    ordered = sorted(took)
+    return {"events": times, "median_ms": round(ordered[times // 2], 1), "p95_ms": round(ordered[int(times * 0.95)], 1)}
+
+
 def idle(settings: Settings, roles: int, seconds: float) -> dict[str, Any]:
     """What processes cost that wait: some roles in one process, as under `hilum up`."""
-    settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, prefix=f"idle{time.time_ns()}."))
-    bus.provision_topics(settings, [*(kind.topic for kind in EVENTS.values()), bus.state_topic("remember")])
+    settings = own_topics(settings)
     before = psutil.Process().memory_info().rss
     contexts = [running(settings, type("Idle", (Remember,), {"name": "remember"})()) for _ in range(roles)]
     entered = [context.__enter__() for context in contexts]
@@ -258,6 +288,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         settings = Settings(kafka=Kafka(bootstrap=endpoints.kafka_bootstrap))
         one_run(settings, validate, 5000, 2048)  # the JVM warms up
         waiting = idle(settings, 4, 5.0 if options.quick else 20.0)
+        one_by_one = latency(settings, 20 if options.quick else 200)
         runs = [one_run(settings, *each) for each in plan]
     sizes = codecs(12_288)
     report = Report("runtime", "The runtime: events/s of one process")
@@ -265,9 +296,12 @@ def main(arguments: Sequence[str] = ()) -> None:
         "Throughput, broker with log.flush.interval.messages=1 on the same machine", list(runs[0]), [list(run.values()) for run in runs]
     )
     report.table("Four stateful roles of one process at rest", list(waiting), [list(waiting.values())])
+    report.table("One event at a time, from its production to its successor being readable", list(one_by_one), [list(one_by_one.values())])
     report.table("One `received` event of 12 KB, header included", ["library", "decode µs", "encode µs"], sizes)
     if options.json:
-        options.json.write_bytes(msgspec.json.format(msgspec.json.encode({"runs": runs, "idle": waiting, "codecs": sizes})))
+        options.json.write_bytes(
+            msgspec.json.format(msgspec.json.encode({"runs": runs, "idle": waiting, "latency": one_by_one, "codecs": sizes}))
+        )
     if not options.quick:
         report.write()
 

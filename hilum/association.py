@@ -341,7 +341,7 @@ def echo(peer: Peer) -> Answer:
         association.release()
 
 
-class _Aborted(Exception):  # noqa: N818  # not an error of ours: how the peer ended it
+class _Aborted(Exception):
     """An A-ABORT came (PS3.8 9.3.8)."""
 
     def __str__(self) -> str:

@@ -77,8 +77,8 @@ def describe(path: Path, receipt: str, bucket: str, keep: frozenset[str]) -> Des
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         arrival, data_set_at = read_arrival(mapped[:MAX_META_BYTES])
-        with memoryview(mapped) as whole, whole[data_set_at:] as data_set:
-            sha256 = hashlib.sha256(data_set).hexdigest()
+        file.seek(data_set_at)  # read, not mapped: pages of a huge object would count as this process's memory
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         header = read_header(mapped, arrival.transfer_syntax_uid, start=data_set_at, keep=keep)
         full_header = None
         shown, cut = (b"{}", ()) if header.fault and not header.truncated else fitted(header, keep)

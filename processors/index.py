@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.database.rows import Insert
-from hilum.dicom import CutValue, Header, tag_of
+from hilum.dicom import Header, tag_of
 from hilum.events import Instance, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
@@ -179,7 +179,7 @@ class Index:
     """Reads what is said of instances until they are routed; what becomes of deliveries stands in the ledger."""
 
     name = "index"
-    linger_s = 0.25  # nobody waits for it, and the events of an instance come shortly after each other
+    apart_s = 0.25  # nobody waits for it, and the events of an instance come shortly after each other
 
     def apply(
         self,
@@ -202,11 +202,11 @@ class Index:
         _insert_receipt(connection, [receipts[receipt] for receipt in sorted(receipts)])
         insert_quarantine(connection, [quarantined[event_id] for event_id in sorted(quarantined)])
         accepted.sort(key=lambda instance: (instance.received_at, instance.receipt), reverse=True)
-        described = [(instance, _header(instance)) for instance in accepted]
+        described = [(instance, _Attributes(instance)) for instance in accepted]
         # Of each, the first received comes last and stays. They are written by key, so that no two workers wait for each other.
-        studies = {instance.study_instance_uid: (instance, header) for instance, header in described}
-        series = {instance.series_instance_uid: (instance, header) for instance, header in described}
-        instances = {instance.sop_instance_uid: (instance, header) for instance, header in described}
+        studies = {instance.study_instance_uid: (instance, attributes) for instance, attributes in described}
+        series = {instance.series_instance_uid: (instance, attributes) for instance, attributes in described}
+        instances = {instance.sop_instance_uid: (instance, attributes) for instance, attributes in described}
         _insert_study(connection, [_study(*studies[uid]) for uid in sorted(studies)])
         _insert_series(connection, [_series(*series[uid]) for uid in sorted(series)])
         _insert_instance(connection, [_instance(*instances[uid]) for uid in sorted(instances)])
@@ -277,45 +277,45 @@ def _quarantine_row(event: InstanceQuarantined, envelope: Envelope) -> Quarantin
     )
 
 
-def _study(instance: Instance, header: Header) -> StudyRow:
+def _study(instance: Instance, attributes: _Attributes) -> StudyRow:
     return StudyRow(
         receipt=instance.receipt,
         received_at=instance.received_at,
         study_instance_uid=instance.study_instance_uid,
-        patient_id=_text(header, "PatientID"),
-        issuer_of_patient_id=_text(header, "IssuerOfPatientID"),
-        patient_name=_text(header, "PatientName"),
-        patient_birth_date=_text(header, "PatientBirthDate"),
-        patient_sex=_text(header, "PatientSex"),
-        accession_number=_text(header, "AccessionNumber"),
-        study_id=_text(header, "StudyID"),
-        study_date=_text(header, "StudyDate"),
-        study_time=_text(header, "StudyTime"),
-        study_description=_text(header, "StudyDescription"),
-        referring_physician_name=_text(header, "ReferringPhysicianName"),
-        institution_name=_text(header, "InstitutionName"),
+        patient_id=attributes.text("PatientID"),
+        issuer_of_patient_id=attributes.text("IssuerOfPatientID"),
+        patient_name=attributes.text("PatientName"),
+        patient_birth_date=attributes.text("PatientBirthDate"),
+        patient_sex=attributes.text("PatientSex"),
+        accession_number=attributes.text("AccessionNumber"),
+        study_id=attributes.text("StudyID"),
+        study_date=attributes.text("StudyDate"),
+        study_time=attributes.text("StudyTime"),
+        study_description=attributes.text("StudyDescription"),
+        referring_physician_name=attributes.text("ReferringPhysicianName"),
+        institution_name=attributes.text("InstitutionName"),
     )
 
 
-def _series(instance: Instance, header: Header) -> SeriesRow:
+def _series(instance: Instance, attributes: _Attributes) -> SeriesRow:
     return SeriesRow(
         receipt=instance.receipt,
         received_at=instance.received_at,
         series_instance_uid=instance.series_instance_uid,
         study_instance_uid=instance.study_instance_uid,
-        modality=_text(header, "Modality"),
-        series_number=_text(header, "SeriesNumber"),
-        series_description=_text(header, "SeriesDescription"),
-        body_part_examined=_text(header, "BodyPartExamined"),
-        protocol_name=_text(header, "ProtocolName"),
-        manufacturer=_text(header, "Manufacturer"),
-        manufacturer_model_name=_text(header, "ManufacturerModelName"),
-        station_name=_text(header, "StationName"),
+        modality=attributes.text("Modality"),
+        series_number=attributes.text("SeriesNumber"),
+        series_description=attributes.text("SeriesDescription"),
+        body_part_examined=attributes.text("BodyPartExamined"),
+        protocol_name=attributes.text("ProtocolName"),
+        manufacturer=attributes.text("Manufacturer"),
+        manufacturer_model_name=attributes.text("ManufacturerModelName"),
+        station_name=attributes.text("StationName"),
         header=instance.header_json,
     )
 
 
-def _instance(instance: Instance, header: Header) -> InstanceRow:
+def _instance(instance: Instance, attributes: _Attributes) -> InstanceRow:
     return InstanceRow(
         receipt=instance.receipt,
         received_at=instance.received_at,
@@ -324,12 +324,12 @@ def _instance(instance: Instance, header: Header) -> InstanceRow:
         study_instance_uid=instance.study_instance_uid,
         sop_class_uid=instance.sop_class_uid,
         transfer_syntax_uid=instance.transfer_syntax_uid,
-        instance_number=_text(header, "InstanceNumber"),
-        number_of_frames=_text(header, "NumberOfFrames"),
-        rows=_number(header, "Rows"),
-        columns=_number(header, "Columns"),
-        content_date=_text(header, "ContentDate"),
-        content_time=_text(header, "ContentTime"),
+        instance_number=attributes.text("InstanceNumber"),
+        number_of_frames=attributes.text("NumberOfFrames"),
+        rows=attributes.number("Rows"),
+        columns=attributes.number("Columns"),
+        content_date=attributes.text("ContentDate"),
+        content_time=attributes.text("ContentTime"),
         bucket=instance.object.bucket,
         object_key=instance.object.key,
         size_bytes=instance.object.size_bytes,
@@ -337,32 +337,25 @@ def _instance(instance: Instance, header: Header) -> InstanceRow:
     )
 
 
-#: The attributes that the tables have columns for: only these are decoded, which is most of what an event costs.
-_INDEXED = (
-    "PatientID IssuerOfPatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime StudyDescription"
-    " ReferringPhysicianName InstitutionName Modality SeriesNumber SeriesDescription BodyPartExamined ProtocolName Manufacturer"
-    " ManufacturerModelName StationName InstanceNumber NumberOfFrames Rows Columns ContentDate ContentTime"
-)
-_TAGS = tuple(map(tag_of, _INDEXED.split()))
-_attributes = msgspec.json.Decoder(dict[str, Raw])
+class _Attributes:
+    """The header of an instance, of which only what is asked for is decoded: that is most of what an event costs."""
 
+    _decoder = msgspec.json.Decoder(dict[str, Raw])
 
-def _header(instance: Instance) -> Header:
-    raw = _attributes.decode(instance.header_json)
-    return Header({tag: msgspec.json.decode(raw[tag]) for tag in _TAGS if tag in raw}, cut=frozenset(instance.header_cut))
+    def __init__(self, instance: Instance) -> None:
+        self._raw = self._decoder.decode(instance.header_json)
+        self._cut = frozenset(instance.header_cut)
 
+    def text(self, keyword: str) -> str | None:
+        """The value; None if absent, empty, or cut from the event: the index is for finding, the object has it all."""
+        tag = tag_of(keyword)
+        raw = self._raw.get(tag)
+        return _short(Header({tag: msgspec.json.decode(raw)}).text(keyword)) if raw is not None and tag not in self._cut else None
 
-def _text(header: Header, keyword: str) -> str | None:
-    """The value, None if it is absent, empty or was cut from the event: the index is for finding, the object has it all."""
-    try:
-        return _short(header.text(keyword))
-    except CutValue:
-        return None
-
-
-def _number(header: Header, keyword: str) -> int | None:
-    text = _text(header, keyword) or ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+    def number(self, keyword: str) -> int | None:
+        """The value if it is a whole number that a column holds, else None."""
+        text = self.text(keyword) or ""
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _short(text: str) -> str | None:

@@ -47,7 +47,7 @@ class Ledger:
     """Reads `imaging.instance.routed.v1`; a delivery that is in the ledger stays as it is."""
 
     name = "ledger"
-    linger_s = 0.0  # a delivery can begin only once it is here
+    apart_s = 0.05  # a delivery can begin only once it is here
 
     def apply(self, connection: psycopg.Connection, events: Sequence[tuple[InstanceRouted, Envelope]]) -> None:
         """See `hilum.runtime.tables.Tables`."""

@@ -10,15 +10,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from hilum import bus, telemetry
 from hilum.errors import Misconfigured, Stopped
+from hilum.runtime.pace import MOST_BYTES
 from hilum.runtime.restore import Restore
 from hilum.runtime.stage import Incoming, Stage
 from hilum.runtime.state import PartitionState
 from hilum.runtime.transaction import ANSWER_S, BeginAnew, taken
 from hilum.settings import Settings
-
-#: What is taken in at most before it is dealt with: events and bytes.
-MOST_EVENTS = 5000
-MOST_BYTES = 16 * 2**20
 
 log = telemetry.logger("runtime")
 
@@ -65,7 +62,7 @@ class Inputs:
         self.positions: dict[Of, Position] = {}
         self.states: dict[int, PartitionState] = {}
         #: How many events are to be taken in before they are dealt with.
-        self.limit = 100
+        self.limit = 1
         self.joined = False
         #: Assigned and not yet begun: their offsets and state are still to be read.
         self._new: set[Of] = set()
@@ -77,7 +74,7 @@ class Inputs:
     def check(self) -> None:
         """Raises `Misconfigured` if a topic is missing, or if joined ones differ in their number of partitions; `TryAgain`."""
         joined = [*self._topics, *([self._changelog] if self._stage.wiring.state else [])]
-        counts = bus.partition_counts(self._admin, [*joined, *self._stage.says_on])
+        counts = bus.partition_counts(self._admin, [*joined, *self._stage.says_on], timeout_s=ANSWER_S)
         if len({counts[topic] for topic in joined}) > 1:
             differ = ", ".join(f"{topic} {counts[topic]}" for topic in joined)
             raise Misconfigured(
@@ -120,7 +117,7 @@ class Inputs:
 
     def serve_until(self, deadline: float, stopped: Callable[[], bool]) -> None:
         """Keep the place in the group while nothing can be processed, and take in nothing more."""
-        self.limit = max(1, min(self.limit, len(self.pending)))
+        self.limit = max(1, len(self.pending))
         while not stopped() and (left := deadline - time.monotonic()) > 0:
             self.poll(min(left, 0.1))
 
@@ -147,6 +144,15 @@ class Inputs:
                 raise taken(self._identity)
             raise BeginAnew(f"The consumer cannot go on ({error.name()}).")
         log.warning("consumer_stumbled", stage=self._stage.name, reason=error.name())
+
+    def batch(self) -> list[Incoming]:
+        """What is to be dealt with next: the beginning of `pending`, `limit` events and about `MOST_BYTES` at most."""
+        size = 0
+        for count, incoming in enumerate(self.pending[: self.limit]):
+            size += incoming.size
+            if size > MOST_BYTES and count:
+                return self.pending[:count]
+        return self.pending[: self.limit]
 
     def done(self, count: int, ends: Mapping[Of, tuple[int, int]]) -> None:
         """The first `count` events are committed; `ends` has for each partition its offset and how much of the event there is written."""

@@ -17,7 +17,8 @@ from confluent_kafka import KafkaException, TopicPartition
 from hilum import bus, telemetry
 from hilum.errors import Misconfigured, Stopped, TryAgain
 from hilum.role import Health
-from hilum.runtime.inputs import MOST_BYTES, MOST_EVENTS, Inputs, Of, metadata_of
+from hilum.runtime.inputs import Inputs, Of, metadata_of
+from hilum.runtime.pace import Pace
 from hilum.runtime.processor import Processor
 from hilum.runtime.stage import Incoming, Stage
 from hilum.runtime.state import Changes, Codec, milliseconds
@@ -25,9 +26,7 @@ from hilum.runtime.transaction import BeginAnew, Transactions
 from hilum.runtime.work import Pool
 from hilum.settings import Settings
 
-#: How long handling a batch shall take. A batch that is not through after `LONGEST_S` is cut there and committed, well before the
-#: broker ends its transaction.
-BATCH_S = 0.5
+#: A batch that is not through after this time is cut there and committed, well before the broker ends its transaction.
 LONGEST_S = 1.5
 
 TIMERS = 500  # that fire in one transaction
@@ -111,8 +110,7 @@ class Session:
         identity = f"hilum.{settings.site.name}.{stage.name}.{slot or uuid.uuid4().hex[:12]}"
         self._inputs = Inputs(settings, stage, identity, static=bool(slot))
         self._transactions = Transactions(settings, identity, stop, self._waits)
-        self._seconds_per_event = 0.001
-        self._bytes_per_event = 1000.0
+        self._pace = Pace()
         self._next_report = 0.0
 
     def __enter__(self) -> Session:
@@ -147,7 +145,8 @@ class Session:
 
     def _process(self) -> None:
         """Deal with one batch and the timers that are due, if there are any. Raises `TryAgain`; all is as before then."""
-        batch = self._next_batch()
+        self._inputs.limit = self._pace.limit
+        batch = self._inputs.batch()
         if not batch and not self._timer_is_due():
             return
         began = time.monotonic()
@@ -158,19 +157,12 @@ class Session:
             self._prepare(batch)
             done = self._transact(batch)
         except (TryAgain, KafkaException):
-            # In case the batch was what could not be done, less is tried at once.
-            self._inputs.limit = max(1, min(self._inputs.limit, len(batch)) // 2)
+            self._pace.failed(len(batch))
             raise
-        telemetry.BATCH_SECONDS.labels(self._stage.name).observe(time.monotonic() - began)
-        self._adapt(done, time.monotonic() - began)
-
-    def _next_batch(self) -> list[Incoming]:
-        size = 0
-        for count, incoming in enumerate(self._inputs.pending[: self._inputs.limit]):
-            size += incoming.size
-            if size > MOST_BYTES and count:
-                return self._inputs.pending[:count]
-        return self._inputs.pending[: self._inputs.limit]
+        took = time.monotonic() - began
+        telemetry.BATCH_SECONDS.labels(self._stage.name).observe(took)
+        if done:
+            self._pace.took(len(done), sum(incoming.size for incoming in done), took)
 
     def _worked_on(self, pool: Pool, batch: list[Incoming]) -> list[Incoming]:
         """The batch once its slow work is done, without what was taken away meanwhile."""
@@ -200,6 +192,7 @@ class Session:
         """Handle the batch, or as much of it as fits into the time, in one transaction. Returns what is done."""
         changes = {partition: Changes(state, self._codec) for partition, state in self._inputs.states.items()} if self._codec else {}
         done = open_since = 0
+        enough = time.monotonic() + LONGEST_S
         try:
             self._transactions.begin()
             for incoming in batch:
@@ -214,7 +207,7 @@ class Session:
                     said = self._transactions.say(chunk)
                 incoming.event = None  # its decoded header is many small objects; the batch shall not hold them all
                 done += 1
-                if self._transactions.age_s > LONGEST_S:
+                if time.monotonic() > enough:
                     break
             timers_of = self._fire_timers(changes)
             self._commit(batch[open_since:done], changes, timers_of=timers_of)
@@ -286,15 +279,6 @@ class Session:
         items = list(changes.items())
         for number, (key, value) in enumerate(items, 1):
             self._transactions.write(self._changelog, partition, key.encode(), value, arrived if number == len(items) else None)
-
-    def _adapt(self, done: Sequence[Incoming], seconds: float) -> None:
-        """Fit the size of batches to what this one took."""
-        if done:
-            size = sum(incoming.size for incoming in done)
-            self._seconds_per_event += 0.2 * (seconds / len(done) - self._seconds_per_event)
-            self._bytes_per_event += 0.2 * (size / len(done) - self._bytes_per_event)
-            fits = min(MOST_EVENTS, int(BATCH_S / self._seconds_per_event), int(MOST_BYTES / self._bytes_per_event))
-            self._inputs.limit = max(1, min(fits, 2 * self._inputs.limit))
 
     def _report(self) -> None:
         """Once a second: metrics and health."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from msgspec import Struct
 
 from hilum import bus
+from hilum.database.rows import as_json
 from hilum.errors import Misconfigured, Stopped
 from hilum.settings import Settings
 
@@ -18,7 +21,7 @@ IDLE_S = 0.5
 _GONE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 
 
-class Overtaken(Exception):  # noqa: N818  # a turn of events that is expected, not an error
+class Overtaken(Exception):  # noqa: N818
     """Another worker of this group has written from the same position: this one no longer has the partition."""
 
     def __init__(self, topic: str, partition: int) -> None:
@@ -32,6 +35,22 @@ class Position(NamedTuple):
 
     offset: int
     leader_epoch: int
+
+
+class _Move(Struct, frozen=True, kw_only=True):
+    topic: str
+    partition: int
+    stored: int
+    next_offset: int
+    leader_epoch: int
+
+
+_ADVANCE = """
+UPDATE consumer_offset AS here SET next_offset = new.next_offset, leader_epoch = new.leader_epoch
+FROM json_to_recordset(%s::json) AS new (topic text, partition int, stored bigint, next_offset bigint, leader_epoch int)
+WHERE here.group_name = %s AND here.topic = new.topic AND here.partition = new.partition AND here.next_offset = new.stored
+RETURNING here.topic, here.partition
+"""
 
 
 class Positions:
@@ -50,6 +69,7 @@ class Positions:
         self._read: dict[tuple[str, int], Position] = {}
         self._assigned: list[TopicPartition] | None = None
         self._away = ""
+        self._next_batch = 0.0
 
     def __enter__(self) -> Positions:
         self._topic_ids = topic_ids(self._settings, self._topics)
@@ -60,9 +80,10 @@ class Positions:
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
-    def next_batch(self, linger_s: float, size: int) -> list[Message]:
-        """Up to `size` messages, `linger_s` after the first; `[]` if there is none for a while.
+    def next_batch(self, apart_s: float, size: int) -> list[Message]:
+        """Up to `size` messages, `[]` if there is none for a while.
 
+        The first after a silence comes at once, further ones together: no two calls return messages within `apart_s`.
         Raises `KafkaException` on an outage, `Stopped` if the log does not hold the position.
         """
         if self._assigned is not None:
@@ -70,8 +91,10 @@ class Positions:
         first = self._consumer.poll(IDLE_S)
         if first is None:
             return []
+        more = self._consumer.consume(size - 1, max(0.0, self._next_batch - time.monotonic()))
+        self._next_batch = time.monotonic() + apart_s
         batch = []
-        for message in (first, *self._consumer.consume(size - 1, linger_s)):
+        for message in (first, *more):
             at = (message.topic() or "", message.partition() or 0)
             offset = message.offset() or 0
             error = message.error()
@@ -103,24 +126,15 @@ class Positions:
 
         Raises `Overtaken` if the table no longer says what this worker wrote there last.
         """
-        read = [(at, position) for at, position in self._read.items() if position != self._stored[at]]
-        done = self._connection.execute(
-            "UPDATE consumer_offset AS here SET next_offset = new.next_offset, leader_epoch = new.leader_epoch"
-            " FROM unnest(%b::text[], %b::int8[], %b::int8[], %b::int8[], %b::int8[])"
-            " AS new (topic, partition, stored, next_offset, leader_epoch)"
-            " WHERE here.group_name = %s AND here.topic = new.topic AND here.partition = new.partition AND here.next_offset = new.stored"
-            " RETURNING here.topic, here.partition",
-            (
-                [topic for (topic, _), _ in read],
-                [partition for (_, partition), _ in read],
-                [self._stored[at].offset for at, _ in read],
-                [position.offset for _, position in read],
-                [position.leader_epoch for _, position in read],
-                self._group,
-            ),
-        ).fetchall()
-        for at in {at for at, _ in read} - set(done):
-            raise Overtaken(*at)
+        moves = [
+            _Move(topic=topic, partition=partition, stored=self._stored[topic, partition].offset, next_offset=offset, leader_epoch=epoch)
+            for (topic, partition), (offset, epoch) in self._read.items()
+            if (offset, epoch) != self._stored[topic, partition]
+        ]
+        done = set(self._connection.execute(_ADVANCE, (as_json(moves), self._group)).fetchall())
+        for move in moves:
+            if (move.topic, move.partition) not in done:
+                raise Overtaken(move.topic, move.partition)
 
     def advanced(self) -> None:
         """The transaction was committed."""

@@ -1,10 +1,10 @@
 """The loop from Kafka into PostgreSQL: what a batch of events writes and how far it was read, in one transaction.
 
-A handler is a class with `name`, `linger_s` and `apply`, whose signature is its wiring::
+A handler is a class with `name`, `apart_s` and `apply`, whose signature is its wiring::
 
     class Ledger:
         name = "ledger"
-        linger_s = 0.0
+        apart_s = 0.05
         def apply(self, connection: Connection, events: Sequence[tuple[InstanceRouted, Envelope]]) -> None: ...
 
 Where to read on stands in PostgreSQL, never in Kafka. So a transaction that a crash undoes takes its rows and its offsets along, and
@@ -51,8 +51,8 @@ class Tables(Protocol):
     """A handler. The hint of `events` in `apply` names the classes of events that it reads."""
 
     name: str
-    #: How long a batch may wait to grow, in seconds: larger batches cost less and show later.
-    linger_s: float
+    #: Least time between two transactions, in seconds: larger batches cost less and show later.
+    apart_s: float
 
     def apply(self, connection: psycopg.Connection, events: Any) -> None:
         """Write what `events`, a sequence of pairs of event and envelope, say, in the open transaction.
@@ -102,7 +102,7 @@ class TableRole:
                 connection.execute("SET lock_timeout = '10s'")
                 with Positions(self._settings, self.name, tuple(self._kinds), connection) as positions:
                     while not stop.is_set():
-                        messages = positions.next_batch(self._tables.linger_s, BATCH_EVENTS)
+                        messages = positions.next_batch(self._tables.apart_s, BATCH_EVENTS)
                         if positions.moved:
                             self._write(connection, positions, messages)
                         self._report(positions)

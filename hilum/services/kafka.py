@@ -61,6 +61,8 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
 transaction.state.log.segment.bytes=8388608
+# Workers give a transaction 5 s; the broker looks every 10 s by default, and a killed worker would block its partitions for up to 15 s.
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1

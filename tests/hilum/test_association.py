@@ -253,11 +253,3 @@ def _associated(port: int) -> Association | None:
         return Association(peer(port), [CT_EXPLICIT, Context(abstract_syntax=VERIFICATION, transfer_syntax=IMPLICIT)])
     except NoAssociation:
         return None
-
-
-def test_a_pacs_that_closes_is_closed() -> None:
-    there = Pacs()
-    there.close()
-
-    with pytest.raises(NoAssociation, match="cannot be reached"):
-        Association(peer(there.port), [CT_EXPLICIT])

@@ -13,6 +13,7 @@ from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender, part10_data_set
 from hilum.store import open_store
 from hilum.synthetic import ct_study
+from hilum.testing import eventually
 
 pytestmark = pytest.mark.system
 
@@ -52,6 +53,7 @@ def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None
         account = hilum.come_to_rest()
         assert account.quarantined == 4
         hilum.kill("deliver")
+        eventually(lambda: hilum.command("status", check=False).returncode == 0, 60)
         listed = hilum.command("quarantine", "list", "--json").stdout
 
         found = search("the quarantine's list", listed)

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from hilum.events import InstanceReceived
 from hilum.runtime.inputs import Inputs, Position, metadata_of, written_in
+from hilum.runtime.pace import MOST_BYTES
 from hilum.runtime.processor import processor
 from hilum.runtime.stage import Incoming, Stage
 from hilum.runtime.state import PartitionState
@@ -70,6 +71,24 @@ def test_events_that_are_done_move_their_partition_on_and_leave_the_others(input
 
     assert [(position.committed, position.written) for position in inputs.positions.values()] == [(11, 0), (10, 2000), (10, 0)]
     assert [incoming.partition for incoming in inputs.pending] == [1, 2]
+
+
+def test_a_batch_is_bounded_by_events_and_by_bytes(inputs: Inputs) -> None:
+    large = [Incoming(Message(topic=TOPIC, partition=0, offset=n, value=b"x" * (MOST_BYTES // 2))) for n in range(3)]
+    small = [Incoming(Message(topic=TOPIC, partition=0, offset=n, value=b"x")) for n in range(10)]
+    inputs.limit = 5
+
+    sizes = []
+    for inputs.pending in (large, small, [*large[:1], *small], []):
+        sizes.append(len(inputs.batch()))
+
+    assert sizes == [2, 5, 5, 0]
+
+
+def test_an_event_that_is_larger_than_a_batch_is_a_batch(inputs: Inputs) -> None:
+    inputs.pending = [Incoming(Message(topic=TOPIC, partition=0, offset=n, value=b"x" * (MOST_BYTES + 1))) for n in range(2)]
+
+    assert len(inputs.batch()) == 1
 
 
 @pytest.mark.parametrize("written", [0, 1, 6000])

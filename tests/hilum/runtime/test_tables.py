@@ -29,7 +29,7 @@ class Noting:
     """Writes the SOPInstanceUID of each event into the table `noted`, in which none may be twice."""
 
     name = "noting"
-    linger_s = 0.05
+    apart_s = 0.05
 
     def apply(self, connection: psycopg.Connection, events: Sequence[tuple[InstanceReceived, Envelope]]) -> None:
         for event, _ in events:
@@ -212,7 +212,7 @@ class TestPoison:
 
     def test_a_stage_that_fails_on_everything_stops_and_sets_nothing_aside(self, place: Place) -> None:
         class Broken(Noting):
-            linger_s = 1.0
+            apart_s = 0.05
 
             def note(self, connection: psycopg.Connection, event: InstanceReceived) -> None:
                 raise ZeroDivisionError
