@@ -136,6 +136,8 @@ class Association:
             self._socket.settimeout(peer.association_timeout_s)
             self._socket.sendall(ul.associate_rq(peer.calling_aet, peer.aet, contexts, _OFFERED_PDU_BYTES))
             kind, body = self._read_pdu()
+            if kind in (Pdu.ASSOCIATE_RJ, Pdu.ABORT):  # the peer has ended it: nothing is left to be said
+                self._close()
             if kind == Pdu.ASSOCIATE_RJ:
                 raise _rejection(peer, body)
             if kind == Pdu.ABORT:
@@ -316,6 +318,8 @@ class Association:
                     if kind == Pdu.ABORT:
                         error = _Aborted(body)
                         break
+        if isinstance(error, _Aborted | EOFError):
+            self._close()
         self.abort()
         where = self.peer.address
         if isinstance(error, _Aborted):

@@ -80,7 +80,8 @@ class Pacs:
         assert self._server.socket is not None
         self._server.socket.close()
         for association in self._server.active_associations:
-            association.abort(block=False)
+            if association.is_established:
+                association.abort(block=False)
         threading.Thread(target=self._server.shutdown, daemon=True).start()  # its loop looks twice a second
 
 

@@ -17,7 +17,6 @@ from tests.peers import (
     JPEG_2000,
     MR,
     VERIFICATION,
-    Pacs,
     aborts,
     free_port,
     hangs_up,
