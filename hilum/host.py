@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -15,7 +18,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from hilum import telemetry
 from hilum.errors import HilumError
 from hilum.role import Health, Role
-from hilum.settings import Settings
+from hilum.roles import find_role
+from hilum.services.endpoints import with_endpoints
+from hilum.settings import Settings, load
 
 log = telemetry.logger("host")
 
@@ -87,8 +92,32 @@ def _serve(roles: Sequence[Role], settings: Settings) -> ThreadingHTTPServer:
     return server
 
 
+def main() -> None:
+    """`python -m hilum.host ROLES [--config FILE] [--data DIR]`: what `hilum run` does, without loading all of the command line."""
+    parser = argparse.ArgumentParser(prog="hilum run")
+    parser.add_argument("roles")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--data", type=Path)
+    given = parser.parse_args()
+    try:
+        sys.exit(run(given.roles, given.config, given.data))
+    except HilumError as error:
+        sys.exit(f"hilum: {error}")
+
+
+def run(roles: str, config: Path | None, data: Path | None) -> int:
+    """Find the roles, joined by commas, and `host` them. Returns the exit code; raises `Misconfigured`."""
+    settings = with_endpoints(load(config, flags={"data": str(data) if data else None}).settings)
+    telemetry.configure(settings)
+    return host([find_role(name.strip(), settings) for name in roles.split(",")], settings)
+
+
 def _health(role: Role) -> Health:
     try:
         return role.health()
     except Exception as error:  # an answer about health must always come
         return Health(ready=False, says=f"its health could not be read ({type(error).__name__})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,15 @@
 """Account for every object: what the log, the object store, the index and the ledger know is held against each other.
 
-The ends of all topics are taken first; then index and ledger are waited for until they have passed them. Whatever one of the
-four knows and the others should know and do not is `unaccounted`, and named.
+Spool and ends of all topics are taken first; then index and ledger are waited for until they have passed these ends. Whatever one of
+the four knows and another should know and does not is looked for a second time, once both have passed the ends of that moment: what was
+merely on its way has arrived by then. What is still missing is `unaccounted`, and named.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +20,7 @@ from msgspec import Struct
 
 from hilum import bus
 from hilum.database import AWAY, away, connect
-from hilum.errors import TryAgain
+from hilum.errors import Misconfigured, TryAgain
 from hilum.events import (
     DeliverySettled,
     Event,
@@ -28,6 +30,7 @@ from hilum.events import (
     InstanceRouted,
 )
 from hilum.settings import Settings
+from hilum.spool import received_at
 from hilum.store import open_store
 
 #: Who must have read what before anything is compared.
@@ -37,12 +40,17 @@ READERS: dict[str, tuple[type[Event], ...]] = {
 }
 #: Of each kind of gap, so many are named.
 NAMED = 20
+#: How long the second look may wait for index and ledger, at least.
+SECOND_LOOK_S = 10.0
 
 Say = Callable[[str], Any]
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """What `hilum reconcile` says. Objects are counted by receipt: each arrival counts."""
+    """What `hilum reconcile` says. Objects are counted by receipt: each arrival counts.
+
+    Unless something is unaccounted, `expected_deliveries` is the sum of the six states.
+    """
 
     received: int
     accepted: int
@@ -63,6 +71,8 @@ class Account(Struct, frozen=True, kw_only=True):
     spooled: int
     #: One sentence for each gap, by UID or id; the first ones of each kind.
     details: tuple[str, ...] = ()
+    #: Deliveries by destination and state.
+    destinations: dict[str, dict[str, int]] = {}
 
     @property
     def ok(self) -> bool:
@@ -75,97 +85,156 @@ class Account(Struct, frozen=True, kw_only=True):
 
 
 def reconcile(settings: Settings, *, wait_s: float = 60.0, progress: Say | None = None) -> Account:
-    """Compare log, store, index and ledger.
+    """Compare log, store, index and ledger. Reads the whole of two topics and lists the whole bucket; memory does not grow with them.
 
-    `progress` is told in words what is done now. Raises `TryAgain` while Kafka, PostgreSQL or the store is away.
+    `progress` is told in words what is done now. Raises `TryAgain` while Kafka, PostgreSQL or the store is away, `Misconfigured` if
+    topics, tables or bucket were never made.
     """
     say = progress or (lambda _: None)
     began = datetime.now(UTC)
     dsn = settings.postgres.dsn
     try:
+        # An object that is not in the spool now was on the log before the ends are taken.
+        spooled, oldest_spooled = _spool(settings, began)
         say("Reading the ends of the topics")
         ends = _ends(settings)
         with connect(dsn, name="hilum reconcile") as connection:
             say("Waiting for index and ledger")
             caught_up = _wait(connection, settings, ends, wait_s)
-            spooled, oldest_spooled = _spool(settings, began)
+            connection.execute(_TOLD.encode(), {"kept_since": began - _KEPT})
             say("Reading what was received on the log")
-            _fill(connection, "logged_receipt", (row[0] for row in _subjects(settings, InstanceReceived, "ce_id")))
+            _fill(connection, "logged_receipt", ("id", "instance"), _headers(settings, InstanceReceived, "ce_id", "ce_subject"))
             say("Reading what was settled on the log")
-            _fill(connection, "logged_delivery", (row[0] for row in _subjects(settings, DeliverySettled, "ce_subject")))
+            _fill(connection, "logged_delivery", ("id",), _headers(settings, DeliverySettled, "ce_subject"))
             say("Listing the object store")
-            _fill(connection, "stored_object", _stored(settings, min(began, oldest_spooled)))
+            _fill(connection, "stored_object", ("id", "recent"), _stored(settings, oldest_spooled))
             say("Comparing")
-            return _compare(connection, settings, caught_up, spooled, began)
+            missing = _missing(connection, settings, oldest_spooled)
+            if any(missing) and caught_up:
+                say("Looking a second time at what is missing")
+                caught_up = _wait(connection, settings, _ends(settings), max(SECOND_LOOK_S, wait_s))
+            return _account(connection, settings, oldest_spooled, missing, caught_up, spooled)
+    except psycopg.errors.UndefinedTable:
+        raise Misconfigured("database-tables", "The database lacks tables of Hilum's.", fix="Make them with `hilum provision`.") from None
     except AWAY as error:
         raise away(dsn, error) from None
     except KafkaException as error:
         raise bus.away(error) from None
 
 
-#: Each kind of gap: what it is, in a sentence for one of them, and the query that finds them all.
+# The deliveries of which the log must say that they are settled: what is settled and not in the outbox now is there before it is read.
+_TOLD = """
+CREATE TEMP TABLE told_delivery AS SELECT delivery_id AS id FROM delivery
+WHERE state <> 'pending' AND settled_at > %(kept_since)s AND NOT EXISTS (SELECT FROM outbox WHERE headers ->> 'ce_subject' = delivery_id)
+"""
+#: How long the topic of settled deliveries surely holds what was written.
+_KEPT = timedelta(milliseconds=DeliverySettled.topic.retention_ms) - timedelta(days=1)
+
+#: Each kind of gap: what it is, in a sentence for one of them, and the query that finds the ids of all. The first two are what stands
+#: between expected deliveries and those in the ledger.
 _GAPS: tuple[tuple[str, str], ...] = (
     (
-        "receipt {} is on the log and not in the index",
-        "SELECT id FROM logged_receipt l WHERE NOT EXISTS (SELECT 1 FROM receipt r WHERE r.receipt = l.id AND r.received)",
-    ),
-    (
-        "object {} is in the object store, and neither on the log nor in the index",
-        "SELECT id FROM stored_object o WHERE NOT EXISTS (SELECT 1 FROM receipt r WHERE r.object_key = o.id)",
-    ),
-    (
-        "object {} was received and is no longer in the object store",
-        """
-        SELECT DISTINCT object_key FROM receipt r WHERE received AND received_at < %(began)s AND bucket = %(bucket)s
-            AND NOT EXISTS (SELECT 1 FROM stored_object o WHERE o.id = r.object_key)
-            AND NOT EXISTS (SELECT 1 FROM recent_object o WHERE o.id = r.object_key)
-        """,
-    ),
-    (
         "delivery {} was decided on and is not in the ledger",
-        "SELECT id FROM receipt r, unnest(r.delivery_ids) AS id WHERE NOT EXISTS (SELECT 1 FROM delivery d WHERE d.delivery_id = id)",
+        """
+        SELECT DISTINCT id FROM receipt, unnest(delivery_ids) AS id
+        WHERE NOT EXISTS (SELECT FROM delivery WHERE delivery_id = id)
+        """,
     ),
     (
         "delivery {} is in the ledger and nothing was decided on it",
         """
-        SELECT delivery_id FROM delivery d
-        WHERE NOT EXISTS (SELECT 1 FROM receipt r WHERE r.receipt = d.receipt AND d.delivery_id = ANY(r.delivery_ids))
+        SELECT delivery_id FROM delivery
+        WHERE NOT EXISTS (SELECT FROM receipt WHERE receipt.receipt = delivery.receipt AND delivery_id = ANY (delivery_ids))
+        """,
+    ),
+    (
+        "receipt {} is on the log and not in the index",
+        """
+        SELECT id || ' of instance ' || instance FROM logged_receipt
+        WHERE NOT EXISTS (SELECT FROM receipt WHERE receipt = id AND received)
+          AND NOT EXISTS (SELECT FROM quarantine WHERE input_id = id AND input_type = %(received)s)
+        """,
+    ),
+    (
+        "receipt {} is in the index, and that it was received is not",
+        """
+        SELECT receipt FROM receipt
+        WHERE NOT received AND NOT EXISTS (SELECT FROM quarantine WHERE input_id = receipt.receipt AND input_type = %(received)s)
+        """,
+    ),
+    (
+        "receipt {} was accepted and its instance is not in the index",
+        """
+        SELECT receipt FROM receipt
+        WHERE accepted_at IS NOT NULL AND NOT EXISTS (SELECT FROM instance WHERE instance.sop_instance_uid = receipt.sop_instance_uid)
+        """,
+    ),
+    (
+        "object {} is in the object store, and neither on the log nor in the index",
+        """
+        SELECT id FROM stored_object
+        WHERE recent = 'f' AND NOT EXISTS (SELECT FROM receipt WHERE object_key = id AND bucket = %(bucket)s)
+        """,
+    ),
+    (
+        "object {} was received and is no longer in the object store",
+        """
+        SELECT DISTINCT object_key FROM receipt
+        WHERE received AND received_at < %(spooled_since)s AND bucket = %(bucket)s
+          AND NOT EXISTS (SELECT FROM stored_object WHERE id = object_key)
         """,
     ),
     (
         "delivery {} is settled in the ledger and the log does not say so",
         """
-        SELECT delivery_id FROM delivery d WHERE state <> 'pending' AND settled_at > %(kept_since)s AND settled_at < %(began)s
-            AND NOT EXISTS (SELECT 1 FROM logged_delivery l WHERE l.id = d.delivery_id)
-            AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.headers ->> 'ce_subject' = d.delivery_id)
+        SELECT id FROM told_delivery
+        WHERE NOT EXISTS (SELECT FROM logged_delivery WHERE logged_delivery.id = told_delivery.id)
         """,
     ),
 )
 
+# An event that the index itself could not read has no receipt; it counts as received and quarantined all the same.
 _COUNTS = """
-    SELECT count(*) FILTER (WHERE received) AS received,
-        count(*) FILTER (WHERE accepted_at IS NOT NULL) AS accepted,
-        count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NOT NULL) AS quarantined,
-        count(*) FILTER (WHERE decision = 'duplicate') AS duplicates,
-        count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NULL) AS undecided,
-        coalesce(sum(expected_deliveries), 0)::bigint AS expected_deliveries
-    FROM receipt
+WITH unread AS (
+    SELECT count(DISTINCT input_id) AS events FROM quarantine
+    WHERE stage = 'index' AND input_type = %(received)s AND NOT EXISTS (SELECT FROM receipt WHERE receipt.receipt = input_id))
+SELECT count(*) FILTER (WHERE received) + (SELECT events FROM unread),
+       count(*) FILTER (WHERE accepted_at IS NOT NULL),
+       count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NOT NULL) + (SELECT events FROM unread),
+       count(*) FILTER (WHERE decision = 'duplicate'),
+       count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NULL),
+       (SELECT count(DISTINCT id) FROM receipt, unnest(delivery_ids) AS id)
+FROM receipt
 """
 
+_STATES = ("delivered", "already_there", "returned", "rejected", "cancelled", "pending")
 
-def _compare(connection: psycopg.Connection[Any], settings: Settings, caught_up: bool, spooled: int, began: datetime) -> Account:
-    retention = timedelta(milliseconds=DeliverySettled.topic.retention_ms)
-    parameters = {"began": began, "bucket": settings.s3.bucket, "kept_since": began - retention + timedelta(days=1)}
-    details: list[str] = []
-    unaccounted = 0
-    for sentence, query in _GAPS:
-        found = connection.execute(query.encode(), parameters).fetchall()
-        unaccounted += len(found)
-        details += [sentence.format(identity) for (identity,) in found[:NAMED]]
-    counted = connection.execute(_COUNTS).fetchone()
-    assert counted is not None  # an aggregate has one row
-    received, accepted, quarantined, duplicates, undecided, expected = counted
-    states = dict(connection.execute("SELECT state, count(*) FROM delivery GROUP BY state").fetchall())
+
+def _missing(connection: psycopg.Connection, settings: Settings, spooled_since: datetime) -> list[set[str]]:
+    """The ids that each of `_GAPS` finds."""
+    values = {"spooled_since": spooled_since, "bucket": settings.s3.bucket, "received": bus.topic_of(settings, InstanceReceived)}
+    return [{identity for (identity,) in connection.execute(query.encode(), values)} for _, query in _GAPS]
+
+
+def _account(
+    connection: psycopg.Connection, settings: Settings, spooled_since: datetime, missing: list[set[str]], caught_up: bool, spooled: int
+) -> Account:
+    """Count, and look again for what is missing, in one moment of the database."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        now_missing = _missing(connection, settings, spooled_since)
+        [counted] = connection.execute(_COUNTS.encode(), {"received": bus.topic_of(settings, InstanceReceived)}).fetchall()
+        received, accepted, quarantined, duplicates, undecided, expected = counted
+        destinations: dict[str, dict[str, int]] = {}
+        for name, state, count in connection.execute(
+            "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination, state"
+        ):
+            destinations.setdefault(name, {})[state] = count
+    states = {state: sum(each.get(state, 0) for each in destinations.values()) for state in _STATES}
+    lost = [first & second for first, second in zip(missing, now_missing, strict=True)]
+    # What was decided on a moment ago may be in one of ledger and index before it is in the other.
+    states["pending"] += len(now_missing[0] - lost[0])
+    expected += len(now_missing[1] - lost[1])
     return Account(
         received=received,
         accepted=accepted,
@@ -173,46 +242,40 @@ def _compare(connection: psycopg.Connection[Any], settings: Settings, caught_up:
         duplicates=duplicates,
         undecided=undecided,
         expected_deliveries=expected,
-        **{state: states.get(state, 0) for state in ("delivered", "already_there", "returned", "rejected", "cancelled", "pending")},
-        unaccounted=unaccounted,
+        **states,
+        unaccounted=sum(map(len, lost)),
         caught_up=caught_up,
         spooled=spooled,
-        details=tuple(details),
+        details=tuple(
+            sentence.format(identity) for (sentence, _), ids in zip(_GAPS, lost, strict=True) for identity in sorted(ids)[:NAMED]
+        ),
+        destinations=destinations,
     )
 
 
 def _ends(settings: Settings) -> dict[tuple[str, int], int]:
     """Where each partition of the topics that `READERS` read ends: the offset of the next message."""
-    kinds = {kind for reads in READERS.values() for kind in reads}
     admin = bus.admin(settings)
-    wanted = {}
-    for kind in kinds:
-        topic = bus.topic_of(settings, kind)
-        found = admin.list_topics(topic, timeout=10).topics[topic]
-        if found.error is not None:
-            raise KafkaException(found.error)
-        for partition in found.partitions:
-            wanted[TopicPartition(topic, partition)] = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped there
+    topics = [bus.topic_of(settings, kind) for kind in {kind for reads in READERS.values() for kind in reads}]
+    wanted = {
+        TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped there
+        for topic, count in bus.partition_counts(admin, topics).items()
+        for partition in range(count)
+    }
     futures = admin.list_offsets(wanted, request_timeout=10)
     return {(at.topic, at.partition): future.result().offset for at, future in futures.items()}
 
 
-def _wait(connection: psycopg.Connection[Any], settings: Settings, ends: dict[tuple[str, int], int], wait_s: float) -> bool:
+def _wait(connection: psycopg.Connection, settings: Settings, ends: Mapping[tuple[str, int], int], wait_s: float) -> bool:
     """Whether index and ledger have passed `ends` within `wait_s`."""
     topics = {reader: {bus.topic_of(settings, kind) for kind in kinds} for reader, kinds in READERS.items()}
     deadline = time.monotonic() + wait_s
     while True:
         rows = connection.execute(
-            "SELECT group_name, topic, partition, next_offset FROM consumer_offset WHERE group_name = ANY(%s)", (list(READERS),)
+            "SELECT group_name, topic, partition, next_offset FROM consumer_offset WHERE group_name = ANY (%s)", (list(READERS),)
         ).fetchall()
         read = {(group, topic, partition): offset for group, topic, partition, offset in rows}
-        behind = [
-            (reader, *at)
-            for reader, names in topics.items()
-            for at, end in ends.items()
-            if at[0] in names and end > 0 and read.get((reader, *at), 0) < end
-        ]
-        if not behind:
+        if all(read.get((reader, *at), 0) >= end for reader, names in topics.items() for at, end in ends.items() if at[0] in names):
             return True
         if time.monotonic() > deadline:
             return False
@@ -220,61 +283,62 @@ def _wait(connection: psycopg.Connection[Any], settings: Settings, ends: dict[tu
 
 
 def _spool(settings: Settings, now: datetime) -> tuple[int, datetime]:
-    """How many objects are in this machine's spool, and since when the oldest is: what is stored since may not be on the log yet."""
-    from hilum.spool import received_at
-
+    """How many objects are in this machine's spool, and since when (at least now): what came since may not be on the log yet."""
     folder = settings.spool_dir / "new"
-    receipts = sorted(path.stem for path in folder.glob("*.dcm")) if folder.is_dir() else []
-    return len(receipts), received_at(receipts[0]) if receipts else now
+    since, count = now, 0
+    for path in folder.glob("*.dcm") if folder.is_dir() else ():
+        count += 1
+        with suppress(ValueError):  # a file that is no arrival delays nothing
+            since = min(since, received_at(path.stem))
+    return count, since
 
 
-def _subjects(settings: Settings, kind: type[Event], header: str) -> Iterator[tuple[str]]:
-    """That header of each committed event on the topic of `kind`, to the end that it had when reading began."""
+def _headers(settings: Settings, kind: type[Event], *names: str) -> Iterator[tuple[str, ...]]:
+    """These headers of each committed event on the topic of `kind`, at least to the end that it has now."""
     topic = bus.topic_of(settings, kind)
     consumer = bus.consumer(settings, "hilum-reconcile", **{"enable.partition.eof": True})
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        starts = [TopicPartition(topic, number) for number in partitions]
-        for start in starts:
-            bounds = consumer.get_watermark_offsets(start, timeout=10)
+        starts = []
+        for partition in range(bus.partition_counts(consumer, [topic])[topic]):
+            bounds = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
             if bounds is None:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            start.offset = bounds[0]
+            starts.append(TopicPartition(topic, partition, bounds[0]))
         consumer.assign(starts)
-        left = set(partitions)
-        deadline = time.monotonic() + 60
+        left = {start.partition for start in starts}
+        heard = time.monotonic()
         while left:
             for message in consumer.consume(5000, 0.5):
+                heard = time.monotonic()
                 error = message.error()
-                if error is None:
-                    deadline = time.monotonic() + 60
-                    yield (bus.headers_of(message)[header].decode(),)
+                if error is None:  # one without a header is named as the index names it
+                    headers = bus.headers_of(message)
+                    instead = f"{topic}/{message.partition()}/{message.offset()}"
+                    yield tuple((headers.get(name) or b"").decode("utf-8", "replace") or instead for name in names)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(message.partition())
+                    left.discard(message.partition() or 0)
                 else:
                     raise KafkaException(error)
-            if time.monotonic() > deadline:
+            if time.monotonic() - heard > 60:
                 raise TryAgain(f"{topic} cannot be read to its end.", fix="Check that the broker runs.")
     finally:
         consumer.close()
 
 
-def _stored(settings: Settings, before: datetime) -> Iterator[tuple[str, bool]]:
-    """Key of each original, and whether it is so recent that the log may not have it yet. Headers beside objects are left out."""
-    margin = timedelta(seconds=2)  # the store's times are whole seconds
+def _stored(settings: Settings, spooled_since: datetime) -> Iterator[tuple[str, str]]:
+    """Key of each original, and whether it is so recent (`t` or `f`) that the log may not have it yet."""
+    recent_from = spooled_since - timedelta(seconds=2)  # the store's times are whole seconds
     for found in open_store(settings).list(settings.s3.bucket):
-        if found.key.endswith(".dcm"):
-            yield found.key, found.modified_at > before - margin
+        if found.key.endswith(".dcm"):  # beside them are headers
+            yield found.key, "t" if found.modified_at > recent_from else "f"
 
 
-def _fill(connection: psycopg.Connection[Any], table: str, rows: Iterable[Any]) -> None:
-    """A temporary table of distinct ids, with memory that does not grow with their number; recent ones apart."""
-    connection.execute(f"CREATE TEMP TABLE {table}_all (id text, recent boolean)".encode())
-    with connection.cursor() as cursor, cursor.copy(f"COPY {table}_all FROM STDIN".encode()) as copy:
+def _fill(connection: psycopg.Connection, table: str, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:
+    """A temporary table of these texts, each row once."""
+    connection.execute(f"CREATE TEMP TABLE {table}_read ({', '.join(f'{column} text' for column in columns)})".encode())
+    with connection.cursor() as cursor, cursor.copy(f"COPY {table}_read FROM STDIN".encode()) as copy:
         for row in rows:
-            copy.write_row(row if isinstance(row, tuple) else (row, False))
-    connection.execute(f"CREATE TEMP TABLE {table} AS SELECT DISTINCT id FROM {table}_all WHERE NOT recent".encode())
-    if table == "stored_object":
-        connection.execute("CREATE TEMP TABLE recent_object AS SELECT DISTINCT id FROM stored_object_all WHERE recent")
-    connection.execute(f"CREATE INDEX ON {table} (id)".encode())
+            copy.write_row([text.replace("\0", "") for text in row])
+    connection.execute(f"CREATE TEMP TABLE {table} AS SELECT DISTINCT * FROM {table}_read".encode())
+    connection.execute(f"DROP TABLE {table}_read".encode())
     connection.execute(f"ANALYZE {table}".encode())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ READY_WITHIN_S = 600.0
 
 def run(settings: Settings, config: Path | None, *, ready: Callable[[], None] | None = None) -> None:
     """Run everything in the foreground until SIGTERM or SIGINT. Raises `Misconfigured` if it cannot start."""
+    threading.Thread(target=_load_what_provision_needs, daemon=True).start()
     supervisor = supervisor_for(
         settings,
         provision=lambda endpoints: _provision(endpoints.filled_into(settings)),
@@ -58,6 +61,13 @@ def process_names(settings: Settings) -> list[tuple[str, int]]:
     return names
 
 
+def _load_what_provision_needs() -> None:
+    """Importing takes a second or two of one core, which is idle while the servers start."""
+    for name in ("hilum.bus", "hilum.database", "alembic.command", "hilum.store"):
+        importlib.import_module(name)
+    importlib.import_module("hilum.bus").declared_topics()
+
+
 def _provision(settings: Settings) -> None:
     provision(settings)
 
@@ -84,7 +94,7 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
             said = ask(port, 1.0)
             return said is not None and all(health.ready for health in said.values())
 
-        command = [sys.executable, "-m", "hilum", "run", roles, "--data", str(data), *(["--config", str(config)] if config else [])]
+        command = [sys.executable, "-m", "hilum.host", roles, "--data", str(data), *(["--config", str(config)] if config else [])]
         children.append(
             Child(
                 name=name,

@@ -92,18 +92,11 @@ def echo(
     """Ask a peer, or this Hilum's own listener, for C-ECHO (PS3.7 9.1.5)."""
     import time
 
-    from hilum import upper_layer as ul
-    from hilum.association import Association
+    from hilum.association import echo as c_echo
 
     peer = _peer(host, port, aet, calling_aet, config, data)
     began = time.perf_counter()
-    association = Association(peer, [ul.Context(abstract_syntax=ul.VERIFICATION, transfer_syntax=ul.IMPLICIT_VR_LITTLE_ENDIAN)])
-    try:
-        if not association.accepted:
-            raise HilumError(f"{peer.address} does not accept Verification.", fix="Ask the peer's administrator.")
-        answer = association.c_echo()
-    finally:
-        association.release()
+    answer = c_echo(peer)
     took_ms = 1000 * (time.perf_counter() - began)
     if json:
         show_json(

@@ -25,13 +25,9 @@ def run(
     data: DataOption = None,
 ) -> None:
     """Run roles until SIGTERM: `hilum run validate,route`."""
-    from hilum import telemetry
-    from hilum.host import host
-    from hilum.roles import find_role
+    from hilum.host import run as host
 
-    settings = connected(config, data)
-    telemetry.configure(settings)
-    sys.exit(host([find_role(name.strip(), settings) for name in roles.split(",")], settings))
+    sys.exit(host(roles, config, data))
 
 
 def provision(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, out, show_facts, show_json, show_table
-from hilum.database.queries import QuarantinedEvent, Study
+
+if TYPE_CHECKING:
+    from hilum.database.queries import QuarantinedEvent, Study
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 

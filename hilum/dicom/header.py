@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from pydicom.datadict import keyword_dict
-
 from hilum.errors import TryAgain
 
 #: A UID that systems can work with: digits and single dots, at most 64 characters (PS3.5 9.1). Leading zeros in a component
@@ -31,6 +29,8 @@ def tag_of(keyword: str) -> str:
     """The tag `GGGGEEEE` of a DICOM keyword, or of a tag written as such. Raises `KeyError` for any other word."""
     if len(keyword) == 8 and all(c in "0123456789ABCDEFabcdef" for c in keyword):
         return keyword.upper()
+    from pydicom.datadict import keyword_dict  # its dictionaries take long to load, and many processes never ask
+
     return f"{keyword_dict[keyword]:08X}"
 
 

@@ -240,7 +240,7 @@ def test_what_was_remembered_is_there_for_the_next_worker(log: Log) -> None:
         assert counts(log, 5) == [1, 2, 3, 4, 5]
 
 
-def test_state_survives_a_rebalance_without_being_read_again(log: Log) -> None:
+def test_state_is_right_after_partitions_went_to_another_worker_and_came_back(log: Log) -> None:
     log.make(bus.state_topic("count"), partitions=2)
     instances = [an_instance(StudyInstanceUID=f"2.25.{n}") for n in range(20)]
     log.say(*instances)
