@@ -147,6 +147,40 @@ def findings_page() -> str:
     )
 
 
+def statuses_page() -> str:
+    """Every status and rejection that a sender can get."""
+    answers = importlib.import_module("ingest.dicom.answers").ANSWERS
+    negotiation = importlib.import_module("ingest.dicom.negotiation")
+    rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
+    results = {1: "permanent", 2: "transient"}
+    return "\n".join(
+        [
+            "# DICOM statuses",
+            "",
+            "What a sender is answered, and what became of the object. **Success means durable**: the object is on stable storage before the",
+            "answer is sent. What is merely odd is a [finding](findings.md) and gets Success; what a person must look at waits in",
+            "[quarantine](reasons.md), and is kept whatever the status says.",
+            "",
+            "## C-STORE (PS3.4 B.2.3)",
+            "",
+            _table(
+                ("Status", "Error Comment", "When", "What it means"),
+                [(_code(f"0x{answer.status:04X}"), answer.comment, answer.when, answer.means) for answer in answers],
+            ),
+            "",
+            "## Associations that are rejected (PS3.8 Table 9-21)",
+            "",
+            _table(
+                ("Result", "Source", "Reason", "When"),
+                [(f"{each.result} ({results[each.result]})", str(each.source), str(each.reason), each.says) for each in rejections],
+            ),
+            "",
+            "A PDU, a fragment or a command that is against the standard ends the association with an A-ABORT (PS3.8 9.3.8); of the object under",
+            "way nothing is kept. So does silence for longer than `dicom.idle_timeout_s`.",
+        ]
+    )
+
+
 # What goes over Kafka
 
 
@@ -317,6 +351,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reasons": reasons_page,
     "settings": settings_page,
     "sql-views": views.page,
+    "statuses": statuses_page,
     "topics": topics_page,
 }
 

@@ -177,7 +177,7 @@ def log(kafka: str) -> Log:
     return Log(Settings(kafka=Kafka(bootstrap=kafka, prefix=f"t{uuid.uuid4().hex[:8]}.")))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_log() -> type[Log]:
     """For tests that need a broker of their own."""
     return Log
