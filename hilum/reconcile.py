@@ -298,27 +298,28 @@ def _headers(settings: Settings, kind: type[Event], *names: str) -> Iterator[tup
     topic = bus.topic_of(settings, kind)
     consumer = bus.consumer(settings, "hilum-reconcile", **{"enable.partition.eof": True})
     try:
-        starts = []
+        starts, ends = [], {}
         for partition in range(bus.partition_counts(consumer, [topic])[topic]):
             bounds = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
             if bounds is None:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             starts.append(TopicPartition(topic, partition, bounds[0]))
+            ends[partition] = bounds[1]
         consumer.assign(starts)
-        left = {start.partition for start in starts}
         heard = time.monotonic()
-        while left:
-            for message in consumer.consume(5000, 0.5):
+        while ends:
+            for message in consumer.consume(5000, 0.1):
                 heard = time.monotonic()
-                error = message.error()
+                partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
                 if error is None:  # one without a header is named as the index names it
                     headers = bus.headers_of(message)
-                    instead = f"{topic}/{message.partition()}/{message.offset()}"
+                    instead = f"{topic}/{partition}/{offset}"
                     yield tuple((headers.get(name) or b"").decode("utf-8", "replace") or instead for name in names)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(message.partition() or 0)
-                else:
-                    raise KafkaException(error)
+                # While events come in there is no end to be told of; where they end in what ends a transaction, no event is the last.
+                if error is not None or offset >= ends.get(partition, offset) - 1:
+                    ends.pop(partition, None)
             if time.monotonic() - heard > 60:
                 raise TryAgain(f"{topic} cannot be read to its end.", fix="Check that the broker runs.")
     finally:

@@ -102,7 +102,9 @@ class Hospital:
             object=of.object,
             received_at=of.received_at,
             decision=decision,
-            deliveries=tuple(PlannedDelivery(delivery_id=f"{of.receipt}-{name}", destination=name, rules=("all",)) for name in destinations),
+            deliveries=tuple(
+                PlannedDelivery(delivery_id=f"{of.receipt}-{name}", destination=name, rules=("all",)) for name in destinations
+            ),
             config_version="0123456789ab",
             decided_at=datetime.now(UTC),
         )

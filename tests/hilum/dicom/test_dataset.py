@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import importlib.util
+import tracemalloc
 import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pydicom.data
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.data import get_testdata_files
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
@@ -43,11 +45,12 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 DEFLATE = "1.2.840.10008.1.2.1.99"
 
 
+@cache
 def samples() -> list[Path]:
-    """pydicom's own test files that are Part 10 files with a transfer syntax."""
+    """pydicom's own test files that are Part 10 files with a transfer syntax; read from its folder, for its finder may download more."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        files = [Path(name) for name in get_testdata_files("*")]
+        files = (Path(pydicom.data.__file__).parent / "test_files").rglob("*")
         part10 = [file for file in files if file.is_file() and file.read_bytes()[128:132] == b"DICM"]
         return sorted(file for file in part10 if "TransferSyntaxUID" in read_file_meta_info(file))
 
@@ -75,7 +78,10 @@ def a_data_set(**values: Any) -> Dataset:
     ds = Dataset()
     ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
     for keyword, value in values.items():
-        setattr(ds, keyword, value)
+        if keyword == "PixelData":
+            ds.add_new(keyword, "OW", value)
+        else:
+            setattr(ds, keyword, value)
     return ds
 
 
@@ -261,14 +267,12 @@ def test_a_data_set_in_its_transfer_syntax_is_not_said_to_differ() -> None:
 def test_pixels_and_long_numbers_and_bytes_are_left_out_and_listed() -> None:
     ds = a_data_set(PixelData=b"\0\0", EncapsulatedDocument=b"x" * 2000, RedPaletteColorLookupTableDescriptor=[1, 2, 3])
     ds.add_new(0x00281101, "US", list(range(600)))
-    icon = Dataset()
-    icon.PixelData = b"\0\0"
-    ds.IconImageSequence = [icon]
+    ds.IconImageSequence = [a_data_set(PixelData=b"\0\0")]
 
     found = read(ds)
 
     assert found.cut == ("00281101", "00420011", "00880200", "7FE00010")
-    assert found.json["00880200"] == {"vr": "SQ", "Value": [{}]}
+    assert found.json["00880200"] == {"vr": "SQ", "Value": [{"00080016": found.json["00080016"]}]}
     assert not found.cut_beyond_bulk
 
 
@@ -447,8 +451,6 @@ def test_a_standard_attribute_that_came_as_un_is_what_it_is() -> None:
 
 
 def test_a_large_file_costs_no_memory() -> None:
-    import tracemalloc
-
     data_set = encoded(a_data_set(PixelData=bytes(50 * 2**20)))
     tracemalloc.start()
     read_header(data_set, EXPLICIT)

@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hilum.cli import app
+from hilum.errors import Misconfigured
+
+GOOD = """
+[destinations.archive]
+type = "archive"
+[destinations.copy]
+type = "archive"
+bucket = "b"
+endpoint = "http://127.0.0.1:9"
+access_key = "AKEY"
+secret_key = "HIDDEN"
+[[rules]]
+name = "ct"
+when = 'Modality == "CT"'
+to = ["archive"]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "hilum.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_right_settings_are_called_right_with_their_version(file: Path) -> None:
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(file), "--json"])
+
+    found = json.loads(done.stdout)
+    assert found["ok"]
+    assert found["rules"] == ["ct"]
+    assert len(found["config_version"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("Modality", "Modalty", "Did you mean Modality"),
+        ('type = "archive"\n[d', 'type = "archiv"\n[d', "Did you mean archive"),
+        ("bucket", "buckt", "Did you mean bucket"),
+        ('to = ["archive"]', 'to = ["archve"]', "Did you mean archive"),
+    ],
+)
+def test_a_wrong_name_anywhere_is_refused_with_the_nearest(file: Path, old: str, new: str, sentence: str) -> None:
+    file.write_text(GOOD.replace(old, new, 1))
+
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(file)])
+
+    assert isinstance(done.exception, Misconfigured)
+    assert sentence in str(done.exception)
+
+
+def test_show_tells_where_each_value_comes_from_and_hides_secrets(file: Path) -> None:
+    done = CliRunner().invoke(app, ["config", "show", "--config", str(file), "--json"], env={"HILUM_DICOM__AET": "X"})
+
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["dicom.aet"] == {"name": "dicom.aet", "value": "X", "origin": "HILUM_DICOM__AET"}
+    assert rows["dicom.port"]["origin"] == "default"
+    assert rows["destinations.archive.type"]["origin"] == str(file)
+    assert "HIDDEN" not in done.stdout
+    assert "AKEY" not in done.stdout

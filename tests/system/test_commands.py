@@ -1,0 +1,148 @@
+"""The commands, run as a person runs them, on a whole Hilum."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from bench.running import RunningHilum, hilum
+from hilum.store import open_store
+from hilum.synthetic import write_ct_study
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def study(one_hilum: RunningHilum, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A study of three slices that has been sent and has come to rest; its StudyInstanceUID."""
+    folder = tmp_path_factory.mktemp("study")
+    [first, *_] = write_ct_study(folder, 3, rows=16, columns=16, patient="SYNTH4711")
+    sent = json.loads(one_hilum.command("send", folder, "--json").stdout)
+    assert (sent["sent"], sent["stored"]) == (3, 3)
+    one_hilum.come_to_rest()
+    return str(dcmread(first).StudyInstanceUID)
+
+
+def test_up_and_status_give_every_endpoint_and_role(one_hilum: RunningHilum) -> None:
+    for found in (one_hilum.up, json.loads(one_hilum.command("status", "--json").stdout)):
+        assert found["dicom"] == {"host": "127.0.0.1", "port": one_hilum.port, "aet": "HILUM"}
+        assert found["kafka"]["bootstrap"] == one_hilum.settings.kafka.bootstrap
+        assert found["s3"]["endpoint"] == one_hilum.settings.s3.endpoint
+        assert found["postgres"]["database"] == "hilum"
+        roles = {role["name"]: role["ready"] for role in found["roles"]}
+        assert roles == dict.fromkeys(("dicom", "publish", "validate", "route", "ledger", "index", "deliver"), True)
+
+
+def test_no_password_is_shown(one_hilum: RunningHilum) -> None:
+    shown = one_hilum.command("status", "--json").stdout + one_hilum.command("config", "show", "--json").stdout
+    secrets = [path.read_text().strip() for path in (one_hilum.settings.data_dir / "secrets").iterdir()]
+
+    assert secrets
+    assert not [secret for secret in secrets if secret in shown]
+
+
+def test_a_second_up_on_the_same_data_says_who_runs_there(one_hilum: RunningHilum) -> None:
+    done = one_hilum.command("up", "--detach", check=False)
+
+    assert done.returncode == 2
+    assert f"Hilum already runs on {one_hilum.settings.data_dir}, as process {one_hilum.state.pid}" in done.stderr
+
+
+def test_a_study_is_shown_by_uid_and_by_accession_number(one_hilum: RunningHilum, study: str) -> None:
+    for wanted in (study, "SYN4711"):
+        [shown] = json.loads(one_hilum.command("study", "show", wanted, "--json").stdout)
+        assert shown["summary"]["study_instance_uid"] == study
+        assert shown["summary"]["instances"] == 3
+        assert {(d["destination"], d["state"], d["deliveries"]) for d in shown["deliveries"]} == {
+            ("archive", "delivered", 3),
+            ("pacs", "delivered", 3),
+        }
+
+
+def test_a_study_that_is_not_there_is_exit_code_3(one_hilum: RunningHilum) -> None:
+    assert one_hilum.command("study", "show", "1.2.3.4", check=False).returncode == 3
+
+
+@pytest.mark.parametrize("wanted", ["SYN4711", "SYNTH4711", "Synthetic"])
+def test_studies_are_found_by_accession_number_patient_and_name(one_hilum: RunningHilum, study: str, wanted: str) -> None:
+    found = json.loads(one_hilum.command("study", "list", wanted, "--json").stdout)
+
+    assert study in {each["study_instance_uid"] for each in found}
+
+
+def test_destinations_are_listed_with_what_waits_for_them(one_hilum: RunningHilum, study: str) -> None:
+    listed = {row["name"]: row for row in json.loads(one_hilum.command("dest", "list", "--json").stdout)}
+
+    assert listed.keys() == {"archive", "pacs"}
+    assert listed["pacs"]["counts"]["pending"] == 0
+    assert listed["pacs"]["counts"]["delivered"] >= 3
+
+
+@pytest.mark.parametrize("name", ["archive", "pacs"])
+def test_a_destination_that_works_passes_every_step(one_hilum: RunningHilum, name: str) -> None:
+    steps = json.loads(one_hilum.command("dest", "test", name, "--json").stdout)
+
+    assert steps
+    assert all(step["ok"] for step in steps)
+
+
+def test_an_unknown_destination_is_refused_with_the_nearest(one_hilum: RunningHilum) -> None:
+    done = one_hilum.command("dest", "test", "pasc", check=False)
+
+    assert done.returncode == 3
+    assert "Did you mean pacs?" in done.stderr
+
+
+def test_echo_asks_this_hilum_unless_told_otherwise(one_hilum: RunningHilum) -> None:
+    assert json.loads(one_hilum.command("echo", "--json").stdout)["status"] == "0x0000"
+
+
+def test_echo_of_a_port_where_nobody_listens_is_exit_code_5(one_hilum: RunningHilum) -> None:
+    done = one_hilum.command("echo", "--host", "127.0.0.1", "--port", "1", check=False)
+
+    assert done.returncode == 5
+    assert "cannot be reached" in done.stderr
+
+
+def test_reconcile_finds_an_object_that_only_the_store_has(one_hilum: RunningHilum, study: str, tmp_path: Path) -> None:
+    store, bucket = open_store(one_hilum.settings), one_hilum.settings.s3.bucket
+    stray = "1.2/1.2.3/1.2.3.4/stray.dcm"
+    (tmp_path / "stray").write_bytes(b"x")
+    with (tmp_path / "stray").open("rb") as content:
+        store.put(bucket, stray, content, 1)
+    try:
+        # The store's times are whole seconds, and what is that young may still be on its way to the log.
+        for _ in range(20):
+            done = one_hilum.command("reconcile", "--json", check=False)
+            account = json.loads(done.stdout)
+            if account["unaccounted"]:
+                break
+        assert (done.returncode, account["unaccounted"]) == (1, 1)
+        assert stray in account["details"][0]
+    finally:
+        store.delete(bucket, stray)
+    assert one_hilum.command("reconcile").returncode == 0
+
+
+def test_reconcile_finds_an_object_that_the_store_has_lost(one_hilum: RunningHilum, study: str) -> None:
+    store, bucket = open_store(one_hilum.settings), one_hilum.settings.s3.bucket
+    [(key,)] = one_hilum.rows("SELECT object_key FROM receipt WHERE study_instance_uid = %s LIMIT 1", study)
+    store.copy(bucket, key, bucket, "kept.txt")
+    store.delete(bucket, key)
+    try:
+        account = json.loads(one_hilum.command("reconcile", "--json", check=False).stdout)
+        assert account["unaccounted"] == 1
+        assert key in account["details"][0]
+    finally:
+        store.copy(bucket, "kept.txt", bucket, key)
+        store.delete(bucket, "kept.txt")
+
+
+def test_commands_on_a_directory_where_nothing_runs_say_so(tmp_path: Path) -> None:
+    for arguments in (("status",), ("study", "list"), ("reconcile",)):
+        done = hilum(*arguments, "--data", tmp_path, check=False)
+        assert done.returncode in (2, 3)
+        assert f"No Hilum is running on {tmp_path}" in done.stderr
