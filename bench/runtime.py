@@ -25,6 +25,7 @@ from pydicom.data import get_testdata_file
 from bench.report import Report
 from hilum import bus, telemetry
 from hilum.events import EVENTS, Finding, InstanceAccepted, InstanceReceived, decode, encode
+from hilum.host import spare_the_garbage_collector
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import Memory, Processor, processor
 from hilum.services import embedded
@@ -275,6 +276,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--quick", action="store_true", help="one short run of each kind; writes no result")
     options = parser.parse_args(list(arguments))
     telemetry.configure(Settings(log=Log(level="ERROR")))
+    spare_the_garbage_collector()  # as every process of Hilum does
     plan: list[tuple[Processor, int, int]] = [(validate, 10_000, 2048), (validate, 10_000, 12_288), (Remember(), 10_000, 2048)]
     if not options.quick:
         plan = [(validate, count, 2048) for count in (10_000, 100_000, options.most)]

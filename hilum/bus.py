@@ -101,10 +101,10 @@ def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
             "partition.assignment.strategy": "range",
             "session.timeout.ms": 10_000,
             "heartbeat.interval.ms": 1000,  # also how soon a member hears of a rebalance
-            "fetch.max.bytes": 16 * 2**20,
-            "fetch.message.max.bytes": 4 * 2**20,
-            "queued.max.messages.kbytes": 16 * 1024,
-            "queued.min.messages": 20_000,
+            "fetch.max.bytes": 4 * 2**20,
+            "fetch.message.max.bytes": 2**20,
+            "queued.max.messages.kbytes": 8 * 1024,
+            "queued.min.messages": 5000,
             "fetch.error.backoff.ms": 50,
         }
         | more
@@ -221,9 +221,12 @@ def offsets(
         return {}
     answers = admin.list_offsets(dict.fromkeys(partitions, which), isolation_level=isolation, request_timeout=timeout_s)
     try:
-        return {(of.topic, of.partition): answer.result().offset for of, answer in answers.items()}
+        found = {(of.topic, of.partition): answer.result().offset for of, answer in answers.items()}
     except KafkaException as error:
         raise away(error) from None
+    if any(offset < 0 for offset in found.values()):  # what the client says, without an error, of a broker that has just died
+        raise TryAgain("Kafka does not say where its partitions begin and end.", fix="Check that the broker runs.")
+    return found
 
 
 def away(error: KafkaException) -> TryAgain:
@@ -295,12 +298,15 @@ def timestamp(moment: datetime | None = None) -> bytes:
     return (moment or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
 
 
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
-_span = random.Random()  # noqa: S311  # span ids must differ, not be secret; seeded by the system
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_random_bits = random.Random().getrandbits  # noqa: S311  # span ids must differ, not be secret; seeded by the system
 
 
 def next_traceparent(incoming: bytes | None) -> bytes:
-    """The `traceparent` (W3C Trace Context 3.2) of what follows from `incoming`: its trace, or a new one, and a new span."""
-    found = _TRACEPARENT.fullmatch(incoming) if incoming else None
-    trace, flags = found.groups() if found else (b"%032x" % (_span.getrandbits(128) or 1), b"01")
-    return b"00-%b-%016x-%b" % (trace, _span.getrandbits(64) or 1, flags)
+    """The `traceparent` (W3C Trace Context 3.2) of what follows from `incoming`: its trace, or a new one, and a new span.
+
+    Of a newer version of the header, which may be longer, the part that this version knows counts.
+    """
+    if incoming and _TRACEPARENT.match(incoming) and (len(incoming) == 55 or (incoming[:2] != b"00" and incoming[55:56] == b"-")):
+        return b"00%b%016x%b" % (incoming[2:36], _random_bits(64) or 1, incoming[52:55])
+    return b"00-%032x-%016x-01" % (_random_bits(128) or 1, _random_bits(64) or 1)

@@ -119,7 +119,7 @@ class Instance(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def header(self) -> Header:
         """The header, decoded on first use."""
-        return Header(msgspec.json.decode(self.header_json), cut=frozenset(self.header_cut))
+        return Header.of_json(self.header_json, frozenset(self.header_cut))
 
 
 class _OfInstance(Event, frozen=True, kw_only=True):

@@ -72,6 +72,7 @@ class Spool:
         self._tmp = path / "tmp"
         self._min_free_bytes = min_free_bytes
         self._now = now
+        self._receipts = _Receipts()
         try:
             self.new.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._tmp.mkdir(exist_ok=True, mode=0o700)
@@ -105,7 +106,7 @@ class Spool:
 
     def _admit(self, written: Path) -> str:
         """Make a synced file visible and durable; its receipt."""
-        receipt = _new_receipt(self._now())
+        receipt = self._receipts.make(self._now())
         target = self.new / (receipt + SUFFIX)
         written.rename(target)
         try:
@@ -223,22 +224,23 @@ def read_arrival(head: bytes) -> tuple[Arrival, int]:
     return arrival, data_set_at
 
 
-_receipt_lock = threading.Lock()
-_last_receipt_ms = 0
-_receipt_count = 0
+class _Receipts:
+    """Makes receipts: UUIDs of version 7 (RFC 9562 5.7), which sort by time, and here in the order in which they are made."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ms = 0
+        self._count = 0
 
-def _new_receipt(moment: datetime) -> str:
-    """A UUID of version 7 (RFC 9562 5.7): sorts by time, and within one process also inside a millisecond."""
-    global _last_receipt_ms, _receipt_count
-    with _receipt_lock:
-        now_ms = max(int(moment.timestamp() * 1000), _last_receipt_ms)
-        _receipt_count = _receipt_count + 1 if now_ms == _last_receipt_ms else 0
-        if _receipt_count > 0xFFF:
-            now_ms, _receipt_count = now_ms + 1, 0
-        _last_receipt_ms = now_ms
-        count = _receipt_count
-    return str(UUID(int=now_ms << 80 | 0x7 << 76 | count << 64 | 0b10 << 62 | secrets.randbits(62)))
+    def make(self, moment: datetime) -> str:
+        """A new one. If the clock goes back, the time stands still."""
+        with self._lock:
+            ms = max(int(moment.timestamp() * 1000), self._ms)
+            count = self._count + 1 if ms == self._ms else 0
+            if count > 0xFFF:
+                ms, count = ms + 1, 0
+            self._ms, self._count = ms, count
+        return str(UUID(int=ms << 80 | 0x7 << 76 | count << 64 | 0b10 << 62 | secrets.randbits(62)))
 
 
 def received_at(receipt: str) -> datetime:
@@ -265,8 +267,11 @@ class _Directory:
             if self._synced >= mine:
                 return  # a sync that began after our rename is done
             covers = self._asked
-            os.fsync(self.fd)
+            self._sync()
             self._synced = covers
+
+    def _sync(self) -> None:
+        os.fsync(self.fd)
 
 
 class _Staging:

@@ -15,6 +15,7 @@ import minio
 import urllib3
 from minio.commonconfig import CopySource
 from minio.error import MinioException, S3Error, ServerError
+from minio.helpers import check_bucket_name
 from msgspec import Struct
 
 from hilum.errors import Misconfigured, NotFound, TryAgain
@@ -210,6 +211,7 @@ class S3Store:
 
     def _has_bucket(self, bucket: str) -> bool:
         try:
+            check_bucket_name(bucket, strict=True, s3_check=True)
             found: bool = self._client.bucket_exists(bucket_name=bucket)
         except ValueError:
             raise Misconfigured(

@@ -78,6 +78,8 @@ def pool(dsn: str, *, name: str = "hilum", size: int = 4) -> ConnectionPool:
 def away(dsn: str, error: Exception) -> TryAgain:
     """`error` in words: which server does not answer. Neither password nor values are in it."""
     code = getattr(error, "sqlstate", None) or type(error).__name__
+    if str(code).startswith("53"):
+        return TryAgain(f"PostgreSQL at {_where(dsn)} is short of disk, memory or connections ({code}).", fix="Give it more.", after_s=5.0)
     return TryAgain(f"PostgreSQL at {_where(dsn)} does not answer ({code}).", fix="Check that it runs, and that postgres.dsn is right.")
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+from msgspec import Raw
+
 from hilum.errors import TryAgain
 
 #: A UID that systems can work with: digits and single dots, at most 64 characters (PS3.5 9.1). Leading zeros in a component
@@ -51,9 +54,16 @@ class Header:
 
     __slots__ = ("cut", "json")
 
+    _decoder = msgspec.json.Decoder(dict[str, Raw])
+
     def __init__(self, json: dict[str, Any], cut: frozenset[str] = frozenset()) -> None:
         self.json = json
         self.cut = cut
+
+    @classmethod
+    def of_json(cls, encoded: bytes | Raw, cut: frozenset[str] = frozenset()) -> Header:
+        """The header in `encoded`. An attribute is decoded when it is asked for: stages read ten of a hundred and fifty."""
+        return cls(cls._decoder.decode(encoded), cut)
 
     def __contains__(self, keyword: object) -> bool:
         return isinstance(keyword, str) and (tag_of(keyword) in self.json or tag_of(keyword) in self.cut)
@@ -64,6 +74,8 @@ class Header:
         if tag in self.cut:
             raise CutValue(keyword)
         found = self.json.get(tag)
+        if isinstance(found, Raw):
+            found = self.json[tag] = msgspec.json.decode(found)
         return found.get("Value", []) if found is not None else []
 
     def value(self, keyword: str) -> Any:

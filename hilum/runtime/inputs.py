@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from hilum import bus, telemetry
-from hilum.errors import Misconfigured, Stopped
+from hilum.errors import Misconfigured, Stopped, TryAgain
 from hilum.runtime.pace import MOST_BYTES
 from hilum.runtime.restore import Restore
 from hilum.runtime.stage import Incoming, Stage
@@ -223,6 +223,14 @@ class Inputs:
         new = {of for of in self._new if of[1] in whole}
         if not new:
             return
+        try:
+            self._begin(new, whole, began, rebalances, stopped)
+        except TryAgain:
+            # The admin client keeps what it knows of leaders and their epochs, and a broker that comes back has a new epoch.
+            self._admin = bus.admin(self._settings)
+            raise
+
+    def _begin(self, new: set[Of], whole: set[int], began: float, rebalances: int, stopped: Callable[[], bool]) -> None:
         positions = self._read_positions(new)
         states: dict[int, PartitionState] = {}
         if self._stage.wiring.state:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 #: The most that is taken in before it is dealt with: events and bytes.
-MOST_EVENTS = 5000
-MOST_BYTES = 16 * 2**20
+MOST_EVENTS = 2000
+MOST_BYTES = 8 * 2**20
 
 #: How long handling a batch shall take, in seconds.
 BATCH_S = 0.5

@@ -21,7 +21,7 @@ IDLE_S = 0.5
 _GONE = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 
 
-class Overtaken(Exception):  # noqa: N818
+class Overtaken(Exception):
     """Another worker of this group has written from the same position: this one no longer has the partition."""
 
     def __init__(self, topic: str, partition: int) -> None:

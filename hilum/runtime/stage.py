@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,13 @@ class Stage:
         try:
             if incoming.problem is not None:
                 raise incoming.problem
-            for event in self._events(incoming, memory):
+            more: dict[str, Any] = {}
+            if memory is not None:
+                more["memory"] = memory
+            if self.wiring.takes_work:
+                more["work"] = incoming.work
+            result = self._handle(incoming.event, **more) if more else self._handle(incoming.event)
+            for event in said(result):
                 if ordinal >= incoming.written:
                     if len(chunk) == CHUNK:
                         yield chunk
@@ -192,14 +198,6 @@ class Stage:
         """What was concluded since the last commit never was."""
         self._open_failures.clear()
         self._open_reasons.clear()
-
-    def _events(self, incoming: Incoming, memory: Changes | None) -> Iterable[Event]:
-        more: dict[str, Any] = {}
-        if memory is not None:
-            more["memory"] = memory
-        if self.wiring.takes_work:
-            more["work"] = incoming.work
-        return said(self._handle(incoming.event, **more))
 
     def _record(self, event: Event, follows: str, ordinal: int, trace: bytes | None, cause: str) -> Record:
         if type(event) not in self._gives:

@@ -6,7 +6,7 @@ import struct
 
 from msgspec import Struct
 
-from hilum.dicom.dataset import DEFLATED, DataSetError, Encoding, encoding_of
+from hilum.dicom.encoding import DEFLATED, DataSetError, Encoding, encoding_of
 from hilum.dicom.values import LITTLE
 
 

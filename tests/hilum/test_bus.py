@@ -55,8 +55,22 @@ def test_a_trace_goes_on_with_a_new_span_and_its_flags() -> None:
     assert b"b7ad6b7169203331" not in following
 
 
+def test_a_trace_of_a_newer_version_goes_on_with_what_is_known_of_it() -> None:
+    following = bus.next_traceparent(b"01-" + TRACE + b"-b7ad6b7169203331-01-more")
+
+    assert re.fullmatch(b"00-" + TRACE + b"-[0-9a-f]{16}-01", following)
+
+
 @pytest.mark.parametrize(
-    "broken", [None, b"", b"junk", b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01", b"ff-" + TRACE + b"-b7ad6b7169203331-01"]
+    "broken",
+    [
+        None,
+        b"",
+        b"junk",
+        b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01",
+        b"ff-" + TRACE + b"-b7ad6b7169203331-01",
+        b"00-" + TRACE + b"-b7ad6b7169203331-01-more",
+    ],
 )
 def test_without_a_valid_trace_a_new_one_begins(broken: bytes | None) -> None:
     following = bus.next_traceparent(broken)

@@ -1,10 +1,13 @@
-"""Each kind of loss is made, and must be found. A small hospital whose objects all arrived is built once; tests work on copies of its database."""
+"""Each kind of loss is made, and must be found.
+
+A small hospital whose objects all arrived is built once; the tests make losses in copies of its database.
+"""
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -12,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -133,7 +135,13 @@ class Hospital:
             eventually(lambda: connection.execute(counts).fetchall() == [(receipts, deliveries)], 30)
 
 
-#: The SQL that settles a delivery of the hospital; its event is on the log.
+def until_old_enough(bucket: str, settings: Settings) -> None:
+    """Until no object of the bucket is so young that it may still be on its way onto the log."""
+    store = open_store(settings)
+    eventually(lambda: all(datetime.now(UTC) - each.modified_at > timedelta(seconds=3) for each in store.list(bucket)))
+
+
+#: Deliveries of the hospital that are settled, with their event on the log.
 SETTLED = ("receipt-0-archive", "receipt-1-archive")
 
 
@@ -167,8 +175,9 @@ def hospital(kafka: str, s3: S3, postgres_server: str, make_log: type[Log], tmp_
         made.until_indexed(5, 4)
         with connect(dsn) as connection:
             connection.execute("UPDATE delivery SET state = 'delivered', settled_at = now() WHERE delivery_id = ANY (%s)", (list(SETTLED),))
-        account = reconcile(settings)  # also waits until ledger and index have passed what ends transactions
+        account = reconcile(settings)  # also waits until both have passed the ends of all topics
         assert account.ok, account.details
+    until_old_enough(settings.s3.bucket, settings)
     yield made
     with connect(make_conninfo(dsn, dbname="postgres")) as server:
         server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
@@ -313,7 +322,7 @@ class TestNothingLost:
         log = make_log(settings)
         log.make(partitions=2)
         open_store(settings).ensure_bucket(settings.s3.bucket)
-        hospital, stop, sent = Hospital(log, settings), threading.Event(), []
+        hospital, stop, sent = Hospital(log, settings), threading.Event(), list[int]()
 
         def send() -> None:
             while not stop.wait(0.02):
@@ -363,7 +372,7 @@ class TestLosses:
         hospital.store("2.25.1/2.25.2/2.25.18/object.json", other)
         copy.change("UPDATE receipt SET bucket = %(other)s", other=other)
         copy.settings = msgspec.structs.replace(copy.settings, s3=msgspec.structs.replace(copy.settings.s3, bucket=other))
-        eventually(lambda: all(datetime.now(UTC) - each.modified_at > timedelta(seconds=3) for each in store.list(other)))
+        until_old_enough(other, hospital.settings)
 
         self.loss(
             copy.account(),

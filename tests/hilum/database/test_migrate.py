@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from hilum.database import connect, migrate, pool
+from hilum.database import away, connect, migrate, pool
 from hilum.database.known import Decided, IndexedInstances
 from hilum.errors import Misconfigured, TryAgain
 from hilum.settings import Postgres, Settings
@@ -121,3 +121,8 @@ class TestOnPostgreSQL:
         known = IndexedInstances(Settings(postgres=Postgres(dsn=postgres))).decided(["2.25.3", "2.25.4", "2.25.5"])
 
         assert known == {"2.25.3": (Decided(receipt="a", sha256="A"), Decided(receipt="b", sha256="B"))}
+
+
+def test_a_server_without_room_is_told_apart_from_one_that_is_away() -> None:
+    assert "short of disk" in away(nowhere(5432), psycopg.errors.DiskFull()).sentence
+    assert "does not answer (57P01)" in away(nowhere(5432), psycopg.errors.AdminShutdown()).sentence

@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
 
-from hilum.dicom.dataset import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, MAX_VALUE_BYTES
+from hilum.dicom.encoding import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
+from hilum.dicom.walk import MAX_VALUE_BYTES
 
 PIXELS = {0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00008, 0x7FE00009, 0x7FE00010}
 BULK = {"IS", "DS", "AT", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "OB", "OD", "OF", "OL", "OV", "OW", "UN"}
@@ -62,6 +63,9 @@ def _element(ds: Dataset, raw: RawDataElement | DataElement | None, encodings: l
     big_words = not raw.is_little_endian and vr in ("OW", "OF", "OL", "OD", "OV")
     if big_words:
         return None
+    if vr in ("DS", "IS"):  # pydicom refuses what is no number; here it stays as it came
+        values = [_number(vr, part.strip(" \0")) for part in value.decode("latin-1").split("\\")] if value.strip(b" \0") else []
+        return {"vr": vr, "Value": values} if values else {"vr": vr}
     try:
         element = convert_raw_data_element(raw._replace(VR=vr), encoding=encodings, ds=ds)
         json = element.to_json_dict(None, 0)
@@ -89,6 +93,13 @@ def _in_our_form(vr: str, json: dict[str, Any]) -> dict[str, Any]:
         return {"vr": vr, **({"InlineBinary": json["InlineBinary"]} if json["InlineBinary"] else {})}
     values = [_value(vr, value) for value in json.get("Value", [])]
     return {"vr": vr, "Value": values} if any(value is not None for value in values) or len(values) > 1 else {"vr": vr}
+
+
+def _number(vr: str, text: str) -> Any:
+    try:
+        return (int if vr == "IS" else float)(text) if text else None
+    except ValueError:
+        return text
 
 
 def _value(vr: str, value: Any) -> Any:

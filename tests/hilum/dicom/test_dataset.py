@@ -18,19 +18,11 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_dataset
 
-from hilum.dicom.dataset import (
-    DEFLATED,
-    EXPLICIT_BIG,
-    MAX_DEPTH,
-    MAX_HEADER_BYTES,
-    Encoding,
-    ReadHeader,
-    encoding_of,
-    fitted,
-    read_header,
-)
+from hilum.dicom.dataset import ReadHeader, fitted, read_header
+from hilum.dicom.encoding import DEFLATED, EXPLICIT_BIG, Encoding, encoding_of
 from hilum.dicom.modules import KEPT_TAGS
 from hilum.dicom.values import LITTLE
+from hilum.dicom.walk import MAX_DEPTH, MAX_HEADER_BYTES
 from hilum.part10 import data_set_offset
 
 # The oracle lies beside this file, which is no package.
@@ -91,6 +83,9 @@ def read(ds: Dataset, transfer_syntax: str = EXPLICIT, **options: Any) -> ReadHe
 
 # Equal to pydicom
 
+#: Samples that end too early; of the third, the last item is 24 bytes short.
+CUT_SHORT = {"MR_truncated.dcm", "rtplan_truncated.dcm", "DICOMDIR-nooffset"}
+
 
 @pytest.mark.parametrize("file", samples(), ids=lambda file: file.name)
 def test_the_header_of_a_sample_is_the_one_that_pydicom_reads(file: Path) -> None:
@@ -98,8 +93,9 @@ def test_the_header_of_a_sample_is_the_one_that_pydicom_reads(file: Path) -> Non
 
     found = read_header(data_set, transfer_syntax, full=True)
 
-    assert found.fault == "" or "truncated" in file.name
-    if not found.fault:
+    assert found.truncated == (file.name in CUT_SHORT)
+    if not found.truncated:
+        assert found.fault == ""
         read_as = transfer_syntax if not found.encoded_as else found.encoded_as
         assert found.json == oracle.header_by_pydicom(data_set, read_as)
 
@@ -237,6 +233,10 @@ def test_a_bomb_of_nested_sequences_is_refused_in_words() -> None:
     item.SOPClassUID = "1.2"
 
     assert read(item).fault == f"Sequences are nested more than {MAX_DEPTH} deep."
+
+
+def test_a_deflate_stream_without_its_end_is_truncated() -> None:
+    assert read_header(encoded(a_data_set(PatientID="1"), DEFLATE)[:-3], DEFLATE).truncated
 
 
 def test_a_deflated_bomb_is_looked_at_no_further_than_the_limit() -> None:

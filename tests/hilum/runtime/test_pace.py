@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hilum.runtime.pace import MOST_EVENTS, Pace
+from hilum.runtime.pace import MOST_BYTES, MOST_EVENTS, Pace
 
 
 def steady(seconds_per_event: float, bytes_per_event: int = 2000) -> Pace:
@@ -19,7 +19,7 @@ def test_a_batch_of_quick_events_has_a_bound() -> None:
 
 
 def test_a_batch_of_large_events_has_a_bound_in_bytes() -> None:
-    assert steady(0.00001, bytes_per_event=2**20).limit == 16
+    assert steady(0.00001, bytes_per_event=2**20).limit == MOST_BYTES // 2**20
 
 
 def test_a_handler_that_takes_longer_than_a_batch_gets_one_event_at_a_time() -> None:

@@ -16,7 +16,7 @@ from confluent_kafka import TopicPartition
 from hilum import bus
 from hilum.database import connect
 from hilum.errors import Misconfigured, Quarantine, Reason, Stopped
-from hilum.events import InstanceReceived, InstanceRouted
+from hilum.events import InstanceReceived
 from hilum.runtime.tables import TOO_MANY_FAILED, Envelope, TableRole, events_of
 from hilum.settings import Kafka, Postgres, Settings
 from hilum.testing import an_instance, eventually

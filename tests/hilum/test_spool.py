@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from hilum.errors import Misconfigured
+from hilum.settings import Settings
+from hilum.settings import Spool as SpoolSettings
+from hilum.spool import Arrival, Spool, SpoolFull, SpoolTooLarge, read_arrival, received_at
+from hilum.testing import Clock
+
+ARRIVAL = Arrival(
+    adapter="dicom",
+    transfer_syntax_uid="1.2.840.10008.1.2.1",
+    sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+    sop_instance_uid="2.25.3",
+    calling_aet="CT1",
+    called_aet="HILUM",
+    peer="10.1.2.3",
+    association="0123456789abcdef",
+)
+DATA_SET = b"\x08\0\x16\0UI\x1a\x001.2.840.10008.5.1.4.1.1.2\0\x08\0\x18\0UI\x06\x002.25.3"
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def stored(spool: Spool, data_set: bytes = DATA_SET) -> str:
+    """The receipt of an object that was put into the spool."""
+    incoming = spool.open(ARRIVAL)
+    incoming.write(data_set)
+    return incoming.commit()
+
+
+def unfinished(spool: Spool) -> list[Path]:
+    """Files that are not finished."""
+    return [path for path in (spool.new.parent / "tmp").rglob("*") if path.is_file()]
+
+
+def test_a_committed_object_waits_with_its_bytes_and_all_that_is_known_of_its_arrival(spool: Spool) -> None:
+    receipt = stored(spool)
+
+    assert spool.waiting() == [receipt]
+    content = spool.path(receipt).read_bytes()
+    arrival, data_set_at = read_arrival(content)
+    assert arrival == ARRIVAL
+    assert content[data_set_at:] == DATA_SET
+    assert unfinished(spool) == []
+
+
+def test_a_spool_file_is_a_part_10_file_that_others_can_read(spool: Spool) -> None:
+    ds = dcmread(spool.path(stored(spool)))
+
+    assert ds.SOPInstanceUID == "2.25.3"
+    assert ds.file_meta.SendingApplicationEntityTitle == "CT1"
+    assert ds.file_meta.ReceivingApplicationEntityTitle == "HILUM"
+    assert ds.file_meta.MediaStorageSOPInstanceUID == "2.25.3"
+
+
+def test_an_arrival_that_tells_little_is_kept_as_that(spool: Spool) -> None:
+    little = Arrival(adapter="folder", transfer_syntax_uid="1.2.840.10008.1.2")
+    incoming = spool.open(little)
+    incoming.write(b"x")
+
+    assert read_arrival(spool.path(incoming.commit()).read_bytes())[0] == little
+
+
+def test_receipts_sort_by_time_and_tell_it(tmp_path: Path) -> None:
+    clock = Clock()
+    spool = Spool(tmp_path, now=clock)
+    receipts = []
+    for _ in range(3):
+        receipts += [stored(spool), stored(spool)]
+        clock.forward(milliseconds=7)
+
+    assert spool.waiting() == receipts == sorted(set(receipts))
+    assert received_at(receipts[-1]) == clock.moment - timedelta(milliseconds=7)
+
+
+def test_receipts_stay_in_order_when_the_clock_goes_back(tmp_path: Path) -> None:
+    clock = Clock(datetime.now(UTC) + timedelta(hours=1))
+    spool = Spool(tmp_path, now=clock)
+    first = stored(spool)
+    clock.forward(hours=-1)
+
+    assert stored(spool) > first
+
+
+def test_nothing_is_seen_before_the_commit_and_nothing_left_after_a_discard(spool: Spool) -> None:
+    incoming = spool.open(ARRIVAL)
+    incoming.write(DATA_SET)
+    assert spool.waiting() == []
+    assert len(unfinished(spool)) == 1
+
+    incoming.discard()
+    incoming.discard()
+
+    assert (spool.waiting(), unfinished(spool)) == ([], [])
+
+
+def test_removing_is_final_and_may_be_repeated(spool: Spool) -> None:
+    first, second = stored(spool), stored(spool)
+
+    spool.remove([first])
+    spool.remove([first])
+
+    assert spool.waiting() == [second]
+
+
+def test_below_the_watermark_nothing_new_is_taken(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, min_free_bytes=2**62)
+
+    with pytest.raises(SpoolFull, match="nearly full"):
+        spool.open(ARRIVAL)
+
+
+def test_an_object_larger_than_allowed_leaves_nothing(spool: Spool) -> None:
+    incoming = spool.open(ARRIVAL, max_bytes=10)
+    incoming.write(b"0123456789")
+
+    with pytest.raises(SpoolTooLarge, match="larger than 10 bytes"):
+        incoming.write(b"x")
+
+    assert (spool.waiting(), unfinished(spool)) == ([], [])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here: not root, or in a container that may not")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_disk_that_fills_up_amid_an_object_leaves_nothing_of_it_and_takes_the_next(small_disk: Path) -> None:
+    spool = Spool(small_disk)
+    incoming = spool.open(ARRIVAL)
+
+    with pytest.raises(SpoolFull, match="disk is full"):
+        incoming.write(bytes(2 * 2**20))
+
+    assert (spool.waiting(), unfinished(spool)) == ([], [])
+    assert stored(spool)
+
+
+def test_a_full_disk_that_has_no_room_for_a_beginning_is_said_to_be_full(small_disk: Path) -> None:
+    (small_disk / "filler").write_bytes(bytes(900_000))
+    spool = Spool(small_disk, min_free_bytes=500_000)
+
+    with pytest.raises(SpoolFull):
+        spool.open(ARRIVAL)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from hilum.spool import Arrival, Spool
+spool = Spool(Path(sys.argv[1]))
+incoming = spool.open(Arrival(adapter="dicom", transfer_syntax_uid="1.2"))
+incoming.write(b"half")
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+def half_written(path: Path) -> subprocess.Popen[str]:
+    """A process that has half an object in the spool at `path`."""
+    child = subprocess.Popen([sys.executable, "-c", CHILD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "written\n"
+    return child
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_at_the_next_start(spool: Spool) -> None:
+    child = half_written(spool.new.parent)
+    child.kill()
+    child.communicate()
+    assert len(unfinished(spool)) == 1
+
+    stored(Spool(spool.new.parent))
+
+    assert unfinished(spool) == []
+
+
+def test_what_a_living_process_has_unfinished_is_left_alone(spool: Spool) -> None:
+    child = half_written(spool.new.parent)
+
+    stored(spool)
+
+    assert len(unfinished(spool)) == 1
+    child.communicate("end")
+
+
+def test_many_threads_share_a_spool(spool: Spool) -> None:
+    receipts: list[str] = []
+    threads = [threading.Thread(target=lambda: receipts.extend(stored(spool) for _ in range(10))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(set(receipts)) == 80
+    assert spool.waiting() == sorted(receipts)
+
+
+def test_syncs_of_the_directory_are_shared_and_none_is_missed(spool: Spool) -> None:
+    directory = spool._directory
+    begun, go = threading.Event(), threading.Event()
+    syncs = 0
+
+    class Slow(type(directory)):  # type: ignore[misc]  # a directory whose syncs can be held up
+        def _sync(self) -> None:
+            nonlocal syncs
+            syncs += 1
+            begun.set()
+            assert go.wait(10)
+
+    slow = Slow(spool.new)
+    first = threading.Thread(target=slow.sync)
+    first.start()
+    assert begun.wait(10)
+    others = [threading.Thread(target=slow.sync) for _ in range(20)]
+    for other in others:
+        other.start()
+    go.set()
+    for each in (first, *others):
+        each.join()
+
+    # The one under way began before the others asked, so it cannot serve them; one more serves them all, or a few that asked late.
+    assert 2 <= syncs <= 4
+
+
+def test_a_directory_that_cannot_be_made_is_named_with_its_fix(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(Misconfigured, match=r"cannot be used.*spool\.path"):
+        Spool(tmp_path / "file" / "spool")
+
+
+def test_the_spool_lies_in_the_data_directory_unless_the_settings_say_otherwise(tmp_path: Path) -> None:
+    assert Spool.of(Settings(data=str(tmp_path))).new == tmp_path.resolve() / "spool" / "new"
+    assert Spool.of(Settings(spool=SpoolSettings(path=str(tmp_path / "other")))).new == tmp_path.resolve() / "other" / "new"
+
+
+def test_what_is_no_spool_file_is_told_apart() -> None:
+    for content in (b"", b"x" * 200, bytes(128) + b"DICM" + b"\x02\0\0\0UL\x04\0\xff\xff\0\0"):
+        with pytest.raises(ValueError, match=r"File Meta|Part 10"):
+            read_arrival(content)

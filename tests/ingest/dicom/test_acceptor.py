@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hilum import upper_layer as ul
+from hilum.settings import Dicom
+from hilum.spool import Arrival, Spool
+from ingest.dicom import negotiation
+from ingest.dicom.acceptor import INVALID_PARAMETER, MAX_COMMAND_BYTES, UNEXPECTED_PDU, UNRECOGNIZED_PDU, Acceptor, State
+from ingest.dicom.answers import Answer
+from ingest.dicom.commands import Command
+from ingest.dicom.negotiation import Context, Request
+from ingest.dicom.storage import Storing
+
+CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
+DATA_SET = b"\x08\0\x16\0UI\x1a\x00" + CT.encode() + b"\0\x08\0\x18\0UI\x06\x002.25.3" + bytes(500)
+REQUEST = ul.associate_rq("CT1", "HILUM", [ul.Context(abstract_syntax=CT, transfer_syntax=EXPLICIT)], 16384)
+RELEASE = ul.pdu(ul.Pdu.RELEASE_RQ, bytes(4))
+
+
+class Association:
+    """An `Acceptor` on a spool, and what came of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.spool = Spool(path)
+        self.answers: list[Answer] = []
+        self.acceptor = Acceptor(self._negotiate, self._store, lambda command, storing, answer: self.answers.append(answer))
+
+    def _negotiate(self, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
+        return negotiation.accept(request, Dicom())
+
+    def _store(self, command: Command, context: Context) -> Storing:
+        arrival = Arrival(
+            adapter="dicom",
+            transfer_syntax_uid=context.transfer_syntax,
+            sop_class_uid=command.sop_class_uid,
+            sop_instance_uid=command.sop_instance_uid,
+        )
+        return Storing(self.spool, arrival, 10_000)
+
+    def receive(self, *data: bytes) -> list[tuple[int, bytes]]:
+        """Feed bytes; the PDUs that come out, as (kind, body)."""
+        out = b"".join(self.acceptor.receive(memoryview(bytearray(each))) for each in data)
+        pdus = []
+        while out:
+            kind, length = ul.read_header(out[:6])
+            pdus.append((kind, out[6 : 6 + length]))
+            out = out[6 + length :]
+        return pdus
+
+    def statuses(self, *data: bytes) -> list[int]:
+        """Feed bytes; the statuses of the responses that come out."""
+        pdus = self.receive(*data)
+        assert all(kind == ul.Pdu.DATA for kind, _ in pdus)
+        return [ul.read_response(command).status for _, body in pdus for _, _, _, command in ul.pdvs(body)]
+
+    def established(self) -> Association:
+        """The same, with its association accepted."""
+        [(kind, _)] = self.receive(REQUEST)
+        assert kind == ul.Pdu.ASSOCIATE_AC
+        return self
+
+    def leftovers(self) -> list[Path]:
+        return [path for path in self.spool.new.parent.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def association(tmp_path: Path) -> Association:
+    return Association(tmp_path)
+
+
+def command(raw: bytes, context: int = 1) -> bytes:
+    return ul.data_header(context, len(raw), last=True, command=True) + raw
+
+
+def data(raw: bytes, *, last: bool = True, context: int = 1) -> bytes:
+    return ul.data_header(context, len(raw), last=last) + raw
+
+
+def a_store(data_set: bytes = DATA_SET, piece: int = 200) -> bytes:
+    """A whole C-STORE in fragments of `piece` bytes."""
+    pieces = [data_set[at : at + piece] for at in range(0, len(data_set), piece)]
+    return command(ul.c_store_rq(7, CT, "2.25.3")) + b"".join(data(each, last=n == len(pieces) - 1) for n, each in enumerate(pieces))
+
+
+def abort(source: int, reason: int) -> list[tuple[int, bytes]]:
+    return [(ul.Pdu.ABORT, bytes((0, 0, source, reason)))]
+
+
+def test_an_object_is_stored_as_it_came_and_answered(association: Association) -> None:
+    assert association.established().statuses(a_store()) == [0x0000]
+
+    [receipt] = association.spool.waiting()
+    assert association.spool.path(receipt).read_bytes().endswith(DATA_SET)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_it_makes_no_difference_how_the_bytes_are_cut(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    association = Association(tmp_path_factory.mktemp("spool"))
+    stream = REQUEST + a_store(piece=data.draw(st.integers(1, 600))) + command(ul.c_echo_rq(8)) + RELEASE
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+    kinds = [kind for kind, _ in association.receive(*pieces)]
+
+    assert kinds == [ul.Pdu.ASSOCIATE_AC, ul.Pdu.DATA, ul.Pdu.DATA, ul.Pdu.RELEASE_RP]
+    [receipt] = association.spool.waiting()
+    assert association.spool.path(receipt).read_bytes().endswith(DATA_SET)
+    assert association.acceptor.ended == "released"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.booleans())
+def test_garbage_ends_the_association_or_waits_for_more_and_leaves_nothing(
+    tmp_path_factory: pytest.TempPathFactory, garbage: bytes, established: bool
+) -> None:
+    association = Association(tmp_path_factory.mktemp("spool"))
+    if established:
+        association.established()
+
+    association.receive(garbage)
+    association.acceptor.close("gone")
+
+    assert association.leftovers() == []
+
+
+def test_an_echo_is_answered(association: Association) -> None:
+    assert association.established().statuses(command(ul.c_echo_rq(3))) == [0x0000]
+
+
+def test_several_fragments_may_share_a_pdu(association: Association) -> None:
+    fragments = [DATA_SET[:100], DATA_SET[100:]]
+    pdvs = b"".join(struct.pack(">IBB", len(each) + 2, 1, n << 1) + each for n, each in enumerate(fragments))
+
+    assert association.established().statuses(command(ul.c_store_rq(1, CT, "2.25.3")) + ul.pdu(ul.Pdu.DATA, pdvs)) == [0x0000]
+
+
+def test_a_command_may_come_in_fragments(association: Association) -> None:
+    raw = ul.c_echo_rq(3)
+    first = ul.data_header(1, 10, last=False, command=True) + raw[:10]
+
+    assert association.established().statuses(first, command(raw[10:])) == [0x0000]
+
+
+def test_an_empty_last_fragment_ends_the_data_set(association: Association) -> None:
+    stream = command(ul.c_store_rq(1, CT, "2.25.3")) + data(DATA_SET, last=False) + data(b"")
+
+    assert association.established().statuses(stream) == [0x0000]
+
+
+def test_a_response_goes_out_in_fragments_if_the_peer_takes_little(association: Association) -> None:
+    request = ul.associate_rq("CT1", "HILUM", [ul.Context(abstract_syntax=CT, transfer_syntax=EXPLICIT)], 60)
+    association.receive(request)
+
+    pdus = association.receive(command(ul.c_echo_rq(3)))
+
+    assert len(pdus) > 1
+    assert all(len(body) <= 60 for _, body in pdus)
+    fragments = [pdv for _, body in pdus for pdv in ul.pdvs(body)]
+    assert [last for _, _, last, _ in fragments] == [False] * (len(fragments) - 1) + [True]
+    assert ul.read_response(b"".join(raw for *_, raw in fragments)).status == 0x0000
+
+
+@pytest.mark.parametrize(
+    ("stream", "status"),
+    [
+        (command(ul.c_store_rq(1, CT, "2.25.3")) + data(b""), 0xC000),
+        (a_store(b"This is a letter, and no data set."), 0xC000),
+        (command(ul.c_store_rq(1, CT, "2.25.4")) + data(DATA_SET), 0xB007),
+        (a_store(DATA_SET + bytes(20_000)), 0xA700),
+        (command(ul.c_store_rq(1, CT, "2.25.3").replace(b"\0\x08\x02\0\0\0\x01\0", b"\0\x08\x02\0\0\0\x01\x01")), 0xC000),
+        (command(ul.c_echo_rq(1).replace(b"\x30\0", b"\x20\0")), 0x0211),
+    ],
+    ids=["empty", "a letter", "another instance", "too large", "no data set announced", "C-FIND"],
+)
+def test_each_kind_of_request_gets_its_status_and_the_association_goes_on(association: Association, stream: bytes, status: int) -> None:
+    assert association.established().statuses(stream, command(ul.c_echo_rq(9))) == [status, 0x0000]
+
+
+def test_what_was_no_data_set_is_kept_for_a_person_and_what_was_too_large_is_not(association: Association) -> None:
+    association.established().statuses(a_store(b"This is a letter, and no data set."), a_store(bytes(20_000)))
+
+    [receipt] = association.spool.waiting()
+    assert association.spool.path(receipt).read_bytes().endswith(b"This is a letter, and no data set.")
+    assert association.leftovers() == [association.spool.path(receipt)]
+
+
+def test_a_request_with_a_data_set_that_is_not_served_is_answered_after_the_data_set(association: Association) -> None:
+    find = ul.c_store_rq(1, CT, "2.25.3").replace(b"\0\x01\x02\0\0\0\x01\0", b"\0\x01\x02\0\0\0\x20\0")
+
+    assert association.established().statuses(command(find)) == []
+    assert association.statuses(data(DATA_SET)) == [0x0211]
+    assert association.leftovers() == []
+
+
+def test_an_association_that_breaks_amid_an_object_leaves_nothing_of_it(association: Association) -> None:
+    association.established().receive(a_store()[:-1])
+    assert len(association.leftovers()) == 1
+
+    association.acceptor.close("the connection broke")
+
+    assert association.leftovers() == []
+
+
+def test_it_knows_whether_a_message_is_under_way(association: Association) -> None:
+    association.established()
+    stream = a_store()
+
+    assert association.acceptor.between_messages
+    association.receive(stream[:3])
+    assert not association.acceptor.between_messages
+    association.receive(stream[3:-1])
+    assert not association.acceptor.between_messages
+    association.receive(stream[-1:])
+    assert association.acceptor.between_messages
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        (ul.pdu(ul.Pdu.DATA, bytes(6)), UNEXPECTED_PDU),
+        (RELEASE, UNEXPECTED_PDU),
+        (struct.pack(">BxI", 9, 4) + bytes(4), UNRECOGNIZED_PDU),
+        (struct.pack(">BxI", 1, 2**31), INVALID_PARAMETER),
+        (ul.pdu(ul.Pdu.ASSOCIATE_RQ, bytes(10)), INVALID_PARAMETER),
+        (b"GET / HTTP/1.1\r\nHost: hilum\r\n\r\n", INVALID_PARAMETER),
+    ],
+    ids=["data", "release", "unknown PDU", "huge", "garbled request", "a browser"],
+)
+def test_before_an_association_anything_else_than_a_request_is_aborted(association: Association, stream: bytes, reason: int) -> None:
+    assert association.receive(stream) == abort(2, reason)
+    assert association.acceptor.state is State.CLOSING
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        (REQUEST, UNEXPECTED_PDU),
+        (data(DATA_SET), UNEXPECTED_PDU),
+        (command(ul.c_store_rq(1, CT, "2.25.3")) + command(ul.c_echo_rq(1)), UNEXPECTED_PDU),
+        (command(ul.c_store_rq(1, CT, "2.25.3")) + RELEASE, UNEXPECTED_PDU),
+        (command(ul.c_echo_rq(1), context=99), INVALID_PARAMETER),
+        (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 99, 1, 3)), INVALID_PARAMETER),
+        (command(b"\x08\0\0\0\0\0\0\0"), INVALID_PARAMETER),
+        (command(b"\0\0"), INVALID_PARAMETER),
+        (ul.data_header(1, MAX_COMMAND_BYTES + 2, last=False, command=True), INVALID_PARAMETER),
+    ],
+    ids=[
+        "a second request",
+        "no command",
+        "command amid",
+        "release amid",
+        "unknown context",
+        "too long",
+        "no command set",
+        "cut",
+        "endless",
+    ],
+)
+def test_what_breaks_the_protocol_is_aborted_and_leaves_nothing(association: Association, stream: bytes, reason: int) -> None:
+    assert association.established().receive(stream) == abort(2, reason)
+    assert association.leftovers() == []
+
+
+def test_after_the_end_nothing_is_answered(association: Association) -> None:
+    association.established().receive(RELEASE)
+
+    assert association.receive(a_store()) == []
+    assert association.leftovers() == []
+
+
+def test_memory_does_not_grow_with_the_object(tmp_path: Path) -> None:
+    import tracemalloc
+
+    association = Association(tmp_path)
+    association.established()
+    association._store = _unlimited(association)  # type: ignore[method-assign]  # an object of any size
+    association.acceptor._store = association._store
+    fragment = data(bytes(100_000), last=False)
+    association.receive(command(ul.c_store_rq(1, CT, "2.25.3")))
+    tracemalloc.start()
+    view = memoryview(bytearray(fragment))
+    for _ in range(300):
+        association.acceptor.receive(view)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 500_000
+    association.acceptor.close("done")
+
+
+def _unlimited(association: Association) -> Any:
+    def store(command: Command, context: Context) -> Storing:
+        return Storing(association.spool, Arrival(adapter="dicom", transfer_syntax_uid=context.transfer_syntax), 2**40)
+
+    return store

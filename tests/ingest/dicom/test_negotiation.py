@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+from pydicom.uid import UID, UID_dictionary
+from pynetdicom import AllStoragePresentationContexts, build_context
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE, MaximumLengthNotification
+from pynetdicom.presentation import PresentationContext
+
+from hilum.settings import Dicom
+from ingest.dicom.negotiation import (
+    APPLICATION_CONTEXT,
+    APPLICATION_CONTEXT_NAME,
+    CALLED_AET,
+    PROTOCOL_VERSION,
+    Proposed,
+    accept,
+    choose,
+    is_storage,
+    read_request,
+    reason_to_reject,
+    reject,
+)
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+VERIFICATION = "1.2.840.10008.1.1"
+IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+JPEG_2000, RLE, PRIVATE_SYNTAX = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", "1.2.276.0.1"
+
+
+def a_request(*contexts: PresentationContext, called_aet: str = "HILUM", application_context: str = APPLICATION_CONTEXT) -> bytes:
+    """The body of an A-ASSOCIATE-RQ as pynetdicom encodes it."""
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = application_context
+    primitive.calling_ae_title, primitive.called_ae_title = "CT1", called_aet
+    for n, context in enumerate(contexts):
+        context.context_id = 2 * n + 1
+    primitive.presentation_context_definition_list = list(contexts)
+    longest = MaximumLengthNotification()
+    longest.maximum_length_received = 16382
+    primitive.user_information = [longest]
+    pdu = A_ASSOCIATE_RQ()
+    pdu.from_primitive(primitive)
+    return pdu.encode()[6:]
+
+
+def test_a_request_is_read_as_it_was_meant() -> None:
+    request = read_request(a_request(build_context(CT, [JPEG_2000, IMPLICIT]), build_context(VERIFICATION, IMPLICIT)))
+
+    assert (request.calling_aet, request.called_aet, request.max_pdu_bytes) == ("CT1", "HILUM", 16382)
+    assert request.contexts == (
+        Proposed(id=1, abstract_syntax=CT, transfer_syntaxes=(JPEG_2000, IMPLICIT)),
+        Proposed(id=3, abstract_syntax=VERIFICATION, transfer_syntaxes=(IMPLICIT,)),
+    )
+
+
+def test_a_garbled_request_is_refused_wherever_it_is_cut() -> None:
+    body = a_request(build_context(CT, IMPLICIT))
+    whole = read_request(body)
+
+    for length in range(len(body)):
+        try:
+            assert read_request(body[:length]) != whole
+        except ValueError:
+            continue
+
+
+def test_the_answer_is_one_that_others_can_read() -> None:
+    request = read_request(
+        a_request(build_context(CT, [JPEG_2000]), build_context("1.2.840.10008.5.1.4.1.2.2.1", IMPLICIT), build_context(VERIFICATION, RLE))
+    )
+
+    contexts, answer = accept(request, Dicom(max_pdu_bytes=131072))
+
+    pdu = A_ASSOCIATE_AC()
+    pdu.decode(answer)
+    primitive = pdu.to_primitive()
+    assert [(context.context_id, context.result) for context in primitive.presentation_context_definition_results_list] == [
+        (1, 0),
+        (3, 3),
+        (5, 4),
+    ]
+    assert primitive.maximum_length_received == 131072
+    assert {number: context.transfer_syntax for number, context in contexts.items()} == {1: JPEG_2000}
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ((JPEG_2000, EXPLICIT, IMPLICIT), JPEG_2000),
+        ((IMPLICIT, EXPLICIT), EXPLICIT),
+        ((BIG, IMPLICIT), IMPLICIT),
+        ((BIG,), BIG),
+        ((EXPLICIT, JPEG_2000), EXPLICIT),
+        ((PRIVATE_SYNTAX,), PRIVATE_SYNTAX),
+    ],
+)
+def test_the_senders_first_choice_is_taken_and_among_uncompressed_ones_the_one_with_all_vrs(offered: tuple[str, ...], chosen: str) -> None:
+    assert choose(Proposed(id=1, abstract_syntax=CT, transfer_syntaxes=offered)) == (0, chosen)
+
+
+@pytest.mark.parametrize("offered", [(), ("no uid",)])
+def test_a_context_without_a_transfer_syntax_is_refused(offered: tuple[str, ...]) -> None:
+    assert choose(Proposed(id=1, abstract_syntax=CT, transfer_syntaxes=offered)) == (4, "")
+
+
+def test_every_storage_class_that_pynetdicom_knows_is_stored() -> None:
+    assert [context.abstract_syntax for context in AllStoragePresentationContexts if not is_storage(str(context.abstract_syntax))] == []
+
+
+def test_retired_private_and_newer_classes_are_stored() -> None:
+    assert UID("1.2.840.10008.5.1.4.1.1.6").is_retired
+    for sop_class in ("1.2.840.10008.5.1.4.1.1.6", "1.3.12.2.1107.5.9.1", "1.2.840.113619.4.26", "1.2.840.10008.5.1.4.1.1.9999.1"):
+        assert is_storage(sop_class)
+
+
+def test_no_other_service_is_taken_for_storage() -> None:
+    others = [uid for uid, entry in UID_dictionary.items() if entry[1] in ("SOP Class", "Meta SOP Class") and "Storage" not in entry[0]]
+    assert len(others) > 100
+    assert [uid for uid in others if is_storage(uid)] == []
+
+
+@pytest.mark.parametrize(
+    "sop_class", ["1.2.840.10008.1.20.1", "1.2.840.10008.5.1.4.38.1", "1.2.840.10008.1.3.10", "1.2.840.10008.77", "", "CT", "1." * 40 + "1"]
+)
+def test_what_has_no_study_or_is_no_uid_is_not_stored(sop_class: str) -> None:
+    assert not is_storage(sop_class)
+
+
+def test_any_called_title_will_do_unless_the_settings_say_otherwise() -> None:
+    request = read_request(a_request(build_context(CT, IMPLICIT), called_aet="OTHER"))
+
+    assert reason_to_reject(request, Dicom()) is None
+    assert reason_to_reject(request, Dicom(any_called_aet=False)) is CALLED_AET
+    assert reason_to_reject(request, Dicom(any_called_aet=False, aet="OTHER")) is None
+
+
+def test_another_application_context_is_rejected() -> None:
+    request = read_request(a_request(build_context(CT, IMPLICIT), application_context="1.2.3"))
+
+    assert reason_to_reject(request, Dicom()) is APPLICATION_CONTEXT_NAME
+
+
+def test_another_protocol_version_is_rejected() -> None:
+    request = read_request(b"\0\x02" + a_request(build_context(CT, IMPLICIT))[2:])
+
+    assert reason_to_reject(request, Dicom()) is PROTOCOL_VERSION
+
+
+def test_a_rejection_is_one_that_others_can_read() -> None:
+    pdu = A_ASSOCIATE_RJ()
+    pdu.decode(reject(CALLED_AET))
+
+    assert (pdu.result_str, pdu.source_str, pdu.reason_str) == (
+        "Rejected (Permanent)",
+        "DUL service-user",
+        "Called AE title not recognised",
+    )
