@@ -127,10 +127,12 @@ class _OfInstance(Event, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
+        """See `Event.key`."""
         return self.instance.study_instance_uid or self.instance.receipt
 
     @property
     def subject(self) -> str:
+        """See `Event.subject`."""
         return self.instance.sop_instance_uid or self.instance.receipt
 
 
@@ -149,6 +151,7 @@ class InstanceAccepted(_OfInstance, frozen=True, kw_only=True):
 
     @classmethod
     def following(cls, event: InstanceReceived, findings: Iterable[Finding] = ()) -> Self:
+        """The acceptance of what was received."""
         return cls(instance=event.instance, findings=tuple(findings))
 
 
@@ -180,10 +183,12 @@ class InstanceQuarantined(Event, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
+        """See `Event.key`."""
         return self.study_instance_uid or self.receipt
 
     @property
     def subject(self) -> str:
+        """See `Event.subject`."""
         return self.sop_instance_uid or self.receipt
 
 
@@ -223,10 +228,12 @@ class InstanceRouted(Event, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
+        """See `Event.key`."""
         return self.study_instance_uid
 
     @property
     def subject(self) -> str:
+        """See `Event.subject`."""
         return self.sop_instance_uid
 
 
@@ -257,10 +264,12 @@ class DeliverySettled(Event, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
+        """See `Event.key`."""
         return self.study_instance_uid
 
     @property
     def subject(self) -> str:
+        """See `Event.subject`."""
         return self.delivery_id
 
 

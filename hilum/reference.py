@@ -157,9 +157,9 @@ def statuses_page() -> str:
         [
             "# DICOM statuses",
             "",
-            "What a sender is answered, and what became of the object. **Success means durable**: the object is on stable storage before the",
-            "answer is sent. What is merely odd is a [finding](findings.md) and gets Success; what a person must look at waits in",
-            "[quarantine](reasons.md), and is kept whatever the status says.",
+            "What a sender is answered, and what became of the object. **Success means durable**: the object is on stable storage",
+            "before the answer is sent. What is merely odd is a [finding](findings.md) and gets Success; what a person must look at",
+            "waits in [quarantine](reasons.md), and is kept whatever the status says.",
             "",
             "## C-STORE (PS3.4 B.2.3)",
             "",
@@ -175,8 +175,8 @@ def statuses_page() -> str:
                 [(f"{each.result} ({results[each.result]})", str(each.source), str(each.reason), each.says) for each in rejections],
             ),
             "",
-            "A PDU, a fragment or a command that is against the standard ends the association with an A-ABORT (PS3.8 9.3.8); of the object under",
-            "way nothing is kept. So does silence for longer than `dicom.idle_timeout_s`.",
+            "A PDU, a fragment or a command that is against the standard ends the association with an A-ABORT (PS3.8 9.3.8); of the",
+            "object under way nothing is kept. So does silence for longer than `dicom.idle_timeout_s`.",
         ]
     )
 

@@ -28,7 +28,7 @@ STORED = Answer(
 )
 OTHER_OBJECT = Answer(
     status=0xB007,
-    comment="Stored; data set differs from the SOP class or instance announced",
+    comment="Stored; data set is another object than the command announced",
     when="The SOP class or instance in the command differs from (0008,0016) or (0008,0018) in the data set.",
     means="A warning: the object is stored as it came, and waits in quarantine for a person. Sending it again changes nothing.",
 )

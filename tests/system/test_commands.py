@@ -73,7 +73,8 @@ def test_studies_are_found_by_accession_number_patient_and_name(one_hilum: Runni
     assert study in {each["study_instance_uid"] for each in found}
 
 
-def test_destinations_are_listed_with_what_waits_for_them(one_hilum: RunningHilum, study: str) -> None:
+@pytest.mark.usefixtures("study")
+def test_destinations_are_listed_with_what_waits_for_them(one_hilum: RunningHilum) -> None:
     listed = {row["name"]: row for row in json.loads(one_hilum.command("dest", "list", "--json").stdout)}
 
     assert listed.keys() == {"archive", "pacs"}
@@ -107,7 +108,8 @@ def test_echo_of_a_port_where_nobody_listens_is_exit_code_5(one_hilum: RunningHi
     assert "cannot be reached" in done.stderr
 
 
-def test_reconcile_finds_an_object_that_only_the_store_has(one_hilum: RunningHilum, study: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("study")
+def test_reconcile_finds_an_object_that_only_the_store_has(one_hilum: RunningHilum, tmp_path: Path) -> None:
     store, bucket = open_store(one_hilum.settings), one_hilum.settings.s3.bucket
     stray = "1.2/1.2.3/1.2.3.4/stray.dcm"
     (tmp_path / "stray").write_bytes(b"x")

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -28,10 +28,11 @@ RELEASE = ul.pdu(ul.Pdu.RELEASE_RQ, bytes(4))
 class Association:
     """An `Acceptor` on a spool, and what came of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_object_bytes: int = 10_000) -> None:
         self.spool = Spool(path)
-        self.answers: list[Answer] = []
-        self.acceptor = Acceptor(self._negotiate, self._store, lambda command, storing, answer: self.answers.append(answer))
+        self.answers: list[int] = []
+        self.acceptor = Acceptor(self._negotiate, self._store, self._settled)
+        self._max_object_bytes = max_object_bytes
 
     def _negotiate(self, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
         return negotiation.accept(request, Dicom())
@@ -43,7 +44,10 @@ class Association:
             sop_class_uid=command.sop_class_uid,
             sop_instance_uid=command.sop_instance_uid,
         )
-        return Storing(self.spool, arrival, 10_000)
+        return Storing(self.spool, arrival, self._max_object_bytes)
+
+    def _settled(self, _: Command, __: Storing | None, answer: Answer) -> None:
+        self.answers.append(answer.status)
 
     def receive(self, *data: bytes) -> list[tuple[int, bytes]]:
         """Feed bytes; the PDUs that come out, as (kind, body)."""
@@ -183,6 +187,7 @@ def test_a_response_goes_out_in_fragments_if_the_peer_takes_little(association: 
 )
 def test_each_kind_of_request_gets_its_status_and_the_association_goes_on(association: Association, stream: bytes, status: int) -> None:
     assert association.established().statuses(stream, command(ul.c_echo_rq(9))) == [status, 0x0000]
+    assert association.answers == [status] * (status != 0x0211)
 
 
 def test_what_was_no_data_set_is_kept_for_a_person_and_what_was_too_large_is_not(association: Association) -> None:
@@ -278,27 +283,14 @@ def test_after_the_end_nothing_is_answered(association: Association) -> None:
 
 
 def test_memory_does_not_grow_with_the_object(tmp_path: Path) -> None:
-    import tracemalloc
-
-    association = Association(tmp_path)
-    association.established()
-    association._store = _unlimited(association)  # type: ignore[method-assign]  # an object of any size
-    association.acceptor._store = association._store
-    fragment = data(bytes(100_000), last=False)
+    association = Association(tmp_path, max_object_bytes=2**40).established()
     association.receive(command(ul.c_store_rq(1, CT, "2.25.3")))
+    fragment = memoryview(bytearray(data(bytes(100_000), last=False)))
     tracemalloc.start()
-    view = memoryview(bytearray(fragment))
     for _ in range(300):
-        association.acceptor.receive(view)
+        association.acceptor.receive(fragment)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
     assert peak < 500_000
     association.acceptor.close("done")
-
-
-def _unlimited(association: Association) -> Any:
-    def store(command: Command, context: Context) -> Storing:
-        return Storing(association.spool, Arrival(adapter="dicom", transfer_syntax_uid=context.transfer_syntax), 2**40)
-
-    return store

@@ -1,0 +1,489 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import psutil
+import pydicom.data
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_dataset
+from pynetdicom import AE, build_context
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification  # type: ignore[attr-defined]  # made at import
+
+from hilum import upper_layer as ul
+from hilum.errors import Misconfigured
+from hilum.part10 import data_set_offset
+from hilum.settings import Dicom, Settings
+from hilum.settings import Spool as SpoolSettings
+from hilum.spool import Spool, read_arrival
+from hilum.synthetic import write_ct_study
+from hilum.testing import eventually
+from ingest.dicom import Receiver, role
+
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+
+
+class Running:
+    """A receiver in a thread, and its spool."""
+
+    def __init__(self, settings: Settings) -> None:
+        found = role(settings)
+        assert isinstance(found, Receiver)
+        self.receiver = found
+        self.spool = Spool.of(settings)
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.receiver.run, args=(self.stop,))
+        self.thread.start()
+        eventually(lambda: self.receiver.port, what="the receiver listens")
+
+    def end(self) -> None:
+        """Stop it, and wait until it has."""
+        self.stop.set()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+    def data_sets(self) -> list[bytes]:
+        """The data sets in the spool, oldest first."""
+        files = [self.spool.path(receipt).read_bytes() for receipt in self.spool.waiting()]
+        return [file[read_arrival(file)[1] :] for file in files]
+
+    def leftovers(self) -> list[Path]:
+        """Unfinished files in the spool."""
+        return [path for path in (self.spool.new.parent / "tmp").rglob("*") if path.is_file()]
+
+
+@contextmanager
+def running(path: Path, spool: SpoolSettings | None = None, **dicom: object) -> Iterator[Running]:
+    """A receiver for as long as the block lasts."""
+    settings = Settings(data=str(path), dicom=Dicom(port=0, **dicom), spool=spool or SpoolSettings(min_free_bytes=0))  # type: ignore[arg-type]  # passed through
+    receiver = Running(settings)
+    try:
+        yield receiver
+    finally:
+        receiver.end()
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path) as found:
+        yield found
+
+
+def a_slice(**values: str) -> Dataset:
+    """A small CT slice."""
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, "2.25.3"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.PatientID = "2.25.1", "2.25.2", "1"
+    for keyword, value in values.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def encoded(ds: Dataset) -> bytes:
+    """In Explicit VR Little Endian."""
+    out = DicomBytesIO()
+    out.is_little_endian, out.is_implicit_VR = True, False
+    write_dataset(out, ds)
+    return out.getvalue()
+
+
+@contextmanager
+def associated(port: int, *contexts: tuple[str, str], called: str = "HILUM", **ae_options: object) -> Iterator[Association]:
+    """An association of pynetdicom's, released afterwards."""
+    ae = AE("CT1")
+    for name, value in ae_options.items():
+        setattr(ae, name, value)
+    proposed = [
+        build_context(sop_class, syntax) for sop_class, syntax in contexts or ((CTImageStorage, EXPLICIT), (Verification, IMPLICIT))
+    ]
+    association = ae.associate("127.0.0.1", port, proposed, ae_title=called)
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def send(
+    association: Association, data_set: bytes, sop_class: str = CTImageStorage, instance: str = "2.25.3", syntax: str = EXPLICIT
+) -> Dataset:
+    """Send bytes as they are, under any announcement; the response's status and comment."""
+    context = next(
+        context for context in association.accepted_contexts if (context.abstract_syntax, context.transfer_syntax[0]) == (sop_class, syntax)
+    )
+    request = C_STORE()
+    request.MessageID = 1
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, instance
+    request.Priority = 0
+    request.DataSet = BytesIO(data_set)
+    assert context.context_id is not None
+    association._reactor_checkpoint.clear()
+    association.dimse.send_msg(request, context.context_id)
+    _, response = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    assert isinstance(response, C_STORE)
+    answer = Dataset()
+    answer.Status = response.Status
+    answer.ErrorComment = response.ErrorComment
+    return answer
+
+
+# Being an SCP
+
+
+def test_verification_is_answered(receiver: Running) -> None:
+    with associated(receiver.receiver.port) as association:
+        assert association.send_c_echo().Status == 0x0000
+
+
+def test_an_object_gets_success_and_is_in_the_spool_as_it_came_with_who_sent_it(receiver: Running) -> None:
+    with associated(receiver.receiver.port) as association:
+        assert send(association, encoded(a_slice())).Status == 0x0000
+
+    assert receiver.data_sets() == [encoded(a_slice())]
+    [receipt] = receiver.spool.waiting()
+    arrival, _ = read_arrival(receiver.spool.path(receipt).read_bytes())
+    assert (arrival.adapter, arrival.calling_aet, arrival.called_aet, arrival.peer) == ("dicom", "CT1", "HILUM", "127.0.0.1")
+    assert (arrival.sop_class_uid, arrival.sop_instance_uid) == (CTImageStorage, "2.25.3")
+    assert re.fullmatch("[0-9a-f]{16}", arrival.association)
+
+
+def test_associations_are_told_apart(receiver: Running) -> None:
+    for _ in range(2):
+        with associated(receiver.receiver.port) as association:
+            send(association, encoded(a_slice()))
+
+    files = [receiver.spool.path(receipt).read_bytes() for receipt in receiver.spool.waiting()]
+    assert len({read_arrival(file)[0].association for file in files}) == 2
+
+
+@pytest.mark.parametrize(
+    ("data_set", "status"),
+    [
+        (encoded(a_slice()), 0x0000),
+        (encoded(a_slice(SOPInstanceUID="2.25.4")), 0xB007),
+        (encoded(a_slice(SOPClassUID=MRImageStorage)), 0xB007),
+        (b"This is a letter, and no data set.", 0xC000),
+        (encoded(a_slice(PatientComments="x" * 9000)) * 20, 0xA700),
+    ],
+    ids=["as announced", "another instance", "another class", "a letter", "too large"],
+)
+def test_a_sender_is_told_what_became_of_its_object(tmp_path: Path, data_set: bytes, status: int) -> None:
+    with running(tmp_path, max_object_bytes=100_000) as receiver, associated(receiver.receiver.port) as association:
+        answer = send(association, data_set)
+
+        assert answer.Status == status
+        assert bool(answer.ErrorComment) == (status != 0)
+        assert receiver.data_sets() == ([data_set] if status != 0xA700 else [])
+        assert association.send_c_echo().Status == 0x0000
+
+
+def test_a_spool_below_its_watermark_refuses_for_now_and_says_so(tmp_path: Path) -> None:
+    with running(tmp_path, SpoolSettings(min_free_bytes=2**62)) as receiver, associated(receiver.receiver.port) as association:
+        answer = send(association, encoded(a_slice()))
+
+        assert (answer.Status, receiver.data_sets(), receiver.leftovers()) == (0xA700, [], [])
+        assert "full" in answer.ErrorComment
+
+
+def samples() -> Iterator[tuple[str, str, str, bytes]]:
+    """(SOP class, instance, transfer syntax, data set) of every Part 10 file that pydicom brings along."""
+    for path in sorted((Path(pydicom.data.__file__).parent / "test_files").rglob("*")):
+        if path.is_file() and (whole := path.read_bytes())[128:132] == b"DICM":
+            meta = read_file_meta_info(path)
+            sop_class, instance = (str(meta.get(name, "")) for name in ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID"))
+            if sop_class and "TransferSyntaxUID" in meta and sop_class != "1.2.840.10008.1.3.10":
+                yield sop_class, instance, str(meta.TransferSyntaxUID), whole[data_set_offset(whole) :]
+
+
+def test_every_sample_is_taken_in_its_own_transfer_syntax_and_kept_byte_for_byte(receiver: Running) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sent = list(samples())
+    assert len(sent) > 60
+    contexts = sorted({(sop_class, syntax) for sop_class, _, syntax, _ in sent})
+    with associated(receiver.receiver.port, *contexts) as association:
+        assert len(association.accepted_contexts) == len(contexts)
+        statuses = {send(association, data_set, sop_class, instance, syntax).Status for sop_class, instance, syntax, data_set in sent}
+
+    assert statuses <= {0x0000, 0xB007}
+    assert receiver.data_sets() == [data_set for *_, data_set in sent]
+
+
+def test_other_services_are_refused_context_by_context(receiver: Running) -> None:
+    find, private = "1.2.840.10008.5.1.4.1.2.2.1", "1.3.12.2.1107.5.9.1"
+    with associated(receiver.receiver.port, (find, IMPLICIT), (CTImageStorage, EXPLICIT), (private, EXPLICIT)) as association:
+        assert [context.abstract_syntax for context in association.accepted_contexts] == [CTImageStorage, private]
+        assert [context.result for context in association.rejected_contexts] == [3]
+
+
+def test_a_called_title_that_is_not_ours_is_rejected_if_the_settings_say_so(tmp_path: Path) -> None:
+    with running(tmp_path, any_called_aet=False) as receiver:
+        with associated(receiver.receiver.port, called="OTHER") as association:
+            assert association.is_rejected
+            assert association.acceptor.primitive is not None
+            rejection = association.acceptor.primitive
+            assert (rejection.result, rejection.result_source, rejection.diagnostic) == (1, 1, 7)
+        with associated(receiver.receiver.port) as association:
+            assert association.is_established
+
+
+def test_one_association_more_than_allowed_is_rejected_for_now(tmp_path: Path) -> None:
+    with running(tmp_path, max_associations=3) as receiver:
+        open_ones = [AE("CT1").associate("127.0.0.1", receiver.receiver.port, [build_context(Verification)]) for _ in range(3)]
+        assert all(each.is_established for each in open_ones)
+
+        with associated(receiver.receiver.port) as one_more:
+            assert one_more.acceptor.primitive is not None
+            rejection = one_more.acceptor.primitive
+            assert (rejection.result, rejection.result_source, rejection.diagnostic) == (2, 3, 2)
+        open_ones.pop().release()
+        eventually(lambda: receiver.receiver.health().says.endswith("2 associations open"))
+        with associated(receiver.receiver.port) as next_one:
+            assert next_one.is_established
+        for each in open_ones:
+            each.release()
+
+
+def test_fifty_associations_at_once_are_all_served(receiver: Running) -> None:
+    open_at_once = threading.Barrier(50)
+    statuses: list[int] = []
+
+    def modality(number: int) -> None:
+        peer = RawPeer(receiver.receiver.port)
+        open_at_once.wait(30)
+        ds = encoded(a_slice(SOPInstanceUID=f"2.25.{number}"))
+        statuses.append(peer.store(ds, f"2.25.{number}"))
+        peer.release()
+
+    threads = [threading.Thread(target=modality, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert statuses == [0x0000] * 50
+    assert len(receiver.spool.waiting()) == 50
+
+
+# Misbehaving peers
+
+
+class RawPeer:
+    """A socket that speaks just enough DICOM to misbehave with."""
+
+    def __init__(self, port: int, *, associate: bool = True) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        if associate:
+            contexts = [ul.Context(abstract_syntax=CTImageStorage, transfer_syntax=EXPLICIT)]
+            self.socket.sendall(ul.associate_rq("CT1", "HILUM", contexts, 16384))
+            assert self.pdu()[0] == ul.Pdu.ASSOCIATE_AC
+
+    def exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size and (more := self.socket.recv(size - len(data))):
+            data += more
+        return data
+
+    def pdu(self) -> tuple[int, bytes]:
+        """The next PDU; kind 0 if the connection is closed."""
+        head = self.exactly(6)
+        if not head:
+            return 0, b""
+        kind, length = ul.read_header(head)
+        return kind, self.exactly(length)
+
+    def begin(self, instance: str = "2.25.3") -> None:
+        """Send the command of a C-STORE."""
+        command = ul.c_store_rq(1, CTImageStorage, instance)
+        self.socket.sendall(ul.data_header(1, len(command), last=True, command=True) + command)
+
+    def fragment(self, data: bytes, *, last: bool = False) -> None:
+        self.socket.sendall(ul.data_header(1, len(data), last=last) + data)
+
+    def status(self) -> int:
+        _, body = self.pdu()
+        [(_, _, _, command)] = ul.pdvs(body)
+        return ul.read_response(command).status
+
+    def store(self, data_set: bytes, instance: str = "2.25.3") -> int:
+        self.begin(instance)
+        self.fragment(data_set, last=True)
+        return self.status()
+
+    def release(self) -> None:
+        self.socket.sendall(ul.pdu(ul.Pdu.RELEASE_RQ, bytes(4)))
+        assert self.pdu()[0] == ul.Pdu.RELEASE_RP
+        self.socket.close()
+
+
+def reset(peer: RawPeer) -> None:
+    """Close with a TCP reset."""
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.socket.close()
+
+
+@pytest.mark.parametrize("hang_up", [lambda peer: peer.socket.close(), reset], ids=["closed", "reset"])
+def test_an_association_dropped_amid_an_object_leaves_nothing(receiver: Running, hang_up: Callable[[RawPeer], None]) -> None:
+    peer = RawPeer(receiver.receiver.port)
+    peer.begin()
+    peer.fragment(encoded(a_slice()) * 100)
+    eventually(receiver.leftovers, what="the object is under way")
+
+    hang_up(peer)
+
+    eventually(lambda: not receiver.leftovers(), what="nothing is left of it")
+    assert receiver.spool.waiting() == []
+    assert receiver.receiver.health().ready
+
+
+def test_a_silent_peer_is_aborted(tmp_path: Path) -> None:
+    with running(tmp_path, idle_timeout_s=0.2) as receiver:
+        peer = RawPeer(receiver.receiver.port)
+        peer.begin()
+        peer.fragment(b"x" * 100)
+
+        assert peer.pdu() == (ul.Pdu.ABORT, bytes(4))
+        eventually(lambda: not receiver.leftovers())
+
+
+def test_a_browser_is_sent_away(receiver: Running) -> None:
+    peer = RawPeer(receiver.receiver.port, associate=False)
+    peer.socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+    assert peer.pdu()[0] == ul.Pdu.ABORT
+    assert peer.pdu() == (0, b"")
+
+
+def test_a_connection_without_a_word_does_no_harm(receiver: Running) -> None:
+    with socket.create_connection(("127.0.0.1", receiver.receiver.port)):
+        pass
+    with associated(receiver.receiver.port) as association:
+        assert association.is_established
+
+
+def test_after_a_release_the_connection_is_closed(receiver: Running) -> None:
+    peer = RawPeer(receiver.receiver.port)
+    peer.socket.sendall(ul.pdu(ul.Pdu.RELEASE_RQ, bytes(4)))
+
+    assert [peer.pdu()[0], peer.pdu()[0]] == [ul.Pdu.RELEASE_RP, 0]
+
+
+def test_an_object_of_500_mb_is_taken_in_little_memory(receiver: Running) -> None:
+    process = psutil.Process()
+    peer = RawPeer(receiver.receiver.port)
+    peer.begin()
+    peer.fragment(encoded(a_slice()))
+    before = process.memory_info().rss
+    piece, most = bytes(2**20), before
+    for n in range(500):
+        peer.fragment(piece)
+        if n % 50 == 0:
+            most = max(most, process.memory_info().rss)
+    peer.fragment(b"\0\0", last=True)
+
+    assert peer.status() == 0x0000
+    assert most - before < 50 * 2**20
+    [receipt] = receiver.spool.waiting()
+    assert receiver.spool.path(receipt).stat().st_size > 500 * 2**20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here: not root, or in a container that may not")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_a_disk_that_fills_up_amid_an_object_gets_the_sender_a_try_again_and_goes_on(tmp_path: Path, small_disk: Path) -> None:
+    with running(tmp_path, SpoolSettings(path=str(small_disk), min_free_bytes=0)) as receiver:
+        peer = RawPeer(receiver.receiver.port)
+
+        assert peer.store(encoded(a_slice()) + bytes(2 * 2**20)) == 0xA700
+        assert receiver.leftovers() == []
+        assert peer.store(encoded(a_slice())) == 0x0000
+        peer.release()
+
+
+# The role
+
+
+def test_a_port_that_is_taken_is_named_with_its_fix(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        receiver = role(Settings(data=str(tmp_path), dicom=Dicom(port=taken.getsockname()[1])))
+
+        with pytest.raises(Misconfigured, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use\. Stop the program") as refused:
+            receiver.run(threading.Event())
+
+    assert refused.value.reason == "dicom-port-taken"
+    assert not receiver.health().ready
+    assert "cannot listen" in receiver.health().says
+
+
+def test_its_health_says_where_it_listens(receiver: Running) -> None:
+    assert receiver.receiver.health().says == f"HILUM listens on 127.0.0.1:{receiver.receiver.port}, 0 associations open"
+
+
+def test_when_it_stops_an_object_under_way_arrives_and_an_idle_association_is_aborted(tmp_path: Path) -> None:
+    with running(tmp_path) as receiver:
+        idle, busy = RawPeer(receiver.receiver.port), RawPeer(receiver.receiver.port)
+        busy.begin()
+        busy.fragment(encoded(a_slice()))
+        eventually(receiver.leftovers)
+        receiver.stop.set()
+
+        assert idle.pdu() == (ul.Pdu.ABORT, bytes(4))
+        with pytest.raises(OSError, match="refused"):
+            RawPeer(receiver.receiver.port or int(busy.socket.getpeername()[1]))
+        busy.fragment(b"", last=True)
+        assert busy.status() == 0x0000
+        assert busy.pdu() == (ul.Pdu.ABORT, bytes(4))
+    assert len(receiver.spool.waiting()) == 1
+
+
+def test_when_it_stops_an_object_that_does_not_end_is_given_up(tmp_path: Path) -> None:
+    with running(tmp_path) as receiver:
+        peer = RawPeer(receiver.receiver.port)
+        peer.begin()
+        peer.fragment(encoded(a_slice()))
+        eventually(receiver.leftovers)
+
+        receiver.end()
+
+        assert peer.pdu() == (ul.Pdu.ABORT, bytes(4))
+        assert (receiver.leftovers(), receiver.spool.waiting()) == ([], [])
+
+
+@pytest.mark.peer
+def test_dcmtk_sends_a_study_though_it_holds_back_small_packets(receiver: Running, tmp_path: Path) -> None:
+    if not shutil.which("dcmsend"):
+        pytest.skip("dcmtk is not installed")
+    write_ct_study(tmp_path / "study", 20, rows=64, columns=64)
+
+    done = subprocess.run(
+        ["dcmsend", "-aec", "HILUM", "127.0.0.1", str(receiver.receiver.port), "+sd", str(tmp_path / "study")],
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert len(receiver.spool.waiting()) == 20
