@@ -7,6 +7,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def throughput(files: Sequence[Path], rounds: int, folder: Path) -> tuple[list[f
     return ours, theirs
 
 
-def latency(files: Sequence[Path], per_second: float, folder: Path) -> tuple[list[float], float, list[tuple[str, float]]]:
+def latency(files: Sequence[Path], per_second: float, folder: Path) -> tuple[list[float], float, list[tuple[str, int]]]:
     """Seconds from Success to stored at the destination for each object; seconds until ready; memory of each process at rest, MB."""
     received = folder / "paced"
     pacs_port = free_port()
@@ -108,15 +109,14 @@ def latency(files: Sequence[Path], per_second: float, folder: Path) -> tuple[lis
     return [stored[uid] - acknowledged[uid] for uid in acknowledged], hilum.ready_s, rest
 
 
-def memory(supervisor: int) -> list[tuple[str, float]]:
+def memory(supervisor: int) -> list[tuple[str, int]]:
     """Proportional set size in MB of the supervisor and all its children."""
     root = psutil.Process(supervisor)
-    found = []
+    found: Counter[str] = Counter()
     for process in (root, *root.children(recursive=True)):
-        command = process.cmdline()
-        name = "supervisor" if process.pid == supervisor else _name_of(command)
-        found.append((name, process.memory_full_info().pss / 2**20))
-    return found
+        name = "supervisor" if process.pid == supervisor else _name_of(process.cmdline())
+        found[name] += round(process.memory_full_info().pss / 2**20)
+    return list(found.items())
 
 
 def _name_of(command: Sequence[str]) -> str:
@@ -127,7 +127,7 @@ def _name_of(command: Sequence[str]) -> str:
         return "PostgreSQL"
     if "weed" in text:
         return "SeaweedFS"
-    return "hilum " + command[command.index("run") + 1] if "run" in command else text[:40]
+    return "hilum " + command[command.index("hilum.host") + 1] if "hilum.host" in command else text[:40]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -166,6 +166,6 @@ def main(arguments: Sequence[str]) -> None:
     report.table(
         "Memory at rest (PSS), MB",
         ("Process", "MB"),
-        [*((name, f"{size:.0f}") for name, size in rest), ("all (goal 1,600)", f"{total:.0f}")],
+        [*rest, ("all (goal 1,600)", total)],
     )
     report.write()

@@ -54,7 +54,10 @@ SPOOL_FREE_BYTES = Gauge("hilum_spool_free_bytes", "Space left on the spool's di
 DELIVERIES = Counter("hilum_deliveries", "Deliveries that have their final state.", ["destination", "state"])
 DELIVERY_RETRIES = Counter("hilum_delivery_retries", "Attempts after which an object is to be tried again.", ["destination"])
 DELIVERY_SECONDS = Histogram(
-    "hilum_delivery_seconds", "From the reception of an object to the final state of its delivery.", ["destination"], buckets=(*_SECONDS, 300, 3600)
+    "hilum_delivery_seconds",
+    "From the reception of an object to the final state of its delivery.",
+    ["destination"],
+    buckets=(*_SECONDS, 300, 3600),
 )
 DELIVERIES_PENDING = Gauge("hilum_deliveries_pending", "Deliveries without a final state.", ["destination"])
 DELIVERIES_PENDING_SECONDS = Gauge("hilum_deliveries_pending_seconds", "Age of the oldest of them.", ["destination"])

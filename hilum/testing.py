@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any, BinaryIO, Generic, TypeVar
 
 import msgspec
+from confluent_kafka import KafkaError
 from msgspec import Raw, Struct
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
@@ -158,6 +159,7 @@ class Clock:
         self.moment = moment
 
     def __call__(self) -> datetime:
+        """The present moment."""
         return self.moment
 
     def forward(self, **time: float) -> None:
@@ -244,6 +246,45 @@ class MemoryStore:
     def _answer(self) -> None:
         if self.away:
             raise TryAgain("The object store does not answer.")
+
+
+class MemoryLog:
+    """A Kafka producer (`ingest.publish.Log`) as a list. While `away` it acknowledges nothing, while `failing` it gives up at once."""
+
+    def __init__(self) -> None:
+        #: What was acknowledged: (topic, key, value, headers).
+        self.said: list[tuple[str, bytes, bytes, dict[str, bytes]]] = []
+        self.away = False
+        self.failing = False
+        self._waiting: list[tuple[tuple[str, bytes, bytes, dict[str, bytes]], Callable[[Any, Any], None]]] = []
+
+    @property
+    def unacknowledged(self) -> list[tuple[str, bytes, bytes, dict[str, bytes]]]:
+        """What waits for its acknowledgement, as in `said`."""
+        return [message for message, _ in self._waiting]
+
+    def produce(self, topic: str, value: bytes, key: bytes, *, headers: Any, on_delivery: Callable[[Any, Any], None]) -> None:
+        """Take a message."""
+        self._waiting.append(((topic, key, value, dict(headers)), on_delivery))
+
+    def poll(self, timeout: float) -> int:
+        """Acknowledge what waits."""
+        del timeout
+        if self.away:
+            return 0
+        waiting, self._waiting = self._waiting, []
+        for message, on_delivery in waiting:
+            if self.failing:
+                on_delivery(KafkaError(KafkaError._MSG_TIMED_OUT), None)
+            else:
+                self.said.append(message)
+                on_delivery(None, None)
+        return len(waiting)
+
+    def flush(self, timeout: float) -> int:
+        """Acknowledge what waits; how many are left."""
+        self.poll(timeout)
+        return len(self._waiting)
 
 
 def a_delivery(

@@ -20,7 +20,7 @@ TIMEOUT_MS = 5000
 ANSWER_S = 2.0
 
 
-class BeginAnew(Exception):  # noqa: N818  # it says what to do; nothing is wrong that lasts
+class BeginAnew(Exception):
     """These clients cannot go on, and new ones, that begin with what is committed, can."""
 
 

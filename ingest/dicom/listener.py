@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import socket
 import struct
@@ -52,8 +54,8 @@ class Listener:
             self._socket = socket.create_server((settings.host, settings.port), family=family, backlog=128)
         except OSError as error:
             raise Misconfigured(
-                "dicom-port-taken" if error.errno == 98 else "dicom-address",
-                f"DICOM cannot listen on {settings.host}:{settings.port}: {error.strerror}.",
+                "dicom-port-taken" if error.errno == errno.EADDRINUSE else "dicom-address",
+                f"DICOM cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}.",
                 fix="Stop the program that has this port, or set dicom.port (0 picks a free one) and dicom.host.",
             ) from None
         self.port: int = self._socket.getsockname()[1]

@@ -48,7 +48,13 @@ class Workers:
     def end(self) -> list[int]:
         for process in self._processes.values():
             process.send_signal(signal.SIGTERM)
-        return [process.wait(20) for process in self._processes.values()]
+        try:
+            return [process.wait(20) for process in self._processes.values()]
+        except subprocess.TimeoutExpired:
+            for process in self._processes.values():
+                process.send_signal(signal.SIGUSR1)
+            import time; time.sleep(2)
+            raise
 
 
 @contextmanager
@@ -57,6 +63,9 @@ def workers(settings: Settings, output: Path) -> Iterator[Workers]:
     try:
         yield running
     finally:
+        for process in running._processes.values():
+            process.send_signal(signal.SIGUSR1)
+        import time; time.sleep(2)
         for process in running._processes.values():
             process.kill()
             process.wait()
