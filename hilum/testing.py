@@ -24,6 +24,7 @@ from hilum.events import InstanceReceived, ObjectRef, delivery_id_for
 from hilum.part10 import Part10
 from hilum.settings import Settings
 from hilum.sink import Delivery, Sink
+from hilum.spool import Arrival, Spool
 from hilum.store import ObjectStore, StoredObject
 
 S = TypeVar("S", bound=Struct)
@@ -285,6 +286,26 @@ class MemoryLog:
         """Acknowledge what waits; how many are left."""
         self.poll(timeout)
         return len(self._waiting)
+
+
+def spooled(
+    spool: Spool, data_set: bytes | None = None, *, transfer_syntax_uid: str = "1.2.840.10008.1.2.1", calling_aet: str = "CT1", **header: Any
+) -> str:
+    """The receipt of an object in the spool: a CT slice with what the test cares about (as in `an_instance`), or the bytes `data_set`."""
+    header = _HEADER | header
+    arrival = Arrival(
+        adapter="dicom",
+        transfer_syntax_uid=transfer_syntax_uid,
+        sop_class_uid=_HEADER["SOPClassUID"],
+        sop_instance_uid=_HEADER["SOPInstanceUID"],
+        calling_aet=calling_aet,
+        called_aet="HILUM",
+        peer="10.1.2.3",
+        association="association-1",
+    )
+    incoming = spool.open(arrival)
+    incoming.write(encoded(header, transfer_syntax_uid) if data_set is None else data_set)
+    return incoming.commit()
 
 
 def a_delivery(

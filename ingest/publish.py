@@ -7,38 +7,29 @@ point, it does the rest again: the object gets the same key and bytes, the event
 
 from __future__ import annotations
 
-import hashlib
 import math
-import mmap
-import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException
-from msgspec import Raw, Struct
-from pydicom.datadict import keyword_dict
 
 from hilum import telemetry
 from hilum.bus import Record, Writer, away, partition_counts, producer, timestamp, topic_of
-from hilum.dicom import tag_of, uid_is_usable
-from hilum.dicom.dataset import ReadHeader, fitted, read_header
-from hilum.dicom.file_meta import MAX_META_BYTES, part10_head
-from hilum.dicom.modules import KEPT_TAGS
 from hilum.disk import sync_file_system
 from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
-from hilum.events import Instance, InstanceReceived, ObjectRef, Source
+from hilum.events import InstanceReceived
 from hilum.role import Health, Role
 from hilum.settings import Settings
-from hilum.spool import Arrival, Spool, read_arrival, received_at
+from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
+from ingest.describe import describe, protected_tags, store_object
 
 log = telemetry.logger("publish")
 
@@ -53,120 +44,6 @@ IN_ORDER_S = 0.25
 RETRY_S = 1.0
 #: Kafka is called away once an event has waited so long for its acknowledgement.
 SILENCE_S = 5.0
-
-# Describing an object
-
-
-class Described(Struct, frozen=True, kw_only=True):
-    """A spool file: its event, and what is to be stored."""
-
-    event: InstanceReceived
-    #: Preamble and File Meta of the stored object. Equal for equal data sets, so that storing one again changes nothing.
-    head: bytes
-    #: Where the data set begins in the spool file.
-    data_set_at: int
-    #: The whole header as DICOM JSON, if the event's lacks more of it than bulk values; it is stored beside the object.
-    full_header: bytes | None
-
-
-def describe(path: Path, receipt: str, bucket: str, keep: frozenset[str]) -> Described:
-    """Describe the spool file of `receipt`. Tags in `keep` stay in the event's header whatever their size.
-
-    Raises `OSError` if the file cannot be read, and `ValueError` if it is no spool file. What is wrong with the data set is
-    part of the description.
-    """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        arrival, data_set_at = read_arrival(mapped[:MAX_META_BYTES])
-        file.seek(data_set_at)  # read, not mapped: pages of a huge object would count as this process's memory
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        header = read_header(mapped, arrival.transfer_syntax_uid, start=data_set_at, keep=keep)
-        full_header = None
-        shown, cut = (b"{}", ()) if header.fault and not header.truncated else fitted(header, keep)
-        if not header.fault and (header.cut_beyond_bulk or set(cut) != set(header.cut)):
-            full = read_header(mapped, arrival.transfer_syntax_uid, start=data_set_at, keep=keep, full=True)
-            full_header, _ = fitted(full, keep, max_bytes=len(mapped) * 8)
-        size_bytes = len(mapped) - data_set_at
-    uids = {name: _usable(header.uid(tag)) for name, tag in _UIDS.items()}
-    head = part10_head(
-        uids["sop_class_uid"] or arrival.sop_class_uid, uids["sop_instance_uid"] or arrival.sop_instance_uid, arrival.transfer_syntax_uid
-    )
-    ref = ObjectRef(bucket=bucket, key=_key(uids, header, receipt, sha256), size_bytes=len(head) + size_bytes, sha256=sha256)
-    instance = Instance(
-        receipt=receipt,
-        **uids,
-        transfer_syntax_uid=arrival.transfer_syntax_uid,
-        object=ref,
-        source=_source(arrival),
-        received_at=received_at(receipt),
-        announced_sop_class_uid=arrival.sop_class_uid,
-        announced_sop_instance_uid=arrival.sop_instance_uid,
-        header_json=Raw(shown),
-        header_cut=cut,
-        encoded_as=header.encoded_as,
-        unreadable=header.fault if not header.truncated else "",
-        truncated=header.fault if header.truncated else "",
-    )
-    return Described(event=InstanceReceived(instance=instance), head=head, data_set_at=data_set_at, full_header=full_header)
-
-
-_UIDS = {"study_instance_uid": "0020000D", "series_instance_uid": "0020000E", "sop_instance_uid": "00080018", "sop_class_uid": "00080016"}
-
-
-def _usable(uid: str) -> str:
-    """`uid`, or nothing: keys, paths and logs hold UIDs only, whatever a sender puts in their place."""
-    return uid if uid_is_usable(uid) else ""
-
-
-def _key(uids: dict[str, str], header: ReadHeader, receipt: str, sha256: str) -> str:
-    path = (uids["study_instance_uid"], uids["series_instance_uid"], uids["sop_instance_uid"])
-    if not all(path) or (header.fault and not header.truncated):
-        return f"unreadable/{receipt}/{sha256}.dcm"
-    return "/".join((*path, f"{sha256}.dcm"))
-
-
-def _source(arrival: Arrival) -> Source:
-    return Source(
-        adapter=arrival.adapter,
-        calling_aet=arrival.calling_aet,
-        called_aet=arrival.called_aet,
-        peer=arrival.peer,
-        association=arrival.association,
-    )
-
-
-def protected_tags(settings: Settings) -> frozenset[str]:
-    """Tags (`GGGGEEEE`) that are never cut for size: patient, study, series, equipment, SOP Common, and what a rule names."""
-    words = {word for rule in settings.rules for word in re.findall(r"[A-Za-z]\w*", rule.when)}
-    return KEPT_TAGS | {tag_of(word) for word in words if word in keyword_dict}
-
-
-def store_object(store: ObjectStore, path: Path, described: Described) -> None:
-    """Put the object, and its whole header if the event's is not. Raises as `ObjectStore.put` does."""
-    ref = described.event.instance.object
-    with path.open("rb") as file:
-        file.seek(described.data_set_at)
-        store.put(ref.bucket, ref.key, cast("BinaryIO", _Joined(described.head, file)), ref.size_bytes)
-    if described.full_header is not None:
-        key = ref.key.removesuffix(".dcm") + ".json"
-        store.put(ref.bucket, key, BytesIO(described.full_header), len(described.full_header))
-
-
-class _Joined:
-    """`head`, then the rest of `file`, to be read once."""
-
-    def __init__(self, head: bytes, file: BinaryIO) -> None:
-        self._head = head
-        self._file = file
-
-    def read(self, size_bytes: int = -1) -> bytes:
-        if not self._head:
-            return self._file.read(size_bytes)
-        rest = max(size_bytes - len(self._head), 0) if size_bytes >= 0 else -1
-        data, self._head = self._head[:size_bytes] if size_bytes >= 0 else self._head, self._head[size_bytes:] if size_bytes >= 0 else b""
-        return data + self._file.read(rest) if not self._head else data
-
-
-# The role
 
 
 class Log(Protocol):
@@ -211,7 +88,8 @@ class Publisher:
         self._acknowledged: deque[str] = deque()
         self._fatal: HilumError | None = None
         self._hold_until = 0.0
-        self._trouble = "starting"
+        #: What is wrong with the store, its disk, the spool or Kafka; empty if all is well.
+        self._troubles: dict[str, str] = {"start": "starting"}
         self._looked_at = 0.0
         self._seen_change = -1
 
@@ -236,14 +114,14 @@ class Publisher:
 
     def health(self) -> Health:
         """What waits, and for whom."""
-        silent = min(self._sent.values(), default=time.monotonic())
-        trouble = self._trouble
-        if not trouble and time.monotonic() - silent > SILENCE_S:
-            trouble = "Kafka does not acknowledge; what is received waits in the spool"
-        if not trouble and self._strange:
-            trouble = f"{len(self._strange)} files in {self._spool.new} are no spool files; look at them and move them away"
-            return Health(ready=True, says=trouble, lag=self._lag())
-        return Health(ready=not trouble, says=trouble or "publishing", lag=self._lag())
+        trouble = " ".join(list(self._troubles.values()))
+        now = time.monotonic()
+        if not trouble and now - min(list(self._sent.values()), default=now) > SILENCE_S:
+            trouble = "Kafka does not acknowledge; what is received waits in the spool."
+        says = "publishing"
+        if self._strange:
+            says = f"{len(self._strange)} files in {self._spool.new} are no spool files; look at them and move them away."
+        return Health(ready=not trouble, says=trouble or says, lag=self._lag())
 
     def _lag(self) -> int:
         return len(self._waiting) + len(self._under_way)
@@ -255,10 +133,10 @@ class Publisher:
             try:
                 self._store.check(self._settings.s3.bucket)
                 kafka = kafka or self._connect()
-                self._trouble = ""
+                self._troubles.clear()
                 return kafka
             except TryAgain as error:
-                self._say(str(error))
+                self._say("start", str(error))
                 stop.wait(error.after_s)
         return None
 
@@ -298,13 +176,14 @@ class Publisher:
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
             store_object(self._store, path, described)
             self._stored.append((receipt, self._record(described.event, receipt)))
-            self._trouble = ""
+            self._troubles.pop("store", None)
+            self._troubles.pop("spool", None)
         except FileNotFoundError:
             self._under_way.discard(receipt)  # another publisher was faster
         except Misconfigured as error:
             self._fatal = error
         except TryAgain as error:
-            self._say(str(error))
+            self._say("store", str(error))
             self._hold_until = time.monotonic() + error.after_s
             self._under_way.discard(receipt)
         except ValueError as error:
@@ -312,7 +191,7 @@ class Publisher:
             self._strange.add(receipt)
             self._under_way.discard(receipt)
         except OSError as error:
-            self._say(f"A spool file cannot be read: {error.strerror}.")
+            self._say("spool", f"A spool file cannot be read: {error.strerror}.")
             self._hold_until = time.monotonic() + RETRY_S
             self._under_way.discard(receipt)
         except Exception as error:  # a fault of ours on one object must not stop the others, nor lose it
@@ -364,9 +243,10 @@ class Publisher:
         try:
             self._sync()
         except OSError as error:
-            self._say(f"The object store's disk cannot be synced: {error.strerror}.")
+            self._say("disk", f"The object store's disk cannot be synced: {error.strerror}.")
             self._hold_until = time.monotonic() + RETRY_S
             return False
+        self._troubles.pop("disk", None)
         return True
 
     def _produce(self, kafka: Log, receipt: str, record: Record) -> bool:
@@ -374,10 +254,11 @@ class Publisher:
             self._sent.pop(receipt, None)
             if error is None:
                 self._acknowledged.append(receipt)
+                self._troubles.pop("kafka", None)
                 return
             if error.fatal():
                 self._fatal = Stopped(f"The Kafka producer cannot go on ({error.name()}).")
-            self._say(str(away(KafkaException(error))))
+            self._say("kafka", str(away(KafkaException(error))))
             self._unsent.append((receipt, record))
 
         try:
@@ -387,16 +268,16 @@ class Publisher:
         except KafkaException as error:
             if error.args[0].fatal():
                 self._fatal = Stopped(f"The Kafka producer cannot go on ({error.args[0].name()}).")
-            self._say(str(away(error)))
+            self._say("kafka", str(away(error)))
             self._hold_until = time.monotonic() + RETRY_S
             return False
         self._sent[receipt] = time.monotonic()
         return True
 
-    def _say(self, trouble: str) -> None:
-        if trouble != self._trouble:
+    def _say(self, where: str, trouble: str) -> None:
+        if trouble != self._troubles.get(where):
             log.warning("publish_waits", says=trouble)
-        self._trouble = trouble
+        self._troubles[where] = trouble
 
 
 def _drained(queue: deque[Any]) -> list[Any]:

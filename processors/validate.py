@@ -28,7 +28,7 @@ FINDINGS: Mapping[str, str] = {
     "sop-class-retired": "The SOP class is retired from the standard (PS3.6 A); newer systems may not show the object.",
     "sop-class-unknown": "The SOP class is neither private nor in this release's edition of the standard.",
     "uid-leading-zero": "A UID has a component with a leading zero (PS3.5 9.1); strict systems may refuse the object.",
-    "encoding-differs": "The data set is in implicit VR where its transfer syntax says explicit, or the other way round; others may not read it.",
+    "encoding-differs": "The data set is in implicit VR and its transfer syntax says explicit, or vice versa; others may not read it.",
     "patient-id-empty": "PatientID is absent or empty (Type 2, PS3.3 C.7.1.1): the object can be matched by its study only.",
     "accession-number-empty": "AccessionNumber is absent or empty (Type 2, PS3.3 C.7.2.1): no order is named.",
 }

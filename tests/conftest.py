@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import threading
 import uuid
@@ -190,3 +192,14 @@ def free_port() -> int:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]
     return port
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked `peer("dcmsend")` needs that program: without it, it is skipped, and in CI it fails."""
+    for marker in item.iter_markers("peer"):
+        missing = [program for program in marker.args if shutil.which(program) is None]
+        if missing:
+            sentence = f"{', '.join(missing)} is not installed; Debian's packages dcmtk, orthanc, orthanc-dicomweb and dicom3tools have it"
+            if os.environ.get("CI"):
+                pytest.fail(sentence)
+            pytest.skip(sentence)

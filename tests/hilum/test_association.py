@@ -1,5 +1,4 @@
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -227,8 +226,7 @@ def test_the_request_names_each_context_once_with_an_odd_id() -> None:
     assert [request[at + 4] for at in range(74, len(request)) if request[at : at + 2] == b"\x20\0"] == [1, 3]
 
 
-@pytest.mark.peer
-@pytest.mark.skipif(shutil.which("storescp") is None, reason="dcmtk is not installed")
+@pytest.mark.peer("storescp")
 def test_dcmtk_keeps_the_bytes_that_it_is_sent(tmp_path: Path) -> None:
     from hilum.testing import _HEADER, encoded
 

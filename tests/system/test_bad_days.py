@@ -84,6 +84,7 @@ def test_an_association_that_breaks_off_in_the_middle_leaves_nothing(one_hilum: 
     assert not [path for path in one_hilum.settings.spool_dir.rglob("*") if path.is_file()]
 
 
+@pytest.mark.peer("dcmsend")
 def test_an_object_of_500_mb_arrives_with_flat_memory(one_hilum: RunningHilum, tmp_path: Path) -> None:
     [path] = write_ct_study(tmp_path, 1, frames=1000, patient="HUGE0001")
     assert path.stat().st_size > 500_000_000

@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from bench.peers import dcmsend, installed
+from bench.peers import dcmsend
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender, Sent, part10_data_set, recorder
 from hilum.store import open_store
@@ -131,12 +131,13 @@ def reasons(hilum: RunningHilum) -> Mapping[str, str]:
     return dict(hilum.rows(query))
 
 
+@pytest.mark.peer("dcmsend")
 @pytest.mark.parametrize("run", range(9))
 def test_every_sample_arrives_as_it_was_on_the_wire(tmp_path: Path, run: int) -> None:
     paths = [path for path in samples()[run] if path.name not in TRUNCATED]
     pacs = RawReceiver()
     with running_hilum(tmp_path, pacs.port) as hilum, recorder(hilum.port) as proxy:
-        if installed("dcmsend") and run == 0:
+        if run == 0:
             dcmsend(paths, proxy.port, "HILUM")
         sent_by_dcmtk = {sent.sop_instance_uid for sent in proxy.sent}
         rest = [path for path in paths if identity(path)[1] not in sent_by_dcmtk]

@@ -53,7 +53,9 @@ class Workers:
         except subprocess.TimeoutExpired:
             for process in self._processes.values():
                 process.send_signal(signal.SIGUSR1)
-            import time; time.sleep(2)
+            import time
+
+            time.sleep(2)
             raise
 
 
@@ -65,7 +67,9 @@ def workers(settings: Settings, output: Path) -> Iterator[Workers]:
     finally:
         for process in running._processes.values():
             process.send_signal(signal.SIGUSR1)
-        import time; time.sleep(2)
+        import time
+
+        time.sleep(2)
         for process in running._processes.values():
             process.kill()
             process.wait()

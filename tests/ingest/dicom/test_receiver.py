@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -473,10 +472,8 @@ def test_when_it_stops_an_object_that_does_not_end_is_given_up(tmp_path: Path) -
         assert (receiver.leftovers(), receiver.spool.waiting()) == ([], [])
 
 
-@pytest.mark.peer
+@pytest.mark.peer("dcmsend")
 def test_dcmtk_sends_a_study_though_it_holds_back_small_packets(receiver: Running, tmp_path: Path) -> None:
-    if not shutil.which("dcmsend"):
-        pytest.skip("dcmtk is not installed")
     write_ct_study(tmp_path / "study", 20, rows=64, columns=64)
 
     done = subprocess.run(

@@ -1,0 +1,131 @@
+"""A spool file on its way out: what its event says of it, and how it lies in the object store."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from msgspec import Raw, Struct
+from pydicom.datadict import keyword_dict
+
+from hilum.dicom import tag_of, uid_is_usable
+from hilum.dicom.dataset import ReadHeader, fitted, read_header
+from hilum.dicom.file_meta import MAX_META_BYTES, part10_head
+from hilum.dicom.modules import KEPT_TAGS
+from hilum.events import Instance, InstanceReceived, ObjectRef, Source
+from hilum.settings import Settings
+from hilum.spool import Arrival, read_arrival, received_at
+from hilum.store import ObjectStore
+
+
+class Described(Struct, frozen=True, kw_only=True):
+    """A spool file: its event, and what is to be stored."""
+
+    event: InstanceReceived
+    #: Preamble and File Meta of the stored object. Equal for equal data sets, so that storing one again changes nothing.
+    head: bytes
+    #: Where the data set begins in the spool file.
+    data_set_at: int
+    #: The whole header as DICOM JSON, if the event's lacks more of it than bulk values; it is stored beside the object.
+    full_header: bytes | None
+
+
+def describe(path: Path, receipt: str, bucket: str, keep: frozenset[str]) -> Described:
+    """Describe the spool file of `receipt`. Tags in `keep` stay in the event's header whatever their size.
+
+    Raises `OSError` if the file cannot be read, and `ValueError` if it is no spool file. What is wrong with the data set is
+    part of the description.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        arrival, data_set_at = read_arrival(mapped[:MAX_META_BYTES])
+        file.seek(data_set_at)  # read, not mapped: pages of a huge object would count as this process's memory
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        header = read_header(mapped, arrival.transfer_syntax_uid, start=data_set_at, keep=keep)
+        full_header = None
+        shown, cut = (b"{}", ()) if header.fault and not header.truncated else fitted(header, keep)
+        if not header.fault and (header.cut_beyond_bulk or set(cut) != set(header.cut)):
+            full = read_header(mapped, arrival.transfer_syntax_uid, start=data_set_at, keep=keep, full=True)
+            full_header, _ = fitted(full, keep, max_bytes=len(mapped) * 8)
+        size_bytes = len(mapped) - data_set_at
+    uids = {name: _usable(header.uid(tag)) for name, tag in _UIDS.items()}
+    head = part10_head(
+        uids["sop_class_uid"] or arrival.sop_class_uid, uids["sop_instance_uid"] or arrival.sop_instance_uid, arrival.transfer_syntax_uid
+    )
+    ref = ObjectRef(bucket=bucket, key=_key(uids, header, receipt, sha256), size_bytes=len(head) + size_bytes, sha256=sha256)
+    instance = Instance(
+        receipt=receipt,
+        **uids,
+        transfer_syntax_uid=arrival.transfer_syntax_uid,
+        object=ref,
+        source=_source(arrival),
+        received_at=received_at(receipt),
+        announced_sop_class_uid=arrival.sop_class_uid,
+        announced_sop_instance_uid=arrival.sop_instance_uid,
+        header_json=Raw(shown),
+        header_cut=cut,
+        encoded_as=header.encoded_as,
+        unreadable=header.fault if not header.truncated else "",
+        truncated=header.fault if header.truncated else "",
+    )
+    return Described(event=InstanceReceived(instance=instance), head=head, data_set_at=data_set_at, full_header=full_header)
+
+
+_UIDS = {"study_instance_uid": "0020000D", "series_instance_uid": "0020000E", "sop_instance_uid": "00080018", "sop_class_uid": "00080016"}
+
+
+def _usable(uid: str) -> str:
+    """`uid`, or nothing: keys, paths and logs hold UIDs only, whatever a sender puts in their place."""
+    return uid if uid_is_usable(uid) else ""
+
+
+def _key(uids: dict[str, str], header: ReadHeader, receipt: str, sha256: str) -> str:
+    path = (uids["study_instance_uid"], uids["series_instance_uid"], uids["sop_instance_uid"])
+    if not all(path) or (header.fault and not header.truncated):
+        return f"unreadable/{receipt}/{sha256}.dcm"
+    return "/".join((*path, f"{sha256}.dcm"))
+
+
+def _source(arrival: Arrival) -> Source:
+    return Source(
+        adapter=arrival.adapter,
+        calling_aet=arrival.calling_aet,
+        called_aet=arrival.called_aet,
+        peer=arrival.peer,
+        association=arrival.association,
+    )
+
+
+def protected_tags(settings: Settings) -> frozenset[str]:
+    """Tags (`GGGGEEEE`) that are never cut for size: patient, study, series, equipment, SOP Common, and what a rule names."""
+    words = {word for rule in settings.rules for word in re.findall(r"[A-Za-z]\w*", rule.when)}
+    return KEPT_TAGS | {tag_of(word) for word in words if word in keyword_dict}
+
+
+def store_object(store: ObjectStore, path: Path, described: Described) -> None:
+    """Put the object, and its whole header if the event's is not. Raises as `ObjectStore.put` does."""
+    ref = described.event.instance.object
+    with path.open("rb") as file:
+        file.seek(described.data_set_at)
+        store.put(ref.bucket, ref.key, cast("BinaryIO", _Joined(described.head, file)), ref.size_bytes)
+    if described.full_header is not None:
+        key = ref.key.removesuffix(".dcm") + ".json"
+        store.put(ref.bucket, key, BytesIO(described.full_header), len(described.full_header))
+
+
+class _Joined:
+    """`head`, then the rest of `file`, to be read once."""
+
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self._head = head
+        self._file = file
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        if not self._head:
+            return self._file.read(size_bytes)
+        rest = max(size_bytes - len(self._head), 0) if size_bytes >= 0 else -1
+        data, self._head = self._head[:size_bytes] if size_bytes >= 0 else self._head, self._head[size_bytes:] if size_bytes >= 0 else b""
+        return data + self._file.read(rest) if not self._head else data
