@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -83,14 +84,23 @@ class Modality(threading.Thread):
 
 
 def objects(count: int, folder: Path, patient: str = "FAULT") -> list[tuple[str, bytes]]:
-    """`count` small CT objects (about 4 kB) in studies of 100, each of a patient of its own: SOP Instance UID and data set."""
-    made = []
+    """`count` small CT objects (about 4 kB) in studies of 100: SOP Instance UID and data set. Other UIDs for another `patient`."""
     path = folder / "object.dcm"
-    for study in range((count + 99) // 100):
-        for ds in ct_study(100, rows=8, columns=8, patient=f"{patient}{study:04d}"):
-            ds.save_as(path, enforce_file_format=True)
-            made.append((str(ds.SOPInstanceUID), part10_data_set(path)[1]))
-    return made[:count]
+    [template] = ct_study(1, rows=8, columns=8, patient=patient)
+    marks = tuple(f"2.25.{digit}{'9' * 38}" for digit in "123")
+    template.StudyInstanceUID, template.SeriesInstanceUID, template.SOPInstanceUID = marks
+    template.save_as(path, enforce_file_format=True)
+    data_set = part10_data_set(path)[1]
+    family = f"{zlib.crc32(patient.encode()):010d}"
+    made = []
+    for number in range(count):
+        study = number // 100
+        uids = (f"2.25.1{family}{study:028d}", f"2.25.2{family}{study:028d}", f"2.25.3{family}{number:028d}")
+        filled = data_set
+        for mark, uid in zip(marks, uids, strict=True):
+            filled = filled.replace(mark.encode(), uid.encode())
+        made.append((uids[2], filled))
+    return made
 
 
 def run(hilum: RunningHilum, pacs: RawReceiver, count: int, folder: Path, within_s: float) -> Outcome:

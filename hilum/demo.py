@@ -19,7 +19,7 @@ from msgspec import Struct
 from hilum.errors import HilumError, Reason
 from hilum.reconcile import Account
 from hilum.settings import Settings, load
-from hilum.up import dicom_port
+from hilum.up import listener_of
 
 SETTINGS = """\
 data = "{data}"
@@ -68,7 +68,10 @@ class QuarantinedBecause(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """What the demo shows in the end. `ok` is what `hilum reconcile` would say."""
+    """What the demo shows in the end.
+
+    `ok`: everything is accounted for, nothing waits, the synthetic study came whole, and the PACS has what the ledger says.
+    """
 
     ok: bool
     sent: int
@@ -103,7 +106,7 @@ class Demo:
         self._progress("Starting the PACS", None, None)
         self._start_pacs(pacs_port)
         self._progress("Starting Kafka, PostgreSQL, the object store and Hilum's roles", None, None)
-        settings = load(self.config).settings
+        settings = load(self.config, environment={}).settings
         start(settings, self.config)
         settings = with_endpoints(settings)
         seconds["start"] = time.monotonic() - began
@@ -171,7 +174,7 @@ class Demo:
     def _send(self, files: Sequence[Path], settings: Settings, what: str) -> None:
         """Send as a modality would: with dcmtk's tools if they are here, else with pynetdicom's."""
         self._progress(f"Sending {what}", None, None)
-        to = ["127.0.0.1", str(dicom_port(settings))]
+        to = ["127.0.0.1", str(listener_of(settings).port)]
         if shutil.which("dcmsend"):
             command = ["dcmsend", "--no-halt", "--decompress-never", "-aet", "DEMO_CT", "-aec", settings.dicom.aet, *to]
         else:
@@ -200,11 +203,13 @@ class Demo:
         with psycopg.connect(settings.postgres.dsn, autocommit=True) as connection:
             reasons = connection.execute(_QUARANTINED).fetchall()
             stages = connection.execute(_STAGES).fetchall()
+            [(delivered_there,)] = connection.execute("SELECT count(*) FROM delivery WHERE destination = 'pacs' AND state = 'delivered'")
+        at_the_pacs = sum(1 for path in (self.folder / "pacs").rglob("*") if path.is_file())
         return Result(
-            ok=account.ok and account.received >= sent_for_sure,
+            ok=account.ok and account.pending == 0 and account.received >= sent_for_sure and at_the_pacs >= delivered_there,
             sent=sent,
             account=msgspec.to_builtins(account),
-            at_the_pacs=sum(1 for path in (self.folder / "pacs").rglob("*") if path.is_file()),
+            at_the_pacs=at_the_pacs,
             quarantined=[QuarantinedBecause(reason=r, sentence=Reason(r).meaning, objects=n) for r, n in reasons],
             stages=[StageTime(stage=s, objects=n, median_ms=round(m, 1), p95_ms=round(p, 1)) for s, n, m, p in stages if n],
             seconds={name: round(value, 1) for name, value in seconds.items()},

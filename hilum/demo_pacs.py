@@ -1,4 +1,4 @@
-"""The demo's PACS: dcmtk's `storescp` if it is installed, else pynetdicom's, for as long as the demo's Hilum is there.
+"""The demo's PACS: pynetdicom's `storescp`, on the loopback address, for as long as the demo's Hilum is there.
 
     python -m hilum.demo_pacs PORT FOLDER DATA
 
@@ -7,7 +7,6 @@ It ends once the Hilum on the data directory DATA has run and stopped, or on SIG
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +20,7 @@ def main() -> None:
     """Run the storage SCP and watch over it."""
     port, folder, data = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     folder.mkdir(parents=True, exist_ok=True)
-    if shutil.which("storescp"):
-        command = ["storescp", "+xa", "+B", "--fork", "-aet", "PACS", "-od", str(folder), port]
-    else:
-        command = [sys.executable, "-m", "pynetdicom", "storescp", port, "-aet", "PACS", "-od", str(folder), "-ba", "127.0.0.1"]
+    command = [sys.executable, "-m", "pynetdicom", "storescp", port, "-aet", "PACS", "-od", str(folder), "-ba", "127.0.0.1"]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -26,13 +26,24 @@ def role_names() -> tuple[str, ...]:
 
 def find_role(name: str, settings: Settings) -> Role:
     """The role `name`, made with `settings`. Raises `Misconfigured` that names the nearest role."""
+    role: Role = importlib.import_module(f"{_package_of(name)}.{name}").role(settings)
+    return role
+
+
+def _package_of(name: str) -> str:
     for package in PACKAGES:
         if name in _modules(package) and _offers_role(package, name):
-            role: Role = importlib.import_module(f"{package}.{name}").role(settings)
-            return role
+            return package
     near = difflib.get_close_matches(name, role_names(), n=1)
     fix = f"Did you mean {near[0]}?" if near else f"Roles are: {', '.join(role_names())}."
     raise Misconfigured("role-unknown", f"There is no role {name!r}.", fix=fix)
+
+
+def check_roles(settings: Settings) -> None:
+    """Raise `Misconfigured` if `roles.processes` names a role that does not exist."""
+    for process in settings.roles.processes:
+        for name in process.split(","):
+            _package_of(name.strip())
 
 
 def stateful_processors() -> tuple[str, ...]:

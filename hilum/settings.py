@@ -13,12 +13,15 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from hilum.errors import Misconfigured
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+#: A TCP port; 0 where Hilum may choose.
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,10 +38,10 @@ class Site(Section, frozen=True, kw_only=True):
 class Dicom(Section, frozen=True, kw_only=True):
     """The DICOM listener."""
 
-    aet: str = "HILUM"
+    aet: Annotated[str, Meta(min_length=1, max_length=16)] = "HILUM"
     host: str = "127.0.0.1"
     #: 0 picks a free port and keeps it.
-    port: int = 11112
+    port: Port = 11112
     #: Whether a peer may call Hilum by any AE title; otherwise only by `aet` (PS3.8 9.3.4).
     any_called_aet: bool = True
     #: Largest PDU that Hilum offers to receive, in bytes (PS3.8 D.1); 0 means no limit.
@@ -67,7 +70,7 @@ class Kafka(Section, frozen=True, kw_only=True):
     #: Put before the name of every topic, consumer group and transactional id, on a cluster that others use too; e.g. `north.`.
     prefix: str = ""
     #: Port of the embedded broker; 0 picks a free one and keeps it.
-    port: int = 0
+    port: Port = 0
     #: Partitions of each event topic; 0 means 4 when embedded, 12 otherwise.
     partitions: int = 0
     #: Copies of each partition; 0 means 1 when embedded, 3 otherwise.
@@ -86,7 +89,7 @@ class Postgres(Section, frozen=True, kw_only=True):
 
     dsn: str = ""
     #: Port of the embedded server; 0 picks a free one and keeps it.
-    port: int = 0
+    port: Port = 0
 
 
 class S3(Section, frozen=True, kw_only=True):
@@ -95,7 +98,7 @@ class S3(Section, frozen=True, kw_only=True):
     #: `http://host:port` or `https://host:port`.
     endpoint: str = ""
     #: Port of the embedded store; 0 picks a free one and keeps it.
-    port: int = 0
+    port: Port = 0
     region: str = "us-east-1"
     access_key: str = ""
     secret_key: str = ""
@@ -113,13 +116,13 @@ class Probe(Section, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     #: 0 picks a free one; `hilum status` shows it.
-    port: int = 0
+    port: Port = 0
 
 
 class Log(Section, frozen=True, kw_only=True):
     """What is logged: JSON lines on stderr, without patient data."""
 
-    level: str = "INFO"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
 class Roles(Section, frozen=True, kw_only=True):
@@ -219,7 +222,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
         raise Misconfigured(
             "setting-invalid", f"{key}: {sentence}{_of(origins, key)}.", fix="See the settings reference for what it takes."
         ) from None
-    _refuse_unknown_destinations(settings)
+    _refuse_wrong_rules(settings)
     return Loaded(settings=settings, origins=origins)
 
 
@@ -322,8 +325,10 @@ def _of(origins: Mapping[str, str], dotted: str) -> str:
     return f" (set by {origin})" if origin else ""
 
 
-def _refuse_unknown_destinations(settings: Settings) -> None:
+def _refuse_wrong_rules(settings: Settings) -> None:
     for rule in settings.rules:
+        if [each.name for each in settings.rules].count(rule.name) > 1:
+            raise Misconfigured("rule-name-taken", f"Two rules have the name {rule.name!r}.", fix="Give each a name of its own.")
         for name in rule.to:
             if name not in settings.destinations:
                 near = difflib.get_close_matches(name, settings.destinations, n=1)

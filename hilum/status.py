@@ -96,12 +96,13 @@ class Status(Struct, frozen=True, kw_only=True):
 
 def status(settings: Settings) -> Status:
     """Ask the Hilum on `settings.data_dir` how it is; each process is given two seconds. Raises `NotFound` if none runs there."""
-    from hilum.up import dicom_port, probe_ports
+    from hilum.up import listener_of, probe_ports
 
     state = read_run_state(settings.data_dir)
     if state is None or state.endpoints is None or not state.is_alive():
         raise NotFound(f"No Hilum is running on {settings.data_dir}.", fix="Start it with `hilum up`, or name its directory with --data.")
     ports = probe_ports(settings)
+    listener = listener_of(settings)
     with ThreadPoolExecutor(8) as threads:
         asked = list(threads.map(lambda child: _roles(child, ports.get(child.name, 0)), state.children))
     postgres = urlsplit(state.endpoints.postgres_dsn)
@@ -109,7 +110,7 @@ def status(settings: Settings) -> Status:
         state=state.state,
         data=state.data,
         pid=state.pid,
-        dicom=DicomEndpoint(host=settings.dicom.host, port=dicom_port(settings), aet=settings.dicom.aet),
+        dicom=DicomEndpoint(host=listener.host, port=listener.port, aet=listener.aet),
         kafka=KafkaEndpoint(bootstrap=state.endpoints.kafka_bootstrap),
         postgres=PostgresEndpoint(
             host=postgres.hostname or "", port=postgres.port or 5432, database=postgres.path.lstrip("/"), user=postgres.username or ""

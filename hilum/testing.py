@@ -289,7 +289,12 @@ class MemoryLog:
 
 
 def spooled(
-    spool: Spool, data_set: bytes | None = None, *, transfer_syntax_uid: str = "1.2.840.10008.1.2.1", calling_aet: str = "CT1", **header: Any
+    spool: Spool,
+    data_set: bytes | None = None,
+    *,
+    transfer_syntax_uid: str = "1.2.840.10008.1.2.1",
+    calling_aet: str = "CT1",
+    **header: Any,
 ) -> str:
     """The receipt of an object in the spool: a CT slice with what the test cares about (as in `an_instance`), or the bytes `data_set`."""
     header = _HEADER | header

@@ -9,15 +9,22 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
+from hilum.errors import Misconfigured
 from hilum.provision import provision
 from hilum.services.endpoints import Endpoints, embedded_names
+from hilum.services.files import write_atomically
 from hilum.services.ports import Ports
 from hilum.services.process import Child
+from hilum.services.runstate import read_run_state
 from hilum.services.up import detach, supervisor_for
-from hilum.settings import Settings
+from hilum.settings import Dicom, Settings
 
 #: How long `hilum up --detach` waits: the first start downloads Kafka.
 READY_WITHIN_S = 600.0
+#: In the data directory: how the listener was started, for commands that know only the directory.
+_LISTENER = "listener.json"
 
 
 def run(settings: Settings, config: Path | None, *, ready: Callable[[], None] | None = None) -> None:
@@ -33,15 +40,27 @@ def run(settings: Settings, config: Path | None, *, ready: Callable[[], None] | 
 
 def start(settings: Settings, config: Path | None) -> None:
     """Run everything in the background; return when it is ready. Raises `Misconfigured` with what stopped it."""
+    running = read_run_state(settings.data_dir)
+    if running is not None and running.is_alive():
+        raise Misconfigured(
+            "already-running",
+            f"Hilum already runs on {settings.data_dir}, as process {running.pid}.",
+            fix=f"Look at it with `hilum status --data {settings.data_dir}`, stop it with `hilum down`, or choose another --data.",
+        )
     command: list[str | Path] = [sys.executable, "-m", "hilum", "up", "--data", settings.data_dir]
     if config:
         command += ["--config", config.resolve()]
     detach(command, settings.data_dir, ready_within_s=READY_WITHIN_S)
 
 
-def dicom_port(settings: Settings) -> int:
-    """The listener's port, chosen and kept if the settings leave it open."""
-    return settings.dicom.port or Ports(settings.data_dir).kept("dicom.port")
+def listener_of(settings: Settings) -> Dicom:
+    """The DICOM listener that runs on the data directory, whatever settings it was started with; else that of `settings`."""
+    running = read_run_state(settings.data_dir)
+    try:
+        kept = msgspec.json.decode((settings.data_dir / _LISTENER).read_bytes(), type=Dicom)
+    except (OSError, msgspec.MsgspecError):
+        return settings.dicom
+    return kept if running is not None and running.is_alive() else settings.dicom
 
 
 def probe_ports(settings: Settings) -> dict[str, int]:
@@ -78,6 +97,8 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
     data = settings.data_dir
     ports = Ports(data)
     listener = ports.take("dicom.port", settings.dicom.host, settings.dicom.port)
+    kept = msgspec.structs.replace(settings.dicom, port=listener)
+    write_atomically(data / _LISTENER, msgspec.json.encode(kept).decode())
     environment = {
         **endpoints.environment(),
         "HILUM_DICOM__PORT": str(listener),

@@ -20,12 +20,14 @@ def add_to(app: typer.Typer) -> None:
 
 def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
     """Refuse unknown keys, values that do not fit, rules that cannot work and destinations that are incomplete."""
-    from hilum.roles import find_stage
+    from hilum.roles import check_roles, find_stage
     from hilum.sink import sinks_of
 
     settings = loaded(config, data).settings
     find_stage("processors.route.rules").Rules.of(settings)
+    find_stage("processors.validate").Validate(settings.senders)
     sinks_of(settings)
+    check_roles(settings)
     found = {
         "ok": True,
         "destinations": sorted(settings.destinations),
@@ -35,8 +37,12 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
     if json:
         show_json(found)
     else:
-        counted = f"{len(settings.destinations)} destinations, {len(settings.rules)} rules"
+        counted = f"{_count(len(settings.destinations), 'destination')}, {_count(len(settings.rules), 'rule')}"
         out.print(f"The settings are right: {counted}, version {settings.config_version}.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def show(

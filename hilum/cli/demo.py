@@ -7,7 +7,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -52,7 +52,7 @@ def demo(
 
 def _show(result: Result) -> None:
     account = result.account
-    rows = [("sent", result.sent), ("received", account["received"]), ("accepted and indexed", account["accepted"])]
+    rows = [("files given to the sender", result.sent), ("received", account["received"]), ("accepted by validation", account["accepted"])]
     rows += [(f"settled at {stage.stage.removeprefix('settled: ')}", stage.objects) for stage in result.stages if ": " in stage.stage]
     rows += [("stored at the PACS, by its own count", result.at_the_pacs), ("duplicates", account["duplicates"])]
     rows += [("quarantined", account["quarantined"]), ("unaccounted", account["unaccounted"])]
@@ -66,4 +66,7 @@ def _show(result: Result) -> None:
     show_table("Time since the object was received", ("Stage", "Objects", "Median ms", "p95 ms"), stages)
     out.print()
     out.print("Seconds: " + ", ".join(f"{name} {value}" for name, value in result.seconds.items()) + ".")
+    left_out = result.sent - cast("int", account["received"])
+    if left_out > 0:
+        out.print(f"{left_out} of the sample files were not sent: the sender itself refuses files against the standard.")
     out.print("Everything is accounted for." if result.ok else "Not everything is accounted for: see `hilum reconcile`.")

@@ -180,10 +180,10 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _peer(host: str | None, port: int | None, aet: str | None, calling_aet: str, config: Path | None, data: Path | None) -> Any:
     from hilum.association import Peer
-    from hilum.up import dicom_port
+    from hilum.up import listener_of
 
-    settings = loaded(config, data).settings
+    listener = listener_of(loaded(config, data).settings)
     if host is not None and port is None:
         raise Misconfigured("port-missing", f"No port is given for {host}.", fix="Add --port.")
-    own = "127.0.0.1" if settings.dicom.host == "0.0.0.0" else settings.dicom.host  # noqa: S104  # compared, not bound
-    return Peer(host=host or own, port=port or dicom_port(settings), aet=aet or settings.dicom.aet, calling_aet=calling_aet)
+    own = "127.0.0.1" if listener.host == "0.0.0.0" else listener.host  # noqa: S104  # compared, not bound
+    return Peer(host=host or own, port=port or listener.port, aet=aet or listener.aet, calling_aet=calling_aet)

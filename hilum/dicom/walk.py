@@ -19,7 +19,7 @@ MAX_VALUE_BYTES = 1024
 #: The JSON of a header in an event.
 MAX_HEADER_BYTES = 64 * 1024
 MAX_DEPTH = 64
-MAX_ELEMENTS = 2_000_000
+MAX_ELEMENTS = 1_000_000
 
 _PIXELS = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00003, 0x7FE00008, 0x7FE00009, 0x7FE00010})
 _CHARACTER_SET = 0x00080005
@@ -54,7 +54,7 @@ class Walk:
         #: Where the sequence at hand becomes too long to be kept.
         self._stop_at = sys.maxsize
         self._signed = False
-        self._count = 0
+        self._elements_left = MAX_ELEMENTS
 
     def elements(
         self,
@@ -77,7 +77,11 @@ class Walk:
         plain, width = (self._plain, 6) if self._explicit else (_IMPLICIT, 4)
         size_of_length = self._size if self._explicit else self._long
         last = ""
+        left = self._elements_left
         while pos + 8 <= end:
+            left -= 1
+            if left < 0:
+                raise DataSetError(f"The data set has more than {MAX_ELEMENTS} elements.")
             known = plain.get(data[pos : pos + width])
             if known is not None and out is not None:
                 name, vr, convert = known
@@ -89,26 +93,28 @@ class Walk:
                         out[name] = {"vr": vr, "Value": values} if values else {"vr": vr}
                     except UnsayableError:
                         self.cut.add(self._top if depth else name)
-                    self.unsorted |= name < last
+                    if name < last:
+                        self.unsorted = True
                     last = name
                     pos = stop
-                    self._count += 1
                     continue
             group, element, length = self._implicit_head(data, pos)
             tag = group << 16 | element
             if tag == 0xFFFEE00D and depth:
                 if not delimited:
                     raise DataSetError("An item of defined length holds a delimiter.")
+                self._elements_left = left
                 return pos + 8
             name = f"{tag:08X}"
             if not depth:
                 self._top = name
-            self.unsorted |= name < last
+            if name < last:
+                self.unsorted = True
             last = name
+            self._elements_left = left
             pos, encodings = self._element(tag, name, pos, end, out, encodings, depth)
-            self._count += 1
-        if self._count > MAX_ELEMENTS:
-            raise DataSetError(f"The data set has more than {MAX_ELEMENTS} elements.")
+            left = self._elements_left
+        self._elements_left = left
         if pos < end:
             raise TruncatedError(f"The data set ends within the head of an element, {end - pos} bytes after the last.")
         if delimited:

@@ -211,9 +211,10 @@ class Session:
                     break
             timers_of = self._fire_timers(changes)
             self._commit(batch[open_since:done], changes, timers_of=timers_of)
-        except BaseException:
+        except BaseException as error:
             self._stage.aborted()
-            self._transactions.abort()
+            if not isinstance(error, BeginAnew):
+                self._transactions.abort()
             raise
         return batch[:done]
 

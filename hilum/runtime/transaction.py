@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -86,7 +87,7 @@ class Transactions:
 
         Raises `KafkaException` if it cannot be committed; then it must be aborted.
         """
-        self._until_answered(lambda: self._producer.send_offsets_to_transaction(list(offsets), member, ANSWER_S))
+        self._send_offsets(list(offsets), member)
         self._until_answered(lambda: self._producer.commit_transaction(ANSWER_S))
 
     def abort(self) -> None:
@@ -108,6 +109,33 @@ class Transactions:
                 self._producer.poll(0.05)
             else:
                 return
+
+    def _send_offsets(self, offsets: list[TopicPartition], member: Any) -> None:
+        """Make the offsets part of the transaction. Raises `KafkaException`, and `BeginAnew` if librdkafka never comes back.
+
+        It may hang there for ever if the broker goes away at that moment (librdkafka's issue 5456), so another thread waits
+        for it. That one is left behind with its producer, which can no longer commit anything.
+        """
+        outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        producer = self._producer
+
+        def send() -> None:
+            try:
+                producer.send_offsets_to_transaction(offsets, member, ANSWER_S)
+            except BaseException as error:  # it is raised where it is waited for
+                outcome.put(error)
+            else:
+                outcome.put(None)
+
+        threading.Thread(target=send, name="send-offsets", daemon=True).start()
+        try:
+            error = outcome.get(timeout=TIMEOUT_MS / 1000 + 1)
+        except queue.Empty:
+            raise BeginAnew("Kafka went away while offsets were committed, and its client did not come back.") from None
+        if isinstance(error, KafkaException) and error.args[0].fatal():
+            raise end_of(error.args[0], self.age_s, self._identity) from None
+        if error is not None:
+            raise error
 
     def _until_answered(self, call: Callable[[], None]) -> None:
         """Ask again until there is an answer: only then the outcome is known."""

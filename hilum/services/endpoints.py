@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from hilum.errors import Misconfigured
+from hilum.errors import NotFound
 from hilum.settings import Settings
 
 
@@ -76,7 +76,7 @@ def endpoints_of(settings: Settings, embedded: dict[str, dict[str, str]]) -> End
 def with_endpoints(settings: Settings) -> Settings:
     """Settings in which all three services are named: embedded ones as the Hilum that runs on `settings.data_dir` has them.
 
-    Raises `Misconfigured` if one is embedded and no Hilum runs there.
+    Raises `NotFound` if one is embedded and no Hilum runs there.
     """
     from hilum.services.runstate import read_run_state
 
@@ -84,9 +84,7 @@ def with_endpoints(settings: Settings) -> Settings:
         return settings
     state = read_run_state(settings.data_dir)
     if state is None or state.endpoints is None or not state.is_alive():
-        raise Misconfigured(
-            "not-running",
-            f"No Hilum is running on {settings.data_dir}.",
-            fix="Start it with `hilum up`, or name its data directory with --data.",
+        raise NotFound(
+            f"No Hilum is running on {settings.data_dir}.", fix="Start it with `hilum up`, or name its data directory with --data."
         )
     return state.endpoints.filled_into(settings)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -67,6 +68,13 @@ def _fetch(pinned: dict[str, str], folder: Path, repository: str) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _trust_the_system() -> None:
+    """Check certificates against the system's authorities, as a site's own proxy needs it, unless told otherwise."""
+    system = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
+    if not {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} & os.environ.keys() and Path(system).is_file():
+        os.environ["REQUESTS_CA_BUNDLE"] = system
+
+
 def _fetch_one(coordinate: str, sha256: str, folder: Path, repository: str) -> str:
     group, artifact, version = coordinate.split(":")
     try:
@@ -91,6 +99,7 @@ def _fetch_one(coordinate: str, sha256: str, folder: Path, repository: str) -> s
 
 
 def _maven(folder: Path, repository: str = MAVEN_CENTRAL) -> Any:
+    _trust_the_system()
     try:
         from jgo.maven import MavenContext
     except ImportError:

@@ -59,7 +59,9 @@ class StoredHeaders:
         size = min(self.READ_BYTES, instance.object.size_bytes)
         part10 = self._store.get(instance.object.bucket, instance.object.key, 0, size)
         found = read_header(part10, instance.transfer_syntax_uid, start=data_set_offset(part10), keep=tags)
-        return Header(found.json, cut=frozenset(found.cut))
+        # What may come after the part that was read is not absent either.
+        beyond = tags - found.json.keys() if found.fault else frozenset()
+        return Header(found.json, cut=frozenset(found.cut) | beyond)
 
 
 class Route:

@@ -118,7 +118,7 @@ def test_a_kafka_client_that_repeats_itself_is_heard_once(capsys: pytest.Capture
 
 
 def test_the_log_level_of_the_settings_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    telemetry.configure(Settings(log=Log(level="warning")))
+    telemetry.configure(Settings(log=Log(level="WARNING")))
     telemetry.logger("test").info("something_happened")
     telemetry.logger("test").warning("something_happened")
 

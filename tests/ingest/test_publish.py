@@ -6,29 +6,19 @@ from contextlib import contextmanager
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import CTImageStorage
 
 from hilum.errors import HilumError, Misconfigured
 from hilum.events import InstanceReceived, decode
 from hilum.part10 import data_set_offset
 from hilum.settings import S3, Settings
 from hilum.spool import Spool
-from hilum.testing import MemoryLog, MemoryStore, eventually
+from hilum.testing import MemoryLog, MemoryStore, eventually, spooled
 from ingest.publish import Publisher
 
-EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-SLICE: dict[str, Any] = {
-    "SOPClassUID": CTImageStorage,
-    "SOPInstanceUID": "2.25.3",
-    "Modality": "CT",
-    "PatientID": "1",
-    "StudyInstanceUID": "2.25.1",
-    "SeriesInstanceUID": "2.25.2",
-}
+IMPLICIT = "1.2.840.10008.1.2"
 BUCKET = "originals"
 
 

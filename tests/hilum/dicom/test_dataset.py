@@ -22,7 +22,7 @@ from hilum.dicom.dataset import ReadHeader, fitted, read_header
 from hilum.dicom.encoding import DEFLATED, EXPLICIT_BIG, Encoding, encoding_of
 from hilum.dicom.modules import KEPT_TAGS
 from hilum.dicom.values import LITTLE
-from hilum.dicom.walk import MAX_DEPTH, MAX_HEADER_BYTES
+from hilum.dicom.walk import MAX_DEPTH, MAX_ELEMENTS, MAX_HEADER_BYTES
 from hilum.part10 import data_set_offset
 
 # The oracle lies beside this file, which is no package.
@@ -233,6 +233,19 @@ def test_a_bomb_of_nested_sequences_is_refused_in_words() -> None:
     item.SOPClassUID = "1.2"
 
     assert read(item).fault == f"Sequences are nested more than {MAX_DEPTH} deep."
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_data_set_of_endlessly_many_elements_is_refused_in_words(nested: bool) -> None:
+    many = b"\x10\0\x20\0LO\0\0" * (MAX_ELEMENTS + 2)
+    if nested:
+        item = b"\xfe\xff\x00\xe0" + (len(many) // 2).to_bytes(4, "little")
+        half = many[: len(many) // 2]
+        many = b"\x08\0\x40\x11SQ\0\0" + (2 * len(item + half)).to_bytes(4, "little") + 2 * (item + half)
+
+    found = read_header(encoded(a_data_set()) + many, EXPLICIT, full=True)
+
+    assert found.fault == f"The data set has more than {MAX_ELEMENTS} elements."
 
 
 def test_a_deflate_stream_without_its_end_is_truncated() -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -64,10 +62,3 @@ def test_every_comment_fits_its_element() -> None:
     for each in ANSWERS:
         assert len(each.comment) <= 64
         assert each.comment.isascii()
-
-
-def test_the_page_for_operators_has_every_answer() -> None:
-    page = Path("docs/operations/statuses.md").read_text(encoding="utf-8")
-
-    for each in ANSWERS:
-        assert f"| `0x{each.status:04X}` | {each.comment or '(none)'} | {each.when} | {each.means} |" in page
