@@ -150,7 +150,7 @@ def provision_topics(settings: Settings, topics: Iterable[Topic] | None = None, 
         raise away(error) from None
     one = len(cluster.brokers) == 1
     partitions = settings.kafka.partitions or (4 if one else 12)
-    replication = settings.kafka.replication or (1 if one else 3)
+    replication = settings.kafka.replication or min(3, len(cluster.brokers))
     new = [
         NewTopic(name, topic.partitions or partitions, replication, config=_topic_config(topic, replication))
         for name, topic in wanted.items()

@@ -71,9 +71,9 @@ class Kafka(Section, frozen=True, kw_only=True):
     prefix: str = ""
     #: Port of the embedded broker; 0 picks a free one and keeps it.
     port: Port = 0
-    #: Partitions of each event topic; 0 means 4 when embedded, 12 otherwise.
+    #: Partitions of each event topic; 0 means 4 on a cluster of one broker, 12 on a larger one.
     partitions: int = 0
-    #: Copies of each partition; 0 means 1 when embedded, 3 otherwise.
+    #: Copies of each partition; 0 means one on each broker, three at most.
     replication: int = 0
     security_protocol: str = "PLAINTEXT"
     sasl_mechanism: str = ""

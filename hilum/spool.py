@@ -91,9 +91,13 @@ class Spool:
 
     def open(self, arrival: Arrival, *, max_bytes: int | None = None) -> Incoming:
         """Begin to write an object. Raises `SpoolFull` if less than the settings' space is free."""
-        if self.free_bytes() < self._min_free_bytes:
+        if self.nearly_full():
             raise SpoolFull("The spool's disk is nearly full.", fix="Free some space, or let Kafka and the object store come back.")
         return Incoming(self, self._staging, arrival, max_bytes)
+
+    def nearly_full(self) -> bool:
+        """Whether so little space is left that nothing new is taken."""
+        return self.free_bytes() < self._min_free_bytes
 
     def free_bytes(self) -> int:
         """Space left on the spool's disk, for Hilum's user."""

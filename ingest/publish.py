@@ -38,7 +38,7 @@ UPLOADS = 4
 #: Objects between spool and acknowledgement; more wait in the spool. Bounds what an outage of Kafka keeps in memory.
 MAX_UNDER_WAY = 256
 #: How often the spool is looked at.
-LOOK_S = 0.01
+LOOK_S = 0.015
 #: Objects are told of in the order in which they came, but none waits longer for an older one that takes long to store.
 IN_ORDER_S = 0.25
 RETRY_S = 1.0

@@ -24,6 +24,7 @@ class Receiver:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._listener: Listener | None = None
+        self._spool: Spool | None = None
         self._fault = ""
 
     @property
@@ -35,7 +36,8 @@ class Receiver:
         """Listen until `stop`. Raises `Misconfigured` if the port or the spool cannot be had."""
         dicom = self._settings.dicom
         try:
-            listener = Listener(dicom, Spool.of(self._settings))
+            self._spool = Spool.of(self._settings)
+            listener = Listener(dicom, self._spool)
         except Misconfigured as error:
             self._fault = str(error)
             raise
@@ -50,8 +52,10 @@ class Receiver:
     def health(self) -> Health:
         """Whether it listens, and for whom it is busy."""
         listener, dicom = self._listener, self._settings.dicom
-        if listener is None:
+        if listener is None or self._spool is None:
             return Health(ready=False, says=self._fault or "not listening")
+        if self._spool.nearly_full():
+            return Health(ready=False, says="The spool's disk is nearly full: objects are refused for now with 0xA700. Free some space.")
         count = listener.associations
         return Health(
             ready=True, says=f"{dicom.aet} listens on {dicom.host}:{listener.port}, {count} association{'' if count == 1 else 's'} open"

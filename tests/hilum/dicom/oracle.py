@@ -68,6 +68,11 @@ def _element(ds: Dataset, raw: RawDataElement | DataElement | None, encodings: l
         return {"vr": vr, "Value": values} if values else {"vr": vr}
     try:
         element = convert_raw_data_element(raw._replace(VR=vr), encoding=encodings, ds=ds)
+        if vr == "PN":  # pydicom's own JSON of several names fails if one is empty
+            groups = ("Alphabetic", "Ideographic", "Phonetic")
+            names = list(element.value) if element.VM > 1 else [element.value]
+            json = {"Value": [dict(zip(groups, str(name or "").split("="), strict=False)) for name in names]}
+            return _in_our_form(vr, json if any(map(str, names)) else {})
         json = element.to_json_dict(None, 0)
     except (ValueError, TypeError):
         text = value.decode("latin-1").strip(" \0")

@@ -198,6 +198,8 @@ def test_a_spool_below_its_watermark_refuses_for_now_and_says_so(tmp_path: Path)
 
         assert (answer.Status, receiver.data_sets(), receiver.leftovers()) == (0xA700, [], [])
         assert "full" in answer.ErrorComment
+        assert not receiver.receiver.health().ready
+        assert "nearly full" in receiver.receiver.health().says
 
 
 def samples() -> Iterator[tuple[str, str, str, bytes]]:
