@@ -140,7 +140,7 @@ def provision_topics(settings: Settings, topics: Iterable[Topic] | None = None, 
     """Make the topics that are missing; existing ones are left as they are. Returns how many there are, and how many were made.
 
     Partitions and copies are those of the settings; where these say 0, a cluster of one broker gets 4 partitions and one copy
-    of each, a larger one 12 and 3. Raises `TryAgain` while the broker does not answer, `Misconfigured` if it refuses.
+    of each, a larger one 12 and up to 3. Raises `TryAgain` while the broker does not answer, `Misconfigured` if it refuses.
     """
     wanted = {settings.kafka.prefix + topic.name: topic for topic in (declared_topics() if topics is None else topics)}
     client = admin(settings)
