@@ -111,31 +111,20 @@ class Transactions:
                 return
 
     def _send_offsets(self, offsets: list[TopicPartition], member: Any) -> None:
-        """Make the offsets part of the transaction. Raises `KafkaException`, and `BeginAnew` if librdkafka never comes back.
+        """Make the offsets part of the transaction. Raises `KafkaException`, and `BeginAnew` if librdkafka does not come back.
 
-        It may hang there for ever if the broker goes away at that moment (librdkafka's issue 5456), so another thread waits
-        for it. That one is left behind with its producer, which can no longer commit anything.
+        It may hang there for ever if the broker goes away at that moment (librdkafka's issue 5456). The thread that waits for it
+        is left behind then with its producer, which commits nothing more.
         """
-        outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         producer = self._producer
-
-        def send() -> None:
-            try:
-                producer.send_offsets_to_transaction(offsets, member, ANSWER_S)
-            except BaseException as error:  # it is raised where it is waited for
-                outcome.put(error)
-            else:
-                outcome.put(None)
-
-        threading.Thread(target=send, name="send-offsets", daemon=True).start()
         try:
-            error = outcome.get(timeout=TIMEOUT_MS / 1000 + 1)
-        except queue.Empty:
+            within(TIMEOUT_MS / 1000 + 1, lambda: producer.send_offsets_to_transaction(offsets, member, ANSWER_S))
+        except TimeoutError:
             raise BeginAnew("Kafka went away while offsets were committed, and its client did not come back.") from None
-        if isinstance(error, KafkaException) and error.args[0].fatal():
-            raise end_of(error.args[0], self.age_s, self._identity) from None
-        if error is not None:
-            raise error
+        except KafkaException as error:
+            if error.args[0].fatal():
+                raise end_of(error.args[0], self.age_s, self._identity) from None
+            raise
 
     def _until_answered(self, call: Callable[[], None]) -> None:
         """Ask again until there is an answer: only then the outcome is known."""
@@ -148,6 +137,27 @@ class Transactions:
                 if self._stop.is_set() or not error.args[0].retriable():
                     raise
                 self._waits(bus.away(error))
+
+
+def within(timeout_s: float, call: Callable[[], None]) -> None:
+    """Run `call` in a thread, and raise what it raises. Raises `TimeoutError` if it takes longer; it then goes on alone."""
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # it is raised where it is waited for
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=run, name="kafka-call", daemon=True).start()
+    try:
+        error = outcome.get(timeout=timeout_s)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
 
 
 def end_of(error: KafkaError, age_s: float, identity: str) -> Exception:

@@ -26,7 +26,6 @@ PINNED = Path(__file__).with_name("kafka_jars.json")
 # Dependencies of Kafka's other tools: nothing that formats and runs one broker on one machine loads them.
 LEFT_OUT = frozenset({"commons-beanutils", "commons-collections", "commons-digester", "commons-logging"})
 LEFT_OUT |= {"jackson-dataformat-yaml", "snakeyaml", "jspecify"}
-LOG4J = "2.25.4"  #: where Kafka's main jar does not say which
 
 
 def cache_folder() -> Path:
@@ -140,9 +139,9 @@ def pin(version: str) -> None:
         maven = _maven(Path(temporary))
         kafka = Dependency(maven.project("org.apache.kafka", "kafka_2.13").at_version(version).artifact())
         inputs, transitive = maven.resolver.resolve([kafka])
-        for artifact in ("log4j-api", "log4j-core", "log4j-slf4j-impl"):  # in Kafka's download, not all among its main jar's dependencies
-            if artifact not in {dependency.artifactId for dependency in transitive}:
-                inputs.append(Dependency(maven.project("org.apache.logging.log4j", artifact).at_version(LOG4J).artifact()))
+        log4j = next(d.version for d in transitive if d.artifactId == "log4j-core")
+        binding = maven.project("org.apache.logging.log4j", "log4j-slf4j-impl").at_version(log4j).artifact()
+        inputs.append(Dependency(binding))  # in Kafka's download, but not among the dependencies of its main jar
         jars = {}
         for dependency in [*inputs, *transitive]:
             if dependency.artifactId not in LEFT_OUT:

@@ -37,9 +37,6 @@ if __name__ == "__main__":
     bootstrap, prefix, slot = sys.argv[1:]
     settings = Settings(kafka=Kafka(bootstrap=bootstrap, prefix=prefix))
     telemetry.configure(settings)
-    import faulthandler
-
-    faulthandler.register(signal.SIGUSR1)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
