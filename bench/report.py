@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ def machine() -> str:
     model = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), platform.processor())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+        f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
     )
 
 
@@ -29,7 +31,7 @@ class Report:
 
     def __init__(self, name: str, title: str) -> None:
         self.name = name
-        self._lines = [f"# {title}", "", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {machine()}.", f"Command: `./dev bench {name}`.", ""]
+        self._lines = [f"# {title}", "", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {machine()}.", f"Command: `./dev bench {shlex.join(sys.argv[1:]) or name}`.", ""]
         self._console = Console(highlight=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
