@@ -21,9 +21,7 @@ def machine() -> str:
     info = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace") if Path("/proc/cpuinfo").exists() else ""
     model = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), platform.processor())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
-    )
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
 
 
 class Report:
@@ -31,7 +29,13 @@ class Report:
 
     def __init__(self, name: str, title: str) -> None:
         self.name = name
-        self._lines = [f"# {title}", "", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {machine()}.", f"Command: `./dev bench {shlex.join(sys.argv[1:]) or name}`.", ""]
+        self._lines = [
+            f"# {title}",
+            "",
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC. {machine()}.",
+            f"Command: `./dev bench {shlex.join(sys.argv[1:]) or name}`.",
+            "",
+        ]
         self._console = Console(highlight=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
