@@ -6,6 +6,7 @@ import hashlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -150,8 +151,10 @@ class RawSender:
     def send(self, sop_class: str, instance: str, transfer_syntax: str, data_set: bytes) -> int | None:
         """The status of one C-STORE (PS3.7 C), None if the peer aborted or did not answer."""
         request, context_id = self._request(sop_class, instance, transfer_syntax, data_set)
-        # pynetdicom checks messages in its reactor thread as well: it must not take the answer that is ours.
+        # pynetdicom checks messages in its reactor thread as well: it must be seen to rest, or it takes the answer that is ours.
         self.association._reactor_checkpoint.clear()
+        while not self.association._is_paused:
+            time.sleep(0.0001)
         self.association.dimse.send_msg(request, context_id)
         _, answer = self.association.dimse.get_msg(block=True)
         self.association._reactor_checkpoint.set()

@@ -106,6 +106,7 @@ def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
             "queued.max.messages.kbytes": 8 * 1024,
             "queued.min.messages": 5000,
             "fetch.error.backoff.ms": 50,
+            "fetch.queue.backoff.ms": 10,  # 1000 by default: a full queue that was emptied at once then stays empty for long
         }
         | more
     )

@@ -23,26 +23,44 @@ from hilum.services.jars import kafka_classpath
 from hilum.services.ports import Ports
 from hilum.services.process import Child, Run, run_once
 
-# One broker: a power cut must equal `kill -9`, so each append is synced before its answer (flush.interval). A lost
-# commit marker or offset would block or repeat a partition, so this holds for the inner topics too.
-SETTINGS = """\
-process.roles=broker,controller
+BROKER = Path(__file__).with_name("broker.py")
+
+NODE = """\
 node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
 # Relative to its working folder: a path of the site's may hold commas.
 log.dirs={log_dir}
+metadata.log.segment.bytes=16777216
+"""
+
+# The controller alone, to declare the broker of a former run dead (see broker.py).
+CONTROLLER_SETTINGS = """\
+process.roles=controller
+listeners=CONTROLLER://{host}:{controller_port}
+broker.session.timeout.ms=300
+broker.heartbeat.interval.ms=100
+"""
+
+# One broker: a power cut must equal `kill -9`, so each append is synced before its answer (flush.interval). A lost
+# commit marker or offset would block or repeat a partition, so this holds for the inner topics too.
+BROKER_SETTINGS = """\
+process.roles=broker,controller
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+inter.broker.listener.name=PLAINTEXT
+
+# The controller is this very process: that it does not hear of itself (a slow disk, a paused machine) must not end the session, and
+# a clean end must not give leadership away while transactions are being completed; both would lose their markers (see broker.py).
+broker.session.timeout.ms=600000
+controlled.shutdown.enable=false
 
 log.flush.interval.messages=1
 log.segment.bytes=67108864
 log.index.size.max.bytes=1048576
 log.cleaner.dedupe.buffer.size=8388608
 log.cleaner.threads=1
-metadata.log.segment.bytes=16777216
 num.recovery.threads.per.data.dir=2
 
 num.network.threads=2
@@ -68,17 +86,16 @@ share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 offsets.retention.minutes=525600
-
-# After `kill -9` the controller, in the same process, takes the old broker for alive until its session ends.
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
 """
 
 LOG4J = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="ERROR">
   <Appenders><Console name="log" target="SYSTEM_OUT"><PatternLayout pattern="%d{ISO8601} %p %m (%c{1})%n"/></Console></Appenders>
-  <Loggers><Root level="WARN"><AppenderRef ref="log"/></Root></Loggers>
+  <Loggers>
+    <Logger name="org.apache.kafka.controller" level="${sys:hilum.controller.log:-WARN}"/>
+    <Root level="WARN"><AppenderRef ref="log"/></Root>
+  </Loggers>
 </Configuration>
 """
 
@@ -138,8 +155,8 @@ class KafkaServer:
         self.port = ports.take("kafka.port", self.host, self.port)
         controller_port = ports.take("kafka controller port", self.host)
 
-        def configuration(name: str, log_dir: str) -> Path:
-            text = SETTINGS.format(host=self.host, port=self.port, controller_port=controller_port, log_dir=log_dir)
+        def configuration(name: str, settings: str, log_dir: str = self._log_dir.name) -> Path:
+            text = (NODE + settings).format(host=self.host, port=self.port, controller_port=controller_port, log_dir=log_dir)
             write_atomically(self._folder / name, text)
             return self._folder / name
 
@@ -162,13 +179,18 @@ class KafkaServer:
                 "--cluster-id",
                 _kafka_uuid(),
                 "--config",
-                configuration("format.properties", part.name),
+                configuration("format.properties", BROKER_SETTINGS, part.name),
             )
             run_once([*run_java, *format_it], f"The log in {self._log_dir} could not be made.", log=self._log, cwd=self._folder)
             part.rename(self._log_dir)
         return Child(
             name=self.name,
-            argv=[*run_java, "kafka.Kafka", configuration("server.properties", self._log_dir.name)],
+            argv=[
+                *(sys.executable, "-I", "-S", BROKER, self._log_dir / "__cluster_metadata-0"),
+                configuration("controller.properties", CONTROLLER_SETTINGS),
+                configuration("server.properties", BROKER_SETTINGS),
+                *run_java,
+            ],
             log=self._log,
             ready=self._answers,
             cwd=self._folder,

@@ -72,9 +72,6 @@ def hanging_transactions(settings: Settings) -> list[tuple[str, int]]:
     return [of for of in ends if ends[of] != stable[of]]
 
 
-# An open defect, not a loosened test: in about one run of two a transaction stays open on __consumer_offsets after the only broker
-# was killed, and the group's offsets cannot be read (committed() times out for good). Take this mark away with the cause.
-@pytest.mark.xfail(strict=False, reason="a transaction may hang on __consumer_offsets after kill -9 of the only broker")
 @pytest.mark.system
 def test_kills_of_workers_and_broker_lose_nothing_repeat_nothing_and_spoil_no_state(tmp_path: Path, make_log: type[Log]) -> None:
     elsewhere = Settings(postgres=Postgres(dsn="none"), s3=S3(endpoint="http://none"))
