@@ -21,6 +21,7 @@ from pynetdicom import AE
 from bench.peers import dcmsend, free_port, installed, orthanc, storescp
 from bench.report import Report
 from bench.running import running_hilum
+from hilum.services.runstate import RunState
 from hilum.synthetic import write_ct_study
 
 
@@ -50,34 +51,31 @@ def settled(connection: psycopg.Connection[Any]) -> int:
 
 
 def throughput(files: Sequence[Path], rounds: int, folder: Path) -> tuple[list[float], list[float]]:
-    """Objects/s of Hilum and of Orthanc, turn about, each round on objects of its own."""
+    """Objects/s of Hilum and of Orthanc, turn about, each round on objects of its own; the one that waits is at rest."""
     ours, theirs = [], []
     count = len(files) // rounds
-    received = folder / "from-hilum"
-    pacs_port = free_port()
+    from_hilum, from_orthanc = folder / "from-hilum", folder / "from-orthanc"
+    port, http_port = free_port(), free_port()
     with (
-        storescp(received, pacs_port),
-        running_hilum(folder, pacs_port) as hilum,
+        storescp(from_hilum, pacs_of_hilum := free_port()),
+        storescp(from_orthanc, pacs_of_orthanc := free_port()),
+        running_hilum(folder, pacs_of_hilum) as hilum,
+        orthanc(folder / "orthanc", port, http_port, pacs_of_orthanc),
         psycopg.connect(hilum.settings.postgres.dsn, autocommit=True) as connection,
     ):
         for n in range(rounds):
             sent = files[n * count : (n + 1) * count]
-            before = count_files(received), settled(connection)
+            before = count_files(from_hilum), settled(connection)
             began = time.monotonic()
             dcmsend(sent, hilum.port, "HILUM")
             acknowledged = time.monotonic() - began
-            wait_until(lambda before=before: count_files(received) - before[0] >= count and settled(connection) - before[1] >= count)
+            wait_until(lambda before=before: count_files(from_hilum) - before[0] >= count and settled(connection) - before[1] >= count)
             ours.append(count / (time.monotonic() - began))
             print(f"Hilum round {n + 1}: {ours[-1]:.0f} objects/s (acknowledged after {acknowledged:.2f} s)", file=sys.stderr)
-    received = folder / "from-orthanc"
-    port, http_port, pacs_port = free_port(), free_port(), free_port()
-    with storescp(received, pacs_port), orthanc(folder / "orthanc", port, http_port, pacs_port):
-        for n in range(rounds):
-            sent = files[n * count : (n + 1) * count]
-            before = count_files(received), 0
+            before = count_files(from_orthanc), 0
             began = time.monotonic()
             dcmsend(sent, port, "ORTHANC")
-            wait_until(lambda before=before: count_files(received) - before[0] >= count)
+            wait_until(lambda before=before: count_files(from_orthanc) - before[0] >= count)
             theirs.append(count / (time.monotonic() - began))
             print(f"Orthanc round {n + 1}: {theirs[-1]:.0f} objects/s", file=sys.stderr)
     return ours, theirs
@@ -90,7 +88,7 @@ def latency(files: Sequence[Path], per_second: float, folder: Path) -> tuple[lis
     (folder / "paced-hilum").mkdir()
     with storescp(received, pacs_port), running_hilum(folder / "paced-hilum", pacs_port) as hilum:
         time.sleep(5)
-        rest = memory(hilum.state.pid)
+        rest = memory(hilum.state)
         acknowledged: dict[str, float] = {}
         ae = AE("BENCH")
         ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
@@ -109,25 +107,19 @@ def latency(files: Sequence[Path], per_second: float, folder: Path) -> tuple[lis
     return [stored[uid] - acknowledged[uid] for uid in acknowledged], hilum.ready_s, rest
 
 
-def memory(supervisor: int) -> list[tuple[str, int]]:
-    """Proportional set size in MB of the supervisor and all its children."""
-    root = psutil.Process(supervisor)
+def memory(state: RunState) -> list[tuple[str, int]]:
+    """Proportional set size in MB of the supervisor and of all that it runs."""
+    names = {child.pid: child.name for child in state.children} | {state.pid: "supervisor"}
     found: Counter[str] = Counter()
-    for process in (root, *root.children(recursive=True)):
-        name = "supervisor" if process.pid == supervisor else _name_of(process.cmdline())
-        found[name] += round(process.memory_full_info().pss / 2**20)
-    return list(found.items())
 
+    def count(process: psutil.Process, name: str) -> None:
+        name = names.get(process.pid, name)
+        found[name] += process.memory_full_info().pss
+        for child in process.children():
+            count(child, "what forks the roles" if name == "supervisor" else name)
 
-def _name_of(command: Sequence[str]) -> str:
-    text = " ".join(command)
-    if "kafka" in text and "java" in text:
-        return "Kafka"
-    if "postgres" in text:
-        return "PostgreSQL"
-    if "weed" in text:
-        return "SeaweedFS"
-    return "hilum " + command[command.index("hilum.host") + 1] if "hilum.host" in command else text[:40]
+    count(psutil.Process(state.pid), "")
+    return [(name, round(size / 2**20)) for name, size in found.items()]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -6,7 +6,9 @@ the fix in words. Their texts may name UIDs and settings, never a patient: they 
 
 from __future__ import annotations
 
+import copyreg
 from enum import StrEnum
+from typing import Any
 
 
 class Reason(StrEnum):
@@ -88,6 +90,10 @@ class HilumError(Exception):
         super().__init__(f"{sentence} {fix}".rstrip())
         self.sentence = sentence
         self.fix = fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, so that it can pass from one process to another."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # what pickle itself uses
 
 
 class Quarantine(HilumError):

@@ -101,13 +101,13 @@ def _serve(roles: Sequence[Role], settings: Settings) -> ThreadingHTTPServer:
     return server
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m hilum.host ROLES [--config FILE] [--data DIR]`: what `hilum run` does, without loading all of the command line."""
     parser = argparse.ArgumentParser(prog="hilum run")
     parser.add_argument("roles")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--data", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
         sys.exit(run(given.roles, given.config, given.data))
     except HilumError as error:

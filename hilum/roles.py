@@ -46,6 +46,13 @@ def check_roles(settings: Settings) -> None:
             _package_of(name.strip())
 
 
+def modules_of(settings: Settings) -> list[str]:
+    """The modules that the processes of `settings` need: of their roles, and of the types of destinations if one delivers."""
+    names = {name.strip() for process in settings.roles.processes for name in process.split(",")}
+    sinks = {f"sinks.{destination['type']}" for destination in settings.destinations.values()} if "deliver" in names else set()
+    return [*(f"{_package_of(name)}.{name}" for name in sorted(names)), *sorted(sinks)]
+
+
 def stateful_processors() -> tuple[str, ...]:
     """The names of the processors that remember something: classes in `processors/` with a `State`. Each has a changelog topic."""
     names = []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +11,10 @@ import msgspec
 
 from hilum.errors import Misconfigured
 from hilum.provision import provision
+from hilum.roles import modules_of
 from hilum.services.endpoints import Endpoints, embedded_names
 from hilum.services.files import write_atomically
+from hilum.services.forked import done_aside, have_imported
 from hilum.services.ports import Ports
 from hilum.services.process import Child
 from hilum.services.runstate import read_run_state
@@ -29,7 +29,7 @@ _LISTENER = "listener.json"
 
 def run(settings: Settings, config: Path | None, *, ready: Callable[[], None] | None = None) -> None:
     """Run everything in the foreground until SIGTERM or SIGINT. Raises `Misconfigured` if it cannot start."""
-    threading.Thread(target=_load_what_provision_needs, daemon=True).start()
+    have_imported(["hilum.host", "hilum.bus", "hilum.database", "alembic.command", "hilum.store", *modules_of(settings)])
     supervisor = supervisor_for(
         settings,
         provision=lambda endpoints: _provision(endpoints.filled_into(settings)),
@@ -80,15 +80,8 @@ def process_names(settings: Settings) -> list[tuple[str, int]]:
     return names
 
 
-def _load_what_provision_needs() -> None:
-    """Importing takes a second or two of one core, which is idle while the servers start."""
-    for name in ("hilum.bus", "hilum.database", "alembic.command", "hilum.store"):
-        importlib.import_module(name)
-    importlib.import_module("hilum.bus").declared_topics()
-
-
 def _provision(settings: Settings) -> None:
-    provision(settings)
+    done_aside(provision, settings)
 
 
 def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Sequence[Child]:
@@ -115,11 +108,12 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
             said = ask(port, 1.0)
             return said is not None and all(health.ready for health in said.values())
 
-        command = [sys.executable, "-m", "hilum.host", roles, "--data", str(data), *(["--config", str(config)] if config else [])]
+        command = ["hilum.host", roles, "--data", str(data), *(["--config", str(config)] if config else [])]
         children.append(
             Child(
                 name=name,
-                argv=command,
+                argv=[sys.executable, "-m", *command],
+                fork=command,
                 log=data / "logs" / f"{name.replace(',', '-').replace('#', '-')}.log",
                 ready=ready,
                 env={**environment, "HILUM_PROBE__PORT": str(port), "HILUM_SLOT": str(slot)},

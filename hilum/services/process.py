@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hilum.errors import Misconfigured
+from hilum.services import forked
 from hilum.services.files import private_folder
+from hilum.services.forked import Forked
 
 LAUNCH = Path(__file__).with_name("launch.py")
 LOG_LIMIT_BYTES = 8 << 20  #: a log larger than this is set aside; one old one is kept
@@ -33,6 +35,7 @@ class Child:
     argv: Sequence[str | Path]
     log: Path
     ready: Callable[[], bool]
+    fork: Sequence[str] = ()  #: the same program as `argv`, one of ours: a module with `main`, and its arguments (see `forked`)
     env: Mapping[str, str] = field(default_factory=dict)  #: added to this process's own
     cwd: Path | None = None
     user: str | None = None  #: only root can give another
@@ -52,8 +55,18 @@ class Run:
         self.started = time.monotonic()
         rotate(child.log)
         self._log_from = child.log.stat().st_size
+        self._process: Forked | subprocess.Popen[bytes]
+        if child.fork and forked.POSSIBLE:
+            self._process = Forked(child.fork, child.name, child.log, child.env, child.death_signal)
+        else:
+            self._process = self._launch(child)
+        self.pid = self._process.pid
+        self.start_time = start_time(self.pid) or 0.0
+
+    @staticmethod
+    def _launch(child: Child) -> subprocess.Popen[bytes]:
         with child.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 launched(child.argv, child.user, child.death_signal),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -62,8 +75,6 @@ class Run:
                 cwd=child.cwd,
                 start_new_session=True,
             )
-        self.pid = self._process.pid
-        self.start_time = start_time(self.pid) or 0.0
 
     @property
     def exit_code(self) -> int | None:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from hilum.errors import Misconfigured
+from hilum.services import forked
 from hilum.services.process import LOG_LIMIT_BYTES, Child, Run, is_running, rotate, start_time
 from hilum.testing import eventually
 
@@ -20,13 +21,16 @@ DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); prin
 Start = Callable[..., Run]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+@pytest.fixture(params=["launched", pytest.param("forked", marks=pytest.mark.skipif(not forked.POSSIBLE, reason="Linux only"))])
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Start]:
     runs: list[Run] = []
+    is_fork = request.param == "forked"
 
     def start(program: str, **what: object) -> Run:
         log = tmp_path / "logs" / "toy.log"
         fields: dict[str, object] = {"ready": lambda: "up" in log.read_text(), "stop_within_s": 5.0, **what}
+        if is_fork:
+            fields["fork"] = ("tests.hilum.services.run_code", program)
         runs.append(Run(Child(name="toy", argv=[sys.executable, "-c", program], log=log, **fields)))  # type: ignore[arg-type]  # a builder
         return runs[-1]
 
@@ -114,12 +118,14 @@ def test_what_a_child_started_ends_with_it(start: Start) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
-def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fork", [(), ("tests.hilum.services.run_code", IDLE)], ids=["launched", "forked"])
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path, fork: tuple[str, ...]) -> None:
     parent = f"""
 import sys, time
 from pathlib import Path
 from hilum.services.process import Child, Run
-run = Run(Child(name="toy", argv=[sys.executable, "-c", {IDLE!r}], log=Path({str(tmp_path / "toy.log")!r}), ready=lambda: True))
+log = Path({str(tmp_path / "toy.log")!r})
+run = Run(Child(name="toy", argv=[sys.executable, "-c", {IDLE!r}], fork={fork!r}, log=log, ready=lambda: True))
 print(run.pid, flush=True)
 time.sleep(600)
 """
