@@ -75,7 +75,7 @@ def producer(settings: Settings, *, transactional_id: str = "", transaction_time
         "queue.buffering.max.kbytes": 64 * 1024,
         "message.max.bytes": MAX_MESSAGE_BYTES,
         # The first request of a transaction is refused while the last one's markers are written (CONCURRENT_TRANSACTIONS).
-        "retry.backoff.ms": 5,
+        "retry.backoff.ms": 20,
     }
     if transactional_id:
         config |= {"transactional.id": settings.kafka.prefix + transactional_id, "transaction.timeout.ms": transaction_timeout_ms}

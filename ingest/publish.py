@@ -42,6 +42,8 @@ LOOK_S = 0.015
 #: Objects are told of in the order in which they came, but none waits longer for an older one that takes long to store.
 IN_ORDER_S = 0.25
 RETRY_S = 1.0
+#: While more are being stored, those that are wait so long for each other: one sync of the disk and one message to Kafka for all.
+GATHER_S = 0.1
 #: Kafka is called away once an event has waited so long for its acknowledgement.
 SILENCE_S = 5.0
 
@@ -81,6 +83,7 @@ class Publisher:
         self._waiting: deque[str] = deque()
         self._under_way: set[str] = set()
         self._uploading: dict[str, float] = {}
+        self._told_at = 0.0
         self._strange: set[str] = set()
         self._stored: deque[tuple[str, Record]] = deque()
         self._unsent: deque[tuple[str, Record]] = deque()
@@ -205,6 +208,9 @@ class Publisher:
     def _in_order(self) -> list[tuple[str, Record]]:
         """What is stored and may be told now: nothing that overtakes an older object which has been uploading for a short time only."""
         now = time.monotonic()
+        if self._uploading and now - self._told_at < GATHER_S:
+            return []
+        self._told_at = now
         older = [receipt for receipt, until in list(self._uploading.items()) if now < until]  # looked at first: see `_upload`'s end
         stored = sorted(_drained(self._stored), key=lambda each: each[0])
         oldest = min(older, default=None)
