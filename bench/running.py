@@ -19,7 +19,7 @@ from hilum.reconcile import Account, reconcile
 from hilum.services.endpoints import with_endpoints
 from hilum.services.process import is_running
 from hilum.services.runstate import RunState, read_run_state
-from hilum.settings import Settings, load
+from hilum.settings import Settings, forget_environment, load
 
 SETTINGS = """\
 data = "{data}"
@@ -128,6 +128,7 @@ class RunningHilum:
 def running_hilum(folder: Path, pacs_port: int, more: str = "") -> Iterator[RunningHilum]:
     """`hilum up` on `folder`, delivering everything to the archive and to `pacs_port`; `hilum down` on the way out."""
     config = folder / "hilum.toml"
+    forget_environment()
     config.write_text(SETTINGS.format(data=folder / "data", pacs_port=pacs_port) + more, encoding="utf-8")
     began = time.monotonic()
     up = json.loads(hilum("up", "--config", config, "--detach", "--json").stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import queue
 import socket
 import struct
 import threading
@@ -12,17 +13,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.uid import UID
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.presentation import build_context
 
 VERIFICATION = "1.2.840.10008.1.1"
+#: How long the answer to a C-STORE request is waited for.
+ANSWER_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +141,21 @@ def recorder(target_port: int) -> Iterator[Recorder]:
         proxy.close()
 
 
+def answers_of(association: Association) -> queue.SimpleQueue[C_STORE]:
+    """Where the answers to C-STORE requests come from now on.
+
+    pynetdicom looks for messages in its reactor thread as well and at times takes an answer for a request to serve (pausing the
+    reactor has a race): so all answers are taken from there.
+    """
+    answers: queue.SimpleQueue[C_STORE] = queue.SimpleQueue()
+
+    def take(msg: Any, context_id: int) -> None:  # noqa: ARG001
+        answers.put(msg)
+
+    association._serve_request = take  # type: ignore[method-assign]
+    return answers
+
+
 class RawSender:
     """An association that sends data sets byte for byte, right or wrong, under any announced UIDs."""
 
@@ -147,18 +167,20 @@ class RawSender:
         if not self.association.is_established:
             raise ConnectionError("The association was refused.")
         self._message_id = 0
+        self._answers = answers_of(self.association)
 
     def send(self, sop_class: str, instance: str, transfer_syntax: str, data_set: bytes) -> int | None:
         """The status of one C-STORE (PS3.7 C), None if the peer aborted or did not answer."""
         request, context_id = self._request(sop_class, instance, transfer_syntax, data_set)
-        # pynetdicom checks messages in its reactor thread as well: it must be seen to rest, or it takes the answer that is ours.
-        self.association._reactor_checkpoint.clear()
-        while not self.association._is_paused:
-            time.sleep(0.0001)
         self.association.dimse.send_msg(request, context_id)
-        _, answer = self.association.dimse.get_msg(block=True)
-        self.association._reactor_checkpoint.set()
-        return None if answer is None or answer.Status is None else int(answer.Status)
+        end = time.monotonic() + ANSWER_S
+        while time.monotonic() < end:
+            with suppress(queue.Empty):
+                answer = self._answers.get(timeout=0.1)
+                return None if answer.Status is None else int(answer.Status)
+            if not self.association.is_established:
+                return None
+        return None
 
     def begin(self, sop_class: str, instance: str, transfer_syntax: str, part: bytes) -> None:
         """Send the command and the first `part` of a data set, without a last fragment: to break off afterwards."""

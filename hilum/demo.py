@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +16,7 @@ from msgspec import Struct
 
 from hilum.errors import HilumError, Reason
 from hilum.reconcile import Account
-from hilum.settings import Settings, load
+from hilum.settings import Settings, forget_environment, load
 from hilum.up import listener_of
 
 SETTINGS = """\
@@ -67,14 +65,24 @@ class QuarantinedBecause(Struct, frozen=True, kw_only=True):
     objects: int
 
 
+class NotStored(Struct, frozen=True, kw_only=True):
+    """A file for which Hilum's listener did not answer Success."""
+
+    file: str
+    status: str
+    why: str
+
+
 class Result(Struct, frozen=True, kw_only=True):
     """What the demo shows in the end.
 
-    `ok`: everything is accounted for, nothing waits, the synthetic study came whole, and the PACS has what the ledger says.
+    `ok`: everything that was acknowledged is accounted for, nothing waits, the synthetic study came whole, and the PACS has what
+    the ledger says.
     """
 
     ok: bool
     sent: int
+    not_stored: list[NotStored]
     account: dict[str, object]
     at_the_pacs: int
     quarantined: list[QuarantinedBecause]
@@ -106,7 +114,8 @@ class Demo:
         self._progress("Starting the PACS", None, None)
         self._start_pacs(pacs_port)
         self._progress("Starting Kafka, PostgreSQL, the object store and Hilum's roles", None, None)
-        settings = load(self.config, environment={}).settings
+        forget_environment()  # what another Hilum is told there is not for this one, nor for its processes
+        settings = load(self.config).settings
         start(settings, self.config)
         settings = with_endpoints(settings)
         seconds["start"] = time.monotonic() - began
@@ -115,14 +124,14 @@ class Demo:
         samples = self._samples()
         synthetic = self._synthetic()
         began = time.monotonic()
-        self._send(samples, settings, "pydicom's sample objects")
-        self._send(synthetic, settings, f"a CT study of {len(synthetic)} slices")
+        refused = self._send(samples, settings, "pydicom's sample objects")
+        refused += self._send(synthetic, settings, f"a CT study of {len(synthetic)} slices")
         seconds["send"] = time.monotonic() - began
         self._wait(settings)
         seconds["until all arrived"] = time.monotonic() - began
         self._progress("Reconciling", None, None)
         account = reconcile(settings)
-        return self._result(settings, account, len(samples) + len(synthetic), len(synthetic), seconds)
+        return self._result(settings, account, len(samples) + len(synthetic), refused, seconds)
 
     def stop(self) -> None:
         """End Hilum, its servers and the PACS."""
@@ -148,39 +157,35 @@ class Demo:
         raise HilumError("The demo's PACS does not listen.", fix="Try again; if it stays so, install dcmtk.")
 
     def _samples(self) -> list[Path]:
-        """The test objects that come with pydicom: all that are a SOP instance in a file, good or bad."""
-        import warnings
-
+        """The test objects that come with pydicom: all that can be announced, good or bad."""
         import pydicom.data
-        from pydicom import dcmread
-        from pydicom.errors import InvalidDicomError
 
-        found = []
-        for path in sorted(Path(pydicom.data.__file__).parent.rglob("*.dcm")):
-            try:
-                with warnings.catch_warnings(action="ignore"):  # odd objects are what they are here for
-                    meta = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID", "SOPClassUID", "StudyInstanceUID"])
-            except (InvalidDicomError, OSError, ValueError, NotImplementedError):
-                continue
-            if meta.get("SOPInstanceUID") and meta.get("SOPClassUID") and meta.file_meta.get("TransferSyntaxUID"):
-                found.append(path)
-        return found
+        return sorted(Path(pydicom.data.__file__).parent.rglob("*.dcm"))
 
     def _synthetic(self) -> list[Path]:
         from hilum.synthetic import write_ct_study
 
         return write_ct_study(self.folder / "synthetic", self._slices)
 
-    def _send(self, files: Sequence[Path], settings: Settings, what: str) -> None:
-        """Send as a modality would: with dcmtk's tools if they are here, else with pynetdicom's."""
-        self._progress(f"Sending {what}", None, None)
-        to = ["127.0.0.1", str(listener_of(settings).port)]
-        if shutil.which("dcmsend"):
-            command = ["dcmsend", "--no-halt", "--decompress-never", "-aet", "DEMO_CT", "-aec", settings.dicom.aet, *to]
-        else:
-            command = [sys.executable, "-m", "hilum", "send", "--aet", settings.dicom.aet, "--host", to[0], "--port", to[1]]
-        environment = {**os.environ, "TCP_NODELAY": "1"}  # dcmtk otherwise waits for delayed acknowledgements
-        subprocess.run([*command, *map(str, files)], env=environment, capture_output=True, check=False)
+    def _send(self, files: Sequence[Path], settings: Settings, what: str) -> list[NotStored]:
+        """Send as a modality would; what was not stored, and why."""
+        from hilum.association import Peer
+        from hilum.scu import Outgoing, outgoing, send_all
+
+        refused: list[NotStored] = []
+        ready: list[Outgoing] = []
+        for path in files:
+            try:
+                ready.append(outgoing(path))
+            except HilumError:
+                refused.append(NotStored(file=path.name, status="not sent", why="no SOP class, SOP instance or transfer syntax"))
+        peer = Peer(host="127.0.0.1", port=listener_of(settings).port, aet=settings.dicom.aet, calling_aet="DEMO_CT")
+        self._progress(f"Sending {what}", 0, len(ready))
+        for number, (sent, answer) in enumerate(send_all(peer, ready), 1):
+            self._progress(f"Sending {what}", number, len(ready))
+            if answer.status != 0x0000:
+                refused.append(NotStored(file=sent.path.name, status=f"0x{answer.status:04X}", why=answer.comment))
+        return refused
 
     def _wait(self, settings: Settings) -> None:
         """Until nothing is on its way any more; shows how much of what is known of has arrived."""
@@ -197,7 +202,7 @@ class Demo:
                 still = still + 1 if receipts and not (open_receipts or pending or spooled) else 0
                 time.sleep(0.2)
 
-    def _result(self, settings: Settings, account: Account, sent: int, sent_for_sure: int, seconds: dict[str, float]) -> Result:
+    def _result(self, settings: Settings, account: Account, files: int, not_stored: list[NotStored], seconds: dict[str, float]) -> Result:
         import psycopg
 
         with psycopg.connect(settings.postgres.dsn, autocommit=True) as connection:
@@ -206,8 +211,9 @@ class Demo:
             [(delivered_there,)] = connection.execute("SELECT count(*) FROM delivery WHERE destination = 'pacs' AND state = 'delivered'")
         at_the_pacs = sum(1 for path in (self.folder / "pacs").rglob("*") if path.is_file())
         return Result(
-            ok=account.ok and account.pending == 0 and account.received >= sent_for_sure and at_the_pacs >= delivered_there,
-            sent=sent,
+            ok=account.ok and account.pending == 0 and account.received >= files - len(not_stored) and at_the_pacs >= delivered_there,
+            sent=files,
+            not_stored=not_stored,
             account=msgspec.to_builtins(account),
             at_the_pacs=at_the_pacs,
             quarantined=[QuarantinedBecause(reason=r, sentence=Reason(r).meaning, objects=n) for r, n in reasons],

@@ -75,7 +75,7 @@ class Kafka(Section, frozen=True, kw_only=True):
     partitions: int = 0
     #: Copies of each partition; 0 means one on each broker, three at most.
     replication: int = 0
-    security_protocol: str = "PLAINTEXT"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: str = ""
     sasl_username: str = ""
     sasl_password: str = ""
@@ -254,8 +254,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _from_environment(name: str, value: str) -> tuple[list[str], str]:
-    """The path in the tree that a variable names, `[]` if it names none (`HILUM_SLOT`, `HILUM_CACHE` and the like have no `__`)."""
-    if not name.startswith("HILUM_") or ("__" not in name and name not in ("HILUM_DATA", "HILUM_DATA_FILE")):
+    """The path in the tree that a variable names, `[]` if it names none."""
+    if not _is_setting(name):
         return [], ""
     path = name.removeprefix("HILUM_").lower().split("__")
     if path[-1].endswith("_file") and ".".join(path) != "s3.ca_file":
@@ -267,6 +267,26 @@ def _from_environment(name: str, value: str) -> tuple[list[str], str]:
                 "secret-unreadable", f"{name} names a file that cannot be read: {error.strerror}.", fix="Check its path and rights."
             ) from None
     return path, value
+
+
+def doubts(settings: Settings) -> list[str]:
+    """What is allowed and hardly meant, one sentence each."""
+    used = {destination for rule in settings.rules for destination in rule.to}
+    found = [f"No rule sends anything to the destination {name}." for name in settings.destinations if name not in used]
+    if not settings.rules:
+        found.insert(0, "There is no rule: what comes in is kept and indexed, and goes nowhere.")
+    return found
+
+
+def forget_environment() -> None:
+    """Take what names settings or a slot out of this process's environment: for a Hilum of its own beside another one."""
+    for name in [name for name in os.environ if name in ("HILUM_SLOT", "HILUM_CONFIG") or _is_setting(name)]:
+        del os.environ[name]
+
+
+def _is_setting(name: str) -> bool:
+    """Others are `HILUM_SLOT`, `HILUM_CACHE` and the like."""
+    return name.startswith("HILUM_") and ("__" in name or name in ("HILUM_DATA", "HILUM_DATA_FILE"))
 
 
 def _put(tree: dict[str, Any], origins: dict[str, str], path: list[str], value: Any, origin: str) -> None:

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from hilum import __version__
-from hilum.cli.context import Exit, err
+from hilum.cli.context import Exit, err, show_json
 from hilum.errors import HilumError, Misconfigured, NotFound, TryAgain
 
 app = typer.Typer(
@@ -56,4 +56,6 @@ def main() -> None:
 
 def _end(error: HilumError, code: Exit) -> None:
     err.print(f"hilum: {error}", markup=False)
+    if "--json" in sys.argv:
+        show_json({"error": {"sentence": error.sentence, "fix": error.fix, "exit_code": int(code)}})
     sys.exit(code)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from json import dumps as to_json
 from typing import Annotated
 
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, JsonOption, loaded, out, show_json, show_table
-from hilum.settings import entries, is_secret
+from hilum.settings import doubts, entries, is_secret
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,7 +20,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Refuse unknown keys, values that do not fit, rules that cannot work and destinations that are incomplete."""
+    """Refuse unknown keys, values that do not fit, rules that cannot work and destinations that are incomplete.
+
+    What is allowed and hardly meant is said too, and does not change the exit code.
+    """
     from hilum.roles import check_roles, find_stage
     from hilum.sink import sinks_of
 
@@ -33,12 +37,15 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
         "destinations": sorted(settings.destinations),
         "rules": [rule.name for rule in settings.rules],
         "config_version": settings.config_version,
+        "doubts": doubts(settings),
     }
     if json:
         show_json(found)
     else:
         counted = f"{_count(len(settings.destinations), 'destination')}, {_count(len(settings.rules), 'rule')}"
         out.print(f"The settings are right: {counted}, version {settings.config_version}.")
+        for sentence in doubts(settings):
+            out.print(f"But: {sentence}")
 
 
 def _count(number: int, noun: str) -> str:
@@ -60,4 +67,5 @@ def show(
     if json:
         show_json([{"name": name, "value": value, "origin": where} for name, value, where in rows])
     else:
-        show_table("", ("Setting", "Value", "Origin") if origin else ("Setting", "Value"), [row if origin else row[:2] for row in rows])
+        shown = [(name, value if isinstance(value, str) else to_json(value), where) for name, value, where in rows]
+        show_table("", ("Setting", "Value", "Origin") if origin else ("Setting", "Value"), [row if origin else row[:2] for row in shown])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +68,11 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
         out.print(table)
     else:
         out.print(nothing)
+
+
+def moment(at: datetime | None) -> str:
+    """A time as people read it: on this machine's clock, with its zone; empty for None."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}" if at else ""
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:

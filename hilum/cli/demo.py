@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -31,6 +32,8 @@ def demo(
     """Start everything, send real objects through it, and show what became of each."""
     from hilum.demo import Demo
 
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what it has started must end with it
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     folder = Path(tempfile.mkdtemp(prefix="hilum-demo-"))
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with ExitStack() as cleanup, Progress(*columns, console=err) as progress:
@@ -52,11 +55,15 @@ def demo(
 
 def _show(result: Result) -> None:
     account = result.account
-    rows = [("files given to the sender", result.sent), ("received", account["received"]), ("accepted by validation", account["accepted"])]
+    rows = [("files", result.sent), ("not stored by the listener", len(result.not_stored)), ("received", account["received"])]
+    rows += [("accepted by validation", account["accepted"])]
     rows += [(f"settled at {stage.stage.removeprefix('settled: ')}", stage.objects) for stage in result.stages if ": " in stage.stage]
     rows += [("stored at the PACS, by its own count", result.at_the_pacs), ("duplicates", account["duplicates"])]
     rows += [("quarantined", account["quarantined"]), ("unaccounted", account["unaccounted"])]
     show_table("What became of the objects", ("", "Objects"), rows)
+    if result.not_stored:
+        out.print()
+        show_table("Not stored", ("File", "Status", "Why"), [(row.file, row.status, row.why) for row in result.not_stored])
     if result.quarantined:
         out.print()
         columns = ("Reason", "Objects", "Meaning")
@@ -66,7 +73,4 @@ def _show(result: Result) -> None:
     show_table("Time since the object was received", ("Stage", "Objects", "Median ms", "p95 ms"), stages)
     out.print()
     out.print("Seconds: " + ", ".join(f"{name} {value}" for name, value in result.seconds.items()) + ".")
-    left_out = result.sent - cast("int", account["received"])
-    if left_out > 0:
-        out.print(f"{left_out} of the sample files were not sent: the sender itself refuses files against the standard.")
     out.print("Everything is accounted for." if result.ok else "Not everything is accounted for: see `hilum reconcile`.")

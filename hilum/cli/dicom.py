@@ -11,7 +11,7 @@ import typer
 from msgspec import Struct
 from rich.progress import track
 
-from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, loaded, out, show_json, show_table
+from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, loaded, moment, out, show_json, show_table
 from hilum.errors import HilumError, Misconfigured, NotFound
 
 HostOption = Annotated[str | None, typer.Option("--host", help="The peer's address; without it, this Hilum's own listener.")]
@@ -31,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_destinations(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Show each destination, how much waits for it, and since when."""
+    """Show each destination, how much waits for it, since when, and why."""
     from hilum.database.queries import destination_counts
 
     settings = connected(config, data)
@@ -40,14 +40,21 @@ def list_destinations(config: ConfigOption = None, data: DataOption = None, json
     if json:
         show_json(rows)
         return
-    columns = ("Destination", "Type", "Waiting", "Oldest", "Delivered", "Already there", "Rejected")
+    columns = ("Destination", "Type", "Waiting", "Oldest", "Delivered", "Already there", "Rejected", "Waits because")
     shown = []
     for row in rows:
         count = row["counts"]
         figures = (
-            ("", "", "", "", "")
+            ("", "", "", "", "", "")
             if count is None
-            else (count.pending, count.oldest_pending, count.delivered, count.already_there, count.rejected)
+            else (
+                count.pending,
+                moment(count.oldest_pending),
+                count.delivered,
+                count.already_there,
+                count.rejected,
+                f"{count.waits_because} (since {moment(count.waits_since)})" if count.waits_because else "",
+            )
         )
         shown.append((row["name"], row["type"], *figures))
     show_table("", columns, shown, nothing="There is no destination in the settings.")

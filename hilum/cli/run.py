@@ -42,7 +42,10 @@ def provision(config: ConfigOption = None, data: DataOption = None, json: JsonOp
 
 
 def health(config: ConfigOption = None, data: DataOption = None) -> None:
-    """Ask the process of this machine at `probe.port` how its roles are; exit code 0 if all are ready."""
+    """Ask the process of this machine at `probe.port` how its roles are; exit code 0 if all are ready.
+
+    A `hilum up` has several processes: `hilum status` asks them all.
+    """
     probe = loaded(config, data).settings.probe
     connection = http.client.HTTPConnection(probe.host if probe.host != "0.0.0.0" else "127.0.0.1", probe.port, timeout=5)  # noqa: S104  # compared, not bound
     try:

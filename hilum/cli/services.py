@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, err, loaded, out, show_facts, show_json, show_table
+from hilum.settings import Settings, doubts
 from hilum.status import Status
 from hilum.status import status as status_of
 
@@ -30,6 +32,8 @@ def up(
     from hilum.up import run, start
 
     settings = loaded(config, data).settings
+    for sentence in doubts(settings):
+        err.print(sentence, markup=False)
 
     def ready() -> None:
         now = status_of(settings)
@@ -65,6 +69,11 @@ def status(
 ) -> None:
     """Show endpoints, processes and roles; exit code 0 if all are ready."""
     settings = loaded(config, data).settings
+    with suppress(KeyboardInterrupt):
+        _show_status(settings, watch, json)
+
+
+def _show_status(settings: Settings, watch: bool, json: bool) -> None:
     while True:
         now = status_of(settings)
         if json:

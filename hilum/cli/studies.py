@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, out, show_facts, show_json, show_table
+from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, moment, out, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from hilum.database.queries import QuarantinedEvent, Study
@@ -45,7 +45,7 @@ def list_all(
     columns = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description", "Series", "Objects", "Waiting", "Study")
     rows = [
         (
-            f"{s.received_at:%Y-%m-%d %H:%M}",
+            moment(s.received_at),
             s.accession_number,
             s.patient_id,
             s.patient_name,
@@ -95,10 +95,7 @@ def _show_study(study: Study) -> None:
     rows = [(s.series_number, s.modality, s.series_description, s.instances, f"{s.size_bytes / 1e6:.1f} MB") for s in study.series]
     show_table("Series", ("No.", "Modality", "Description", "Objects", "Size"), rows)
     out.print()
-    arrivals = [
-        (a.calling_aet, a.peer, a.adapter, a.outcome, a.receipts, f"{a.first_received_at:%Y-%m-%d %H:%M:%S}" if a.first_received_at else "")
-        for a in study.arrivals
-    ]
+    arrivals = [(a.calling_aet, a.peer, a.adapter, a.outcome, a.receipts, moment(a.first_received_at)) for a in study.arrivals]
     show_table("Received", ("From", "Address", "By", "Outcome", "Objects", "First at"), arrivals)
     out.print()
     deliveries = [
@@ -107,8 +104,8 @@ def _show_study(study: Study) -> None:
             d.state,
             d.deliveries,
             d.attempts,
-            f"{d.peer_status or ''} {d.comment or ''}".strip(),
-            f"next attempt {d.next_attempt_at:%H:%M:%S}" if d.next_attempt_at else f"{d.last_settled_at:%Y-%m-%d %H:%M:%S}",
+            f"{d.peer_status or ''} {d.waits_because or d.comment or ''}".strip(),
+            f"next attempt {moment(d.next_attempt_at)}" if d.next_attempt_at else moment(d.last_settled_at),
         )
         for d in study.deliveries
     ]
@@ -142,8 +139,8 @@ def list_quarantine(
 
 
 def _show_waiting(events: list[QuarantinedEvent]) -> None:
-    rows = [(f"{e.quarantined_at:%Y-%m-%d %H:%M}", e.reason, e.calling_aet, e.sentence, e.receipt or e.event_id) for e in events]
-    show_table("In quarantine", ("Since", "Reason", "From", "What", "Receipt"), rows, nothing="Nothing waits in quarantine.")
+    rows = [(moment(e.quarantined_at), e.reason, e.calling_aet, e.study_instance_uid, e.sentence, e.receipt or e.event_id) for e in events]
+    show_table("In quarantine", ("Since", "Reason", "From", "Study", "What", "Receipt"), rows, nothing="Nothing waits in quarantine.")
 
 
 def show_quarantine(
@@ -168,7 +165,7 @@ def show_quarantine(
                 "Expected": event.expected,
                 "Fix": event.fix,
                 "Stage": event.stage,
-                "Since": f"{event.quarantined_at:%Y-%m-%d %H:%M:%S}",
+                "Since": moment(event.quarantined_at),
                 "State": event.state,
                 "From": f"{event.calling_aet or ''} {event.peer or ''}".strip(),
                 "Object": f"{event.bucket}/{event.object_key}" if event.object_key else "",

@@ -62,7 +62,10 @@ class Arrivals(Struct, frozen=True, kw_only=True):
 
 
 class DeliveriesOfStudy(Struct, frozen=True, kw_only=True):
-    """Deliveries to one destination in one state. `attempts` is the most of any; answer and comment are the latest."""
+    """Deliveries to one destination in one state. `attempts` is the most of any; answer and comment are the latest.
+
+    `waits_because` is set if the destination as a whole cannot be used at present.
+    """
 
     destination: str
     state: str
@@ -72,6 +75,7 @@ class DeliveriesOfStudy(Struct, frozen=True, kw_only=True):
     comment: str | None
     next_attempt_at: datetime | None
     last_settled_at: datetime | None
+    waits_because: str | None
 
 
 class QuarantinedEvent(Struct, frozen=True, kw_only=True):
@@ -107,7 +111,7 @@ class Study(Struct, frozen=True, kw_only=True):
 
 
 class DestinationCount(Struct, frozen=True, kw_only=True):
-    """How many deliveries to a destination are in each state, and since when the oldest pending one waits."""
+    """How many deliveries to a destination are in each state, since when the oldest pending one waits, and why all of them do."""
 
     destination: str
     pending: int
@@ -117,6 +121,8 @@ class DestinationCount(Struct, frozen=True, kw_only=True):
     rejected: int
     cancelled: int
     oldest_pending: datetime | None
+    waits_because: str | None
+    waits_since: datetime | None
 
 
 # Counts are made for the studies that are shown only. A study may have no row of its own yet: all that came of it is in quarantine.
@@ -177,7 +183,10 @@ _DELIVERIES = """
 SELECT destination, state, count(*) AS deliveries, max(attempts) AS attempts,
        (array_agg(peer_status ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE peer_status <> ''))[1] AS peer_status,
        (array_agg(comment ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE comment <> ''))[1] AS comment,
-       min(not_before) FILTER (WHERE state = 'pending') AS next_attempt_at, max(settled_at) AS last_settled_at
+       min(not_before) FILTER (WHERE state = 'pending') AS next_attempt_at, max(settled_at) AS last_settled_at,
+       CASE WHEN state = 'pending' THEN (
+           SELECT says FROM v_destination_outage AS outage WHERE outage.destination = delivery.destination ORDER BY since LIMIT 1
+       ) END AS waits_because
 FROM delivery WHERE study_instance_uid = %(study)s
 GROUP BY destination, state
 ORDER BY destination, state
@@ -190,12 +199,19 @@ FROM quarantine AS q LEFT JOIN receipt USING (receipt)
 """
 
 _COUNTS = """
-SELECT destination, count(*) FILTER (WHERE state = 'pending') AS pending,
-       count(*) FILTER (WHERE state = 'delivered') AS delivered, count(*) FILTER (WHERE state = 'already_there') AS already_there,
-       count(*) FILTER (WHERE state = 'returned') AS returned, count(*) FILTER (WHERE state = 'rejected') AS rejected,
-       count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-       min(coalesce(received_at, created_at)) FILTER (WHERE state = 'pending') AS oldest_pending
-FROM delivery GROUP BY destination ORDER BY destination
+SELECT counts.*, outage.says AS waits_because, outage.since AS waits_since
+FROM (
+    SELECT destination, count(*) FILTER (WHERE state = 'pending') AS pending,
+           count(*) FILTER (WHERE state = 'delivered') AS delivered, count(*) FILTER (WHERE state = 'already_there') AS already_there,
+           count(*) FILTER (WHERE state = 'returned') AS returned, count(*) FILTER (WHERE state = 'rejected') AS rejected,
+           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+           min(coalesce(received_at, created_at)) FILTER (WHERE state = 'pending') AS oldest_pending
+    FROM delivery GROUP BY destination
+) AS counts
+LEFT JOIN LATERAL (
+    SELECT says, since FROM v_destination_outage AS outage WHERE outage.destination = counts.destination ORDER BY since LIMIT 1
+) AS outage ON true
+ORDER BY destination
 """
 
 

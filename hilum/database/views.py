@@ -210,6 +210,17 @@ VIEWS = (
         """,
     ),
     View(
+        name="v_destination_outage",
+        says="Destinations that cannot be used at present: their queues wait, and nothing fails.",
+        source="FROM destination_outage WHERE seen_at > now() - interval '1 minute'",
+        columns="""
+            destination | | its name in the settings
+            process | | the delivering process that finds so
+            says | | why
+            since | | since when
+        """,
+    ),
+    View(
         name="v_destination_total",
         says="How many deliveries to each destination are in each state. Reads the whole ledger.",
         source="FROM delivery GROUP BY destination, state",

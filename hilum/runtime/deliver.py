@@ -40,7 +40,9 @@ class Deliver:
         self._destinations = {name: Shared(name, sink) for name, sink in sinks_of(settings).items()}
         self._store = open_store(settings)
         self._outbox = Outbox(settings)
-        self._watch = Watch(settings.postgres.dsn, self._destinations)
+        # Process ids repeat, also between containers; a worker's name must not.
+        self._process = f"{socket.gethostname()}/{uuid.uuid4().hex[:8]}"
+        self._watch = Watch(settings.postgres.dsn, self._destinations, self._process)
         self._failed: list[HilumError] = []
 
     def run(self, stop: threading.Event) -> None:
@@ -51,12 +53,10 @@ class Deliver:
             self._thread("deliver watch", ended, lambda: self._watch.run(ended)),
             self._thread("outbox", ended, lambda: self._outbox.run(ended, settled)),
         ]
-        # Process ids repeat, also between containers; a worker's name must not.
-        process = f"{socket.gethostname()}/{uuid.uuid4().hex[:8]}"
         writer = bus.Writer(self._settings, "deliver")
         for shared in self._destinations.values():
             for n in range(shared.sink.workers):
-                name = f"{process}/{shared.name}/{n}"
+                name = f"{self._process}/{shared.name}/{n}"
                 queue = Queue(self._settings.postgres.dsn, shared.name, name, writer, grouped=shared.sink.grouped)
                 worker = Worker(shared, queue, self._store, self._settings, settled)
                 threads.append(self._thread(f"{shared.name} {n}", ended, lambda worker=worker: worker.run(ended)))  # type: ignore[misc]  # binds the loop's worker

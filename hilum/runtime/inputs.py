@@ -26,12 +26,14 @@ Of = tuple[str, int]
 class Position:
     """How far one input partition is."""
 
-    __slots__ = ("committed", "fetched", "seen_at", "written")
+    __slots__ = ("committed", "end", "fetched", "seen_at", "written")
 
     def __init__(self, offset: int, written: int) -> None:
         self.committed = offset
         #: The next offset to take in; what is taken in and not committed is pending.
         self.fetched = offset
+        #: Where the partition ended when it was read to its end: beyond the last event, since what ends a transaction has an offset too.
+        self.end = offset
         #: Events that already follow from the one at `committed`, if it says more than one transaction holds.
         self.written = written
         #: Timestamp of the last event that was dealt with, in seconds since 1970.
@@ -56,7 +58,7 @@ class Inputs:
         self._admin = bus.admin(settings)
         # A static member that is started again has its partitions back at once; nobody waits for its former self to time out.
         member = {"group.instance.id": settings.kafka.prefix + identity} if static else {}
-        self._consumer = bus.consumer(settings, self._group, **member)
+        self._consumer = bus.consumer(settings, self._group, **member, **{"enable.partition.eof": True})
 
         self.pending: list[Incoming] = []
         self.positions: dict[Of, Position] = {}
@@ -123,10 +125,14 @@ class Inputs:
 
     def _take(self, message: Message) -> None:
         error = message.error()
+        position = self.positions.get((message.topic() or "", message.partition() or 0))
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            if position is not None:
+                position.end = message.offset() or 0
+            return
         if error is not None:
             self._stumbled(error, message)
             return
-        position = self.positions.get((message.topic() or "", message.partition() or 0))
         if position is None or (message.offset() or 0) < position.fetched:
             return  # of a partition that was taken away, or already here
         incoming = Incoming(message)
@@ -169,7 +175,8 @@ class Inputs:
             end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)[1]
             if end < 0:
                 return None
-            lag += max(0, end - position.committed)
+            all_done = position.committed == position.fetched
+            lag += max(0, end - (max(position.committed, position.end) if all_done else position.committed))
         return lag
 
     # Membership
@@ -201,7 +208,9 @@ class Inputs:
         self._kept.clear()
 
     def _fetch(self, consumer: Consumer) -> None:
-        consumer.assign([TopicPartition(topic, partition, position.fetched) for (topic, partition), position in self.positions.items()])
+        here = [TopicPartition(topic, partition, position.fetched) for (topic, partition), position in self.positions.items()]
+        consumer.assign(here)
+        consumer.resume(here)  # librdkafka remembers of a partition that it was paused, even while it is assigned to nobody here
         self._held = False
 
     # Beginning

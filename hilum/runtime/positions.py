@@ -68,6 +68,7 @@ class Positions:
         self._stored: dict[tuple[str, int], Position] = {}
         self._read: dict[tuple[str, int], Position] = {}
         self._assigned: list[TopicPartition] | None = None
+        self._joined = False
         self._away = ""
         self._next_batch = 0.0
 
@@ -110,6 +111,11 @@ class Positions:
             else:  # the end, which may lie beyond the last message: what ends a transaction has an offset too
                 self._read[at] = Position(offset, last.leader_epoch)
         return batch
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has given this worker its partitions (none, if there are more workers than partitions)."""
+        return self._joined
 
     @property
     def count(self) -> int:
@@ -192,6 +198,7 @@ class Positions:
             [TopicPartition(topic, partition, at.offset, leader_epoch=at.leader_epoch) for (topic, partition), at in self._stored.items()]
         )
         self._assigned = None
+        self._joined = True
 
     def _bounds(self, partition: TopicPartition) -> tuple[int, int]:
         found = self._consumer.get_watermark_offsets(partition, timeout=5)

@@ -191,6 +191,10 @@ class TableRole:
         telemetry.LAG_EVENTS.labels(self.name).set(lag)
         if away_because := positions.away():
             self._health = Health(ready=False, says=f"Kafka does not answer ({away_because})", lag=lag)
+        elif not positions.joined:
+            self._health = Health(ready=False, says="joining its group")
+        elif not positions.count:
+            self._health = Health(ready=True, says="spare: there are more workers than partitions", lag=0)
         else:
             self._health = Health(ready=True, says=f"reads {positions.count} partitions", lag=lag)
 

@@ -54,7 +54,16 @@ def detach(argv: Sequence[str | Path], data: Path, *, ready_within_s: float = 18
         process = subprocess.Popen(
             list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-    deadline = time.monotonic() + ready_within_s
+    try:
+        return _until_ready(process, data, log, since, ready_within_s)
+    except BaseException:  # Ctrl-C too: what was not ready must not stay
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _until_ready(process: subprocess.Popen[bytes], data: Path, log: Path, since: int, within_s: float) -> RunState:
+    deadline = time.monotonic() + within_s
     while True:
         ended = process.poll() is not None  # asked first: what it wrote before its end is then there to read
         state = read_run_state(data)
@@ -66,9 +75,7 @@ def detach(argv: Sequence[str | Path], data: Path, *, ready_within_s: float = 18
         if ended:
             raise explained("Hilum ended before it was ready.", "Hilum", data, log, since)
         if time.monotonic() > deadline:
-            process.terminate()
-            process.wait()
-            raise explained(f"Hilum was not ready within {ready_within_s:.0f} s and was stopped.", "Hilum", data, log, since)
+            raise explained(f"Hilum was not ready within {within_s:.0f} s and was stopped.", "Hilum", data, log, since)
         time.sleep(0.05)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,25 @@ def test_up_and_status_give_every_endpoint_and_role(one_hilum: RunningHilum) -> 
         assert found["postgres"]["database"] == "hilum"
         roles = {role["name"]: role["ready"] for role in found["roles"]}
         assert roles == dict.fromkeys(("dicom", "publish", "validate", "route", "ledger", "index", "deliver"), True)
+
+
+def test_watching_shows_it_again_until_ctrl_c(one_hilum: RunningHilum) -> None:
+    command = [sys.executable, "-m", "hilum", "status", "--watch", "--json", "--config", str(one_hilum.config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout
+        ends = (line for line in watching.stdout if line == "}\n")
+        assert [next(ends), next(ends)] == ["}\n", "}\n"]
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+
+    assert watching.returncode == 0
+
+
+def test_an_error_is_json_too_for_machines(one_hilum: RunningHilum) -> None:
+    done = one_hilum.command("study", "show", "1.2.3", "--json", check=False)
+
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["error"]["exit_code"] == 3
 
 
 def test_no_password_is_shown(one_hilum: RunningHilum) -> None:

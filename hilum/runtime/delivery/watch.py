@@ -17,6 +17,8 @@ from hilum.runtime.delivery.worker import Shared
 
 CHANNEL = "delivery_ready"
 MEASURE_S = 10.0
+#: How often the database is told of outages that last.
+TELL_S = 15.0
 _RENEW_S = LEASE_S / 4
 _RENEW = f"""
     UPDATE delivery d SET lease_until = now() + make_interval(secs => %(lease_s)s) WHERE d.delivery_id = ANY(%(ids)s) AND {MINE}
@@ -25,6 +27,13 @@ _PENDING = """
     SELECT destination, count(*), extract(epoch FROM now() - min(coalesce(received_at, created_at)))::float8
     FROM delivery WHERE state = 'pending' GROUP BY destination
 """
+_OVER = """
+    DELETE FROM destination_outage WHERE (process = %(process)s AND destination <> ALL(%(away)s)) OR seen_at < now() - interval '1 day'
+"""
+_AWAY = """
+    INSERT INTO destination_outage AS here (destination, process, says) VALUES (%s, %s, %s)
+    ON CONFLICT (destination, process) DO UPDATE SET says = excluded.says, seen_at = now()
+"""
 
 log = telemetry.logger("deliver")
 
@@ -32,11 +41,15 @@ log = telemetry.logger("deliver")
 class Watch:
     """The connection that listens. It is opened again after an outage; meanwhile workers look for themselves."""
 
-    def __init__(self, dsn: str, destinations: Mapping[str, Shared]) -> None:
+    def __init__(self, dsn: str, destinations: Mapping[str, Shared], process: str) -> None:
+        """`process` is this process's name, which no other ever has."""
         self._dsn = dsn
+        self._process = process
         self._destinations = destinations
         self._renew_at = 0.0
         self._measure_at = 0.0
+        self._told: dict[str, str] = {}
+        self._tell_at = 0.0
         #: Pending deliveries by destination, those of destinations that the settings do not have included.
         self.pending: dict[str, int] = {}
         self.database_away = False
@@ -69,9 +82,19 @@ class Watch:
             for shared in self._destinations.values():
                 for worker, ids in list(shared.claimed.items()):
                     connection.execute(_RENEW, {"lease_s": LEASE_S, "ids": list(ids), "worker": worker})
+        says = {name: shared.breaker.says for name, shared in self._destinations.items() if shared.breaker.says}
+        if says != self._told or (says and now >= self._tell_at):
+            self._tell(connection, says)
+            self._told, self._tell_at = says, now + TELL_S
         if now >= self._measure_at:
             self._measure_at = now + MEASURE_S
             self._measure(connection)
+
+    def _tell(self, connection: psycopg.Connection[Any], says: Mapping[str, str]) -> None:
+        """Put down which destinations cannot be used, and why, for commands and screens elsewhere."""
+        connection.execute(_OVER, {"process": self._process, "away": list(says)})
+        for name, why in says.items():
+            connection.execute(_AWAY, (name, self._process, why))
 
     def _measure(self, connection: psycopg.Connection[Any]) -> None:
         found = {name: (count, age_s) for name, count, age_s in connection.execute(_PENDING)}

@@ -39,6 +39,21 @@ def test_right_settings_are_called_right_with_their_version(file: Path) -> None:
     assert len(found["config_version"]) == 12
 
 
+def test_what_is_hardly_meant_is_said(file: Path) -> None:
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(file)])
+
+    assert done.exit_code == 0
+    assert "But: No rule sends anything to the destination copy." in done.stdout
+
+
+def test_settings_without_rules_are_said_to_send_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.toml").write_text("")
+
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(tmp_path / "empty.toml"), "--json"])
+
+    assert json.loads(done.stdout)["doubts"] == ["There is no rule: what comes in is kept and indexed, and goes nowhere."]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [

@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from hilum import bus
 from hilum.database import connect
+from hilum.database.queries import destination_counts
 from hilum.errors import HilumError
 from hilum.events import DeliverySettled, decode
 from hilum.part10 import Part10
@@ -501,7 +502,7 @@ class TestWatch:
 
     @pytest.fixture
     def watch(self, postgres: str, shared: Shared) -> Iterator[Watch]:
-        stop, watch = threading.Event(), Watch(postgres, {"pacs": shared})
+        stop, watch = threading.Event(), Watch(postgres, {"pacs": shared}, "p1")
         thread = threading.Thread(target=watch.run, args=(stop,))
         thread.start()
         yield watch
@@ -542,7 +543,7 @@ class TestWatch:
         queue.close()
         before = rows(postgres)["2.25.1.0"]["lease_until"]
         shared.claimed["w1"] = frozenset({claimed.delivery_id})
-        stop, watch = threading.Event(), Watch(postgres, {"pacs": shared})
+        stop, watch = threading.Event(), Watch(postgres, {"pacs": shared}, "p1")
         thread = threading.Thread(target=watch.run, args=(stop,))
         thread.start()
         try:
@@ -553,7 +554,7 @@ class TestWatch:
 
     def test_pending_deliveries_are_counted_those_of_unknown_destinations_too(self, postgres: str, store: MemoryStore) -> None:
         enter(postgres, *some(store, 3), *some(store, 2, "2.25.2", "gone"))
-        stop, watch = threading.Event(), Watch(postgres, {"pacs": Shared("pacs", Scripted(answer=lambda *_: DELIVERED))})
+        stop, watch = threading.Event(), Watch(postgres, {"pacs": Shared("pacs", Scripted(answer=lambda *_: DELIVERED))}, "p1")
         thread = threading.Thread(target=watch.run, args=(stop,))
         thread.start()
         try:
@@ -655,6 +656,9 @@ class TestDeliver:
                 eventually(lambda: "away waits: 127.0.0.1:1 cannot be reached" in role.health().says)
                 assert role.health().ready
                 assert not running.ended()
+                eventually(lambda: {c.destination for c in destination_counts(dsn) if c.waits_because} == {"away"})
+                [away] = [count for count in destination_counts(dsn) if count.waits_because]
+                assert "127.0.0.1:1 cannot be reached" in (away.waits_because or "")
 
             assert {uid: len(found) for uid, found in there.stored.items()} == {f"2.25.{n + 10}": 1 for n in range(20)}
         assert len({bus.headers_of(message)["ce_id"] for message in messages}) == len(messages) == 40

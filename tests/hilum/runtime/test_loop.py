@@ -16,10 +16,12 @@ from confluent_kafka import IsolationLevel, TopicPartition
 from hilum import bus
 from hilum.errors import Misconfigured, Quarantine, Reason, Stopped, TryAgain
 from hilum.events import Event, Finding, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted, Topic, following_id
+from hilum.runtime.inputs import Inputs
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import FunctionProcessor, Memory, Processor, processor
+from hilum.runtime.stage import Stage
 from hilum.runtime.transaction import Transactions
-from hilum.testing import an_instance, eventually
+from hilum.testing import Clock, an_instance, eventually
 
 if TYPE_CHECKING:
     from tests.conftest import Log, Running
@@ -34,6 +36,11 @@ def accept(event: InstanceReceived) -> InstanceAccepted:
     if not event.instance.header.text("PatientID"):
         raise Quarantine(Reason.IDENTIFIER_MISSING, f"PatientID is empty in instance {event.instance.sop_instance_uid}.")
     return InstanceAccepted.following(event)
+
+
+@processor
+def follow(event: InstanceAccepted) -> InstanceRouted:
+    return routed(event.instance.study_instance_uid)
 
 
 class Seen(msgspec.Struct):
@@ -254,6 +261,47 @@ def test_state_is_right_after_partitions_went_to_another_worker_and_came_back(lo
             assert counts(log, 40) == [1] * 20 + [2] * 20
         log.say(*instances)
         assert counts(log, 60) == [1] * 20 + [2] * 20 + [3] * 20
+
+
+def test_what_was_held_back_when_the_group_changed_is_read_afterwards(log: Log) -> None:
+    log.make(partitions=2)
+    log.say(*(an_instance(StudyInstanceUID=f"2.25.{n}") for n in range(200)))
+    one, other = (Inputs(log.settings, Stage(log.settings, accept, Clock()), f"worker-{n}", static=False) for n in range(2))
+
+    def taken_in() -> int:
+        for inputs in (one, other):
+            if inputs.joined:
+                inputs.poll(0.05)
+        return len(one.pending) + len(other.pending)
+
+    def begun(inputs: Inputs, partitions: int) -> bool:
+        inputs.poll(0.05)
+        inputs.begin_new(lambda: False)
+        return len(inputs.positions) == partitions
+
+    try:
+        one.join()
+        eventually(lambda: begun(one, 2))
+        eventually(taken_in)
+        one.poll(0)  # more than one event waits: nothing more is taken in
+        other.join()
+        eventually(lambda: [begun(one, 1), begun(other, 1)] == [True, True], 30)
+        one.limit = other.limit = 1000
+        eventually(lambda: taken_in() == 200)
+    finally:
+        one.close()
+        other.close()
+
+
+def test_nothing_waits_once_everything_is_done_although_each_transaction_ends_with_an_offset_of_its_own(log: Log) -> None:
+    log.make(partitions=1)
+    log.say(*(an_instance() for _ in range(3)))
+    with log.running(role(log, accept)):
+        log.events(InstanceAccepted, 3)
+
+        with log.running(role(log, follow)) as [running]:
+            log.events(InstanceRouted, 3)
+            eventually(lambda: running.role.health().lag == 0)
 
 
 def test_a_worker_begins_with_a_state_only_when_no_transaction_is_open_on_it(log: Log) -> None:

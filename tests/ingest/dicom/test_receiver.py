@@ -24,6 +24,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification  # type: ignore[attr-defined]  # made at import
 
+from bench.wire import answers_of
 from hilum import upper_layer as ul
 from hilum.errors import Misconfigured
 from hilum.part10 import data_set_offset
@@ -131,11 +132,9 @@ def send(
     request.Priority = 0
     request.DataSet = BytesIO(data_set)
     assert context.context_id is not None
-    association._reactor_checkpoint.clear()
+    answers = answers_of(association)
     association.dimse.send_msg(request, context.context_id)
-    _, response = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
-    assert isinstance(response, C_STORE)
+    response = answers.get(timeout=30)
     answer = Dataset()
     answer.Status = response.Status
     answer.ErrorComment = response.ErrorComment
