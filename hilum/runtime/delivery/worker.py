@@ -24,7 +24,7 @@ from hilum.store import ObjectStore
 RECORD_AFTER_S = 0.05
 #: Objects that are read while the one before them is on its way.
 READ_AHEAD = 3
-#: So many objects put off in a row, and the destination is taken to be the cause.
+#: So many different objects put off in a row, and the destination is taken to be the cause, not the objects.
 STRIKES = 3
 #: A worker that waits for nothing in particular looks again after so long.
 POLL_S = 1.0
@@ -60,7 +60,7 @@ class Worker:
         self._settled = settled
         self._outcomes: list[tuple[Delivery, Settled | PutOff]] = []
         self._first_outcome_at = 0.0
-        self._put_off_in_a_row = 0
+        self._put_off_since_success: set[str] = set()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. Raises `Misconfigured` if the sink cannot work with its settings."""
@@ -113,7 +113,7 @@ class Worker:
                 self._note(delivery, outcome)
                 if time.monotonic() - self._first_outcome_at >= RECORD_AFTER_S:
                     self._record(stop)
-                if self._put_off_in_a_row >= STRIKES and isinstance(outcome, PutOff):
+                if len(self._put_off_since_success) >= STRIKES and isinstance(outcome, PutOff):
                     raise TryAgain(f"{STRIKES} objects in a row were not taken; the last: {outcome.comment}")
         except HilumError as error:  # the destination, the store, or a setting that only a person can change: the queue waits
             if self._shared.breaker.outage(error):
@@ -161,10 +161,10 @@ class Worker:
             self._first_outcome_at = time.monotonic()
         self._outcomes.append((delivery, outcome))
         if isinstance(outcome, PutOff):
-            self._put_off_in_a_row += 1
+            self._put_off_since_success.add(delivery.delivery_id)
             telemetry.DELIVERY_RETRIES.labels(delivery.destination).inc()
             return
-        self._put_off_in_a_row = 0
+        self._put_off_since_success.clear()
         if self._shared.breaker.success():
             log.info("destination_back", destination=self._shared.name)
 

@@ -22,7 +22,7 @@ from hilum.runtime.delivery.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, Break
 from hilum.runtime.delivery.outbox import Outbox
 from hilum.runtime.delivery.queue import PutOff, Queue, settled_id
 from hilum.runtime.delivery.watch import CHANNEL, Watch
-from hilum.runtime.delivery.worker import Shared, Worker
+from hilum.runtime.delivery.worker import STRIKES, Shared, Worker
 from hilum.settings import S3, Postgres, Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled, Sink
 from hilum.store import open_store
@@ -394,6 +394,14 @@ class TestWorker:
             eventually(lambda: all(row["claimed_by"] is None for row in rows(postgres).values()))
 
         assert sorted(row["attempts"] for row in rows(postgres).values())[-4:] == [0, 1, 1, 1]
+
+    def test_one_object_that_is_never_taken_does_not_make_the_destination_wait(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any]
+    ) -> None:
+        enter(postgres, *some(store, 1))
+        with run(Scripted(answer=raises(lambda: Later("Full.")), retry_max_s=0.01)) as shared:
+            eventually(lambda: rows(postgres)["2.25.1.0"]["attempts"] > STRIKES + 1)
+            assert shared.breaker.says == ""
 
     def test_an_object_that_the_store_lost_is_rejected_and_the_others_go_on(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any]
