@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -110,8 +110,13 @@ def connect(peer: Peer, to: Sequence[tuple[str, int]]) -> socket.socket:
 class Association:
     """An open association. Not for several threads at once. Close it with `release`, or `abort`."""
 
-    def __init__(self, peer: Peer, contexts: Sequence[Context], connection: socket.socket | None = None) -> None:
-        """Ask `peer` for an association with these contexts, at most 128. Raises `NoAssociation`."""
+    def __init__(
+        self, peer: Peer, contexts: Sequence[Context], connection: socket.socket | None = None, *, scp_of: Sequence[str] = ()
+    ) -> None:
+        """Ask `peer` for an association with these contexts, at most 128. Raises `NoAssociation`.
+
+        For the abstract syntaxes in `scp_of` Hilum proposes to be the SCP (PS3.7 D.3.3.4).
+        """
         self.peer = peer
         self._socket = connection or connect(peer, addresses(peer))
         self._unread = bytearray()
@@ -121,8 +126,10 @@ class Association:
         self.accepted: dict[Context, int] = {}
         #: Why it refused the others: a key of `REFUSALS`.
         self.refused: dict[Context, int] = {}
+        #: What it answered where Hilum proposes to be the SCP, by abstract syntax; it need not answer.
+        self.may_be_scp: Mapping[str, bool] = {}
         try:
-            self._negotiate(contexts)
+            self._negotiate(contexts, scp_of)
         except BaseException:
             self.abort()
             raise
@@ -130,11 +137,11 @@ class Association:
         #: Requests answered on it.
         self.answers = 0
 
-    def _negotiate(self, contexts: Sequence[Context]) -> None:
+    def _negotiate(self, contexts: Sequence[Context], scp_of: Sequence[str]) -> None:
         peer = self.peer
         try:
             self._socket.settimeout(peer.association_timeout_s)
-            self._socket.sendall(ul.associate_rq(peer.calling_aet, peer.aet, contexts, _OFFERED_PDU_BYTES))
+            self._socket.sendall(ul.associate_rq(peer.calling_aet, peer.aet, contexts, _OFFERED_PDU_BYTES, scp_of=scp_of))
             kind, body = self._read_pdu()
             if kind in (Pdu.ASSOCIATE_RJ, Pdu.ABORT):  # the peer has ended it: nothing is left to be said
                 self._close()
@@ -161,6 +168,7 @@ class Association:
                 self.accepted[context] = ul.context_id(n)
             else:
                 self.refused[context] = result
+        self.may_be_scp = answer.may_be_scp
         limits = [limit for limit in (answer.max_pdu_bytes, peer.max_pdu_bytes, _UNLIMITED_PDU_BYTES) if limit]
         self._fragment_bytes = max(2, min(limits) - 6) & ~1
         self._socket.settimeout(peer.response_timeout_s)
@@ -231,6 +239,21 @@ class Association:
         self._send(*waiting)
         return self._response(message_id)
 
+    def n_event_report(self, context: Context, sop_instance_uid: str, event_type: int, data_set: bytes) -> Answer:
+        """Report an event by N-EVENT-REPORT (PS3.7 10.1.1), with its data set in the transfer syntax of `context`, which must be accepted.
+
+        What the peer replies beside its status is read and left. Raises `AssociationLost`.
+        """
+        number = self.accepted[context]
+        message_id = self._next_message_id()
+        command = ul.n_event_report_rq(message_id, context.abstract_syntax, sop_instance_uid, event_type)
+        parts: list[bytes | memoryview] = [ul.data_header(number, len(command), last=True, command=True), command]
+        for at in range(0, len(data_set), self._fragment_bytes):
+            piece = memoryview(data_set)[at : at + self._fragment_bytes]
+            parts += (ul.data_header(number, len(piece), last=at + len(piece) == len(data_set)), piece)
+        self._send(*parts)
+        return self._response(message_id, may_have_data_set=True)
+
     def release(self) -> None:
         """End the association in order (PS3.8 7.2); whatever the peer does, it is closed afterwards."""
         if self._open:
@@ -264,9 +287,9 @@ class Association:
         except OSError as error:
             self._lost(error)
 
-    def _response(self, message_id: int) -> Answer:
+    def _response(self, message_id: int, *, may_have_data_set: bool = False) -> Answer:
         try:
-            command = b""
+            command, answer = b"", None
             while True:
                 kind, body = self._read_pdu()
                 if kind == Pdu.ABORT:
@@ -274,7 +297,11 @@ class Association:
                 if kind != Pdu.DATA:
                     raise ul.Garbled(f"PDU type {kind} came instead of a response")
                 for _, of_command, last, value in ul.pdvs(body):
-                    if not of_command:
+                    if answer is not None and not of_command:
+                        if last:
+                            return answer
+                        continue
+                    if not of_command or answer is not None:
                         raise ul.Garbled("a data set came instead of a response")
                     command += value
                     if len(command) > _MAX_ANSWER_BYTES:
@@ -285,7 +312,9 @@ class Association:
                             raise ul.Garbled("a response answers another request")
                         self.used_at = time.monotonic()
                         self.answers += 1
-                        return Answer(status=response.status, comment=response.comment)
+                        answer = Answer(status=response.status, comment=response.comment)
+                        if not (may_have_data_set and response.has_data_set):
+                            return answer
         except (EOFError, OSError, ul.Garbled, _Aborted) as error:
             self._lost(error)
 

@@ -273,6 +273,59 @@ class DeliverySettled(Event, frozen=True, kw_only=True):
         return self.delivery_id
 
 
+class ContextResult(Struct, frozen=True, kw_only=True):
+    """What became of one presentation context (PS3.8 9.3.2.2, 9.3.3.2)."""
+
+    id: int
+    abstract_syntax: str
+    #: What the peer proposed, in its order.
+    transfer_syntaxes: tuple[str, ...]
+    #: 0 accepted, 3 abstract syntax not supported, 4 transfer syntaxes not supported.
+    result: int
+    #: The one that was chosen; empty if the context was not accepted.
+    transfer_syntax: str = ""
+
+
+class AssociationEnded(Event, frozen=True, kw_only=True):
+    """An association that a peer asked for is over, or was refused: who, what was agreed to, what came of it."""
+
+    topic = Topic(name="ingest.association.ended.v1", phi="limited", partitions=1)
+
+    association: str
+    calling_aet: str
+    called_aet: str
+    #: Network address of the peer, without port.
+    peer: str
+    implementation_class_uid: str = ""
+    implementation_version_name: str = ""
+    #: Largest PDU that the peer takes, in bytes; 0 means no limit.
+    max_pdu_bytes: int = 0
+    #: As whom the peer's certificate names it; empty without TLS or without a certificate.
+    certificate: str = ""
+    contexts: tuple[ContextResult, ...] = ()
+    #: Why it was refused, with result, source and reason of PS3.8 Table 9-21; empty if it was not.
+    refused: str = ""
+    #: How it ended, in words.
+    ended: str
+    #: Objects that were stored, and their size in bytes of data set.
+    objects: int = 0
+    size_bytes: int = 0
+    #: How often each status was given to a C-STORE, such as `0x0000`.
+    statuses: dict[str, int] = {}
+    opened_at: datetime
+    ended_at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.calling_aet or self.peer
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.association
+
+
 _IDS = uuid.UUID("6f1d5d0e-5b0c-4c39-9d5e-0d9b3b1c7a11")
 _IDS_BYTES = _IDS.bytes
 

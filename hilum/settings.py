@@ -12,6 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -42,8 +43,22 @@ class Dicom(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     #: 0 picks a free port and keeps it.
     port: Port = 11112
-    #: Whether a peer may call Hilum by any AE title; otherwise only by `aet` (PS3.8 9.3.4).
+    #: Whether a peer may call Hilum by any AE title; otherwise only by `aet` and those in `titles` (PS3.8 9.3.4).
     any_called_aet: bool = True
+    #: What is different for peers that call Hilum by this AE title.
+    titles: dict[str, Title] = field(default_factory=dict)
+    #: Whether a calling AE title that is not in `senders` and was not allowed by `hilum sender allow` is served.
+    unknown_senders: Literal["accept", "refuse"] = "accept"
+    #: Port on which TLS is spoken (2762 is registered for it); 0: none. It needs the certificate and its key.
+    tls_port: Port = 0
+    #: PEM file of the listener's certificate, with its chain.
+    tls_certificate: str = ""
+    #: PEM file of its private key.
+    tls_key: str = ""
+    #: PEM file of the authorities whose certificates peers must show; empty: they need none.
+    tls_client_ca: str = ""
+    #: Whether several processes may listen on the port; the system spreads associations over them (`SO_REUSEPORT`).
+    reuse_port: bool = False
     #: Largest PDU that Hilum offers to receive, in bytes (PS3.8 D.1); 0 means no limit.
     max_pdu_bytes: int = 131_072
     #: Associations open at once; one more is rejected as transient (PS3.8 9.3.4).
@@ -52,6 +67,15 @@ class Dicom(Section, frozen=True, kw_only=True):
     idle_timeout_s: float = 60.0
     #: Largest object accepted, in bytes of data set; larger ones get 0xA700.
     max_object_bytes: int = 16 * 2**30
+
+
+class Title(Section, frozen=True, kw_only=True):
+    """What is different for peers that call Hilum by one AE title."""
+
+    #: Whether senders that are not known are served; empty: as `dicom.unknown_senders` says.
+    unknown_senders: Literal["", "accept", "refuse"] = ""
+    #: Largest object accepted under this title, in bytes of data set; 0: as `dicom.max_object_bytes` says.
+    max_object_bytes: int = 0
 
 
 class Spool(Section, frozen=True, kw_only=True):
@@ -134,8 +158,38 @@ class Roles(Section, frozen=True, kw_only=True):
 class Sender(Section, frozen=True, kw_only=True):
     """What is different for one sender, by its calling AE title."""
 
+    #: Networks from which it may call, such as `192.0.2.0/24`; empty: any.
+    addresses: tuple[str, ...] = ()
+    #: AE titles by which it may call Hilum; empty: any.
+    called: tuple[str, ...] = ()
+    #: Objects a second; faster ones are answered later. 0: as fast as it can.
+    max_objects_per_s: float = 0.0
+    #: Largest object accepted from it, in bytes of data set; 0: as `dicom.max_object_bytes` says.
+    max_object_bytes: int = 0
     #: Codes of findings that send this sender's objects to quarantine.
     refuse: tuple[str, ...] = ()
+
+
+class Commitment(Section, frozen=True, kw_only=True):
+    """Storage commitment: Hilum answers for what it has, object by object (PS3.4 J)."""
+
+    #: Seconds from the request within which the objects may still arrive; after that they are reported as not here (0112H).
+    wait_s: Annotated[float, Meta(ge=0)] = 600.0
+    #: Where the report goes: on the request's association while that is open and idle, else on a new one; or on a new one always.
+    report: Literal["same-or-new", "new"] = "same-or-new"
+    #: Days for which a report is tried again while its SCU cannot be reached.
+    retry_days: Annotated[float, Meta(ge=0)] = 7.0
+    #: Days for which a request is remembered after its end; its transaction UID is in use for as long.
+    keep_days: Annotated[float, Meta(ge=0)] = 30.0
+
+
+class Node(Section, frozen=True, kw_only=True):
+    """Where a peer listens, by the AE title with which it calls: storage commitment is reported there."""
+
+    host: Annotated[str, Meta(min_length=1)]
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    #: Where this peer wants its reports; empty: as `commitment.report` says.
+    report: Literal["", "same-or-new", "new"] = ""
 
 
 class Rule(Section, frozen=True, kw_only=True):
@@ -162,6 +216,8 @@ class Settings(Section, frozen=True, kw_only=True):
     log: Log = field(default_factory=Log)
     roles: Roles = field(default_factory=Roles)
     senders: dict[str, Sender] = field(default_factory=dict)
+    commitment: Commitment = field(default_factory=Commitment)
+    peers: dict[str, Node] = field(default_factory=dict)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
@@ -223,6 +279,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
             "setting-invalid", f"{key}: {sentence}{_of(origins, key)}.", fix="See the settings reference for what it takes."
         ) from None
     _refuse_wrong_rules(settings)
+    _refuse_wrong_networks(settings)
     return Loaded(settings=settings, origins=origins)
 
 
@@ -267,6 +324,22 @@ def _from_environment(name: str, value: str) -> tuple[list[str], str]:
                 "secret-unreadable", f"{name} names a file that cannot be read: {error.strerror}.", fix="Check its path and rights."
             ) from None
     return path, value
+
+
+def _refuse_wrong_networks(settings: Settings) -> None:
+    for aet, sender in settings.senders.items():
+        for network in sender.addresses:
+            check_network(network, f"senders.{aet}.addresses")
+
+
+def check_network(network: str, where: str) -> None:
+    """Raise `Misconfigured` if `network` is neither an address nor a network such as `192.0.2.0/24`."""
+    try:
+        ip_network(network, strict=False)
+    except ValueError:
+        raise Misconfigured(
+            "network-invalid", f"{where}: {network!r} is no address and no network.", fix="Write it as 192.0.2.7 or 192.0.2.0/24."
+        ) from None
 
 
 def doubts(settings: Settings) -> list[str]:

@@ -48,6 +48,8 @@ RESTORE_SECONDS = Histogram(
 )
 
 OBJECTS_RECEIVED = Counter("hilum_objects_received", "C-STORE requests answered, by status.", ["status"])
+ASSOCIATIONS_REFUSED = Counter("hilum_associations_refused", "Associations that were refused, by reason.", ["reason"])
+SENDERS_SLOWED_SECONDS = Counter("hilum_senders_slowed_seconds", "How long senders were made to wait since they were over their rate.")
 OBJECTS_PUBLISHED = Counter("hilum_objects_published", "Objects that are in the object store and on Kafka.")
 SPOOL_OBJECTS = Gauge("hilum_spool_objects", "Objects in the spool that are not published yet.")
 SPOOL_FREE_BYTES = Gauge("hilum_spool_free_bytes", "Space left on the spool's disk.")

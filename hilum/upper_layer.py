@@ -56,6 +56,8 @@ class Accepted(Struct, frozen=True, kw_only=True):
     #: Longest P-DATA-TF that the peer takes, without its first 6 bytes (PS3.8 D.1); 0 means no limit.
     max_pdu_bytes: int
     implementation_version: str
+    #: What the peer answered to the role SCP that was proposed, by abstract syntax (PS3.7 D.3.3.4); absent if it did not answer.
+    may_be_scp: Mapping[str, bool]
 
 
 class Response(Struct, frozen=True, kw_only=True):
@@ -65,17 +67,24 @@ class Response(Struct, frozen=True, kw_only=True):
     status: int
     #: ErrorComment (0000,0902), in the peer's words; at most 64 characters.
     comment: str
+    has_data_set: bool
 
 
-def associate_rq(calling_aet: str, called_aet: str, contexts: Sequence[Context], max_pdu_bytes: int) -> bytes:
-    """An A-ASSOCIATE-RQ (PS3.8 9.3.2). The context at index n has the id 2n + 1."""
+def associate_rq(
+    calling_aet: str, called_aet: str, contexts: Sequence[Context], max_pdu_bytes: int, *, scp_of: Sequence[str] = ()
+) -> bytes:
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2). The context at index n has the id 2n + 1.
+
+    For the abstract syntaxes in `scp_of` the role of SCP is proposed, and not that of SCU (PS3.7 D.3.3.4).
+    """
     assert len(contexts) <= MAX_CONTEXTS
     items = [_item(0x10, _APPLICATION_CONTEXT.encode())]
     for n, context in enumerate(contexts):
         syntaxes = _item(0x30, context.abstract_syntax.encode()) + _item(0x40, context.transfer_syntax.encode())
         items.append(_item(0x20, struct.pack(">B3x", context_id(n)) + syntaxes))
-    user = _item(0x51, struct.pack(">I", max_pdu_bytes))
-    user += _item(0x52, IMPLEMENTATION_CLASS_UID.encode()) + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+    user = _item(0x51, struct.pack(">I", max_pdu_bytes)) + _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+    user += b"".join(_item(0x54, struct.pack(">H", len(uid)) + uid.encode() + bytes((0, 1))) for uid in scp_of)
+    user += _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
     items.append(_item(0x50, user))
     titles = called_aet.encode("ascii").ljust(16) + calling_aet.encode("ascii").ljust(16)
     return pdu(Pdu.ASSOCIATE_RQ, struct.pack(">H2x", 1) + titles + bytes(32) + b"".join(items))
@@ -89,6 +98,7 @@ def context_id(index: int) -> int:
 def read_associate_ac(body: bytes) -> Accepted:
     """Read an A-ASSOCIATE-AC's body. Raises `Garbled`."""
     results: dict[int, int] = {}
+    may_be_scp: dict[str, bool] = {}
     max_pdu_bytes, version = 0, ""
     for kind, item in _items(body, 68):
         if kind == 0x21:
@@ -101,7 +111,9 @@ def read_associate_ac(body: bytes) -> Accepted:
                     max_pdu_bytes = int.from_bytes(value, "big")
                 elif sub == 0x55:
                     version = printable(value, 16)
-    return Accepted(results=results, max_pdu_bytes=max_pdu_bytes, implementation_version=version)
+                elif sub == 0x54 and len(value) >= 4:
+                    may_be_scp[value[2:-2].decode("latin-1").strip(" \0")] = value[-1] == 1
+    return Accepted(results=results, max_pdu_bytes=max_pdu_bytes, implementation_version=version, may_be_scp=may_be_scp)
 
 
 def pdu(kind: Pdu, body: bytes) -> bytes:
@@ -150,6 +162,30 @@ def c_echo_rq(message_id: int) -> bytes:
     return _command(_uid(0x0002, VERIFICATION) + _us(0x0100, 0x0030) + _us(0x0110, message_id) + _us(0x0800, 0x0101))
 
 
+def n_event_report_rq(message_id: int, sop_class_uid: str, sop_instance_uid: str, event_type: int) -> bytes:
+    """The command set of an N-EVENT-REPORT-RQ, with a data set to follow (PS3.7 10.3.1.1)."""
+    return _command(
+        _uid(0x0002, sop_class_uid)
+        + _us(0x0100, 0x0100)
+        + _us(0x0110, message_id)
+        + _us(0x0800, 0x0001)
+        + _uid(0x1000, sop_instance_uid)
+        + _us(0x1002, event_type)
+    )
+
+
+def n_action_rq(message_id: int, sop_class_uid: str, sop_instance_uid: str, action_type: int) -> bytes:
+    """The command set of an N-ACTION-RQ, with a data set to follow (PS3.7 10.3.4.1)."""
+    return _command(
+        _uid(0x0003, sop_class_uid)
+        + _us(0x0100, 0x0130)
+        + _us(0x0110, message_id)
+        + _us(0x0800, 0x0001)
+        + _uid(0x1001, sop_instance_uid)
+        + _us(0x1008, action_type)
+    )
+
+
 def read_response(command: bytes) -> Response:
     """Read a response's command set (Implicit VR Little Endian, PS3.7 6.3.1). Raises `Garbled`."""
     found: dict[int, bytes] = {}
@@ -165,7 +201,12 @@ def read_response(command: bytes) -> Response:
         status, answers = (int.from_bytes(found[element][:2], "little") for element in (0x0900, 0x0120))
     except KeyError:
         raise Garbled("a response's command set has no status or names no request") from None
-    return Response(answers=answers, status=status, comment=printable(found.get(0x0902, b""), 64))
+    return Response(
+        answers=answers,
+        status=status,
+        comment=printable(found.get(0x0902, b""), 64),
+        has_data_set=found.get(0x0800, b"\x01\x01") != b"\x01\x01",
+    )
 
 
 def printable(text: bytes, limit: int) -> str:

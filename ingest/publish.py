@@ -24,12 +24,13 @@ from hilum import telemetry
 from hilum.bus import Record, Writer, away, partition_counts, producer, timestamp, topic_of
 from hilum.disk import sync_file_system
 from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
-from hilum.events import InstanceReceived
+from hilum.events import AssociationEnded, InstanceReceived
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
 from ingest.describe import describe, protected_tags, store_object
+from ingest.records import Records
 
 log = telemetry.logger("publish")
 
@@ -42,6 +43,9 @@ LOOK_S = 0.015
 #: Objects are told of in the order in which they came, but none waits longer for an older one that takes long to store.
 IN_ORDER_S = 0.25
 RETRY_S = 1.0
+#: How often records of associations are looked for, and how many are told at once.
+RECORDS_S = 1.0
+MOST_RECORDS = 500
 #: While more are being stored, those that are wait so long for each other: one sync of the disk and one message to Kafka for all.
 GATHER_S = 0.1
 #: Kafka is called away once an event has waited so long for its acknowledgement.
@@ -70,13 +74,22 @@ class Publisher:
     name = "publish"
 
     def __init__(
-        self, settings: Settings, spool: Spool, store: ObjectStore, connect: Callable[[], Log], sync: Callable[[], None] | None
+        self,
+        settings: Settings,
+        spool: Spool,
+        store: ObjectStore,
+        connect: Callable[[], Log],
+        sync: Callable[[], None] | None,
+        records: Records,
     ) -> None:
         self._settings = settings
         self._spool = spool
         self._store = store
         self._connect = connect
         self._sync = sync
+        self._records = records
+        self._records_sent: set[str] = set()
+        self._records_at = 0.0
         self._writer = Writer(settings, self.name)
         self._keep = protected_tags(settings)
         self._wake = threading.Event()
@@ -149,6 +162,9 @@ class Publisher:
         now = time.monotonic()
         if now < self._hold_until:
             return done
+        if now >= self._records_at:
+            self._records_at = now + RECORDS_S
+            self._tell_records(kafka)
         if not self._waiting:
             self._look(now)
         while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
@@ -243,6 +259,25 @@ class Publisher:
             telemetry.EVENTS_PRODUCED.labels(stage=self.name).inc(len(acknowledged))
         return bool(stored or acknowledged)
 
+    def _tell_records(self, kafka: Log) -> None:
+        """Say which associations ended; a record goes once Kafka has it."""
+        for name in self._records.waiting()[:MOST_RECORDS]:
+            event = self._records.read(name) if name not in self._records_sent else None
+            if event is None:
+                continue
+
+            def delivered(error: KafkaError | None, _: Any, name: str = name) -> None:
+                self._records_sent.discard(name)
+                if error is None:
+                    self._records.remove([name])
+
+            record = self._writer.record(event, event.association, time=timestamp(event.ended_at))
+            try:
+                kafka.produce(record.topic, record.value, record.key, headers=record.headers, on_delivery=delivered)
+            except (BufferError, KafkaException):
+                return  # objects come first; it is tried again
+            self._records_sent.add(name)
+
     def _synced(self) -> bool:
         if self._sync is None:
             return True
@@ -306,8 +341,9 @@ def role(settings: Settings) -> Role:
 
     def connect() -> Log:
         kafka = producer(settings)
-        partition_counts(kafka, [topic_of(settings, InstanceReceived)])
+        partition_counts(kafka, [topic_of(settings, InstanceReceived), topic_of(settings, AssociationEnded)])
         return cast("Log", kafka)
 
     path = Path(settings.s3.sync_path) if settings.s3.sync_path else None
-    return Publisher(settings, Spool.of(settings), open_store(settings), connect, (lambda: sync_file_system(path)) if path else None)
+    sync = (lambda: sync_file_system(path)) if path else None
+    return Publisher(settings, Spool.of(settings), open_store(settings), connect, sync, Records.of(settings))

@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.database.rows import Insert
 from hilum.dicom import Header, tag_of
-from hilum.events import Instance, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted
+from hilum.events import AssociationEnded, Instance, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
@@ -119,6 +119,27 @@ class SeriesRow(_OfInstance, frozen=True, kw_only=True):
     header: Raw
 
 
+class AssociationRow(Struct, frozen=True, kw_only=True):
+    """An association that is over, or was refused."""
+
+    association: str
+    calling_aet: str
+    called_aet: str
+    peer: str
+    implementation_class_uid: str | None
+    implementation_version_name: str | None
+    max_pdu_bytes: int
+    certificate: str | None
+    contexts: Raw
+    refused: str | None
+    ended: str
+    objects: int
+    size_bytes: int
+    statuses: Raw
+    opened_at: datetime
+    ended_at: datetime
+
+
 class InstanceRow(_OfInstance, frozen=True, kw_only=True):
     """An instance, as its first receipt brought it."""
 
@@ -162,6 +183,7 @@ def _first_received(table: str, row: type[R], key: str) -> Insert[R]:
 _insert_study = _first_received("study", StudyRow, "study_instance_uid")
 _insert_series = _first_received("series", SeriesRow, "series_instance_uid")
 _insert_instance = _first_received("instance", InstanceRow, "sop_instance_uid")
+_insert_association = Insert("association", AssociationRow, "ON CONFLICT DO NOTHING")
 _LATER = (
     "coalesce((excluded.quarantined_at, excluded.quarantine_stage, excluded.quarantine_reason)"
     " > (receipt.quarantined_at, receipt.quarantine_stage, receipt.quarantine_reason), receipt.quarantined_at IS NULL)"
@@ -176,7 +198,7 @@ _insert_receipt = Insert(
 
 
 class Index:
-    """Reads what is said of instances until they are routed; what becomes of deliveries stands in the ledger."""
+    """Reads what is said of associations, and of instances until they are routed; what becomes of deliveries stands in the ledger."""
 
     name = "index"
     apart_s = 0.25  # nobody waits for it, and the events of an instance come shortly after each other
@@ -184,13 +206,17 @@ class Index:
     def apply(
         self,
         connection: psycopg.Connection,
-        events: Sequence[tuple[InstanceReceived | InstanceAccepted | InstanceQuarantined | InstanceRouted, Envelope]],
+        events: Sequence[tuple[InstanceReceived | InstanceAccepted | InstanceQuarantined | InstanceRouted | AssociationEnded, Envelope]],
     ) -> None:
         """See `hilum.runtime.tables.Tables`."""
+        associations: dict[str, AssociationRow] = {}
         receipts: dict[str, ReceiptRow] = {}
         quarantined: dict[str, QuarantineRow] = {}
         accepted: list[Instance] = []
         for event, envelope in events:
+            if isinstance(event, AssociationEnded):
+                associations[event.association] = _association(event)
+                continue
             row = _receipt(event, envelope)
             known = receipts.setdefault(row.receipt, row)
             if known is not row:
@@ -199,6 +225,7 @@ class Index:
                 accepted.append(event.instance)
             elif isinstance(event, InstanceQuarantined):
                 quarantined[envelope.id] = _quarantine_row(event, envelope)
+        _insert_association(connection, [associations[association] for association in sorted(associations)])
         _insert_receipt(connection, [receipts[receipt] for receipt in sorted(receipts)])
         insert_quarantine(connection, [quarantined[event_id] for event_id in sorted(quarantined)])
         accepted.sort(key=lambda instance: (instance.received_at, instance.receipt), reverse=True)
@@ -255,6 +282,27 @@ def _receipt(event: InstanceReceived | InstanceAccepted | InstanceQuarantined | 
     else:
         row.accepted_at, row.findings = envelope.time, Raw(msgspec.json.encode(event.findings))
     return row
+
+
+def _association(event: AssociationEnded) -> AssociationRow:
+    return AssociationRow(
+        association=event.association,
+        calling_aet=event.calling_aet,
+        called_aet=event.called_aet,
+        peer=event.peer,
+        implementation_class_uid=_short(event.implementation_class_uid),
+        implementation_version_name=_short(event.implementation_version_name),
+        max_pdu_bytes=event.max_pdu_bytes,
+        certificate=_short(event.certificate),
+        contexts=Raw(msgspec.json.encode(event.contexts)),
+        refused=_short(event.refused),
+        ended=event.ended,
+        objects=event.objects,
+        size_bytes=event.size_bytes,
+        statuses=Raw(msgspec.json.encode(event.statuses)),
+        opened_at=event.opened_at,
+        ended_at=event.ended_at,
+    )
 
 
 def _quarantine_row(event: InstanceQuarantined, envelope: Envelope) -> QuarantineRow:

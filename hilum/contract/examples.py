@@ -11,6 +11,8 @@ import msgspec
 
 from hilum.errors import HilumError, Reason
 from hilum.events import (
+    AssociationEnded,
+    ContextResult,
     DeliverySettled,
     Event,
     Finding,
@@ -144,10 +146,33 @@ def _settled() -> DeliverySettled:
     )
 
 
+def _association() -> AssociationEnded:
+    return AssociationEnded(
+        association="a-000017",
+        calling_aet="CT01",
+        called_aet="HILUM",
+        peer="192.0.2.17",
+        implementation_class_uid="2.25.3301",
+        implementation_version_name="SYNTH_1",
+        max_pdu_bytes=16_384,
+        contexts=(
+            ContextResult(id=1, abstract_syntax=SOP_CLASS, transfer_syntaxes=(TRANSFER_SYNTAX,), result=0, transfer_syntax=TRANSFER_SYNTAX),
+            ContextResult(id=3, abstract_syntax="1.2.840.10008.5.1.4.31", transfer_syntaxes=(TRANSFER_SYNTAX,), result=3),
+        ),
+        ended="released",
+        objects=200,
+        size_bytes=105_778_800,
+        statuses={"0x0000": 200},
+        opened_at=RECEIVED_AT - timedelta(seconds=3),
+        ended_at=RECEIVED_AT + timedelta(seconds=4),
+    )
+
+
 EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceReceived: _received,
     InstanceAccepted: _accepted,
     InstanceQuarantined: _quarantined,
     InstanceRouted: _routed,
     DeliverySettled: _settled,
+    AssociationEnded: _association,
 }

@@ -12,8 +12,11 @@ from hilum.errors import Misconfigured
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.spool import Spool
+from hilum.tls import ServerTls
+from ingest.records import Records
 
 from .listener import Listener
+from .senders import Senders
 
 
 class Receiver:
@@ -25,6 +28,7 @@ class Receiver:
         self._settings = settings
         self._listener: Listener | None = None
         self._spool: Spool | None = None
+        self._tls: ServerTls | None = None
         self._fault = ""
 
     @property
@@ -33,11 +37,13 @@ class Receiver:
         return self._listener.port if self._listener else 0
 
     def run(self, stop: threading.Event) -> None:
-        """Listen until `stop`. Raises `Misconfigured` if the port or the spool cannot be had."""
+        """Listen until `stop`. Raises `Misconfigured` if a port, the spool or the certificate cannot be had."""
         dicom = self._settings.dicom
         try:
             self._spool = Spool.of(self._settings)
-            listener = Listener(dicom, self._spool)
+            if dicom.tls_port:
+                self._tls = ServerTls(dicom.tls_certificate, dicom.tls_key, dicom.tls_client_ca)
+            listener = Listener(dicom, self._spool, Senders(self._settings), Records.of(self._settings), self._tls)
         except Misconfigured as error:
             self._fault = str(error)
             raise
@@ -56,10 +62,10 @@ class Receiver:
             return Health(ready=False, says=self._fault or "not listening")
         if self._spool.nearly_full():
             return Health(ready=False, says="The spool's disk is nearly full: objects are refused for now with 0xA700. Free some space.")
-        count = listener.associations
-        return Health(
-            ready=True, says=f"{dicom.aet} listens on {dicom.host}:{listener.port}, {count} association{'' if count == 1 else 's'} open"
-        )
+        says = f"{dicom.aet} listens on {dicom.host}:{listener.port}{f', with TLS on {dicom.tls_port}' if self._tls else ''}"
+        says += f", {listener.associations} association{'' if listener.associations == 1 else 's'} open"
+        warning = self._tls.warning() if self._tls else ""
+        return Health(ready=True, says=f"{says}. {warning}" if warning else says)
 
 
 def role(settings: Settings) -> Role:

@@ -10,16 +10,20 @@ import struct
 from collections.abc import Callable, Mapping
 from enum import Enum
 
+from hilum import upper_layer as ul
+from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from hilum.upper_layer import Pdu, pdu
 
-from .answers import NO_DATA_SET, UNKNOWN_COMMAND, Answer
-from .commands import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, Command, read_command, respond
+from .answers import ACTION_TOO_LARGE, NO_DATA_SET, UNKNOWN_COMMAND, Answer
+from .commands import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, N_ACTION_RQ, N_EVENT_REPORT_RSP, Command, fragments, read_command, respond
 from .negotiation import Context, Negotiate, read_request
 from .storage import Storing
 
 #: An A-ASSOCIATE-RQ with 128 contexts of many transfer syntaxes has some 100 kB.
 MAX_CONTROL_BYTES = 2**20
 MAX_COMMAND_BYTES = 64 * 1024
+#: A storage commitment request needs some 100 bytes for each object: this is one for 30,000 of them.
+MAX_ACTION_BYTES = 4 * 2**20
 
 # Reasons of an abort by the provider (PS3.8 Table 9-26).
 UNRECOGNIZED_PDU = 1
@@ -41,19 +45,24 @@ class State(Enum):
 
 
 class Acceptor:
-    """One association. `store` begins a C-STORE; `settled` hears of each answer to one."""
+    """One association. `store` begins a C-STORE; `settled` hears of each answer to one.
+
+    `act` answers a storage commitment request: it is called with the command, the id of its context, the context and the data set.
+    """
 
     def __init__(
         self,
         negotiate: Negotiate,
         store: Callable[[Command, Context], Storing],
         settled: Callable[[Command, Storing | None, Answer], None],
+        act: Callable[[Command, int, Context, bytes], Answer] = lambda *_: UNKNOWN_COMMAND,
     ) -> None:
         self.state = State.REQUESTED
         self.ended = ""  #: how the association ended, in words; empty while it lives
         self._negotiate = negotiate
         self._store = store
         self._settled = settled
+        self._act = act
         self._contexts: Mapping[int, Context] = {}
         self._peer_max_pdu_bytes = 0
         self._head = bytearray()
@@ -67,6 +76,24 @@ class Acceptor:
         self._command_raw = bytearray()
         self._command: Command | None = None
         self._storing: Storing | None = None
+        self._action: bytearray | None = None
+        self._action_too_large = False
+        self._message_id = 0
+        self._report: Callable[[int], None] | None = None
+
+    @property
+    def can_report(self) -> bool:
+        """Whether `report` may be called: the peer waits for nothing, and has answered the last report."""
+        return self.state is State.ESTABLISHED and self.between_messages and self._report is None
+
+    def report(self, context_id: int, event_type: int, data_set: bytes, answered: Callable[[int], None]) -> bytes:
+        """The N-EVENT-REPORT-RQ to be sent (PS3.7 10.1.1); `answered` is called with the status, if an answer comes."""
+        assert self.can_report
+        self._message_id = self._message_id % 65_535 + 1
+        self._report = answered
+        command = ul.n_event_report_rq(self._message_id, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, event_type)
+        limit = self._peer_max_pdu_bytes
+        return fragments(command, context_id, limit, command=True) + fragments(data_set, context_id, limit, command=False)
 
     @property
     def between_messages(self) -> bool:
@@ -86,6 +113,8 @@ class Acceptor:
                     self._command_raw += piece
                 elif self._storing is not None:
                     self._storing.write(piece)
+                elif self._action is not None:
+                    self._collect(piece)
                 if not self._fragment_left:
                     out += self._fragment_end()
                 continue
@@ -110,6 +139,7 @@ class Acceptor:
         if self._storing is not None:
             self._storing.drop()
             self._storing = None
+        self._action = None
 
     def _pdu_head(self, head: bytes) -> bytes:
         kind, length = _PDU_HEAD.unpack(head)
@@ -189,17 +219,37 @@ class Acceptor:
             self._command = read_command(raw)
         except ValueError:
             return self.abort(INVALID_PARAMETER, "it sent a command that cannot be parsed")
+        if self._command.field == N_EVENT_REPORT_RSP and (self._report is None or self._command.message_id != self._message_id):
+            return self.abort(INVALID_PARAMETER, "it answered a report that it was not sent")
         if not self._command.has_data_set:
             return self._message_end(with_data_set=False)
         if self._command.field == C_STORE_RQ:
             self._storing = self._store(self._command, self._contexts[self._context_id])
+        elif self._is_commitment_request(self._command):
+            self._action, self._action_too_large = bytearray(), False
         return b""
 
+    def _is_commitment_request(self, command: Command) -> bool:
+        return command.field == N_ACTION_RQ and self._contexts[self._context_id].abstract_syntax == STORAGE_COMMITMENT
+
+    def _collect(self, piece: memoryview) -> None:
+        assert self._action is not None
+        if len(self._action) + len(piece) > MAX_ACTION_BYTES:
+            self._action_too_large = True
+            self._action.clear()
+        if not self._action_too_large:
+            self._action += piece
+
     def _message_end(self, *, with_data_set: bool) -> bytes:
-        command, storing = self._command, self._storing
-        self._command = self._storing = None
+        command, storing, action = self._command, self._storing, self._action
+        self._command = self._storing = self._action = None
         assert command is not None
         if command.field == C_CANCEL_RQ:
+            return b""
+        if command.field == N_EVENT_REPORT_RSP:
+            assert self._report is not None
+            answered, self._report = self._report, None
+            answered(command.status)
             return b""
         if command.field == C_ECHO_RQ:
             return respond(command, 0x0000, "", self._context_id, self._peer_max_pdu_bytes)
@@ -207,4 +257,8 @@ class Acceptor:
         if command.field == C_STORE_RQ:
             answer = storing.end() if storing is not None and with_data_set else NO_DATA_SET
             self._settled(command, storing, answer)
+        elif self._is_commitment_request(command):
+            context = self._contexts[self._context_id]
+            answer = ACTION_TOO_LARGE if self._action_too_large else self._act(command, self._context_id, context, bytes(action or b""))
+            self._action_too_large = False
         return respond(command, answer.status, answer.comment, self._context_id, self._peer_max_pdu_bytes)

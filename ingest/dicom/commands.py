@@ -1,4 +1,4 @@
-"""Command sets of requests, and responses to them (PS3.7 6.3.1, 9.3.1, 9.3.5)."""
+"""Command sets of requests, and responses to them (PS3.7 6.3.1, 9.3.1, 9.3.5, 10.3.1, 10.3.4)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,32 @@ from hilum.upper_layer import data_header
 
 C_STORE_RQ = 0x0001
 C_ECHO_RQ = 0x0030
+N_ACTION_RQ = 0x0130
 C_CANCEL_RQ = 0x0FFF
+#: The one response that comes to an acceptor: to its own report.
+N_EVENT_REPORT_RSP = 0x8100
 _RESPONSE = 0x8000
 _NO_DATA_SET = 0x0101
 _ELEMENT = struct.Struct("<HHI")
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """A request's command set."""
+    """The command set of a request, or of the response to a report."""
 
     field: int
+    #: Of a response: that of the request that it answers.
     message_id: int
     has_data_set: bool
     sop_class_uid: str
     sop_instance_uid: str
+    #: Of an N-ACTION (0000,1008); 0 if there is none.
+    action_type: int = 0
+    #: Of a response.
+    status: int = 0
 
 
 def read_command(raw: bytes) -> Command:
-    """Read a command set. Raises `ValueError` if it cannot be parsed or is no request."""
+    """Read a command set. Raises `ValueError` if it cannot be parsed, or is neither a request nor the response to a report."""
     found: dict[int, bytes] = {}
     at = 0
     while at < len(raw):
@@ -41,13 +49,17 @@ def read_command(raw: bytes) -> Command:
         at += length
     field, message_id, data_set = (_number(found, element) for element in (0x0100, 0x0110, 0x0800))
     if field & _RESPONSE:
-        raise ValueError("a response came where a request is expected")
+        if field != N_EVENT_REPORT_RSP:
+            raise ValueError("a response came where a request is expected")
+        message_id = _number(found, 0x0120)
     return Command(
         field=field,
         message_id=message_id if field != C_CANCEL_RQ else 0,
         has_data_set=data_set != _NO_DATA_SET,
         sop_class_uid=_uid(found, 0x0002, 0x0003),
         sop_instance_uid=_uid(found, 0x1000, 0x1001),
+        action_type=_number(found, 0x1008) if 0x1008 in found else 0,
+        status=_number(found, 0x0900) if field & _RESPONSE else 0,
     )
 
 
@@ -72,14 +84,19 @@ def respond(request: Command, status: int, comment: str, context_id: int, max_pd
         (0x0900, struct.pack("<H", status)),
         (0x0902, comment.encode("ascii") + b" " * (len(comment) % 2)),
         (0x1000, _padded(request.sop_instance_uid)),
+        (0x1008, struct.pack("<H", request.action_type) if request.field == N_ACTION_RQ else b""),
     ]
     body = b"".join(_ELEMENT.pack(0, element, len(value)) + value for element, value in elements if value)
-    command = _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
-    piece = max(max_pdu_bytes - 6, 1) if max_pdu_bytes else len(command)
+    return fragments(_ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body, context_id, max_pdu_bytes, command=True)
+
+
+def fragments(message: bytes, context_id: int, max_pdu_bytes: int, *, command: bool) -> bytes:
+    """A command set or a data set as P-DATA-TF PDUs that a peer takes; 0 is no limit."""
+    piece = max(max_pdu_bytes - 6, 1) if max_pdu_bytes else len(message)
     sent = []
-    for at in range(0, len(command), piece):
-        fragment = command[at : at + piece]
-        sent += [data_header(context_id, len(fragment), last=at + piece >= len(command), command=True), fragment]
+    for at in range(0, len(message), piece):
+        fragment = message[at : at + piece]
+        sent += [data_header(context_id, len(fragment), last=at + piece >= len(message), command=command), fragment]
     return b"".join(sent)
 
 

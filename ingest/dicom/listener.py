@@ -6,22 +6,29 @@ import errno
 import os
 import secrets
 import socket
+import ssl
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from hilum import telemetry
 from hilum.errors import Misconfigured
+from hilum.events import AssociationEnded, ContextResult
 from hilum.settings import Dicom
 from hilum.spool import Arrival, Spool
+from hilum.tls import ServerTls, subject_of
+from ingest.records import Records
 
 from . import negotiation
 from .acceptor import Acceptor, State
 from .answers import Answer
 from .commands import Command
 from .negotiation import Context, Request
+from .senders import Senders, Terms
 from .storage import Storing
 
 log = telemetry.logger("dicom")
@@ -33,6 +40,10 @@ LINGER_S = 2.0
 #: Associations in the middle of an object get this long to finish it when Hilum stops.
 DRAIN_S = 3.0
 _RECEIVE_BYTES = 256 * 1024
+#: So much of its rate a sender may use in advance.
+BURST_S = 1.0
+#: Transfer syntaxes of one context that are remembered; nobody means more.
+MOST_SYNTAXES = 64
 #: dcmtk leaves Nagle's algorithm on and so waits for our acknowledgements, which TCP delays by 40 ms unless asked not to.
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
@@ -40,25 +51,28 @@ _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 class Listener:
     """Listens from construction on; `serve` accepts associations until `stop`.
 
-    Raises `Misconfigured` if the address cannot be listened on.
+    Raises `Misconfigured` if an address cannot be listened on.
     """
 
-    def __init__(self, settings: Dicom, spool: Spool) -> None:
+    def __init__(self, settings: Dicom, spool: Spool, senders: Senders, records: Records, tls: ServerTls | None = None) -> None:
+        """With `tls`, listen on the settings' `tls_port` too, and speak TLS there."""
         self._settings = settings
         self._spool = spool
+        self._senders = senders
+        self._records = records
         self._stopping = False
         self._open: set[_Association] = set()
         self._lock = threading.Lock()
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        self._doors: list[tuple[socket.socket, ServerTls | None]] = []
         try:
-            self._socket = socket.create_server((settings.host, settings.port), family=family, backlog=128)
-        except OSError as error:
-            raise Misconfigured(
-                "dicom-port-taken" if error.errno == errno.EADDRINUSE else "dicom-address",
-                f"DICOM cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}.",
-                fix="Stop the program that has this port, or set dicom.port (0 picks a free one) and dicom.host.",
-            ) from None
-        self.port: int = self._socket.getsockname()[1]
+            self._doors.append((_listening(settings, settings.port, "dicom.port"), None))
+            if tls is not None:
+                self._doors.append((_listening(settings, settings.tls_port, "dicom.tls_port"), tls))
+        except Misconfigured:
+            for door, _ in self._doors:
+                door.close()
+            raise
+        self.port: int = self._doors[0][0].getsockname()[1]
 
     @property
     def associations(self) -> int:
@@ -67,9 +81,16 @@ class Listener:
 
     def serve(self) -> None:
         """Accept until `stop` is called."""
+        threads = [threading.Thread(target=self._accept, args=door, name="dicom door", daemon=True) for door in self._doors]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _accept(self, door: socket.socket, tls: ServerTls | None) -> None:
         while not self._stopping:
             try:
-                connection, address = self._socket.accept()
+                connection, address = door.accept()
             except OSError:
                 if not self._stopping:
                     time.sleep(0.05)  # out of file descriptors: those who are here go on
@@ -77,17 +98,19 @@ class Listener:
             with self._lock:
                 # Who comes over the limit is told so in an answer to his request; a flood of connections is not answered.
                 if len(self._open) > 2 * self._settings.max_associations + 16:
+                    telemetry.ASSOCIATIONS_REFUSED.labels(reason="a flood of connections").inc()
                     connection.close()
                     continue
-                association = _Association(self, connection, str(address[0]), self._settings.idle_timeout_s)
+                association = _Association(self, connection, str(address[0]), self._settings.idle_timeout_s, tls)
                 self._open.add(association)
             threading.Thread(target=association.run, name=f"association {association.id}", daemon=True).start()
 
     def stop(self) -> None:
         """Accept no more, let objects under way arrive, then end every association. Returns within `DRAIN_S` and a little."""
         self._stopping = True
-        _shut(self._socket, socket.SHUT_RDWR)
-        self._socket.close()
+        for door, _ in self._doors:
+            _shut(door, socket.SHUT_RDWR)
+            door.close()
         deadline = time.monotonic() + DRAIN_S
         while self._open and time.monotonic() < deadline:
             for association in list(self._open):
@@ -106,7 +129,7 @@ class Listener:
 
     def negotiate(self, association: _Association, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
         """Accept or reject (see `ingest.dicom.negotiation`)."""
-        rejection = negotiation.reason_to_reject(request, self._settings)
+        rejection = negotiation.reason_to_reject(request) or self._senders.reason_to_reject(request, association.peer)
         with self._lock:
             established = sum(each.established for each in self._open)
             if rejection is None and established >= self._settings.max_associations:
@@ -119,8 +142,11 @@ class Listener:
             "peer": association.peer,
         }
         if rejection is not None:
+            association.refused = f"{rejection.says} ({rejection.result}/{rejection.source}/{rejection.reason})"
+            telemetry.ASSOCIATIONS_REFUSED.labels(reason=rejection.says).inc()
             log.warning("association_rejected", says=rejection.says, **told)
             return None, negotiation.reject(rejection)
+        association.terms = self._senders.terms(request.calling_aet, request.called_aet)
         contexts, answer = negotiation.accept(request, self._settings)
         log.info("association_opened", count=len(contexts), **told)
         return contexts, answer
@@ -137,32 +163,48 @@ class Listener:
             peer=association.peer,
             association=association.id,
         )
-        return Storing(self._spool, arrival, self._settings.max_object_bytes)
+        limit = association.terms.max_object_bytes if association.terms is not None else self._settings.max_object_bytes
+        return Storing(self._spool, arrival, limit)
 
     def closed(self, association: _Association) -> None:
         """Called by an association as its last act."""
         with self._lock:
             self._open.discard(association)
+        record = association.record()
+        if record is not None:
+            try:
+                self._records.put(record)
+            except OSError as error:
+                log.warning("association_not_recorded", association=association.id, says=error.strerror or "")
 
 
 class _Association:
     """One connection: moves bytes between its socket and its `Acceptor`."""
 
-    def __init__(self, listener: Listener, connection: socket.socket, peer: str, idle_timeout_s: float) -> None:
+    def __init__(self, listener: Listener, connection: socket.socket, peer: str, idle_timeout_s: float, tls: ServerTls | None) -> None:
         self.id = secrets.token_hex(8)
         self.peer = peer
         self.calling_aet = ""
         self.called_aet = ""
         self.established = False
+        self.refused = ""
+        self.terms: Terms | None = None
+        self._tls = tls
+        self._certificate = ""
+        self._request: Request | None = None
+        self._statuses: Counter[str] = Counter()
+        self._opened_at = datetime.now(UTC)
         self._ending = False
         self._listener = listener
         self._socket = connection
         self._idle_timeout_s = idle_timeout_s
         self._acceptor = Acceptor(self._negotiate, lambda command, context: listener.begin(self, command, context), self._settled)
         self._objects = 0
+        self._next_object = 0.0
         self._bytes = 0
 
     def _negotiate(self, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
+        self._request = request
         self.calling_aet, self.called_aet = request.calling_aet, request.called_aet
         answer = self._listener.negotiate(self, request)
         if self.established:
@@ -170,6 +212,7 @@ class _Association:
         return answer
 
     def _settled(self, command: Command, storing: Storing | None, answer: Answer) -> None:
+        self._statuses[f"0x{answer.status:04X}"] += 1
         telemetry.OBJECTS_RECEIVED.labels(status=f"0x{answer.status:04X}").inc()
         if storing is not None and storing.receipt:
             self._objects += 1
@@ -184,6 +227,50 @@ class _Association:
                 instance=command.sop_instance_uid,
                 receipt=storing.receipt if storing is not None else "",
             )
+        if self.terms is not None and self.terms.max_objects_per_s:
+            self._slow_down(self.terms.max_objects_per_s)
+
+    def _slow_down(self, per_second: float) -> None:
+        """Answer later, if the sender is faster than it may be: it then waits for us, and no object is refused."""
+        self._next_object = max(self._next_object, time.monotonic()) + 1 / per_second
+        ahead_s = self._next_object - time.monotonic() - BURST_S
+        if ahead_s > 0:
+            telemetry.SENDERS_SLOWED_SECONDS.inc(ahead_s)
+            time.sleep(ahead_s)
+
+    def record(self) -> AssociationEnded | None:
+        """What is to be remembered of it; None if nobody asked for an association on this connection."""
+        request = self._request
+        if request is None:
+            return None
+        results = [(proposed, *negotiation.choose(proposed)) for proposed in request.contexts] if self.established else []
+        return AssociationEnded(
+            association=self.id,
+            calling_aet=self.calling_aet,
+            called_aet=self.called_aet,
+            peer=self.peer,
+            implementation_class_uid=request.implementation_class_uid[:64],
+            implementation_version_name=request.implementation_version_name[:16],
+            max_pdu_bytes=request.max_pdu_bytes,
+            certificate=self._certificate,
+            contexts=tuple(
+                ContextResult(
+                    id=proposed.id,
+                    abstract_syntax=proposed.abstract_syntax[:64],
+                    transfer_syntaxes=tuple(uid[:64] for uid in proposed.transfer_syntaxes[:MOST_SYNTAXES]),
+                    result=result,
+                    transfer_syntax=transfer_syntax,
+                )
+                for proposed, result, transfer_syntax in results
+            ),
+            refused=self.refused,
+            ended=self._acceptor.ended,
+            objects=self._objects,
+            size_bytes=self._bytes,
+            statuses=dict(self._statuses),
+            opened_at=self._opened_at,
+            ended_at=datetime.now(UTC),
+        )
 
     def run(self) -> None:
         """Serve the association to its end."""
@@ -213,9 +300,12 @@ class _Association:
                 )
 
     def _serve(self, began: float) -> None:
-        connection, acceptor = self._socket, self._acceptor
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _time_out(connection, ARTIM_S)
+        acceptor = self._acceptor
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _time_out(self._socket, ARTIM_S)
+        if self._tls is not None:
+            self._socket = self._secured(self._tls)
+        connection = self._socket
         buffer = memoryview(bytearray(_RECEIVE_BYTES))
         while acceptor.state is not State.CLOSING:
             size = _receive(connection, buffer)
@@ -232,6 +322,19 @@ class _Association:
                 return
         self._linger()
 
+    def _secured(self, tls: ServerTls) -> ssl.SSLSocket:
+        """TLS over the connection, the handshake within the ARTIM timer. Raises `OSError` if the peer is not the one to speak to."""
+        connection = tls.context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        _time_out(connection, ARTIM_S)
+        try:
+            connection.do_handshake()
+        except ssl.SSLError as error:
+            telemetry.ASSOCIATIONS_REFUSED.labels(reason="its TLS handshake failed").inc()
+            log.warning("tls_refused", association=self.id, peer=self.peer, says=error.reason or type(error).__name__)
+            raise
+        self._certificate = subject_of(connection.getpeercert(binary_form=True) or b"")
+        return connection
+
     def _send_last(self, out: bytes) -> None:
         with suppress(OSError):  # the peer is gone: nothing is left to tell
             self._socket.sendall(out)
@@ -241,6 +344,9 @@ class _Association:
         """Let the peer close first, so that it reads our last PDU and not a reset."""
         deadline = time.monotonic() + LINGER_S
         _time_out(self._socket, LINGER_S)
+        if isinstance(self._socket, ssl.SSLSocket):
+            with suppress(OSError, ValueError):  # it has no TLS yet, or breaks it off
+                self._socket = self._socket.unwrap()
         buffer = memoryview(bytearray(65536))
         _shut(self._socket, socket.SHUT_WR)
         with suppress(OSError):  # it does not: closed anyway
@@ -258,6 +364,18 @@ class _Association:
         _shut(self._socket, socket.SHUT_RD)
 
 
+def _listening(settings: Dicom, port: int, setting: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, port), family=family, backlog=128, reuse_port=settings.reuse_port)
+    except OSError as error:
+        raise Misconfigured(
+            "dicom-port-taken" if error.errno == errno.EADDRINUSE else "dicom-address",
+            f"DICOM cannot listen on {settings.host}:{port}: {os.strerror(error.errno or 0)}.",
+            fix=f"Stop the program that has this port, or set {setting} (0 picks a free one for dicom.port) and dicom.host.",
+        ) from None
+
+
 def _receive(connection: socket.socket, buffer: memoryview) -> int:
     """Some bytes; their number, 0 at the end. Raises `TimeoutError`."""
     try:
@@ -270,12 +388,16 @@ def _receive(connection: socket.socket, buffer: memoryview) -> int:
 
 
 def _time_out(connection: socket.socket, seconds: float) -> None:
-    """Let reads and writes fail after `seconds`. In the kernel: Python's own timeouts cost a poll a read."""
+    """Let reads and writes fail after `seconds`. In the kernel, but for TLS: Python's own timeouts cost a poll a read."""
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(seconds)
+        return
     limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def _shut(connection: socket.socket, how: int) -> None:
+    """Close one direction of the connection under whatever it carries: TLS, told of it, would go on in plain text."""
     with suppress(OSError):  # the other side was faster
-        connection.shutdown(how)
+        socket.socket.shutdown(connection, how)

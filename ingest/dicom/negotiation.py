@@ -64,6 +64,8 @@ class Request(Struct, frozen=True, kw_only=True):
     protocol_version: int
     #: Largest P-DATA-TF that the peer takes, without its first 6 bytes; 0 means no limit.
     max_pdu_bytes: int
+    implementation_class_uid: str = ""
+    implementation_version_name: str = ""
     #: Called and calling AE title as they came, with the reserved bytes behind: an answer repeats them.
     titles: bytes
 
@@ -87,6 +89,10 @@ class Rejection(Struct, frozen=True, kw_only=True):
 PROTOCOL_VERSION = Rejection(result=1, source=2, reason=2, says="its protocol version is not supported")
 APPLICATION_CONTEXT_NAME = Rejection(result=1, source=1, reason=2, says="its application context is not supported")
 CALLED_AET = Rejection(result=1, source=1, reason=7, says="the called AE title is not recognised")
+CALLING_AET = Rejection(result=1, source=1, reason=3, says="the calling AE title is not recognised")
+BLOCKED = Rejection(result=1, source=1, reason=3, says="the sender is blocked")
+WRONG_ADDRESS = Rejection(result=1, source=1, reason=3, says="the sender may not call from its address")
+WRONG_TITLE = Rejection(result=1, source=1, reason=7, says="the sender may not call this title")
 LOCAL_LIMIT = Rejection(result=2, source=3, reason=2, says="as many associations as dicom.max_associations are open")
 
 
@@ -94,7 +100,7 @@ def read_request(body: bytes) -> Request:
     """Read an A-ASSOCIATE-RQ's body. What it does not know it leaves out. Raises `ValueError` if it is cut off or garbled."""
     if len(body) < 68:
         raise ValueError("an A-ASSOCIATE-RQ is too short")
-    application_context, max_pdu_bytes = "", 0
+    application_context, max_pdu_bytes, class_uid, version_name = "", 0, "", ""
     contexts = []
     for kind, item in _items(body, 68):
         if kind == 0x10:
@@ -105,6 +111,10 @@ def read_request(body: bytes) -> Request:
             for sub, value in _items(item, 0):
                 if sub == 0x51 and len(value) == 4:
                     max_pdu_bytes = int.from_bytes(value, "big")
+                elif sub == 0x52:
+                    class_uid = _text(value)
+                elif sub == 0x55:
+                    version_name = _text(value)
     return Request(
         called_aet=_text(body[4:20]),
         calling_aet=_text(body[20:36]),
@@ -112,6 +122,8 @@ def read_request(body: bytes) -> Request:
         application_context=application_context,
         protocol_version=int.from_bytes(body[:2], "big"),
         max_pdu_bytes=max_pdu_bytes,
+        implementation_class_uid=class_uid,
+        implementation_version_name=version_name,
         titles=body[4:68],
     )
 
@@ -127,14 +139,12 @@ def _context(item: bytes) -> Proposed:
     )
 
 
-def reason_to_reject(request: Request, settings: Dicom) -> Rejection | None:
-    """Why `request` cannot have an association at all, None if it can."""
+def reason_to_reject(request: Request) -> Rejection | None:
+    """Why `request` is none that the standard allows, None if it is; whether its sender is welcome is for `senders` to say."""
     if not request.protocol_version & 1:
         return PROTOCOL_VERSION
     if request.application_context != APPLICATION_CONTEXT:
         return APPLICATION_CONTEXT_NAME
-    if not settings.any_called_aet and request.called_aet != settings.aet.strip():
-        return CALLED_AET
     return None
 
 

@@ -17,6 +17,7 @@ from hilum.settings import S3, Settings
 from hilum.spool import Spool
 from hilum.testing import MemoryLog, MemoryStore, eventually, spooled
 from ingest.publish import Publisher
+from ingest.records import Records
 
 IMPLICIT = "1.2.840.10008.1.2"
 BUCKET = "originals"
@@ -37,8 +38,9 @@ class Clockwork:
         self.synced: list[int] = []
         self.error: HilumError | None = None
         self.connect: Callable[[], MemoryLog] = lambda: self.log
+        self.records = Records(spool.new.parent / "associations")
         settings = settings or Settings(s3=S3(bucket=BUCKET))
-        self.publisher = Publisher(settings, spool, self.store, lambda: self.connect(), self._sync)
+        self.publisher = Publisher(settings, spool, self.store, lambda: self.connect(), self._sync, self.records)
 
     def _sync(self) -> None:
         assert len(self.log.said) <= len(self.store.objects)
@@ -241,7 +243,9 @@ def test_a_disk_that_cannot_be_synced_holds_events_back(spool: Spool) -> None:
             raise OSError(5, "Input/output error")
 
     log = MemoryLog()
-    publisher = Publisher(Settings(s3=S3(bucket=BUCKET)), spool, MemoryStore(), lambda: log, sync)
+    publisher = Publisher(
+        Settings(s3=S3(bucket=BUCKET)), spool, MemoryStore(), lambda: log, sync, Records(spool.new.parent / "associations")
+    )
     spooled(spool)
     stop = threading.Event()
     thread = threading.Thread(target=publisher.run, args=(stop,))

@@ -128,24 +128,16 @@ def test_what_has_no_study_or_is_no_uid_is_not_stored(sop_class: str) -> None:
     assert not is_storage(sop_class)
 
 
-def test_any_called_title_will_do_unless_the_settings_say_otherwise() -> None:
-    request = read_request(a_request(build_context(CT, IMPLICIT), called_aet="OTHER"))
-
-    assert reason_to_reject(request, Dicom()) is None
-    assert reason_to_reject(request, Dicom(any_called_aet=False)) is CALLED_AET
-    assert reason_to_reject(request, Dicom(any_called_aet=False, aet="OTHER")) is None
-
-
 def test_another_application_context_is_rejected() -> None:
     request = read_request(a_request(build_context(CT, IMPLICIT), application_context="1.2.3"))
 
-    assert reason_to_reject(request, Dicom()) is APPLICATION_CONTEXT_NAME
+    assert reason_to_reject(request) is APPLICATION_CONTEXT_NAME
 
 
 def test_another_protocol_version_is_rejected() -> None:
     request = read_request(b"\0\x02" + a_request(build_context(CT, IMPLICIT))[2:])
 
-    assert reason_to_reject(request, Dicom()) is PROTOCOL_VERSION
+    assert reason_to_reject(request) is PROTOCOL_VERSION
 
 
 def test_a_rejection_is_one_that_others_can_read() -> None:

@@ -1,0 +1,102 @@
+"""TLS for what listens: BCP 195 (RFC 9325), as the DICOM profiles ask for it (PS3.15 B.12), and when certificates expire."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from hilum.errors import Misconfigured
+
+#: TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 4.2); what TLS 1.3 has is all like that.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+#: So long before its end a certificate's expiry is told.
+WARN_DAYS = 30
+
+
+class ServerTls:
+    """What a listener needs to speak TLS. The certificate is read again when its file has changed, so that renewing needs no restart.
+
+    Raises `Misconfigured` if certificate, key or authorities cannot be used.
+    """
+
+    def __init__(self, certificate: str, key: str, client_ca: str = "", *, section: str = "dicom") -> None:
+        """Files in PEM. With `client_ca` a peer must show a certificate that one of these authorities has signed."""
+        self._certificate, self._key, self._section = Path(certificate), Path(key), section
+        self._lock = threading.Lock()
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._context.set_ciphers(CIPHERS)
+        self._context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        if client_ca:
+            try:
+                self._context.load_verify_locations(client_ca)
+            except (OSError, ssl.SSLError) as error:
+                raise self._unusable("tls_client_ca", Path(client_ca), error) from None
+            self._context.verify_mode = ssl.CERT_REQUIRED
+        self._seen = self._change()
+        self._load()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next connection. A renewed certificate that cannot be used leaves the one before it."""
+        with self._lock:
+            try:
+                seen = self._change()
+                if seen != self._seen:
+                    self._seen = seen
+                    self._load()
+            except Misconfigured:
+                pass  # half written, or the key does not come with it yet
+        return self._context
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the certificate ends. Raises `Misconfigured` if its file is gone."""
+        try:
+            return x509.load_pem_x509_certificate(self._certificate.read_bytes()).not_valid_after_utc
+        except (OSError, ValueError) as error:
+            raise self._unusable("tls_certificate", self._certificate, error) from None
+
+    def warning(self, now: datetime | None = None) -> str:
+        """A sentence if the certificate has expired, will soon, or cannot be read; else empty."""
+        try:
+            ends = self.expires_at
+        except Misconfigured as error:
+            return str(error)
+        days = (ends - (now or datetime.now(UTC))).days
+        if days < 0:
+            return f"The TLS certificate expired on {ends:%Y-%m-%d}: peers that check it do not connect."
+        return f"The TLS certificate expires on {ends:%Y-%m-%d}, in {days} days." if days < WARN_DAYS else ""
+
+    def _change(self) -> tuple[int, int]:
+        try:
+            return self._certificate.stat().st_mtime_ns, self._key.stat().st_mtime_ns
+        except OSError as error:
+            raise self._unusable("tls_certificate", Path(str(error.filename)), error) from None
+
+    def _load(self) -> None:
+        try:
+            self._context.load_cert_chain(self._certificate, self._key, password=_no_password)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise self._unusable("tls_key", self._key, error) from None
+
+    def _unusable(self, setting: str, file: Path, error: Exception) -> Misconfigured:
+        why = getattr(error, "reason", "") or getattr(error, "strerror", "") or str(error) or type(error).__name__
+        return Misconfigured(
+            "tls-unusable",
+            f"{self._section}.{setting}: {file} cannot be used ({why}).",
+            fix="It must be PEM and readable by Hilum's user; the key must belong to the certificate and have no password.",
+        )
+
+
+def subject_of(certificate: bytes) -> str:
+    """Whom a certificate in DER names, as RFC 4514 writes it; at most 256 characters, empty without one."""
+    return x509.load_der_x509_certificate(certificate).subject.rfc4514_string()[:256] if certificate else ""
+
+
+def _no_password() -> bytes:
+    raise ValueError("the key has a password")
