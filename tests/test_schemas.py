@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -87,7 +88,9 @@ def test_the_asyncapi_document_names_each_topic_with_key_class_retention_and_sch
         assert kafka["topic"] == channel["address"] == name
         assert kafka["topicConfiguration"] == {"cleanup.policy": [kind.topic.cleanup], "retention.ms": kind.topic.retention_ms}
         assert (SCHEMAS / message["payload"]["$ref"]).is_file()
-        assert "study_instance_uid" in message["bindings"]["kafka"]["key"]["description"]
+        named = set(re.findall("`([a-z_.]+)`", message["bindings"]["kafka"]["key"]["description"]))
+        assert named, name
+        assert all(hasattr(kind, each.partition(".")[0]) for each in named)
 
 
 @pytest.mark.parametrize("name", EVENTS)

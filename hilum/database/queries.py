@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeVar
 
+import msgspec
 import psycopg
 from msgspec import Struct
-from psycopg.rows import class_row
+from psycopg.rows import dict_row
 
 from hilum.database import AWAY, away, connect
 from hilum.errors import Misconfigured, NotFound
@@ -218,21 +219,21 @@ ORDER BY destination
 def list_studies(dsn: str, *, like: str = "", limit: int = 50) -> list[StudySummary]:
     """The studies received last. `like` is a StudyInstanceUID, accession number or patient id, or part of a patient's name."""
     pattern = like.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return _rows(dsn, StudySummary, _LATEST, {"like": like, "pattern": pattern, "limit": limit})
+    return rows(dsn, StudySummary, _LATEST, {"like": like, "pattern": pattern, "limit": limit})
 
 
 def show_study(dsn: str, study: str) -> list[Study]:
     """The study with this StudyInstanceUID, or those with this accession number (it may be used again). Raises `NotFound`."""
     found = []
-    for summary in _rows(dsn, StudySummary, _NAMED, {"study": study}):
+    for summary in rows(dsn, StudySummary, _NAMED, {"study": study}):
         uid = {"study": summary.study_instance_uid}
         found.append(
             Study(
                 summary=summary,
-                series=_rows(dsn, SeriesOfStudy, _SERIES, uid),
-                arrivals=_rows(dsn, Arrivals, _ARRIVALS, uid),
-                deliveries=_rows(dsn, DeliveriesOfStudy, _DELIVERIES, uid),
-                quarantined=_rows(
+                series=rows(dsn, SeriesOfStudy, _SERIES, uid),
+                arrivals=rows(dsn, Arrivals, _ARRIVALS, uid),
+                deliveries=rows(dsn, DeliveriesOfStudy, _DELIVERIES, uid),
+                quarantined=rows(
                     dsn,
                     QuarantinedEvent,
                     _QUARANTINED + "WHERE q.study_instance_uid = %(study)s AND q.state = 'waiting' ORDER BY q.quarantined_at, event_id",
@@ -248,13 +249,13 @@ def show_study(dsn: str, study: str) -> list[Study]:
 def list_quarantined(dsn: str, *, reason: str = "", limit: int = 100) -> list[QuarantinedEvent]:
     """What waits for a person, oldest first; with `reason`, only for that one."""
     where = "WHERE q.state = 'waiting' AND (%(reason)s = '' OR reason = %(reason)s) ORDER BY q.quarantined_at, event_id LIMIT %(limit)s"
-    return _rows(dsn, QuarantinedEvent, _QUARANTINED + where, {"reason": reason, "limit": limit})
+    return rows(dsn, QuarantinedEvent, _QUARANTINED + where, {"reason": reason, "limit": limit})
 
 
 def show_quarantined(dsn: str, which: str) -> list[QuarantinedEvent]:
     """The quarantined events of a receipt, an instance or an event's id, decided ones too. Raises `NotFound`."""
     where = "WHERE %(which)s IN (event_id, q.receipt, q.sop_instance_uid, input_id) ORDER BY q.quarantined_at, event_id"
-    found = _rows(dsn, QuarantinedEvent, _QUARANTINED + where, {"which": which})
+    found = rows(dsn, QuarantinedEvent, _QUARANTINED + where, {"which": which})
     if not found:
         raise NotFound("Nothing in quarantine has that id.", fix="See `hilum quarantine list`.")
     return found
@@ -262,13 +263,14 @@ def show_quarantined(dsn: str, which: str) -> list[QuarantinedEvent]:
 
 def destination_counts(dsn: str) -> list[DestinationCount]:
     """How the deliveries to each destination stand; a destination to which nothing was ever to be delivered is not in it."""
-    return _rows(dsn, DestinationCount, _COUNTS, {})
+    return rows(dsn, DestinationCount, _COUNTS, {})
 
 
-def _rows(dsn: str, kind: type[R], statement: str, values: Mapping[str, object]) -> list[R]:
+def rows(dsn: str, kind: type[R], statement: str, values: Mapping[str, object]) -> list[R]:
+    """What a query finds, each row as a `kind`, which has a field for each column. Raises `Misconfigured` without tables, `TryAgain`."""
     try:
-        with connect(dsn, name="hilum query") as connection, connection.cursor(row_factory=class_row(kind)) as cursor:
-            return cursor.execute(statement, values).fetchall()
+        with connect(dsn, name="hilum query") as connection, connection.cursor(row_factory=dict_row) as cursor:
+            return [msgspec.convert(row, kind) for row in cursor.execute(statement, values)]
     except psycopg.errors.UndefinedTable:
         raise Misconfigured("database-tables", "The database has no tables of Hilum's.", fix="Make them with `hilum provision`.") from None
     except AWAY as error:

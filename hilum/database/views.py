@@ -196,6 +196,29 @@ VIEWS = (
         """,
     ),
     View(
+        name="v_association",
+        says="One row for each DICOM association that a peer asked for, refused ones too, once it is over.",
+        source="FROM association",
+        columns="""
+            association | | its id, as receipts name it
+            calling_aet | | the sender's AE title
+            called_aet | | the title by which it called Hilum
+            peer | | network address of the sender
+            implementation_class_uid | | the sender's implementation (PS3.7 D.3.3.2)
+            implementation_version_name | | its version
+            max_pdu_bytes | | largest PDU that the sender takes; 0 means no limit
+            certificate | | whom its TLS certificate names
+            contexts | | JSON: `abstract_syntax`, `transfer_syntaxes`, `result` (PS3.8 9.3.3.2; 0 accepted), `transfer_syntax`
+            refused | | why it was refused, with result, source and reason (PS3.8 9.3.4); null if it was not
+            ended | | how it ended, in words
+            objects | | objects stored
+            size_bytes | | size of their data sets
+            statuses | | how often each status was given to a C-STORE, as JSON
+            opened_at | | when the peer connected
+            ended_at | | when it was over
+        """,
+    ),
+    View(
         name="v_destination_backlog",
         says="What waits for each destination. A destination for which nothing waits has no row.",
         source="FROM delivery WHERE state = 'pending' GROUP BY destination",

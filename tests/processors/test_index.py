@@ -15,6 +15,8 @@ from psycopg.rows import dict_row
 from hilum.database import connect
 from hilum.errors import Reason
 from hilum.events import (
+    AssociationEnded,
+    ContextResult,
     Event,
     Finding,
     InputEvent,
@@ -100,8 +102,31 @@ def connection(postgres: str) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def test_the_index_reads_what_is_said_of_instances_until_they_are_routed() -> None:
-    assert set(events_of(Index())) == {InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted}
+def test_the_index_reads_what_is_said_of_associations_and_of_instances_until_they_are_routed() -> None:
+    assert set(events_of(Index())) == {InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted, AssociationEnded}
+
+
+def test_an_association_is_a_row_once_however_often_it_is_told(connection: psycopg.Connection) -> None:
+    context = ContextResult(id=1, abstract_syntax="1.2.840.10008.5.1.4.1.1.2", transfer_syntaxes=("1.2.840.10008.1.2",), result=3)
+    event = AssociationEnded(
+        association="a1",
+        calling_aet="CT1",
+        called_aet="HILUM",
+        peer="192.0.2.7",
+        contexts=(context,),
+        ended="released",
+        objects=2,
+        size_bytes=7,
+        statuses={"0x0000": 2},
+        opened_at=NOON,
+        ended_at=NOON + timedelta(seconds=3),
+    )
+    for _ in range(2):
+        Index().apply(connection, [(event, Envelope(id="a1", time=NOON, traceparent=""))])
+
+    association = row(connection, "association")
+    assert (association["calling_aet"], association["refused"], association["statuses"]) == ("CT1", None, {"0x0000": 2})
+    assert association["contexts"][0]["result"] == 3
 
 
 def test_a_received_instance_is_a_receipt_and_not_yet_a_study(connection: psycopg.Connection) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -14,6 +15,7 @@ from pydicom import dcmread
 from bench.running import RunningHilum, hilum
 from hilum.store import open_store
 from hilum.synthetic import write_ct_study
+from hilum.testing import eventually
 
 pytestmark = pytest.mark.system
 
@@ -110,6 +112,38 @@ def test_a_destination_that_works_passes_every_step(one_hilum: RunningHilum, nam
 
     assert steps
     assert all(step["ok"] for step in steps)
+
+
+@pytest.mark.usefixtures("study")
+def test_a_sender_is_listed_and_shown_with_what_was_agreed_to(one_hilum: RunningHilum) -> None:
+    def listed() -> dict[str, dict[str, Any]]:
+        return {row["calling_aet"]: row for row in json.loads(one_hilum.command("sender", "list", "--json").stdout)}
+
+    eventually(lambda: listed().get("HILUM_SEND", {}).get("objects", 0) >= 3, 30)
+    assert (listed()["HILUM_SEND"]["standing"], listed()["HILUM_SEND"]["served"]) == ("unknown", True)
+    shown = json.loads(one_hilum.command("sender", "show", "HILUM_SEND", "--json").stdout)
+    association = shown["associations"][-1]
+    assert [(each["abstract_syntax"], each["result"]) for each in association["contexts"]] == [("1.2.840.10008.5.1.4.1.1.2", 0)]
+    assert association["statuses"] == {"0x0000": 3}
+    assert "CT Image Storage" in one_hilum.command("sender", "show", association["association"]).stdout
+
+
+def test_a_sender_is_blocked_and_allowed_again_at_once(one_hilum: RunningHilum) -> None:
+    def echo() -> int:
+        return one_hilum.command("echo", "--calling-aet", "BLOCK_ME", check=False).returncode
+
+    assert echo() == 0
+    one_hilum.command("sender", "block", "BLOCK_ME")
+    assert echo() != 0
+    one_hilum.command("sender", "forget", "BLOCK_ME")
+    assert echo() == 0
+
+
+def test_a_title_that_is_none_cannot_be_allowed(one_hilum: RunningHilum) -> None:
+    done = one_hilum.command("sender", "allow", "MORE THAN SIXTEEN CHARACTERS", check=False)
+
+    assert done.returncode == 2
+    assert "1 to 16 ASCII characters" in done.stderr
 
 
 def test_an_unknown_destination_is_refused_with_the_nearest(one_hilum: RunningHilum) -> None:

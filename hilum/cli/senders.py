@@ -1,0 +1,234 @@
+"""`hilum sender`: who sends, on what terms, what was agreed to in their associations, and who may."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from msgspec import Struct
+
+from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, loaded, moment, out, show_facts, show_json, show_table
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from hilum.database.associations import AssociationOfSender
+    from hilum.senders import SenderException
+    from hilum.settings import Settings
+
+AetArgument = Annotated[str, typer.Argument(help="The sender's calling AE title.", metavar="AET")]
+
+#: Results of a presentation context in words (PS3.8 9.3.3.2).
+RESULTS = {0: "accepted", 1: "user rejection", 2: "no reason", 3: "SOP class not supported", 4: "transfer syntaxes not supported"}
+
+Standing = Literal["blocked", "allowed", "known", "unknown"]
+
+
+class SenderLine(Struct, frozen=True, kw_only=True):
+    """A sender in a line: how it stands, and what came of it. `served` is whether it may send at all."""
+
+    calling_aet: str
+    standing: Standing
+    served: bool
+    peers: list[str] = []
+    implementation: str = ""
+    associations: int = 0
+    refused: int = 0
+    objects: int = 0
+    size_bytes: int = 0
+    last_at: datetime | None = None
+    last_refused: str = ""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    sender = typer.Typer(help="See who sends and what was agreed to; allow or block a sender.", no_args_is_help=True)
+    sender.command("list")(list_all)
+    sender.command("show")(show)
+    sender.command("allow")(allow)
+    sender.command("block")(block)
+    sender.command("forget")(forget)
+    app.add_typer(sender, name="sender")
+
+
+def list_all(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """List the senders that are known: from the settings, by hand, or because they asked for an association."""
+    from hilum.database.associations import list_senders
+    from hilum.senders import Exceptions
+
+    settings = connected(config, data)
+    exceptions = Exceptions.of(settings).all()
+    lines = {aet: _line(settings, exceptions, aet) for aet in (*settings.senders, *exceptions)}
+    for found in list_senders(settings.postgres.dsn):
+        lines.pop(found.calling_aet, None)  # to its place by time
+        lines[found.calling_aet] = SenderLine(
+            calling_aet=found.calling_aet,
+            standing=_standing(settings, exceptions, found.calling_aet),
+            served=_served(settings, exceptions, found.calling_aet),
+            peers=found.peers,
+            implementation=found.implementation_version_name or "",
+            associations=found.associations,
+            refused=found.refused,
+            objects=found.objects,
+            size_bytes=found.size_bytes,
+            last_at=found.last_at,
+            last_refused=found.last_refused or "",
+        )
+    if json:
+        show_json(list(lines.values()))
+        return
+    columns = ("Sender", "Standing", "From", "Implementation", "Associations", "Refused", "Objects", "Size", "Last", "Last refused because")
+    rows = [
+        (
+            each.calling_aet,
+            each.standing if each.served else f"{each.standing}, not served",
+            " ".join(each.peers),
+            each.implementation,
+            each.associations,
+            each.refused or "",
+            each.objects,
+            f"{each.size_bytes / 1e6:.1f} MB" if each.objects else "",
+            moment(each.last_at),
+            each.last_refused,
+        )
+        for each in lines.values()
+    ]
+    show_table("", columns, rows, nothing="Nobody has asked for an association yet.")
+
+
+def show(
+    which: Annotated[str, typer.Argument(help="Calling AE title, or the id of an association.", metavar="AET_OR_ASSOCIATION")],
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Show at most so many associations.", min=1)] = 20,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a sender's last associations, and which SOP classes it proposed in the latest one that was accepted."""
+    from hilum.database.associations import associations_of
+    from hilum.errors import NotFound
+    from hilum.senders import Exceptions
+
+    settings = connected(config, data)
+    exceptions = Exceptions.of(settings).all()
+    found = associations_of(settings.postgres.dsn, which, limit=limit)
+    aet = found[0].calling_aet if found else which
+    if not found and aet not in settings.senders and aet not in exceptions:
+        raise NotFound(f"No sender and no association {which!r} is known.", fix="See `hilum sender list`.")
+    if json:
+        show_json({"sender": _line(settings, exceptions, aet), "associations": found})
+        return
+    terms, exception = settings.senders.get(aet), exceptions.get(aet)
+    show_facts(
+        {
+            "Sender": aet,
+            "Standing": _standing(settings, exceptions, aet) + ("" if _served(settings, exceptions, aet) else ", not served"),
+            "By hand since": moment(exception.since) if exception else None,
+            "Addresses": " ".join((*(terms.addresses if terms else ()), *(exception.addresses if exception else ()))) or "any",
+            "May call": " ".join(terms.called) if terms and terms.called else "any title of Hilum's",
+            "Objects a second": terms.max_objects_per_s if terms and terms.max_objects_per_s else None,
+            "Largest object": f"{terms.max_object_bytes} bytes" if terms and terms.max_object_bytes else None,
+        }
+    )
+    if not found:
+        out.print("It has not asked for an association yet.")
+        return
+    out.print()
+    columns = ("At", "Association", "Called", "From", "Implementation", "Objects", "Size", "Statuses", "Ended")
+    show_table("Associations", columns, [_row(each) for each in found])
+    accepted = next((each for each in found if each.contexts), None)
+    if accepted is not None:
+        out.print()
+        title = f"Proposed in association {accepted.association}"
+        show_table(title, ("SOP class", "Result", "Transfer syntax", "Also proposed"), _contexts(accepted))
+
+
+def allow(
+    aet: AetArgument,
+    addresses: Annotated[
+        list[str] | None, typer.Option("--from", help="Address or network from which it may call; may be repeated.")
+    ] = None,
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Serve a sender from its next association on, whatever the settings say of unknown senders."""
+    from hilum.settings import check_network
+
+    for address in addresses or ():
+        check_network(address, "--from")
+    _put(aet, config, data, blocked=False, addresses=tuple(addresses or ()))
+    only = f", from {', '.join(addresses)} only" if addresses else ""
+    out.print(f"{aet} is served from its next association on{only}.")
+
+
+def block(aet: AetArgument, config: ConfigOption = None, data: DataOption = None) -> None:
+    """Refuse a sender's associations from the next one on; one that is open goes on to its end."""
+    _put(aet, config, data, blocked=True)
+    out.print(f"{aet} is refused from its next association on.")
+
+
+def forget(aet: AetArgument, config: ConfigOption = None, data: DataOption = None) -> None:
+    """Take back `allow` or `block`: the settings alone hold again."""
+    from hilum.senders import Exceptions
+
+    if not Exceptions.of(loaded(config, data).settings).forget(aet):
+        out.print(f"{aet} was neither allowed nor blocked by hand.")
+        sys.exit(Exit.NOT_FOUND)
+    out.print(f"What the settings say holds for {aet} again.")
+
+
+def _put(aet: str, config: ConfigOption, data: DataOption, *, blocked: bool, addresses: tuple[str, ...] = ()) -> None:
+    from hilum.errors import Misconfigured
+    from hilum.senders import Exceptions
+
+    if not 1 <= len(aet.strip()) <= 16 or not aet.isascii() or not aet.isprintable() or "\\" in aet:
+        fix = "An AE title has 1 to 16 ASCII characters and no backslash (PS3.5 6.2)."
+        raise Misconfigured("aet-invalid", f"{aet!r} is no AE title.", fix=fix)
+    Exceptions.of(loaded(config, data).settings).put(aet.strip(), blocked=blocked, addresses=addresses)
+
+
+def _line(settings: Settings, exceptions: dict[str, SenderException], aet: str) -> SenderLine:
+    return SenderLine(calling_aet=aet, standing=_standing(settings, exceptions, aet), served=_served(settings, exceptions, aet))
+
+
+def _standing(settings: Settings, exceptions: dict[str, SenderException], aet: str) -> Standing:
+    exception = exceptions.get(aet)
+    if exception is not None:
+        return "blocked" if exception.blocked else "allowed"
+    return "known" if aet in settings.senders else "unknown"
+
+
+def _served(settings: Settings, exceptions: dict[str, SenderException], aet: str) -> bool:
+    standing = _standing(settings, exceptions, aet)
+    return standing in ("allowed", "known") or (standing == "unknown" and settings.dicom.unknown_senders == "accept")
+
+
+def _row(each: AssociationOfSender) -> tuple[object, ...]:
+    return (
+        moment(each.opened_at),
+        each.association,
+        each.called_aet,
+        each.peer,
+        each.implementation_version_name or "",
+        each.objects,
+        f"{each.size_bytes / 1e6:.1f} MB" if each.objects else "",
+        " ".join(f"{status}:{count}" for status, count in sorted(each.statuses.items())),
+        f"refused: {each.refused}" if each.refused else each.ended,
+    )
+
+
+def _contexts(association: AssociationOfSender) -> list[tuple[str, str, str, str]]:
+    from pydicom.uid import UID
+
+    def name(uid: str) -> str:
+        return UID(uid).name if uid else ""
+
+    return [
+        (
+            name(each.abstract_syntax),
+            RESULTS.get(each.result, str(each.result)),
+            name(each.transfer_syntax),
+            ", ".join(name(uid) for uid in each.transfer_syntaxes if uid != each.transfer_syntax),
+        )
+        for each in association.contexts
+    ]
