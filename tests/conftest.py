@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import threading
 import uuid
@@ -26,6 +27,12 @@ from hilum.settings import S3, Kafka, Postgres, Settings
 from hilum.testing import eventually
 
 E = TypeVar("E", bound=Event)
+
+
+def pytest_configure() -> None:
+    """Let the processes that tests start end on Ctrl-C, also where whoever started the tests has SIGINT ignored, as a shell's `&` does."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
