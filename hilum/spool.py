@@ -74,8 +74,11 @@ class Spool:
         self._now = now
         self._receipts = _Receipts()
         try:
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
             self.new.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._tmp.mkdir(exist_ok=True, mode=0o700)
+            for folder in {path, path.parent, *(each.parent for each in made)}:
+                _sync_directory(folder)  # or a power cut takes the spool's own folder, with what was acknowledged in it
             self._directory = _Directory(self.new)
         except OSError as error:
             raise Misconfigured(
@@ -94,6 +97,10 @@ class Spool:
         if self.nearly_full():
             raise SpoolFull("The spool's disk is nearly full.", fix="Free some space, or let Kafka and the object store come back.")
         return Incoming(self, self._staging, arrival, max_bytes)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left unfinished, now and not with the first object. Raises `OSError`."""
+        _ = self._staging
 
     def nearly_full(self) -> bool:
         """Whether so little space is left that nothing new is taken."""
@@ -276,6 +283,14 @@ class _Directory:
 
     def _sync(self) -> None:
         os.fsync(self.fd)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class _Staging:

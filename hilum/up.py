@@ -97,6 +97,8 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
         "HILUM_DICOM__PORT": str(listener),
         "PYTHONUNBUFFERED": "1",
     }
+    if sum("dicom" in name.partition("#")[0].split(",") for name, _ in process_names(settings)) > 1:
+        environment["HILUM_DICOM__REUSE_PORT"] = "true"
     if "s3" in embedded_names(settings):
         environment["HILUM_S3__SYNC_PATH"] = str(data / "s3")
     children = []

@@ -41,6 +41,7 @@ class Receiver:
         dicom = self._settings.dicom
         try:
             self._spool = Spool.of(self._settings)
+            self._spool.sweep()
             if dicom.tls_port:
                 self._tls = ServerTls(dicom.tls_certificate, dicom.tls_key, dicom.tls_client_ca)
             listener = Listener(dicom, self._spool, Senders(self._settings), Records.of(self._settings), self._tls)
