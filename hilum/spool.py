@@ -99,8 +99,9 @@ class Spool:
         return Incoming(self, self._staging, arrival, max_bytes)
 
     def sweep(self) -> None:
-        """Remove what killed processes left unfinished, now and not with the first object. Raises `OSError`."""
-        _ = self._staging
+        """Remove what killed processes left unfinished, now and not with the first object."""
+        with suppress(OSError):  # a disk that fails or is full is told to whoever sends
+            _ = self._staging
 
     def nearly_full(self) -> bool:
         """Whether so little space is left that nothing new is taken."""
