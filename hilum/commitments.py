@@ -84,10 +84,13 @@ class TooMany(Exception):
 class Commitments:
     """The requests in `path`; used by many threads and processes at once. Raises `Misconfigured` if it cannot be made."""
 
-    def __init__(self, path: Path, *, min_free_bytes: int = 0) -> None:
+    def __init__(
+        self, path: Path, *, min_free_bytes: int = 0, most_open: int = MOST_OPEN, most_open_bytes: int = MOST_OPEN_BYTES
+    ) -> None:
         self._open, self._done, self._associations = (path / name for name in ("open", "done", "associations"))
         self._lock = path / "lock"
         self._min_free_bytes = min_free_bytes
+        self._most_open, self._most_open_bytes = most_open, most_open_bytes
         self._worker = path / "worker"
         self._read: dict[str, tuple[int, int, Request]] = {}
         try:
@@ -127,7 +130,7 @@ class Commitments:
                 new = replace(new, id=f"{new.id}-{secrets.token_hex(4)}", duplicate=True)
             with os.scandir(self._open) as entries:
                 sizes = [entry.stat().st_size for entry in entries]
-            if len(sizes) >= MOST_OPEN or sum(sizes) >= MOST_OPEN_BYTES:
+            if len(sizes) >= self._most_open or sum(sizes) >= self._most_open_bytes:
                 raise TooMany
             self._write(new)
             _sync(self._open)
