@@ -188,7 +188,7 @@ class Commitments:
                     elif (request := _decoded(self._open / entry.name, Request)) is not None:
                         found[entry.name] = (stat.st_ino, stat.st_mtime_ns, request)
         self._read = found
-        return sorted((request for *_, request in found.values()), key=lambda each: each.asked_at)
+        return sorted((request for *_, request in found.values()), key=lambda each: (each.asked_at, each.id))
 
     def get(self, id_: str) -> Commitment | None:
         """One of the open ones, whole."""
@@ -204,7 +204,7 @@ class Commitments:
     def done(self) -> list[Request]:
         """Those that have ended, oldest first."""
         found = [_decoded(path, Request) for path in self._done.glob("*" + _SUFFIX)]
-        return sorted((each for each in found if each is not None), key=lambda each: each.asked_at)
+        return sorted((each for each in found if each is not None), key=lambda each: (each.asked_at, each.id))
 
     def find(self, which: str) -> list[Commitment]:
         """Those with this id or transaction UID. Raises `NotFound`."""
