@@ -12,12 +12,11 @@ import fcntl
 import hashlib
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -29,14 +28,17 @@ from hilum.services.files import private_folder, write_atomically
 from hilum.settings import Settings
 
 _SUFFIX = ".json"
-#: Requests that may be open at once; one more is refused with 0213H.
+#: Requests that may be open at once, and the bytes of their files, which are about 110 an object; one more is refused with 0213H.
 MOST_OPEN = 10_000
+MOST_OPEN_BYTES = 2**30
 
 State = Literal["asked", "decided", "reported", "given-up"]
+UNREPORTED: tuple[State, ...] = ("asked", "decided")
+R = TypeVar("R", bound=Struct)
 
 
-class Commitment(Struct, frozen=True, kw_only=True):
-    """One request and what became of it."""
+class Request(Struct, frozen=True, kw_only=True):
+    """One request and what became of it, without its references: what is kept in memory of each open one."""
 
     id: str
     transaction_uid: str
@@ -47,18 +49,26 @@ class Commitment(Struct, frozen=True, kw_only=True):
     #: The association on which the report may go out while it lives; empty: on a new one.
     association: str
     asked_at: datetime
-    references: tuple[Reference, ...]
+    #: How many objects it asks for, and how many of them are not committed, once it is decided.
+    objects: int
+    failed: int = 0
     #: Whether its transaction UID was in use already: every reference fails with 0131H.
     duplicate: bool = False
     state: State = "asked"
     decided_at: datetime | None = None
-    failures: tuple[Failure, ...] = ()
     #: Reports that did not arrive.
     attempts: int = 0
     not_before: datetime | None = None
     #: What it waits for, or how it ended.
     says: str = ""
     ended_at: datetime | None = None
+
+
+class Commitment(Request, frozen=True, kw_only=True):
+    """One request, whole."""
+
+    references: tuple[Reference, ...]
+    failures: tuple[Failure, ...] = ()
 
     @property
     def committed(self) -> list[Reference]:
@@ -74,11 +84,15 @@ class TooMany(Exception):
 class Commitments:
     """The requests in `path`; used by many threads and processes at once. Raises `Misconfigured` if it cannot be made."""
 
-    def __init__(self, path: Path, *, min_free_bytes: int = 0) -> None:
+    def __init__(
+        self, path: Path, *, min_free_bytes: int = 0, most_open: int = MOST_OPEN, most_open_bytes: int = MOST_OPEN_BYTES
+    ) -> None:
         self._open, self._done, self._associations = (path / name for name in ("open", "done", "associations"))
         self._lock = path / "lock"
         self._min_free_bytes = min_free_bytes
-        self._read: dict[str, tuple[int, int, Commitment]] = {}
+        self._most_open, self._most_open_bytes = most_open, most_open_bytes
+        self._worker = path / "worker"
+        self._read: dict[str, tuple[int, int, Request]] = {}
         try:
             for folder in (self._open, self._done, self._associations):
                 private_folder(folder)
@@ -98,16 +112,15 @@ class Commitments:
     def ask(self, new: Commitment) -> Commitment:
         """Make a request durable; it as it is kept. Raises `TooMany` and `OSError`; then nothing is kept.
 
-        The same request again, before it has been reported on, is the one that is here (reported on the association on which it
-        was repeated, if the first one is gone). Any other use of a transaction UID that
-        this SCU has used before is a `duplicate`.
+        The same request again, before it has been reported on, is the one that is here; its report goes out on the association of
+        the repetition, if the first one is gone. Any other use of a transaction UID that this SCU has used before is a `duplicate`.
         """
         disk = os.statvfs(self._open)
         if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
             raise TooMany
         with self._locked():
-            before = self._load(self._open / (new.id + _SUFFIX))
-            if before is not None and before.references == new.references:
+            before = self.get(new.id)
+            if before is not None and before.references == new.references and before.state in UNREPORTED:
                 if new.association and not self.lives(before.association):
                     before = replace(before, association=new.association)
                     self._write(before)
@@ -116,8 +129,9 @@ class Commitments:
             if before is not None or (self._done / (new.id + _SUFFIX)).exists():
                 new = replace(new, id=f"{new.id}-{secrets.token_hex(4)}", duplicate=True)
             with os.scandir(self._open) as entries:
-                if sum(1 for _ in entries) >= MOST_OPEN:
-                    raise TooMany
+                sizes = [entry.stat().st_size for entry in entries]
+            if len(sizes) >= self._most_open or sum(sizes) >= self._most_open_bytes:
+                raise TooMany
             self._write(new)
             _sync(self._open)
         return new
@@ -138,19 +152,30 @@ class Commitments:
 
     # It goes its way
 
-    def put(self, changed: Commitment) -> None:
-        """Keep a request's new state. Raises `OSError`."""
-        self._write(changed)
-
-    def finish(self, changed: Commitment) -> None:
-        """Keep a request's last state; it is no longer open. Raises `OSError`."""
+    def change(self, id_: str, **changes: Any) -> Commitment | None:
+        """Keep an open request's new state, of which the fields in `changes` are new; it, or None if it is gone. Raises `OSError`."""
         with self._locked():
-            self._write(changed)
-            (self._open / (changed.id + _SUFFIX)).replace(self._done / (changed.id + _SUFFIX))
+            return self._change(id_, changes)
 
-    def open(self) -> list[Commitment]:
+    def finish(self, id_: str, **changes: Any) -> Commitment | None:
+        """Keep an open request's last state; then it is open no more. It, or None if it is gone. Raises `OSError`."""
+        with self._locked():
+            changed = self._change(id_, changes)
+            if changed is not None:
+                (self._open / (id_ + _SUFFIX)).replace(self._done / (id_ + _SUFFIX))
+            return changed
+
+    def _change(self, id_: str, changes: dict[str, Any]) -> Commitment | None:
+        before = self.get(id_)
+        if before is None:
+            return None
+        changed = replace(before, **changes)
+        self._write(changed)
+        return changed
+
+    def open(self) -> list[Request]:
         """Those without an end, oldest first. Not for several threads at once. Raises `OSError`."""
-        found: dict[str, tuple[int, int, Commitment]] = {}
+        found: dict[str, tuple[int, int, Request]] = {}
         with os.scandir(self._open) as entries:
             for entry in entries:
                 if not entry.name.endswith(_SUFFIX):
@@ -160,14 +185,14 @@ class Commitments:
                     known = self._read.get(entry.name)
                     if known is not None and known[:2] == (stat.st_ino, stat.st_mtime_ns):
                         found[entry.name] = known
-                    elif (commitment := self._load(self._open / entry.name)) is not None:
-                        found[entry.name] = (stat.st_ino, stat.st_mtime_ns, commitment)
+                    elif (request := _decoded(self._open / entry.name, Request)) is not None:
+                        found[entry.name] = (stat.st_ino, stat.st_mtime_ns, request)
         self._read = found
-        return sorted((commitment for *_, commitment in found.values()), key=lambda each: each.asked_at)
+        return sorted((request for *_, request in found.values()), key=lambda each: (each.asked_at, each.id))
 
     def get(self, id_: str) -> Commitment | None:
-        """One of the open ones."""
-        return self._load(self._open / (id_ + _SUFFIX))
+        """One of the open ones, whole."""
+        return _decoded(self._open / (id_ + _SUFFIX), Commitment)
 
     def version(self, id_: str) -> int:
         """A number that changes with each state of an open one; 0 once it is gone."""
@@ -176,14 +201,16 @@ class Commitments:
         except FileNotFoundError:
             return 0
 
-    def done(self) -> list[Commitment]:
+    def done(self) -> list[Request]:
         """Those that have ended, oldest first."""
-        found = [self._load(path) for path in self._done.glob("*" + _SUFFIX)]
-        return sorted((each for each in found if each is not None), key=lambda each: each.asked_at)
+        found = [_decoded(path, Request) for path in self._done.glob("*" + _SUFFIX)]
+        return sorted((each for each in found if each is not None), key=lambda each: (each.asked_at, each.id))
 
     def find(self, which: str) -> list[Commitment]:
         """Those with this id or transaction UID. Raises `NotFound`."""
-        found = [each for each in (*self.open(), *self.done()) if which in (each.id, each.transaction_uid)]
+        ids = [each.id for each in (*self.open(), *self.done()) if which in (each.id, each.transaction_uid)]
+        either = (self.get(id_) or _decoded(self._done / (id_ + _SUFFIX), Commitment) for id_ in ids)
+        found = [commitment for commitment in either if commitment is not None]
         if not found:
             raise NotFound(f"There is no storage commitment request {which}.", fix="See `hilum commitment list --all`.")
         return found
@@ -194,21 +221,28 @@ class Commitments:
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < moment.timestamp():
                     path.unlink()
-        for path in self._open.glob(".*"):
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - 3600:
-                    path.unlink()
+        with self._locked():  # nobody writes now
+            for path in self._open.glob(".*"):
+                path.unlink()
 
     def _write(self, commitment: Commitment) -> None:
         write_atomically(self._open / (commitment.id + _SUFFIX), msgspec.json.encode(commitment).decode())
 
-    @staticmethod
-    def _load(path: Path) -> Commitment | None:
-        """None if it is gone; a file that is none of ours is left alone."""
+    # One worker
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else works on these requests; then nobody will until the block ends. Raises `OSError`."""
+        fd = os.open(self._worker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Commitment)
-        except (FileNotFoundError, msgspec.MsgspecError):
-            return None
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(fd)
 
     # Associations that live
 
@@ -248,6 +282,14 @@ class Held:
             self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
+
+
+def _decoded(path: Path, kind: type[R]) -> R | None:
+    """None if it is gone; a file that is none of ours is left alone."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
 
 
 def _sync(folder: Path) -> None:

@@ -149,7 +149,7 @@ def findings_page() -> str:
 
 def statuses_page() -> str:
     """Every status and rejection that a sender can get."""
-    answers = importlib.import_module("ingest.dicom.answers").ANSWERS
+    answers = importlib.import_module("ingest.dicom.answers")
     negotiation = importlib.import_module("ingest.dicom.negotiation")
     rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
     results = {1: "permanent", 2: "transient"}
@@ -163,10 +163,11 @@ def statuses_page() -> str:
             "",
             "## C-STORE (PS3.4 B.2.3)",
             "",
-            _table(
-                ("Status", "Error Comment", "When", "What it means"),
-                [(_code(f"0x{answer.status:04X}"), answer.comment, answer.when, answer.means) for answer in answers],
-            ),
+            _answers(answers.ANSWERS),
+            "",
+            "## Storage commitment, N-ACTION (PS3.4 J.3.2)",
+            "",
+            _answers(answers.COMMITMENT_ANSWERS),
             "",
             "## Associations that are rejected (PS3.8 Table 9-21)",
             "",
@@ -178,6 +179,13 @@ def statuses_page() -> str:
             "A PDU, a fragment or a command that is against the standard ends the association with an A-ABORT (PS3.8 9.3.8); of the",
             "object under way nothing is kept. So does silence for longer than `dicom.idle_timeout_s`.",
         ]
+    )
+
+
+def _answers(answers: Iterable[Any]) -> str:
+    return _table(
+        ("Status", "Error Comment", "When", "What it means"),
+        [(_code(f"0x{answer.status:04X}"), answer.comment, answer.when, answer.means) for answer in answers],
     )
 
 

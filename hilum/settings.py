@@ -152,7 +152,7 @@ class Log(Section, frozen=True, kw_only=True):
 class Roles(Section, frozen=True, kw_only=True):
     """Which roles run together in one process under `hilum up`: each entry is one process, roles joined by commas."""
 
-    processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver")
+    processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment")
 
 
 class Sender(Section, frozen=True, kw_only=True):

@@ -64,6 +64,15 @@ DELIVERY_SECONDS = Histogram(
 DELIVERIES_PENDING = Gauge("hilum_deliveries_pending", "Deliveries without a final state.", ["destination"])
 DELIVERIES_PENDING_SECONDS = Gauge("hilum_deliveries_pending_seconds", "Age of the oldest of them.", ["destination"])
 
+COMMITMENTS_OPEN = Gauge(
+    "hilum_commitments_open", "Storage commitment requests: `asked` wait for objects, `decided` for their SCU.", ["state"]
+)
+COMMITMENTS_ENDED = Counter("hilum_commitments_ended", "Storage commitment requests that have ended: `reported` or `given-up`.", ["state"])
+COMMITMENT_OBJECTS = Counter(
+    "hilum_commitment_objects", "Objects that storage commitment was decided on: `committed`, or the failure reason.", ["result"]
+)
+COMMITMENT_REPORTS_FAILED = Counter("hilum_commitment_reports_failed", "Reports that did not arrive, or were refused: tried again.")
+
 
 def metrics() -> list[MetricWrapperBase]:
     """Every metric of Hilum, in the order of their declaration."""

@@ -84,7 +84,7 @@ def test_only_the_dicom_port_is_published() -> None:
 
 def test_only_who_speaks_to_peers_has_a_way_outside() -> None:
     assert COMPOSE["networks"]["inside"] == {"internal": True}
-    assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", [])} == {"dicom", "deliver"}
+    assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", [])} == {"dicom", "deliver", "commitment"}
     assert [name for name, service in SERVICES.items() if not service.get("networks")] == ["secrets"]
     assert SERVICES["secrets"]["network_mode"] == "none"
 
@@ -123,8 +123,8 @@ def test_the_receiver_waits_for_nobody_and_holds_no_secret() -> None:
     assert not [variable for variable in receiver["environment"] if variable.endswith("_FILE")]
 
 
-def test_receiver_and_publisher_share_the_spool() -> None:
-    for name in ("dicom", "publish"):
+def test_receiver_publisher_and_storage_commitment_share_the_spool() -> None:
+    for name in ("dicom", "publish", "commitment"):
         assert "spool:/var/lib/hilum/spool" in SERVICES[name]["volumes"]
         assert SERVICES[name]["environment"]["HILUM_SPOOL__PATH"] == "/var/lib/hilum/spool"
 

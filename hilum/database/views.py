@@ -148,6 +148,7 @@ VIEWS = (
             object_key | | where the object is: its key in the bucket
             size_bytes | | size of the data set
             sha256 | | SHA-256 of the data set as received, without preamble and File Meta
+            committed_at | | when storage commitment was first promised for it; null if it never was
         """,
     ),
     View(

@@ -35,6 +35,12 @@ class FailureReason(IntEnum):
     DUPLICATE_TRANSACTION = 0x0131
 
 
+def reason_text(reason: int) -> str:
+    """A failure reason for people and metrics: `no-such-instance` for 0112H; another number as such, `0123H`."""
+    known = FailureReason._value2member_map_.get(reason)
+    return known.name.lower().replace("_", "-") if isinstance(known, FailureReason) else f"{reason:04X}H"
+
+
 class Reference(Struct, frozen=True, array_like=True):
     """One object that is asked for."""
 

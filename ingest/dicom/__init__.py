@@ -1,7 +1,8 @@
 """The DICOM receiver: an SCP of Storage and Verification, whose Success means that the object survives a power cut.
 
 `listener` has the sockets, `acceptor` the protocol without sockets, `negotiation` says what is agreed to, `storage` puts one
-object into the spool, `answers` chooses its status.
+object into the spool, `answers` chooses its status. `commitment` keeps requests for storage commitment, on which the role
+`commitment` decides.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hilum.spool import Spool
 from hilum.tls import ServerTls
 from ingest.records import Records
 
+from .commitment import Committing
 from .listener import Listener
 from .senders import Senders
 
@@ -44,7 +46,8 @@ class Receiver:
             self._spool.sweep()
             if dicom.tls_port:
                 self._tls = ServerTls(dicom.tls_certificate, dicom.tls_key, dicom.tls_client_ca)
-            listener = Listener(dicom, self._spool, Senders(self._settings), Records.of(self._settings), self._tls)
+            committing = Committing(self._settings)
+            listener = Listener(dicom, self._spool, Senders(self._settings), Records.of(self._settings), self._tls, committing)
         except Misconfigured as error:
             self._fault = str(error)
             raise

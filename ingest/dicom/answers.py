@@ -58,55 +58,56 @@ NO_DATA_SET = Answer(
 )
 UNKNOWN_COMMAND = Answer(
     status=0x0211,
-    comment="Only C-STORE and C-ECHO are served here",
-    when="Any other request than C-STORE and C-ECHO on an accepted presentation context (PS3.7 C.5.24).",
+    comment="Only C-STORE, C-ECHO and storage commitment are served here",
+    when="Any other request than C-STORE, C-ECHO and storage commitment on an accepted presentation context (PS3.7 C.5.24).",
     means="The request has no effect; the association stays open.",
 )
 
 COMMITMENT_ASKED = Answer(
     status=0x0000,
-    when="Storage commitment: the request is on the disk; the objects may still be on their way.",
+    when="The request is on the disk; the objects may still be on their way.",
     means="A report follows (N-EVENT-REPORT), also after a restart or a power cut. Until then the sender keeps its copies.",
 )
 NO_SUCH_INSTANCE = Answer(
     status=0x0112,
     comment="Requested SOP Instance must be 1.2.840.10008.1.20.1.1",
-    when="Storage commitment: the N-ACTION is for another instance than the well-known one (PS3.4 J.3.5, PS3.7 C).",
+    when="The N-ACTION is for another instance than the well-known one (PS3.4 J.3.5, PS3.7 C).",
     means="Nothing is kept.",
 )
 NO_SUCH_ACTION = Answer(
     status=0x0123,
     comment="Action Type ID must be 1",
-    when="Storage commitment: the N-ACTION is of another action type than 1 (PS3.4 J.3.2.1, PS3.7 C).",
+    when="The N-ACTION is of another action type than 1 (PS3.4 J.3.2.1, PS3.7 C).",
     means="Nothing is kept.",
 )
 INVALID_ARGUMENT = Answer(
     status=0x0115,
     comment="No Transaction UID, or no usable Referenced SOP Sequence",
-    when="Storage commitment: the data set cannot be read, or is without a transaction UID or usable references (PS3.7 C).",
+    when="The data set cannot be read, or is without a transaction UID or usable references (PS3.7 C).",
     means="Nothing is kept; the sender's vendor must correct the request.",
 )
 ACTION_TOO_LARGE = Answer(
     status=0x0213,
     comment="Resource limitation: ask for fewer objects at once",
-    when="Storage commitment: the data set is larger than 4 MB, about 30,000 objects (PS3.7 C).",
+    when="The data set is larger than 4 MB, about 30,000 objects (PS3.7 C).",
     means="Nothing is kept. The sender should ask in several transactions.",
 )
 TOO_MANY_REQUESTS = Answer(
     status=0x0213,
     comment="Resource limitation; try again later",
-    when="Storage commitment: 10,000 requests are open, or the spool's disk has less than `spool.min_free_bytes` left.",
+    when="10,000 requests, or 1 GB of them, are open, or the spool's disk has less than `spool.min_free_bytes` left.",
     means="Nothing is kept. The sender should try again later.",
 )
 NOT_KEPT = Answer(
     status=0x0110,
     comment="Processing failure: the request could not be kept",
-    when="Storage commitment: the spool's disk fails (PS3.7 C).",
+    when="The spool's disk fails (PS3.7 C).",
     means="Nothing is kept. The sender should try again later.",
 )
 
 #: In the order of the reference page.
 ANSWERS = (STORED, OTHER_OBJECT, NO_SPACE, TOO_LARGE, NOT_DICOM, NO_DATA_SET, UNKNOWN_COMMAND)
+COMMITMENT_ANSWERS = (COMMITMENT_ASKED, NO_SUCH_INSTANCE, NO_SUCH_ACTION, INVALID_ARGUMENT, ACTION_TOO_LARGE, TOO_MANY_REQUESTS, NOT_KEPT)
 
 #: What `judge` looks at: the elements up to SOPInstanceUID begin every data set.
 HEAD_BYTES = 4096

@@ -4,11 +4,12 @@ same association while that lives (PS3.4 J.3). What is committed, the role `comm
 from __future__ import annotations
 
 import errno
+import select
+import socket
+import ssl
 import time
 from datetime import UTC, datetime
 from typing import NamedTuple
-
-from msgspec.structs import replace
 
 from hilum import telemetry
 from hilum.commitments import Commitment, Commitments, Held, TooMany
@@ -94,6 +95,7 @@ class Reports:
             peer=self._scu.peer,
             association=self._scu.association if self._same else "",
             asked_at=datetime.now(UTC),
+            objects=len(asked.references),
             references=asked.references,
         )
         try:
@@ -110,6 +112,24 @@ class Reports:
         log.info("commitment_asked", uid=kept.transaction_uid, calling_aet=kept.calling_aet, count=len(kept.references))
         return COMMITMENT_ASKED
 
+    def until_readable(self, acceptor: Acceptor, connection: socket.socket) -> None:
+        """Send what becomes due, until the peer sends something. Raises `TimeoutError` if neither happens for `patience_s`, and `OSError`.
+
+        Amid a message, and while a report is not answered, it returns at once: then only the peer has to say something.
+        """
+        deadline = time.monotonic() + self.patience_s
+        readable = select.poll()
+        readable.register(connection, select.POLLIN)
+        while self.waiting and acceptor.between_messages:
+            if out := self.due(acceptor):
+                connection.sendall(out)
+                return
+            decrypted = isinstance(connection, ssl.SSLSocket) and connection.pending()
+            if decrypted or readable.poll(LOOK_S * 1000):
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError
+
     def due(self, acceptor: Acceptor) -> bytes:
         """A report to be sent now, if one is due and the association is idle. Raises `OSError`."""
         now = time.monotonic()
@@ -118,7 +138,7 @@ class Reports:
         self._looked_at = now
         for id_, (seen, context_id, context) in list(self._waiting.items()):
             version = self._commitments.version(id_)
-            if version == seen:
+            if version and version == seen:
                 continue
             commitment = self._commitments.get(id_)
             if commitment is None or commitment.association != self._scu.association:
@@ -135,14 +155,15 @@ class Reports:
 
         def answered(status: int) -> None:
             self._under_way = ""
-            del self._waiting[commitment.id]
+            self._waiting.pop(commitment.id, None)
             if is_taken(status):
-                self._commitments.finish(
-                    replace(commitment, state="reported", ended_at=datetime.now(UTC), says="reported on the same association")
-                )
+                telemetry.COMMITMENTS_ENDED.labels(state="reported").inc()
+                says = "reported on the association of the request"
+                self._commitments.finish(commitment.id, state="reported", ended_at=datetime.now(UTC), says=says)
             else:  # it goes on as one whose association is gone
-                says = f"{commitment.calling_aet} answered the report with 0x{status:04X} on the same association."
-                self._commitments.put(replace(commitment, association="", attempts=commitment.attempts + 1, says=says))
+                telemetry.COMMITMENT_REPORTS_FAILED.inc()
+                says = f"The report was answered with 0x{status:04X} on the association of the request."
+                self._commitments.change(commitment.id, association="", attempts=commitment.attempts + 1, says=says)
             told = log.info if is_taken(status) else log.warning
             told("commitment_reported", uid=commitment.transaction_uid, calling_aet=commitment.calling_aet, status=f"0x{status:04X}")
 

@@ -25,8 +25,9 @@ from ingest.records import Records
 
 from . import negotiation
 from .acceptor import Acceptor, State
-from .answers import Answer
+from .answers import UNKNOWN_COMMAND, Answer
 from .commands import Command
+from .commitment import Committing, Reports, Scu
 from .negotiation import Context, Request
 from .senders import Senders, Terms
 from .storage import Storing
@@ -54,12 +55,21 @@ class Listener:
     Raises `Misconfigured` if an address cannot be listened on.
     """
 
-    def __init__(self, settings: Dicom, spool: Spool, senders: Senders, records: Records, tls: ServerTls | None = None) -> None:
-        """With `tls`, listen on the settings' `tls_port` too, and speak TLS there."""
+    def __init__(
+        self,
+        settings: Dicom,
+        spool: Spool,
+        senders: Senders,
+        records: Records,
+        tls: ServerTls | None = None,
+        committing: Committing | None = None,
+    ) -> None:
+        """With `tls`, listen on the settings' `tls_port` too, and speak TLS there; with `committing`, serve storage commitment."""
         self._settings = settings
         self._spool = spool
         self._senders = senders
         self._records = records
+        self.committing = committing
         self._stopping = False
         self._open: set[_Association] = set()
         self._lock = threading.Lock()
@@ -198,7 +208,10 @@ class _Association:
         self._listener = listener
         self._socket = connection
         self._idle_timeout_s = idle_timeout_s
-        self._acceptor = Acceptor(self._negotiate, lambda command, context: listener.begin(self, command, context), self._settled)
+        self._acceptor = Acceptor(
+            self._negotiate, lambda command, context: listener.begin(self, command, context), self._settled, self._asked_commitment
+        )
+        self._reports: Reports | None = None
         self._objects = 0
         self._next_object = 0.0
         self._bytes = 0
@@ -229,6 +242,13 @@ class _Association:
             )
         if self.terms is not None and self.terms.max_objects_per_s:
             self._slow_down(self.terms.max_objects_per_s)
+
+    def _asked_commitment(self, command: Command, context_id: int, context: Context, data_set: bytes) -> Answer:
+        if self._reports is None:
+            if self._listener.committing is None:
+                return UNKNOWN_COMMAND
+            self._reports = self._listener.committing.on(Scu(self.id, self.calling_aet, self.called_aet, self.peer))
+        return self._reports.ask(command, context_id, context, data_set)
 
     def _slow_down(self, per_second: float) -> None:
         """Answer later, if the sender is faster than it may be: it then waits for us, and no object is refused."""
@@ -288,6 +308,8 @@ class _Association:
         finally:
             acceptor.close("closed by the peer")
             self._socket.close()
+            if self._reports is not None:
+                self._reports.close()
             self._listener.closed(self)
             if self.established:
                 log.info(
@@ -308,6 +330,8 @@ class _Association:
         connection = self._socket
         buffer = memoryview(bytearray(_RECEIVE_BYTES))
         while acceptor.state is not State.CLOSING:
+            if self._reports is not None and self._reports.waiting:
+                self._reports.until_readable(acceptor, connection)
             size = _receive(connection, buffer)
             if not size:
                 if self._listener.stopping:

@@ -1,7 +1,7 @@
 """What Hilum agrees to when an association is asked for (PS3.8 9.3.2 to 9.3.4).
 
-Storage of every SOP class that has a patient's study, standard, retired or private, in every transfer syntax; and
-Verification. Nothing else: who proposes Query/Retrieve is told so, context by context.
+Storage of every SOP class that has a patient's study, standard, retired or private, in every transfer syntax; Verification;
+and Storage Commitment. Nothing else: who proposes Query/Retrieve is told so, context by context.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from hilum.dicom import uid_is_usable
+from hilum.dicom.commitment import STORAGE_COMMITMENT
 from hilum.settings import Dicom
 from hilum.upper_layer import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -28,6 +30,7 @@ from hilum.upper_layer import (
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, _BIG_ENDIAN)
+_LITTLE_ENDIAN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 _STANDARD = "1.2.840.10008."
 _STANDARD_STORAGE = "1.2.840.10008.5.1.4.1.1."
 #: Storage classes of objects that belong to no patient (PS3.4 GG), and the directory of a medium: not for an archive of studies.
@@ -52,6 +55,8 @@ class Proposed(Struct, frozen=True, kw_only=True):
     id: int
     abstract_syntax: str
     transfer_syntaxes: tuple[str, ...]
+    #: Whether the peer wants to be the SCU of it, as it does unless it selects roles otherwise (PS3.7 D.3.3.4).
+    as_scu: bool = True
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -66,6 +71,8 @@ class Request(Struct, frozen=True, kw_only=True):
     max_pdu_bytes: int
     implementation_class_uid: str = ""
     implementation_version_name: str = ""
+    #: Roles that the peer proposes for itself, SCU and SCP, by abstract syntax (PS3.7 D.3.3.4).
+    roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
     #: Called and calling AE title as they came, with the reserved bytes behind: an answer repeats them.
     titles: bytes
 
@@ -102,6 +109,7 @@ def read_request(body: bytes) -> Request:
         raise ValueError("an A-ASSOCIATE-RQ is too short")
     application_context, max_pdu_bytes, class_uid, version_name = "", 0, "", ""
     contexts = []
+    roles: dict[str, tuple[bool, bool]] = {}
     for kind, item in _items(body, 68):
         if kind == 0x10:
             application_context = _text(item)
@@ -115,15 +123,18 @@ def read_request(body: bytes) -> Request:
                     class_uid = _text(value)
                 elif sub == 0x55:
                     version_name = _text(value)
+                elif sub == 0x54 and len(value) >= 4:
+                    roles[_text(value[2:-2])] = (value[-2] == 1, value[-1] == 1)
     return Request(
         called_aet=_text(body[4:20]),
         calling_aet=_text(body[20:36]),
-        contexts=tuple(contexts),
+        contexts=tuple(replace(each, as_scu=False) if not roles.get(each.abstract_syntax, (True, False))[0] else each for each in contexts),
         application_context=application_context,
         protocol_version=int.from_bytes(body[:2], "big"),
         max_pdu_bytes=max_pdu_bytes,
         implementation_class_uid=class_uid,
         implementation_version_name=version_name,
+        roles=roles,
         titles=body[4:68],
     )
 
@@ -157,9 +168,16 @@ def is_storage(sop_class_uid: str) -> bool:
 
 
 def choose(proposed: Proposed) -> tuple[int, str]:
-    """The result for one context (PS3.8 9.3.3.2: 0 accepted, 3 abstract, 4 transfer syntaxes not supported) and its transfer syntax."""
+    """The result for one context, and its transfer syntax.
+
+    0: accepted, 1: refused for its role, 3: abstract syntax not supported, 4: transfer syntaxes not supported (PS3.8 9.3.3.2).
+    """
     offered = tuple(uid for uid in proposed.transfer_syntaxes if uid_is_usable(uid))
-    if proposed.abstract_syntax == VERIFICATION:
+    if proposed.abstract_syntax == STORAGE_COMMITMENT:
+        if not proposed.as_scu:  # it wants to report to us, who ask nobody for storage commitment
+            return 1, ""
+        offered = tuple(uid for uid in offered if uid in _LITTLE_ENDIAN)
+    elif proposed.abstract_syntax == VERIFICATION:
         offered = tuple(uid for uid in offered if uid in _UNCOMPRESSED)
     elif not is_storage(proposed.abstract_syntax):
         return 3, ""
@@ -183,7 +201,11 @@ def accept(request: Request, settings: Dicom) -> tuple[dict[int, Context], bytes
         syntax = _item(0x40, (transfer_syntax or IMPLICIT_VR_LITTLE_ENDIAN).encode())
         items.append(_item(0x21, bytes((proposed.id, 0, result, 0)) + syntax))
     user = _item(0x51, struct.pack(">I", settings.max_pdu_bytes))
-    user += _item(0x52, IMPLEMENTATION_CLASS_UID.encode()) + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+    user += _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+    if STORAGE_COMMITMENT in request.roles and any(each.abstract_syntax == STORAGE_COMMITMENT for each in accepted.values()):
+        # The peer may be its SCU and not its SCP, whatever else it proposed; where no roles are answered that holds by itself.
+        user += _item(0x54, struct.pack(">H", len(STORAGE_COMMITMENT)) + STORAGE_COMMITMENT.encode() + bytes((1, 0)))
+    user += _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
     items.append(_item(0x50, user))
     return accepted, pdu(Pdu.ASSOCIATE_AC, struct.pack(">H2x", 1) + request.titles + b"".join(items))
 

@@ -38,7 +38,7 @@ def test_up_and_status_give_every_endpoint_and_role(one_hilum: RunningHilum) -> 
         assert found["s3"]["endpoint"] == one_hilum.settings.s3.endpoint
         assert found["postgres"]["database"] == "hilum"
         roles = {role["name"]: role["ready"] for role in found["roles"]}
-        assert roles == dict.fromkeys(("dicom", "publish", "validate", "route", "ledger", "index", "deliver"), True)
+        assert roles == dict.fromkeys(("dicom", "publish", "validate", "route", "ledger", "index", "deliver", "commitment"), True)
 
 
 def test_watching_shows_it_again_until_ctrl_c(one_hilum: RunningHilum) -> None:

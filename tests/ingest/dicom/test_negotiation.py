@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
-from pynetdicom import AllStoragePresentationContexts, build_context
+from pynetdicom import AllStoragePresentationContexts, build_context, build_role
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, MaximumLengthNotification
+from pynetdicom.pdu_primitives import A_ASSOCIATE, MaximumLengthNotification, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from hilum.settings import Dicom
@@ -29,7 +29,15 @@ IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.1
 JPEG_2000, RLE, PRIVATE_SYNTAX = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5", "1.2.276.0.1"
 
 
-def a_request(*contexts: PresentationContext, called_aet: str = "HILUM", application_context: str = APPLICATION_CONTEXT) -> bytes:
+COMMITMENT = "1.2.840.10008.1.20.1"
+
+
+def a_request(
+    *contexts: PresentationContext,
+    called_aet: str = "HILUM",
+    application_context: str = APPLICATION_CONTEXT,
+    roles: tuple[SCP_SCU_RoleSelectionNegotiation, ...] = (),
+) -> bytes:
     """The body of an A-ASSOCIATE-RQ as pynetdicom encodes it."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = application_context
@@ -39,7 +47,7 @@ def a_request(*contexts: PresentationContext, called_aet: str = "HILUM", applica
     primitive.presentation_context_definition_list = list(contexts)
     longest = MaximumLengthNotification()
     longest.maximum_length_received = 16382
-    primitive.user_information = [longest]
+    primitive.user_information = [longest, *roles]
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(primitive)
     return pdu.encode()[6:]
@@ -149,3 +157,51 @@ def test_a_rejection_is_one_that_others_can_read() -> None:
         "DUL service-user",
         "Called AE title not recognised",
     )
+
+
+# Storage commitment
+
+
+def a_role(*, scu: bool, scp: bool, sop_class: str = COMMITMENT) -> SCP_SCU_RoleSelectionNegotiation:
+    return build_role(sop_class, scu_role=scu, scp_role=scp)
+
+
+def answered(body: bytes) -> tuple[list[int | None], list[tuple[str, bool, bool]]]:
+    """The results of the contexts and the roles in the answer, as pynetdicom reads them."""
+    _, answer = accept(read_request(body), Dicom())
+    pdu = A_ASSOCIATE_AC()
+    pdu.decode(answer)
+    primitive = pdu.to_primitive()
+    roles = [each for each in primitive.user_information if isinstance(each, SCP_SCU_RoleSelectionNegotiation)]
+    results = [context.result for context in primitive.presentation_context_definition_results_list]
+    return results, [(str(each.sop_class_uid), bool(each.scu_role), bool(each.scp_role)) for each in roles]
+
+
+@pytest.mark.parametrize(
+    ("offered", "answer"),
+    [((IMPLICIT,), (0, IMPLICIT)), ((IMPLICIT, EXPLICIT), (0, EXPLICIT)), ((BIG, IMPLICIT), (0, IMPLICIT)), ((BIG, JPEG_2000), (4, ""))],
+)
+def test_storage_commitment_is_served_in_little_endian(offered: tuple[str, ...], answer: tuple[int, str]) -> None:
+    assert choose(Proposed(id=1, abstract_syntax=COMMITMENT, transfer_syntaxes=offered)) == answer
+
+
+def test_without_a_proposal_of_roles_none_is_answered() -> None:
+    assert answered(a_request(build_context(COMMITMENT, IMPLICIT))) == ([0], [])
+
+
+@pytest.mark.parametrize("scp", [False, True])
+def test_the_peer_may_be_the_scu_of_storage_commitment_and_not_the_scp(scp: bool) -> None:
+    assert answered(a_request(build_context(COMMITMENT, IMPLICIT), roles=(a_role(scu=True, scp=scp),))) == (
+        [0],
+        [(COMMITMENT, True, False)],
+    )
+
+
+def test_a_peer_that_wants_to_report_storage_commitment_to_us_is_refused() -> None:
+    body = a_request(build_context(COMMITMENT, IMPLICIT), build_context(CT, IMPLICIT), roles=(a_role(scu=False, scp=True),))
+
+    assert answered(body) == ([1, 0], [])
+
+
+def test_roles_of_other_services_leave_storage_as_it_is() -> None:
+    assert answered(a_request(build_context(CT, IMPLICIT), roles=(a_role(scu=True, scp=True, sop_class=CT),))) == ([0], [])
