@@ -302,6 +302,8 @@ class AssociationEnded(Event, frozen=True, kw_only=True):
     max_pdu_bytes: int = 0
     #: As whom the peer's certificate names it; empty without TLS or without a certificate.
     certificate: str = ""
+    #: How its user identified himself (PS3.7 D.3.3.7), such as `username`; who he is, is not kept. Empty: not at all.
+    user_identity: str = ""
     contexts: tuple[ContextResult, ...] = ()
     #: Why it was refused, with result, source and reason of PS3.8 Table 9-21; empty if it was not.
     refused: str = ""

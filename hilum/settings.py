@@ -61,7 +61,9 @@ class Dicom(Section, frozen=True, kw_only=True):
     reuse_port: bool = False
     #: Largest PDU that Hilum offers to receive, in bytes (PS3.8 D.1); 0 means no limit.
     max_pdu_bytes: int = 131_072
-    #: Associations open at once; one more is rejected as transient (PS3.8 9.3.4).
+    #: UIDs of transfer syntaxes that Hilum chooses, in this order, where a sender offers them; else the sender's own first choice.
+    transfer_syntaxes: tuple[str, ...] = ()
+    #: Associations open at once in each process; one more is rejected as transient (PS3.8 9.3.4).
     max_associations: int = 100
     #: Seconds without a byte from the peer before an association is aborted.
     idle_timeout_s: float = 60.0

@@ -161,6 +161,10 @@ class Listener:
         log.info("association_opened", count=len(contexts), **told)
         return contexts, answer
 
+    def results(self, request: Request) -> list[tuple[negotiation.Proposed, int, str]]:
+        """Each context that was proposed with its result, and the transfer syntax if it was accepted."""
+        return [(each, *negotiation.choose(each, self._settings.transfer_syntaxes)) for each in request.contexts]
+
     def begin(self, association: _Association, command: Command, context: Context) -> Storing:
         """Begin to store an object."""
         arrival = Arrival(
@@ -263,7 +267,7 @@ class _Association:
         request = self._request
         if request is None:
             return None
-        results = [(proposed, *negotiation.choose(proposed)) for proposed in request.contexts] if self.established else []
+        results = self._listener.results(request) if self.established else []
         return AssociationEnded(
             association=self.id,
             calling_aet=self.calling_aet,
@@ -273,6 +277,7 @@ class _Association:
             implementation_version_name=request.implementation_version_name[:16],
             max_pdu_bytes=request.max_pdu_bytes,
             certificate=self._certificate,
+            user_identity=request.user_identity,
             contexts=tuple(
                 ContextResult(
                     id=proposed.id,

@@ -7,7 +7,7 @@ and Storage Commitment. Nothing else: who proposes Query/Retrieve is told so, co
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -49,6 +49,11 @@ _WITHOUT_STUDY = frozenset(
 )
 
 
+#: As an SCP of Storage, Hilum keeps all attributes (level 2) bit by bit (signature level 3) and coerces none (PS3.4 B.3.1).
+_STORAGE_SUPPORT = bytes((2, 0, 3, 0, 0, 0))
+_IDENTITIES = {1: "username", 2: "username and passcode", 3: "Kerberos", 4: "SAML", 5: "JWT"}
+
+
 class Proposed(Struct, frozen=True, kw_only=True):
     """One presentation context as the peer proposes it."""
 
@@ -73,6 +78,12 @@ class Request(Struct, frozen=True, kw_only=True):
     implementation_version_name: str = ""
     #: Roles that the peer proposes for itself, SCU and SCP, by abstract syntax (PS3.7 D.3.3.4).
     roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
+    #: Abstract syntaxes of which the peer says more about itself (PS3.7 D.3.3.5).
+    extended: frozenset[str] = frozenset()
+    #: Whether it proposes how many operations may be under way at once (PS3.7 D.3.3.3).
+    asynchronous: bool = False
+    #: How its user would identify himself (PS3.7 D.3.3.7), such as `username`; who he is, is not kept. Empty: not at all.
+    user_identity: str = ""
     #: Called and calling AE title as they came, with the reserved bytes behind: an answer repeats them.
     titles: bytes
 
@@ -110,6 +121,8 @@ def read_request(body: bytes) -> Request:
     application_context, max_pdu_bytes, class_uid, version_name = "", 0, "", ""
     contexts = []
     roles: dict[str, tuple[bool, bool]] = {}
+    extended: set[str] = set()
+    asynchronous, user_identity = False, ""
     for kind, item in _items(body, 68):
         if kind == 0x10:
             application_context = _text(item)
@@ -125,6 +138,12 @@ def read_request(body: bytes) -> Request:
                     version_name = _text(value)
                 elif sub == 0x54 and len(value) >= 4:
                     roles[_text(value[2:-2])] = (value[-2] == 1, value[-1] == 1)
+                elif sub == 0x53:
+                    asynchronous = True
+                elif sub == 0x56 and len(value) >= 2:
+                    extended.add(_text(value[2 : 2 + int.from_bytes(value[:2], "big")]))
+                elif sub == 0x58 and value:
+                    user_identity = _IDENTITIES.get(value[0], f"type {value[0]}")
     return Request(
         called_aet=_text(body[4:20]),
         calling_aet=_text(body[20:36]),
@@ -135,6 +154,9 @@ def read_request(body: bytes) -> Request:
         implementation_class_uid=class_uid,
         implementation_version_name=version_name,
         roles=roles,
+        extended=frozenset(extended),
+        asynchronous=asynchronous,
+        user_identity=user_identity,
         titles=body[4:68],
     )
 
@@ -167,15 +189,15 @@ def is_storage(sop_class_uid: str) -> bool:
     return uid_is_usable(sop_class_uid) and (not sop_class_uid.startswith(_STANDARD) or sop_class_uid.startswith(_STANDARD_STORAGE))
 
 
-def choose(proposed: Proposed) -> tuple[int, str]:
-    """The result for one context, and its transfer syntax.
+def choose(proposed: Proposed, preferred: Sequence[str] = ()) -> tuple[int, str]:
+    """The result for one context, and its transfer syntax: the first of `preferred` that the sender offers, else its own first choice.
 
     0: accepted, 1: refused for its role, 3: abstract syntax not supported, 4: transfer syntaxes not supported (PS3.8 9.3.3.2).
     """
+    if not proposed.as_scu and (proposed.abstract_syntax == STORAGE_COMMITMENT or is_storage(proposed.abstract_syntax)):
+        return 1, ""  # it wants to send to us what we ask nobody for
     offered = tuple(uid for uid in proposed.transfer_syntaxes if uid_is_usable(uid))
     if proposed.abstract_syntax == STORAGE_COMMITMENT:
-        if not proposed.as_scu:  # it wants to report to us, who ask nobody for storage commitment
-            return 1, ""
         offered = tuple(uid for uid in offered if uid in _LITTLE_ENDIAN)
     elif proposed.abstract_syntax == VERIFICATION:
         offered = tuple(uid for uid in offered if uid in _UNCOMPRESSED)
@@ -183,6 +205,9 @@ def choose(proposed: Proposed) -> tuple[int, str]:
         return 3, ""
     if not offered:
         return 4, ""
+    for uid in preferred:
+        if uid in offered:
+            return 0, uid
     # The sender's first choice, so that it need not convert; but among uncompressed ones the one that keeps every VR.
     if offered[0] in _UNCOMPRESSED:
         return 0, next(uid for uid in _UNCOMPRESSED if uid in offered)
@@ -194,7 +219,7 @@ def accept(request: Request, settings: Dicom) -> tuple[dict[int, Context], bytes
     accepted: dict[int, Context] = {}
     items = [_item(0x10, APPLICATION_CONTEXT.encode())]
     for proposed in request.contexts:
-        result, transfer_syntax = choose(proposed)
+        result, transfer_syntax = choose(proposed, settings.transfer_syntaxes)
         if result == 0:
             accepted[proposed.id] = Context(abstract_syntax=proposed.abstract_syntax, transfer_syntax=transfer_syntax)
         # The sub-item must be there in any case; where the context is refused it means nothing.
@@ -202,10 +227,16 @@ def accept(request: Request, settings: Dicom) -> tuple[dict[int, Context], bytes
         items.append(_item(0x21, bytes((proposed.id, 0, result, 0)) + syntax))
     user = _item(0x51, struct.pack(">I", settings.max_pdu_bytes))
     user += _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
-    if STORAGE_COMMITMENT in request.roles and any(each.abstract_syntax == STORAGE_COMMITMENT for each in accepted.values()):
-        # The peer may be its SCU and not its SCP, whatever else it proposed; where no roles are answered that holds by itself.
-        user += _item(0x54, struct.pack(">H", len(STORAGE_COMMITMENT)) + STORAGE_COMMITMENT.encode() + bytes((1, 0)))
+    if request.asynchronous:
+        user += _item(0x53, struct.pack(">HH", 1, 1))  # one after the other
+    agreed = {context.abstract_syntax for context in accepted.values()}
+    for uid in request.roles:
+        if uid in agreed:  # the peer is its SCU and not its SCP, whatever else it proposed
+            user += _item(0x54, struct.pack(">H", len(uid)) + uid.encode() + bytes((1, 0)))
     user += _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+    for uid in sorted(request.extended & agreed):
+        if is_storage(uid):
+            user += _item(0x56, struct.pack(">H", len(uid)) + uid.encode() + _STORAGE_SUPPORT)
     items.append(_item(0x50, user))
     return accepted, pdu(Pdu.ASSOCIATE_AC, struct.pack(">H2x", 1) + request.titles + b"".join(items))
 

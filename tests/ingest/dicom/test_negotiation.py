@@ -1,14 +1,27 @@
 from __future__ import annotations
 
+import struct
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts, build_context, build_role
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, MaximumLengthNotification, SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    AsynchronousOperationsWindowNegotiation,
+    MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
+    SOPClassExtendedNegotiation,
+    UserIdentityNegotiation,
+)
 from pynetdicom.presentation import PresentationContext
 
 from hilum.settings import Dicom
+from hilum.upper_layer import Pdu
 from ingest.dicom.negotiation import (
     APPLICATION_CONTEXT,
     APPLICATION_CONTEXT_NAME,
@@ -37,6 +50,7 @@ def a_request(
     called_aet: str = "HILUM",
     application_context: str = APPLICATION_CONTEXT,
     roles: tuple[SCP_SCU_RoleSelectionNegotiation, ...] = (),
+    more: tuple[Any, ...] = (),
 ) -> bytes:
     """The body of an A-ASSOCIATE-RQ as pynetdicom encodes it."""
     primitive = A_ASSOCIATE()
@@ -47,7 +61,7 @@ def a_request(
     primitive.presentation_context_definition_list = list(contexts)
     longest = MaximumLengthNotification()
     longest.maximum_length_received = 16382
-    primitive.user_information = [longest, *roles]
+    primitive.user_information = [longest, *roles, *more]
     pdu = A_ASSOCIATE_RQ()
     pdu.from_primitive(primitive)
     return pdu.encode()[6:]
@@ -203,5 +217,69 @@ def test_a_peer_that_wants_to_report_storage_commitment_to_us_is_refused() -> No
     assert answered(body) == ([1, 0], [])
 
 
-def test_roles_of_other_services_leave_storage_as_it_is() -> None:
-    assert answered(a_request(build_context(CT, IMPLICIT), roles=(a_role(scu=True, scp=True, sop_class=CT),))) == ([0], [])
+def test_the_peer_may_be_the_scu_of_storage_and_not_the_scp() -> None:
+    assert answered(a_request(build_context(CT, IMPLICIT), roles=(a_role(scu=True, scp=True, sop_class=CT),))) == ([0], [(CT, True, False)])
+
+
+def test_a_peer_that_wants_objects_from_us_is_refused() -> None:
+    assert answered(a_request(build_context(CT, IMPLICIT), roles=(a_role(scu=False, scp=True, sop_class=CT),))) == ([1], [])
+
+
+@pytest.mark.parametrize(
+    ("preferred", "chosen"),
+    [((), JPEG_2000), ((EXPLICIT,), EXPLICIT), ((RLE, IMPLICIT, EXPLICIT), IMPLICIT), ((RLE,), JPEG_2000)],
+)
+def test_a_transfer_syntax_that_the_site_prefers_comes_before_the_senders_first(preferred: tuple[str, ...], chosen: str) -> None:
+    proposed = Proposed(id=1, abstract_syntax=CT, transfer_syntaxes=(JPEG_2000, EXPLICIT, IMPLICIT))
+
+    assert choose(proposed, preferred) == (0, chosen)
+
+
+def user_information(*more: Any) -> dict[type, Any]:
+    """What is answered beside the contexts, by its kind, as pynetdicom reads it."""
+    _, answer = accept(read_request(a_request(build_context(CT, IMPLICIT), more=more)), Dicom())
+    pdu = A_ASSOCIATE_AC()
+    pdu.decode(answer)
+    return {type(each): each for each in pdu.to_primitive().user_information}
+
+
+def test_who_would_have_many_operations_under_way_is_told_one() -> None:
+    window = AsynchronousOperationsWindowNegotiation()
+    window.maximum_number_operations_invoked = window.maximum_number_operations_performed = 8
+
+    answer = user_information(window)[AsynchronousOperationsWindowNegotiation]
+
+    assert (answer.maximum_number_operations_invoked, answer.maximum_number_operations_performed) == (1, 1)
+    assert AsynchronousOperationsWindowNegotiation not in user_information()
+
+
+def test_who_asks_how_storage_is_supported_hears_of_full_support_without_coercion() -> None:
+    asked = SOPClassExtendedNegotiation()
+    asked.sop_class_uid, asked.service_class_application_information = UID(CT), bytes((2, 0, 0, 0, 0, 0))
+
+    answer = user_information(asked)[SOPClassExtendedNegotiation]
+
+    assert (answer.sop_class_uid, answer.service_class_application_information) == (CT, bytes((2, 0, 3, 0, 0, 0)))
+
+
+def test_a_user_who_identifies_himself_is_served_and_his_name_is_not_kept() -> None:
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type, identity.primary_field, identity.secondary_field = 2, b"DOE", b"secret"
+
+    request = read_request(a_request(build_context(CT, IMPLICIT), more=(identity,)))
+
+    assert request.user_identity == "username and passcode"
+    assert "DOE" not in repr(request)
+    assert "secret" not in repr(request)
+    assert UserIdentityNegotiation not in user_information(identity)
+
+
+@given(st.lists(st.tuples(st.integers(0x50, 0x5F), st.binary(max_size=20)), max_size=8))
+def test_whatever_a_peer_says_of_itself_is_read_or_refused(items: list[tuple[int, bytes]]) -> None:
+    body = b"".join(struct.pack(">BxH", kind, len(value)) + value for kind, value in items)
+    request = a_request(build_context(CT, IMPLICIT))
+    at = request.index(b"\x50\x00", 68)
+
+    read = read_request(request[:at] + struct.pack(">BxH", 0x50, len(body)) + body)
+
+    assert accept(read, Dicom())[1][:1] == bytes([Pdu.ASSOCIATE_AC])
