@@ -152,7 +152,9 @@ def statuses_page() -> str:
     answers = importlib.import_module("ingest.dicom.answers")
     negotiation = importlib.import_module("ingest.dicom.negotiation")
     rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
+    acceptor = importlib.import_module("ingest.dicom.acceptor")
     results = {1: "permanent", 2: "transient"}
+    reasons = {1: "unrecognized PDU", 2: "unexpected PDU", 6: "invalid PDU parameter value"}
     return "\n".join(
         [
             "# DICOM statuses",
@@ -176,8 +178,21 @@ def statuses_page() -> str:
                 [(f"{each.result} ({results[each.result]})", str(each.source), str(each.reason), each.says) for each in rejections],
             ),
             "",
-            "A PDU, a fragment or a command that is against the standard ends the association with an A-ABORT (PS3.8 9.3.8); of the",
-            "object under way nothing is kept. So does silence for longer than `dicom.idle_timeout_s`.",
+            "## Associations that are aborted (PS3.8 9.3.8)",
+            "",
+            "Of the object under way nothing is kept; what had got its status before stays. Hilum is stricter than it need be nowhere:",
+            "PDUs longer than `dicom.max_pdu_bytes`, empty fragments and fragments of one byte are taken.",
+            "",
+            _table(
+                ("Source", "Reason (Table 9-26)", "When"),
+                [
+                    *(("2 (provider)", f"{each.reason} ({reasons[each.reason]})", each.when) for each in acceptor.ABORTS),
+                    ("0 (user)", "0", "The peer is silent for longer than `dicom.idle_timeout_s`; before its request, for 30 s."),
+                    ("0 (user)", "0", "Hilum stops; an object under way is let finish first."),
+                ],
+            ),
+            "",
+            "A connection that asks for nothing for 30 s is closed, however slowly its bytes come (ARTIM timer, PS3.8 9.1.5).",
         ]
     )
 

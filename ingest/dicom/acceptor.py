@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable, Mapping
 from enum import Enum
 
+from msgspec import Struct
+
 from hilum import upper_layer as ul
 from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from hilum.upper_layer import Pdu, pdu
@@ -33,6 +35,86 @@ INVALID_PARAMETER = 6
 _KNOWN = frozenset(Pdu)
 _PDU_HEAD = struct.Struct(">BxI")
 _PDV_HEAD = struct.Struct(">IBB")
+
+
+class Abort(Struct, frozen=True, kw_only=True):
+    """Why the protocol machine ends an association: a reason of PS3.8 Table 9-26 by the service provider, in words, and when."""
+
+    reason: int
+    says: str
+    when: str
+
+
+EARLY_DATA = Abort(
+    reason=UNEXPECTED_PDU,
+    says="it sent data before the association was established",
+    when="A P-DATA-TF comes before the association is established.",
+)
+ENDLESS_PDU = Abort(
+    reason=INVALID_PARAMETER,
+    says="it sent a PDU of impossible length",
+    when="A PDU other than P-DATA-TF announces more than 1 MB.",
+)
+PDU_OUT_OF_PLACE = Abort(
+    reason=UNEXPECTED_PDU,
+    says="it sent a PDU out of place",
+    when="A PDU comes where PS3.8 9.2 has no place for it, such as a second A-ASSOCIATE-RQ, or a release amid a message.",
+)
+UNKNOWN_PDU = Abort(
+    reason=UNRECOGNIZED_PDU,
+    says="it sent a PDU of unknown type",
+    when="The first byte of a PDU is no PDU type.",
+)
+GARBLED_REQUEST = Abort(
+    reason=INVALID_PARAMETER,
+    says="its request for an association is garbled",
+    when="An item of the A-ASSOCIATE-RQ is cut off or longer than what holds it; a presentation context id is even or there twice.",
+)
+STRAY_FRAGMENT = Abort(
+    reason=INVALID_PARAMETER,
+    says="it sent a fragment that fits no PDU or no accepted context",
+    when="A fragment is longer than its PDU, or is of a presentation context that was not accepted.",
+)
+COMMAND_AMID_MESSAGE = Abort(
+    reason=UNEXPECTED_PDU,
+    says="it sent a command amid a message",
+    when="A command comes before the data set of the one before it, or in another presentation context than it began.",
+)
+ENDLESS_COMMAND = Abort(
+    reason=INVALID_PARAMETER,
+    says="it sent an endless command",
+    when="A command set is longer than 64 kB.",
+)
+DATA_SET_WITHOUT_COMMAND = Abort(
+    reason=UNEXPECTED_PDU,
+    says="it sent a data set without a command",
+    when="A fragment of a data set comes without a command before it, or in another presentation context than its command.",
+)
+GARBLED_COMMAND = Abort(
+    reason=INVALID_PARAMETER,
+    says="it sent a command that cannot be parsed",
+    when="A command set is no Implicit VR Little Endian, or lacks its type, message id or data set type.",
+)
+STRAY_ANSWER = Abort(
+    reason=INVALID_PARAMETER,
+    says="it answered a report that it was not sent",
+    when="A response to an N-EVENT-REPORT that Hilum has not sent.",
+)
+
+#: In the order of the reference page.
+ABORTS = (
+    EARLY_DATA,
+    ENDLESS_PDU,
+    PDU_OUT_OF_PLACE,
+    UNKNOWN_PDU,
+    GARBLED_REQUEST,
+    STRAY_FRAGMENT,
+    COMMAND_AMID_MESSAGE,
+    ENDLESS_COMMAND,
+    DATA_SET_WITHOUT_COMMAND,
+    GARBLED_COMMAND,
+    STRAY_ANSWER,
+)
 
 
 class State(Enum):
@@ -127,10 +209,15 @@ class Acceptor:
                 out += self._then(head)
         return out
 
-    def abort(self, reason: int, says: str, *, by_user: bool = False) -> bytes:
-        """End the association; the A-ABORT to be sent (PS3.8 9.3.8). Leaves nothing of an object that is not complete."""
+    def abort(self, says: str) -> bytes:
+        """End the association for a reason of Hilum's own; the A-ABORT to be sent (PS3.8 9.3.8, source 0: service user)."""
         self.close(says)
-        return pdu(Pdu.ABORT, bytes((0, 0, 0 if by_user else 2, 0 if by_user else reason)))
+        return pdu(Pdu.ABORT, bytes(4))
+
+    def _abort(self, why: Abort) -> bytes:
+        """End an association that is against the protocol. Leaves nothing of an object that is not complete."""
+        self.close(why.says)
+        return pdu(Pdu.ABORT, bytes((0, 0, 2, why.reason)))
 
     def close(self, says: str) -> None:
         """The association is over, for whatever reason. Leaves nothing of an object that is not complete."""
@@ -145,12 +232,12 @@ class Acceptor:
         kind, length = _PDU_HEAD.unpack(head)
         if kind == Pdu.DATA:
             if self.state is not State.ESTABLISHED:
-                return self.abort(UNEXPECTED_PDU, "it sent data before the association was established")
+                return self._abort(EARLY_DATA)
             self._pdu_left = length
             self._next()
             return b""
         if length > MAX_CONTROL_BYTES:
-            return self.abort(INVALID_PARAMETER, "it sent a PDU of impossible length")
+            return self._abort(ENDLESS_PDU)
         self._control, self._want, self._then = kind, length, self._control_pdu
         return self._control_pdu(b"") if not length else b""
 
@@ -173,15 +260,15 @@ class Acceptor:
                 self.close("aborted by the peer")
                 return b""
             case kind if kind in _KNOWN:
-                return self.abort(UNEXPECTED_PDU, "it sent a PDU out of place")
+                return self._abort(PDU_OUT_OF_PLACE)
             case _:
-                return self.abort(UNRECOGNIZED_PDU, "it sent a PDU of unknown type")
+                return self._abort(UNKNOWN_PDU)
 
     def _associate(self, body: bytes) -> bytes:
         try:
             request = read_request(body)
         except ValueError:
-            return self.abort(INVALID_PARAMETER, "its request for an association is garbled")
+            return self._abort(GARBLED_REQUEST)
         contexts, answer = self._negotiate(request)
         if contexts is None:
             self.close("rejected")
@@ -194,17 +281,17 @@ class Acceptor:
     def _pdv_head(self, head: bytes) -> bytes:
         length, context_id, self._flags = _PDV_HEAD.unpack(head)
         if length < 2 or length + 4 > self._pdu_left or context_id not in self._contexts:
-            return self.abort(INVALID_PARAMETER, "it sent a fragment that fits no PDU or no accepted context")
+            return self._abort(STRAY_FRAGMENT)
         self._pdu_left -= _PDV_HEAD.size
         self._fragment_left = length - 2
         if self._flags & 1:
             if self._command is not None or (self._command_raw and context_id != self._context_id):
-                return self.abort(UNEXPECTED_PDU, "it sent a command amid a message")
+                return self._abort(COMMAND_AMID_MESSAGE)
             if len(self._command_raw) + self._fragment_left > MAX_COMMAND_BYTES:
-                return self.abort(INVALID_PARAMETER, "it sent an endless command")
+                return self._abort(ENDLESS_COMMAND)
             self._context_id = context_id
         elif self._command is None or context_id != self._context_id:
-            return self.abort(UNEXPECTED_PDU, "it sent a data set without a command")
+            return self._abort(DATA_SET_WITHOUT_COMMAND)
         return b"" if self._fragment_left else self._fragment_end()
 
     def _fragment_end(self) -> bytes:
@@ -218,9 +305,9 @@ class Acceptor:
         try:
             self._command = read_command(raw)
         except ValueError:
-            return self.abort(INVALID_PARAMETER, "it sent a command that cannot be parsed")
+            return self._abort(GARBLED_COMMAND)
         if self._command.field == N_EVENT_REPORT_RSP and (self._report is None or self._command.message_id != self._message_id):
-            return self.abort(INVALID_PARAMETER, "it answered a report that it was not sent")
+            return self._abort(STRAY_ANSWER)
         if not self._command.has_data_set:
             return self._message_end(with_data_set=False)
         if self._command.field == C_STORE_RQ:

@@ -304,12 +304,12 @@ class _Association:
         try:
             self._serve(began)
         except TimeoutError:
-            self._send_last(acceptor.abort(0, "no byte came from the peer in time", by_user=True))
+            self._send_last(acceptor.abort("no byte came from the peer in time"))
         except OSError:
             acceptor.close("the connection broke")
         except Exception as error:  # one association must not take the others with it
             log.error("association_failed", association=self.id, error=telemetry.described(error))
-            self._send_last(acceptor.abort(0, "it failed", by_user=True))
+            self._send_last(acceptor.abort("it failed"))
         finally:
             acceptor.close("closed by the peer")
             self._socket.close()
@@ -340,14 +340,14 @@ class _Association:
             size = _receive(connection, buffer)
             if not size:
                 if self._listener.stopping:
-                    self._send_last(acceptor.abort(0, "Hilum stops", by_user=True))
+                    self._send_last(acceptor.abort("Hilum stops"))
                 return
             if out := acceptor.receive(buffer[:size]):
                 connection.sendall(out)
             if acceptor.state is State.REQUESTED and time.monotonic() - began > ARTIM_S:
                 raise TimeoutError
             if self._ending or (self._listener.stopping and acceptor.between_messages and acceptor.state is State.ESTABLISHED):
-                self._send_last(acceptor.abort(0, "Hilum stops", by_user=True))
+                self._send_last(acceptor.abort("Hilum stops"))
                 return
         self._linger()
 

@@ -144,6 +144,8 @@ def read_request(body: bytes) -> Request:
                     extended.add(_text(value[2 : 2 + int.from_bytes(value[:2], "big")]))
                 elif sub == 0x58 and value:
                     user_identity = _IDENTITIES.get(value[0], f"type {value[0]}")
+    if len({context.id for context in contexts}) < len(contexts):
+        raise ValueError("two presentation contexts have one id")
     return Request(
         called_aet=_text(body[4:20]),
         calling_aet=_text(body[20:36]),

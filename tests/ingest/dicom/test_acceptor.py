@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from hilum import upper_layer as ul
 from hilum.settings import Dicom
 from hilum.spool import Arrival, Spool
-from ingest.dicom import negotiation
-from ingest.dicom.acceptor import INVALID_PARAMETER, MAX_COMMAND_BYTES, UNEXPECTED_PDU, UNRECOGNIZED_PDU, Acceptor, State
+from ingest.dicom import acceptor, negotiation
+from ingest.dicom.acceptor import MAX_COMMAND_BYTES, Abort, Acceptor, State
 from ingest.dicom.answers import Answer
 from ingest.dicom.commands import Command
 from ingest.dicom.negotiation import Context, Request
 from ingest.dicom.storage import Storing
 
-CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
+CT, MR, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1"
 DATA_SET = b"\x08\0\x16\0UI\x1a\x00" + CT.encode() + b"\0\x08\0\x18\0UI\x06\x002.25.3" + bytes(500)
-REQUEST = ul.associate_rq("CT1", "HILUM", [ul.Context(abstract_syntax=CT, transfer_syntax=EXPLICIT)], 16384)
+REQUEST = ul.associate_rq("CT1", "HILUM", [ul.Context(abstract_syntax=uid, transfer_syntax=EXPLICIT) for uid in (CT, MR)], 16384)
+OTHER_CONTEXT = 3
 RELEASE = ul.pdu(ul.Pdu.RELEASE_RQ, bytes(4))
 
 
@@ -228,51 +229,66 @@ def test_it_knows_whether_a_message_is_under_way(association: Association) -> No
     assert association.acceptor.between_messages
 
 
-@pytest.mark.parametrize(
-    ("stream", "reason"),
-    [
-        (ul.pdu(ul.Pdu.DATA, bytes(6)), UNEXPECTED_PDU),
-        (RELEASE, UNEXPECTED_PDU),
-        (struct.pack(">BxI", 9, 4) + bytes(4), UNRECOGNIZED_PDU),
-        (struct.pack(">BxI", 1, 2**31), INVALID_PARAMETER),
-        (ul.pdu(ul.Pdu.ASSOCIATE_RQ, bytes(10)), INVALID_PARAMETER),
-        (b"GET / HTTP/1.1\r\nHost: hilum\r\n\r\n", INVALID_PARAMETER),
-    ],
-    ids=["data", "release", "unknown PDU", "huge", "garbled request", "a browser"],
-)
-def test_before_an_association_anything_else_than_a_request_is_aborted(association: Association, stream: bytes, reason: int) -> None:
-    assert association.receive(stream) == abort(2, reason)
+def an_answer() -> bytes:
+    """The command set of a response to an N-EVENT-REPORT."""
+    elements = ((0x0100, 0x8100), (0x0120, 1), (0x0800, 0x0101), (0x0900, 0))
+    body = b"".join(struct.pack("<HHIH", 0, element, 2, value) for element, value in elements)
+    return struct.pack("<HHII", 0, 0, 4, len(body)) + body
+
+
+def twice_one_context() -> bytes:
+    """A request in which two presentation contexts have one id."""
+    contexts = [ul.Context(abstract_syntax=CT, transfer_syntax=EXPLICIT), ul.Context(abstract_syntax=MR, transfer_syntax=EXPLICIT)]
+    request = bytearray(ul.associate_rq("CT1", "HILUM", contexts, 16384))
+    second = request.index(b"\x20\x00", request.index(b"\x20\x00", 80) + 8)
+    request[second + 4] = 1
+    return bytes(request)
+
+
+#: What is sent before an association is established, or after, and the abort that answers it.
+BEFORE = {
+    "data": (ul.pdu(ul.Pdu.DATA, bytes(6)), acceptor.EARLY_DATA),
+    "release": (RELEASE, acceptor.PDU_OUT_OF_PLACE),
+    "unknown PDU": (struct.pack(">BxI", 9, 4) + bytes(4), acceptor.UNKNOWN_PDU),
+    "huge": (struct.pack(">BxI", 1, 2**31), acceptor.ENDLESS_PDU),
+    "garbled request": (ul.pdu(ul.Pdu.ASSOCIATE_RQ, bytes(10)), acceptor.GARBLED_REQUEST),
+    "one context id twice": (twice_one_context(), acceptor.GARBLED_REQUEST),
+    "a browser": (b"GET / HTTP/1.1\r\nHost: hilum\r\n\r\n", acceptor.ENDLESS_PDU),
+}
+AFTER = {
+    "a second request": (REQUEST, acceptor.PDU_OUT_OF_PLACE),
+    "no command": (data(DATA_SET), acceptor.DATA_SET_WITHOUT_COMMAND),
+    "data set of another context": (
+        command(ul.c_store_rq(1, CT, "2.25.3")) + data(DATA_SET, context=OTHER_CONTEXT),
+        acceptor.DATA_SET_WITHOUT_COMMAND,
+    ),
+    "command amid": (command(ul.c_store_rq(1, CT, "2.25.3")) + command(ul.c_echo_rq(1)), acceptor.COMMAND_AMID_MESSAGE),
+    "release amid": (command(ul.c_store_rq(1, CT, "2.25.3")) + RELEASE, acceptor.PDU_OUT_OF_PLACE),
+    "unknown context": (command(ul.c_echo_rq(1), context=99), acceptor.STRAY_FRAGMENT),
+    "fragment over its PDU": (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 99, 1, 3)), acceptor.STRAY_FRAGMENT),
+    "no command set": (command(b"\x08\0\0\0\0\0\0\0"), acceptor.GARBLED_COMMAND),
+    "cut command": (command(b"\0\0"), acceptor.GARBLED_COMMAND),
+    "endless command": (ul.data_header(1, MAX_COMMAND_BYTES + 2, last=False, command=True), acceptor.ENDLESS_COMMAND),
+    "answer to nothing": (command(an_answer()), acceptor.STRAY_ANSWER),
+}
+
+
+@pytest.mark.parametrize(("stream", "why"), BEFORE.values(), ids=BEFORE)
+def test_before_an_association_anything_else_than_a_request_is_aborted(association: Association, stream: bytes, why: Abort) -> None:
+    assert association.receive(stream) == abort(2, why.reason)
     assert association.acceptor.state is State.CLOSING
+    assert association.acceptor.ended == why.says
 
 
-@pytest.mark.parametrize(
-    ("stream", "reason"),
-    [
-        (REQUEST, UNEXPECTED_PDU),
-        (data(DATA_SET), UNEXPECTED_PDU),
-        (command(ul.c_store_rq(1, CT, "2.25.3")) + command(ul.c_echo_rq(1)), UNEXPECTED_PDU),
-        (command(ul.c_store_rq(1, CT, "2.25.3")) + RELEASE, UNEXPECTED_PDU),
-        (command(ul.c_echo_rq(1), context=99), INVALID_PARAMETER),
-        (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 99, 1, 3)), INVALID_PARAMETER),
-        (command(b"\x08\0\0\0\0\0\0\0"), INVALID_PARAMETER),
-        (command(b"\0\0"), INVALID_PARAMETER),
-        (ul.data_header(1, MAX_COMMAND_BYTES + 2, last=False, command=True), INVALID_PARAMETER),
-    ],
-    ids=[
-        "a second request",
-        "no command",
-        "command amid",
-        "release amid",
-        "unknown context",
-        "too long",
-        "no command set",
-        "cut",
-        "endless",
-    ],
-)
-def test_what_breaks_the_protocol_is_aborted_and_leaves_nothing(association: Association, stream: bytes, reason: int) -> None:
-    assert association.established().receive(stream) == abort(2, reason)
+@pytest.mark.parametrize(("stream", "why"), AFTER.values(), ids=AFTER)
+def test_what_breaks_the_protocol_is_aborted_and_leaves_nothing(association: Association, stream: bytes, why: Abort) -> None:
+    assert association.established().receive(stream) == abort(2, why.reason)
+    assert association.acceptor.ended == why.says
     assert association.leftovers() == []
+
+
+def test_every_abort_of_the_reference_page_is_tested() -> None:
+    assert {why for _, why in (*BEFORE.values(), *AFTER.values())} == set(acceptor.ABORTS)
 
 
 def test_after_the_end_nothing_is_answered(association: Association) -> None:
