@@ -24,7 +24,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 STORED = Answer(
     status=0x0000,
     when="The object is in the spool, and the spool is synced to disk.",
-    means="The sender may delete its copy: the object survives a power cut, and reaches every destination or a person.",
+    means="The sender may delete its copy: the object survives a power cut, and Hilum accounts for it from then on.",
 )
 OTHER_OBJECT = Answer(
     status=0xB007,

@@ -1,8 +1,9 @@
 """Decide, once for each accepted instance, where it goes.
 
 Reads `imaging.instance.accepted.v1`, writes `imaging.instance.routed.v1`. It remembers which object each SOP instance
-was, so that the same object again is a duplicate and another object under the same UID waits for a person. What has
-left its memory is looked up in the index.
+was, so that another object under the same UID waits for a person, and where it was to go, so that the same object again
+goes only where the rules of now send it and it was never to go; if nowhere, it is a duplicate. What has left its memory
+is looked up in the index.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ REMEMBERED = timedelta(hours=24)
 class Known(Protocol):
     """What the index says of instances that were decided on before."""
 
-    def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, tuple[Decided, ...]]:
-        """Receipts of these instances with a decision other than duplicate, first received first. Raises `TryAgain`."""
+    def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Decided]:
+        """What was decided on these instances. Raises `TryAgain`."""
         ...
 
 
@@ -76,7 +77,7 @@ class Route:
         self._headers = headers
         self._whole: dict[str, Header] = {}
         self._config_version = config_version
-        self._found: Mapping[str, tuple[Decided, ...]] = {}
+        self._found: Mapping[str, Decided] = {}
 
     def prepare(self, events: Sequence[InstanceAccepted]) -> None:
         """Ask the index, once for the batch, which of these instances it knows, and the store for what a header leaves out.
@@ -91,46 +92,46 @@ class Route:
     def handle(self, event: InstanceAccepted, memory: Memory[Decided]) -> Iterable[InstanceRouted]:
         """Decide. The same event again gives nothing: its decision is made. Raises `Quarantine` on a conflict."""
         instance = event.instance
-        first = memory.get(instance.sop_instance_uid)
-        if first is None:
-            earlier = self._found.get(instance.sop_instance_uid, ())
-            first = earlier[0] if earlier else None
-            if any(decided.receipt == instance.receipt for decided in earlier):
-                return
-        if first is not None and first.receipt == instance.receipt:
+        known = memory.get(instance.sop_instance_uid) or self._found.get(instance.sop_instance_uid)
+        if known is not None and instance.receipt in known.receipts:
             return
-        if first is not None and first.sha256 != instance.object.sha256:
+        if known is not None and known.sha256 != instance.object.sha256:
             raise Quarantine(
                 Reason.INSTANCE_CONFLICT,
                 f"Instance {instance.sop_instance_uid} came again with other content:"
-                f" first {first.sha256[:12]}… (receipt {first.receipt}), now {instance.object.sha256[:12]}….",
+                f" first {known.sha256[:12]}… (receipt {known.receipts[0]}), now {instance.object.sha256[:12]}….",
                 found=instance.object.sha256,
-                expected=first.sha256,
+                expected=known.sha256,
             )
-        now = datetime.now(UTC)
-        if first is not None:
-            yield self._routed(event, "duplicate", (), now)
-            return
-        deliveries = tuple(
+        planned = [
             PlannedDelivery(
                 delivery_id=delivery_id_for(instance.object.sha256, instance.sop_instance_uid, destination),
                 destination=destination,
                 rules=rules,
             )
             for destination, rules in self._rules.destinations(event, self._whole.get(instance.receipt)).items()
+        ]
+        deliveries = tuple(each for each in planned if known is None or each.delivery_id not in known.deliveries)
+        now = datetime.now(UTC)
+        if known is not None and not deliveries:
+            yield self._routed(event, "duplicate", (), now)
+            return
+        known = (known or Decided(receipts=(), sha256=instance.object.sha256)).following(
+            instance.receipt, (each.delivery_id for each in deliveries)
         )
-        memory.put(instance.sop_instance_uid, Decided(receipt=instance.receipt, sha256=instance.object.sha256), due=now + REMEMBERED)
+        memory.put(instance.sop_instance_uid, known, due=now + REMEMBERED)
         yield self._routed(event, "deliver" if deliveries else "no-rule", deliveries, now)
 
     def due(self, key: str, memory: Memory[Decided], now: datetime) -> Iterable[InstanceRouted]:
-        """Forget an instance whose decision the index has; wait for the index otherwise. Raises `TryAgain`."""
-        first = memory.get(key)
-        if first is None:
+        """Forget an instance whose decisions the index has; wait for the index otherwise. Raises `TryAgain`."""
+        known = memory.get(key)
+        if known is None:
             return ()
-        if first in self._known.decided([key]).get(key, ()):
+        indexed = self._known.decided([key]).get(key)
+        if indexed is not None and set(known.receipts) <= set(indexed.receipts):
             memory.forget(key)
         else:
-            memory.put(key, first, due=now + timedelta(hours=1))
+            memory.put(key, known, due=now + timedelta(hours=1))
         return ()
 
     def _routed(

@@ -110,17 +110,17 @@ class TestOnPostgreSQL:
         finally:
             connections.close()
 
-    def test_an_instance_that_was_decided_on_is_known_by_its_first_receipt_and_duplicates_are_not(self, postgres: str) -> None:
+    def test_an_instance_that_was_decided_on_is_known_by_its_receipts_and_deliveries_and_duplicates_are_not(self, postgres: str) -> None:
         with connect(postgres) as connection:
             connection.execute(
-                "INSERT INTO receipt (receipt, sop_instance_uid, sha256, decision, received_at) VALUES"
-                " ('b', '2.25.3', 'B', 'no-rule', '2024-01-02Z'), ('a', '2.25.3', 'A', 'deliver', '2024-01-01Z'),"
-                " ('c', '2.25.3', 'A', 'duplicate', '2024-01-03Z'), ('d', '2.25.4', 'D', NULL, '2024-01-01Z')"
+                "INSERT INTO receipt (receipt, sop_instance_uid, sha256, decision, received_at, delivery_ids) VALUES"
+                " ('b', '2.25.3', 'A', 'deliver', '2024-01-02Z', '{y}'), ('a', '2.25.3', 'A', 'no-rule', '2024-01-01Z', NULL),"
+                " ('c', '2.25.3', 'A', 'duplicate', '2024-01-03Z', NULL), ('d', '2.25.4', 'D', NULL, '2024-01-01Z', NULL)"
             )
 
         known = IndexedInstances(Settings(postgres=Postgres(dsn=postgres))).decided(["2.25.3", "2.25.4", "2.25.5"])
 
-        assert known == {"2.25.3": (Decided(receipt="a", sha256="A"), Decided(receipt="b", sha256="B"))}
+        assert known == {"2.25.3": Decided(receipts=("a", "b"), sha256="A", deliveries=("y",))}
 
 
 def test_a_server_without_room_is_told_apart_from_one_that_is_away() -> None:

@@ -6,20 +6,23 @@ import pytest
 from hilum.database.known import Decided
 from hilum.dicom import Header
 from hilum.errors import Quarantine, Reason
-from hilum.events import Instance, InstanceAccepted, InstanceRouted
+from hilum.events import Instance, InstanceAccepted, InstanceRouted, delivery_id_for
 from hilum.settings import Rule
 from hilum.testing import FakeMemory, an_instance, dicom_json
 from processors.route import REMEMBERED, Route
 from processors.route.rules import Rules
 
+#: The ids of the deliveries of the object aaaa… under 1.2.3 to both destinations.
+BOTH = tuple(delivery_id_for("a" * 64, "1.2.3", destination) for destination in ("archive", "pacs"))
+
 
 class Index:
     """What the index knows, as a dict."""
 
-    def __init__(self, rows: Mapping[str, tuple[Decided, ...]] | None = None) -> None:
+    def __init__(self, rows: Mapping[str, Decided] | None = None) -> None:
         self.rows = dict(rows or {})
 
-    def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, tuple[Decided, ...]]:
+    def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Decided]:
         return {uid: self.rows[uid] for uid in sop_instance_uids if uid in self.rows}
 
 
@@ -79,6 +82,26 @@ def test_the_same_object_again_is_a_duplicate_and_goes_nowhere() -> None:
     assert (routed.decision, routed.deliveries) == ("duplicate", ())
 
 
+def test_the_same_object_again_goes_where_new_rules_send_it_and_nowhere_twice() -> None:
+    memory = FakeMemory[Decided]()
+    decide(a_route(to=("archive",)), arrival(receipt="r1"), memory)
+
+    [again] = decide(a_route(), arrival(receipt="r2"), memory)
+    [once_more] = decide(a_route(), arrival(receipt="r3"), memory)
+
+    assert (again.decision, [each.destination for each in again.deliveries]) == ("deliver", ["pacs"])
+    assert once_more.decision == "duplicate"
+    assert decide(a_route(), arrival(receipt="r2"), memory) == []
+
+
+def test_what_no_rule_wanted_goes_where_a_new_rule_sends_it_when_it_comes_again() -> None:
+    index = Index({"1.2.3": Decided(receipts=("r1",), sha256="a" * 64)})
+
+    [routed] = decide(a_route(index), arrival(receipt="r2"), FakeMemory())
+
+    assert (routed.decision, len(routed.deliveries)) == ("deliver", 2)
+
+
 def test_another_object_under_the_same_uid_waits_for_a_person_with_both_digests() -> None:
     route, memory = a_route(), FakeMemory[Decided]()
     decide(route, arrival(receipt="r1", sha256="a" * 64), memory)
@@ -90,7 +113,7 @@ def test_another_object_under_the_same_uid_waits_for_a_person_with_both_digests(
 
 
 def test_what_has_left_memory_is_found_through_the_index() -> None:
-    index = Index({"1.2.3": (Decided(receipt="r1", sha256="a" * 64),)})
+    index = Index({"1.2.3": Decided(receipts=("r1",), sha256="a" * 64, deliveries=BOTH)})
 
     [routed] = decide(a_route(index), arrival(receipt="r2"), FakeMemory())
 
@@ -98,7 +121,7 @@ def test_what_has_left_memory_is_found_through_the_index() -> None:
 
 
 def test_a_receipt_that_the_index_has_as_decided_is_not_decided_again() -> None:
-    index = Index({"1.2.3": (Decided(receipt="r1", sha256="a" * 64),)})
+    index = Index({"1.2.3": Decided(receipts=("r1",), sha256="a" * 64, deliveries=BOTH)})
 
     assert decide(a_route(index), arrival(receipt="r1"), FakeMemory()) == []
 
@@ -114,7 +137,7 @@ def test_an_instance_is_forgotten_once_its_time_has_passed_and_the_index_has_it(
     index, memory = Index(), FakeMemory[Decided]()
     route = a_route(index)
     decide(route, arrival(), memory)
-    index.rows["1.2.3"] = (Decided(receipt="r1", sha256="a" * 64),)
+    index.rows["1.2.3"] = Decided(receipts=("r1",), sha256="a" * 64, deliveries=BOTH)
 
     list(route.due("1.2.3", memory, datetime.now(UTC) + REMEMBERED))
 
