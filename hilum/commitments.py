@@ -84,9 +84,7 @@ class TooMany(Exception):
 class Commitments:
     """The requests in `path`; used by many threads and processes at once. Raises `Misconfigured` if it cannot be made."""
 
-    def __init__(
-        self, path: Path, *, min_free_bytes: int = 0, most_open: int = MOST_OPEN, most_open_bytes: int = MOST_OPEN_BYTES
-    ) -> None:
+    def __init__(self, path: Path, *, min_free_bytes: int = 0, most_open: int = MOST_OPEN, most_open_bytes: int = MOST_OPEN_BYTES) -> None:
         self._open, self._done, self._associations = (path / name for name in ("open", "done", "associations"))
         self._lock = path / "lock"
         self._min_free_bytes = min_free_bytes

@@ -147,9 +147,9 @@ class Committer:
         )
         decider.forget(request.id)
         committed = commitment.objects - len(found.failures)
-        telemetry.COMMITMENT_OBJECTS.labels(result="committed").inc(committed)
+        telemetry.COMMITMENT_OBJECTS.labels(outcome="committed").inc(committed)
         for reason, count in failed.items():
-            telemetry.COMMITMENT_OBJECTS.labels(result=reason).inc(count)
+            telemetry.COMMITMENT_OBJECTS.labels(outcome=reason).inc(count)
         log.info("commitment_decided", uid=commitment.transaction_uid, calling_aet=commitment.calling_aet, count=committed, says=says)
 
     def _say(self, request: Request, says: str) -> None:

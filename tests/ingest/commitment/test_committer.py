@@ -97,14 +97,14 @@ def test_what_is_decided_is_kept_and_then_told(hilum: Hilum) -> None:
     id_ = hilum.ask()
     failures = (Failure(Reference(CT, "2.25.4"), FailureReason.NO_SUCH_INSTANCE),)
     hilum.decider.verdicts["2.25.9"] = Decision(failures=failures)
-    before = COMMITMENT_OBJECTS.labels(result="no-such-instance")._value.get()
+    before = COMMITMENT_OBJECTS.labels(outcome="no-such-instance")._value.get()
 
     hilum.step()
 
     decided = hilum.now(id_)
     assert (decided.state, decided.failures, decided.failed, decided.decided_at) == ("decided", failures, 1, hilum.clock())
     assert decided.says == "1 no-such-instance"
-    assert COMMITMENT_OBJECTS.labels(result="no-such-instance")._value.get() == before + 1
+    assert COMMITMENT_OBJECTS.labels(outcome="no-such-instance")._value.get() == before + 1
     assert hilum.reporter.told == []
     hilum.step()
     assert hilum.reporter.told == ["2.25.9"]
