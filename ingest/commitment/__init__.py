@@ -138,6 +138,8 @@ class Committer:
             return
         found = decider.look(commitment)
         if not isinstance(found, Decision):
+            if found.soon:
+                self._look_at[request.id] = 0.0
             self._say(request, found.says)
             return
         failed = Counter(reason_text(failure.reason) for failure in found.failures)

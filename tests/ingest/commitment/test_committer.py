@@ -184,6 +184,16 @@ def test_a_request_that_waits_is_not_looked_at_in_every_round(hilum: Hilum) -> N
     assert hilum.decider.looks == ["2.25.9"]
 
 
+def test_a_request_whose_objects_are_being_read_goes_on_in_the_next_round(hilum: Hilum) -> None:
+    hilum.ask()
+    hilum.decider.verdicts["2.25.9"] = Waiting(says="2 of 3 objects are still to be read.", soon=True)
+    hilum.clock.forward(minutes=5)
+    for _ in range(3):
+        hilum.step()
+
+    assert hilum.decider.looks == ["2.25.9"] * 3
+
+
 def test_an_scu_whose_address_is_not_known_is_named(hilum: Hilum) -> None:
     id_ = hilum.ask(aet="CT2")
     for _ in range(3):

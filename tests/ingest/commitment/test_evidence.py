@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 from msgspec.structs import replace
 
 from hilum import bus
@@ -13,7 +14,7 @@ from hilum.errors import Misconfigured, TryAgain
 from hilum.events import InstanceReceived, ObjectRef
 from hilum.settings import Kafka, Postgres, Settings
 from hilum.spool import Spool
-from hilum.testing import an_instance, spooled
+from hilum.testing import an_instance, eventually, spooled
 from ingest.commitment.decide import Arrived
 from ingest.commitment.evidence import Database, Way
 
@@ -92,6 +93,14 @@ class TestTheWay:
     def settings(self, log: Any, postgres: str, tmp_path: Path) -> Settings:
         log.make(partitions=2)
         found: Settings = replace(log.settings, postgres=Postgres(dsn=postgres), data=str(tmp_path))
+
+        def has_leaders() -> bool:
+            try:
+                return bool(bus.offsets(bus.admin(found), self.partitions(found), bus.LATEST))
+            except TryAgain:
+                return False
+
+        eventually(has_leaders, 20, what="the new topic has its leaders")
         return found
 
     @pytest.fixture
@@ -152,8 +161,6 @@ class TestTheWay:
         assert way.behind(datetime.now(UTC)) != ""
 
     def partitions(self, settings: Settings) -> list[Any]:
-        from confluent_kafka import TopicPartition
-
         return [TopicPartition(bus.topic_of(settings, InstanceReceived), partition) for partition in range(2)]
 
     def test_what_was_passed_once_stays_passed_without_a_question(self, way: Way, settings: Settings, spool: Spool) -> None:
