@@ -58,7 +58,7 @@ class Hilum:
         self.progress = FakeProgress(self.asked_at)
         self.store = MemoryStore()
         self.stopping = False
-        self.decider = Decider(self.index, self.progress, self.store, 600.0, now=self.clock, stopping=lambda: self.stopping, **options)  # type: ignore[arg-type]  # by name
+        self.decider = Decider(self.index, self.progress, self.store, 600.0, now=self.clock, stopping=lambda: self.stopping, **options)
 
     def receive(self, instance: str, content: bytes = b"an image", sop_class: str = CT) -> ObjectRef:
         """An object that is stored and indexed."""

@@ -147,7 +147,7 @@ def test_an_scu_that_refuses_hilum_the_role_of_the_scp_gets_no_report(hilum: Hil
         stream = connection.makefile("rb")
         length = int.from_bytes(stream.read(6)[2:], "big")
         assert bytes((0, 1)) in stream.read(length)
-        contexts = b"".join(bytes((0x21, 0, 0, 0x15, number, 0, 0, 0, 0x40, 0, 0, 0x11)) + b"1.2.840.10008.1.2" for number in (1, 3))
+        contexts = b"".join(bytes((0x21, 0, 0, 0x19, number, 0, 0, 0, 0x40, 0, 0, 0x11)) + b"1.2.840.10008.1.2" for number in (1, 3))
         role = (20).to_bytes(2, "big") + b"1.2.840.10008.1.20.1" + bytes((0, 0))
         user = bytes((0x51, 0, 0, 4)) + (16384).to_bytes(4, "big") + bytes((0x54, 0, 0, len(role))) + role
         connection.sendall(pdu(Pdu.ASSOCIATE_AC, b"\0\1\0\0" + bytes(64) + contexts + bytes((0x50, 0, 0, len(user))) + user))
