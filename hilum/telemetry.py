@@ -69,7 +69,7 @@ COMMITMENTS_OPEN = Gauge(
 )
 COMMITMENTS_ENDED = Counter("hilum_commitments_ended", "Storage commitment requests that have ended: `reported` or `given-up`.", ["state"])
 COMMITMENT_OBJECTS = Counter(
-    "hilum_commitment_objects", "Objects that storage commitment was decided on: `committed`, or the failure reason.", ["result"]
+    "hilum_commitment_objects", "Objects that storage commitment was decided on: `committed`, or the failure reason.", ["outcome"]
 )
 COMMITMENT_REPORTS_FAILED = Counter("hilum_commitment_reports_failed", "Reports that did not arrive, or were refused: tried again.")
 

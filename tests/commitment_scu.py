@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE, N_ACTION
+from pynetdicom.dsutils import encode
 
 COMMITMENT = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -29,6 +34,58 @@ class Report:
         self.calling_aet = str(event.assoc.requestor.ae_title)
         #: Whether it came on an association that Hilum asked for.
         self.on_new_association = bool(event.assoc.is_acceptor)
+
+
+class Asking:
+    """An association on which a modality stores and asks, while reports may come in.
+
+    pynetdicom's reactor thread at times takes an answer for a request to serve; so all answers are taken from there.
+    """
+
+    def __init__(self, association: Association) -> None:
+        self.association = association
+        self._answers: queue.SimpleQueue[C_STORE | N_ACTION] = queue.SimpleQueue()
+        self._message_id = 0
+        serve = association._serve_request
+
+        def take(msg: Any, context_id: int) -> None:
+            if msg.is_valid_response:
+                self._answers.put(msg)
+            else:
+                serve(msg, context_id)
+
+        association._serve_request = take  # type: ignore[method-assign]
+
+    def store(self, ds: Dataset) -> int:
+        """The status of a C-STORE, in Explicit VR Little Endian."""
+        request = C_STORE()
+        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID, request.Priority = ds.SOPClassUID, ds.SOPInstanceUID, 0
+        request.DataSet = BytesIO(encode(ds, False, True) or b"")
+        return self._answered(request, CT)
+
+    def ask(self, instances: Sequence[str], *, transaction: str = "", sop_class: str = CT) -> tuple[int, str]:
+        """Ask for storage commitment of these instances; the status and the transaction UID."""
+        asked = Dataset()
+        asked.TransactionUID = transaction or generate_uid(prefix=None)
+        asked.ReferencedSOPSequence = []
+        for instance in instances:
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+            asked.ReferencedSOPSequence.append(item)
+        request = N_ACTION()
+        request.RequestedSOPClassUID, request.RequestedSOPInstanceUID, request.ActionTypeID = COMMITMENT, COMMITMENT_INSTANCE, 1
+        request.ActionInformation = BytesIO(encode(asked, False, True) or b"")
+        return self._answered(request, COMMITMENT), str(asked.TransactionUID)
+
+    def _answered(self, request: C_STORE | N_ACTION, abstract_syntax: str) -> int:
+        self._message_id += 1
+        request.MessageID = self._message_id
+        context = next(each for each in self.association.accepted_contexts if each.abstract_syntax == abstract_syntax)
+        assert context.context_id is not None
+        self.association.dimse.send_msg(request, context.context_id)
+        status = self._answers.get(timeout=30).Status
+        assert status is not None
+        return int(status)
 
 
 class Scu:
@@ -58,9 +115,9 @@ class Scu:
         self.associations += 1
 
     @contextmanager
-    def associated(self, hilum_port: int, *, storage: bool = False, called: str = "HILUM", tls: object = None) -> Iterator[Association]:
+    def associated(self, hilum_port: int, *, storage: bool = False, called: str = "HILUM", tls: object = None) -> Iterator[Asking]:
         """An association with Hilum on which reports are taken, too; released afterwards."""
-        contexts = [build_context(COMMITMENT, [EXPLICIT, IMPLICIT])] + [build_context(CT, EXPLICIT)] * storage
+        contexts = [build_context(COMMITMENT, EXPLICIT)] + [build_context(CT, EXPLICIT)] * storage
         handlers = [(evt.EVT_N_EVENT_REPORT, self._report)]
         association = AE(self.aet).associate(
             "127.0.0.1",
@@ -72,7 +129,7 @@ class Scu:
         )
         assert association.is_established
         try:
-            yield association
+            yield Asking(association)
         finally:
             if association.is_established:
                 association.release()
@@ -92,16 +149,3 @@ def scu(aet: str = "CT1", answer: Callable[[evt.Event], int] = lambda _: 0x0000,
         yield running
     finally:
         running.close()
-
-
-def ask(association: Association, instances: Sequence[str], *, transaction: str = "", sop_class: str = CT) -> tuple[int, str]:
-    """Ask for storage commitment of these instances; the status and the transaction UID."""
-    asked = Dataset()
-    asked.TransactionUID = transaction or generate_uid(prefix=None)
-    asked.ReferencedSOPSequence = []
-    for instance in instances:
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
-        asked.ReferencedSOPSequence.append(item)
-    status, _ = association.send_n_action(asked, 1, COMMITMENT, COMMITMENT_INSTANCE)
-    return int(status.Status), str(asked.TransactionUID)

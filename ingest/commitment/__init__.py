@@ -138,6 +138,8 @@ class Committer:
             return
         found = decider.look(commitment)
         if not isinstance(found, Decision):
+            if found.soon:
+                self._look_at[request.id] = 0.0
             self._say(request, found.says)
             return
         failed = Counter(reason_text(failure.reason) for failure in found.failures)
@@ -147,9 +149,9 @@ class Committer:
         )
         decider.forget(request.id)
         committed = commitment.objects - len(found.failures)
-        telemetry.COMMITMENT_OBJECTS.labels(result="committed").inc(committed)
+        telemetry.COMMITMENT_OBJECTS.labels(outcome="committed").inc(committed)
         for reason, count in failed.items():
-            telemetry.COMMITMENT_OBJECTS.labels(result=reason).inc(count)
+            telemetry.COMMITMENT_OBJECTS.labels(outcome=reason).inc(count)
         log.info("commitment_decided", uid=commitment.transaction_uid, calling_aet=commitment.calling_aet, count=committed, says=says)
 
     def _say(self, request: Request, says: str) -> None:

@@ -70,6 +70,8 @@ class Waiting(Struct, frozen=True, kw_only=True):
     """Nothing can be said yet, and why."""
 
     says: str
+    #: Whether nothing need happen before it is looked at again.
+    soon: bool = False
 
 
 class Decider:
@@ -85,6 +87,7 @@ class Decider:
         store: ObjectStore,
         wait_s: float,
         *,
+        slice_s: float = SLICE_S,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -92,6 +95,7 @@ class Decider:
         self._progress = progress
         self._store = store
         self._wait = timedelta(seconds=wait_s)
+        self._slice_s = slice_s
         self._now = now
         self._stopping = stopping
         #: By request and key: whether the stored object is the one that was received.
@@ -106,26 +110,29 @@ class Decider:
         behind = self._progress.behind(commitment.asked_at)
         late = self._progress.behind(until) if now >= until else f"The last of them may come until {until:%H:%M:%S} UTC."
         arrived = self._index.arrived([reference.sop_instance_uid for reference in commitment.references])
-        failures, held, missing, unread = [], [], [], 0
-        deadline = time.monotonic() + SLICE_S
+        failures, held, missing, read, unread = [], [], [], 0, 0
+        sound = self._sound.setdefault(commitment.id, {})
+        deadline = time.monotonic() + self._slice_s
         for reference in commitment.references:
             found = arrived.get(reference.sop_instance_uid, ())
             if not found:
                 missing.append(reference)
                 continue
-            reason = _conflict(reference, found)
+            reason, ref = _conflict(reference, found), found[0].object
             if reason is None:
-                sound = self._is_sound(commitment.id, found[0].object, deadline)
-                if sound is None:
-                    unread += 1
-                    continue
-                reason = None if sound else FailureReason.PROCESSING_FAILURE
+                if ref.key not in sound:
+                    if read and time.monotonic() > deadline:
+                        unread += 1
+                        continue
+                    sound[ref.key] = self._is_sound(ref)
+                    read += 1
+                reason = None if sound[ref.key] else FailureReason.PROCESSING_FAILURE
             if reason is None:
                 held += [each.receipt for each in found]
             else:
                 failures.append(Failure(reference, reason))
         if unread:
-            return Waiting(says=f"{unread} of {commitment.objects} objects are still to be read and verified.")
+            return Waiting(says=f"{unread} of {commitment.objects} objects are still to be read and verified.", soon=True)
         if behind:
             return Waiting(says=behind)
         if missing and late:
@@ -137,21 +144,16 @@ class Decider:
         """Drop what was found out for a request that is decided on."""
         self._sound.pop(id_, None)
 
-    def _is_sound(self, id_: str, ref: ObjectRef, deadline: float) -> bool | None:
-        """Whether the stored object is the one that was received; None if it was not read yet and the time for reading is over."""
-        known = self._sound.setdefault(id_, {})
-        if ref.key not in known:
-            if time.monotonic() > deadline:
-                return None
-            try:
-                for _ in Part10(self._store, ref).data_set(_READ_BYTES):
-                    if self._stopping():
-                        raise TryAgain("Hilum stops.")
-                known[ref.key] = True
-            except Unsound:
-                known[ref.key] = False
-                log.error("stored_object_unsound", object=ref.key, bucket=ref.bucket)
-        return known[ref.key]
+    def _is_sound(self, ref: ObjectRef) -> bool:
+        """Whether the stored object is the one that was received."""
+        try:
+            for _ in Part10(self._store, ref).data_set(_READ_BYTES):
+                if self._stopping():
+                    raise TryAgain("Hilum stops.")
+        except Unsound:
+            log.error("stored_object_unsound", object=ref.key, bucket=ref.bucket)
+            return False
+        return True
 
 
 def _conflict(reference: Reference, found: Sequence[Arrived]) -> FailureReason | None:

@@ -97,14 +97,14 @@ def test_what_is_decided_is_kept_and_then_told(hilum: Hilum) -> None:
     id_ = hilum.ask()
     failures = (Failure(Reference(CT, "2.25.4"), FailureReason.NO_SUCH_INSTANCE),)
     hilum.decider.verdicts["2.25.9"] = Decision(failures=failures)
-    before = COMMITMENT_OBJECTS.labels(result="no-such-instance")._value.get()
+    before = COMMITMENT_OBJECTS.labels(outcome="no-such-instance")._value.get()
 
     hilum.step()
 
     decided = hilum.now(id_)
     assert (decided.state, decided.failures, decided.failed, decided.decided_at) == ("decided", failures, 1, hilum.clock())
     assert decided.says == "1 no-such-instance"
-    assert COMMITMENT_OBJECTS.labels(result="no-such-instance")._value.get() == before + 1
+    assert COMMITMENT_OBJECTS.labels(outcome="no-such-instance")._value.get() == before + 1
     assert hilum.reporter.told == []
     hilum.step()
     assert hilum.reporter.told == ["2.25.9"]
@@ -182,6 +182,16 @@ def test_a_request_that_waits_is_not_looked_at_in_every_round(hilum: Hilum) -> N
         hilum.step()
 
     assert hilum.decider.looks == ["2.25.9"]
+
+
+def test_a_request_whose_objects_are_being_read_goes_on_in_the_next_round(hilum: Hilum) -> None:
+    hilum.ask()
+    hilum.decider.verdicts["2.25.9"] = Waiting(says="2 of 3 objects are still to be read.", soon=True)
+    hilum.clock.forward(minutes=5)
+    for _ in range(3):
+        hilum.step()
+
+    assert hilum.decider.looks == ["2.25.9"] * 3
 
 
 def test_an_scu_whose_address_is_not_known_is_named(hilum: Hilum) -> None:

@@ -51,14 +51,14 @@ class FakeProgress:
 class Hilum:
     """A decider and what it decides by. It is asked at `clock()`, when everything received so far is in the index."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: float) -> None:
         self.clock = Clock()
         self.asked_at = self.clock()
         self.index = FakeIndex()
         self.progress = FakeProgress(self.asked_at)
         self.store = MemoryStore()
         self.stopping = False
-        self.decider = Decider(self.index, self.progress, self.store, 600.0, now=self.clock, stopping=lambda: self.stopping)
+        self.decider = Decider(self.index, self.progress, self.store, 600.0, now=self.clock, stopping=lambda: self.stopping, **options)
 
     def receive(self, instance: str, content: bytes = b"an image", sop_class: str = CT) -> ObjectRef:
         """An object that is stored and indexed."""
@@ -240,3 +240,15 @@ def test_a_stop_ends_the_reading(hilum: Hilum) -> None:
 
     with pytest.raises(TryAgain, match="Hilum stops"):
         hilum.ask("2.25.1")
+
+
+def test_a_large_request_is_read_in_slices_so_that_others_have_their_turn() -> None:
+    hilum = Hilum(slice_s=0.0)
+    uids = [f"2.25.{number}" for number in range(3)]
+    for uid in uids:
+        hilum.receive(uid)
+
+    assert hilum.ask(*uids) == Waiting(says="2 of 3 objects are still to be read and verified.", soon=True)
+    assert hilum.ask(*uids) == Waiting(says="1 of 3 objects are still to be read and verified.", soon=True)
+    assert failed(hilum.ask(*uids)) == {}
+    assert hilum.store.reads == 3

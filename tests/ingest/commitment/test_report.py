@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from hilum.commitments import Commitment, Commitments
 from hilum.dicom.commitment import Failure, FailureReason, Reference
 from hilum.settings import Node
 from hilum.testing import Clock, eventually
+from hilum.upper_layer import Pdu, pdu
 from ingest.commitment.report import LONGEST_PAUSE_S, Reporter, pause
 from tests.commitment_scu import CT, scu
 from tests.peers import free_port, hangs_up, pacs, raw_peer
@@ -138,6 +140,25 @@ def test_an_scu_without_storage_commitment_is_said_to_be_so(hilum: Hilum) -> Non
         left = hilum.fails(hilum.decided("2.25.1"))
 
     assert "takes the association, but no report of storage commitment: this SOP class is not supported." in left.says
+
+
+def test_an_scu_that_refuses_hilum_the_role_of_the_scp_gets_no_report(hilum: Hilum) -> None:
+    def refuse_the_role(connection: socket.socket) -> None:
+        stream = connection.makefile("rb")
+        length = int.from_bytes(stream.read(6)[2:], "big")
+        assert bytes((0, 1)) in stream.read(length)
+        contexts = b"".join(bytes((0x21, 0, 0, 0x19, number, 0, 0, 0, 0x40, 0, 0, 0x11)) + b"1.2.840.10008.1.2" for number in (1, 3))
+        role = (20).to_bytes(2, "big") + b"1.2.840.10008.1.20.1" + bytes((0, 0))
+        user = bytes((0x51, 0, 0, 4)) + (16384).to_bytes(4, "big") + bytes((0x54, 0, 0, len(role))) + role
+        connection.sendall(pdu(Pdu.ASSOCIATE_AC, b"\0\1\0\0" + bytes(64) + contexts + bytes((0x50, 0, 0, len(user))) + user))
+        stream.read(10)  # the release
+        connection.sendall(pdu(Pdu.RELEASE_RP, bytes(4)))
+
+    with raw_peer(refuse_the_role) as port:
+        hilum.knows("CT1", port)
+        left = hilum.fails(hilum.decided("2.25.1"))
+
+    assert "it refuses Hilum the role of the SCP" in left.says
 
 
 def test_an_scu_that_refuses_the_report_is_told_again_later(hilum: Hilum) -> None:

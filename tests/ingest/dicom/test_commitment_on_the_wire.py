@@ -20,7 +20,7 @@ from hilum.settings import Dicom, Settings
 from hilum.settings import Spool as SpoolSettings
 from hilum.testing import eventually
 from ingest.dicom import Receiver, role
-from tests.commitment_scu import Scu, ask, scu
+from tests.commitment_scu import Scu, scu
 from tests.peers import free_port
 
 
@@ -83,7 +83,7 @@ def modality() -> Iterator[Scu]:
 
 def test_the_report_comes_on_the_association_of_the_request(receiver: Running, modality: Scu) -> None:
     with modality.associated(receiver.port) as association:
-        status, transaction = ask(association, ["2.25.1", "2.25.2"])
+        status, transaction = association.ask(["2.25.1", "2.25.2"])
         assert status == 0x0000
         receiver.decide(("2.25.2", 0x0112))
 
@@ -99,9 +99,9 @@ def test_the_report_comes_on_the_association_of_the_request(receiver: Running, m
 
 def test_the_association_goes_on_between_request_and_report(receiver: Running, modality: Scu) -> None:
     with modality.associated(receiver.port) as association:
-        asked = [ask(association, [f"2.25.{number}"])[1] for number in range(3)]
+        asked = [association.ask([f"2.25.{number}"])[1] for number in range(3)]
         receiver.decide()
-        asked.append(ask(association, ["2.25.9"])[1])
+        asked.append(association.ask(["2.25.9"])[1])
         receiver.decide()
         eventually(lambda: len(modality.reports) == 4, what="all are reported")
 
@@ -110,7 +110,7 @@ def test_the_association_goes_on_between_request_and_report(receiver: Running, m
 
 def test_a_peer_that_waits_for_a_report_may_be_silent_longer_than_others(tmp_path: Path, modality: Scu) -> None:
     with running(tmp_path, idle_timeout_s=0.3) as receiver, modality.associated(receiver.port) as association:
-        ask(association, ["2.25.1"])
+        association.ask(["2.25.1"])
         asked_at = time.monotonic()
         eventually(lambda: time.monotonic() > asked_at + 1.0, what="the idle timeout is over")
         receiver.decide()
@@ -119,7 +119,7 @@ def test_a_peer_that_waits_for_a_report_may_be_silent_longer_than_others(tmp_pat
 
 def test_once_the_association_is_released_it_lives_no_more(receiver: Running, modality: Scu) -> None:
     with modality.associated(receiver.port) as association:
-        ask(association, ["2.25.1"])
+        association.ask(["2.25.1"])
         [asked] = receiver.commitments.open()
         assert receiver.commitments.lives(asked.association)
 
@@ -129,7 +129,7 @@ def test_once_the_association_is_released_it_lives_no_more(receiver: Running, mo
 
 def test_a_report_that_the_peer_refuses_is_left_for_a_new_association(receiver: Running) -> None:
     with scu(answer=lambda _: 0x0110) as refusing, refusing.associated(receiver.port) as association:
-        ask(association, ["2.25.1"])
+        association.ask(["2.25.1"])
         receiver.decide()
         [left] = eventually(lambda: [each for each in receiver.commitments.open() if each.attempts])
 
@@ -139,10 +139,10 @@ def test_a_report_that_the_peer_refuses_is_left_for_a_new_association(receiver: 
 
 def test_a_receiver_that_stops_ends_associations_that_wait(tmp_path: Path, modality: Scu) -> None:
     with running(tmp_path) as receiver, modality.associated(receiver.port) as association:
-        ask(association, ["2.25.1"])
+        association.ask(["2.25.1"])
         receiver.end()
 
-        eventually(lambda: association.is_aborted, what="it is aborted")
+        eventually(lambda: association.association.is_aborted, what="it is aborted")
     [left] = receiver.commitments.open()
     assert not receiver.commitments.lives(left.association)
 
@@ -158,8 +158,8 @@ def test_over_tls_it_is_the_same(tmp_path: Path, modality: Scu) -> None:
     with running(tmp_path, tls_port=port, tls_certificate=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "key.pem")) as receiver:
         eventually(lambda: receiver.receiver.health().ready)
         with modality.associated(port, tls=(context, "127.0.0.1")) as association:
-            transaction = ask(association, ["2.25.1"])[1]
-            second = ask(association, ["2.25.2"])[1]
+            transaction = association.ask(["2.25.1"])[1]
+            second = association.ask(["2.25.2"])[1]
             receiver.decide()
             eventually(lambda: len(modality.reports) == 2, what="both are reported")
 
