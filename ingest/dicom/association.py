@@ -1,0 +1,271 @@
+"""One association on one connection, in a thread of its own: moves bytes between its socket and its `Acceptor`."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import ssl
+import struct
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from hilum import telemetry
+from hilum.events import AssociationEnded, ContextResult
+from hilum.tls import ServerTls, subject_of
+
+from .acceptor import Acceptor, State
+from .answers import UNKNOWN_COMMAND, Answer
+from .commands import Command
+from .commitment import Reports, Scu
+from .negotiation import Context, Request
+from .senders import Terms
+from .storage import Storing
+
+if TYPE_CHECKING:
+    from .listener import Listener
+
+log = telemetry.logger("dicom")
+
+#: A peer must have asked for its association within this time (the ARTIM timer, PS3.8 9.1.5).
+ARTIM_S = 30.0
+#: After our last PDU the peer gets this long to close the connection.
+LINGER_S = 2.0
+#: So much of its rate a sender may use in advance.
+BURST_S = 1.0
+#: Transfer syntaxes of one context that are remembered; nobody means more.
+MOST_SYNTAXES = 64
+_RECEIVE_BYTES = 256 * 1024
+#: dcmtk leaves Nagle's algorithm on and so waits for our acknowledgements, which TCP delays by 40 ms unless asked not to.
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+class Association:
+    """One connection: moves bytes between its socket and its `Acceptor`."""
+
+    def __init__(self, listener: Listener, connection: socket.socket, peer: str, idle_timeout_s: float, tls: ServerTls | None) -> None:
+        self.id = secrets.token_hex(8)
+        self.peer = peer
+        self.calling_aet = ""
+        self.called_aet = ""
+        self.established = False
+        self.refused = ""
+        self.terms: Terms | None = None
+        self._tls = tls
+        self._certificate = ""
+        self._request: Request | None = None
+        self._statuses: Counter[str] = Counter()
+        self._opened_at = datetime.now(UTC)
+        self._ending = False
+        self._listener = listener
+        self._socket = connection
+        self._idle_timeout_s = idle_timeout_s
+        self._acceptor = Acceptor(
+            self._negotiate, lambda command, context: listener.begin(self, command, context), self._settled, self._asked_commitment
+        )
+        self._reports: Reports | None = None
+        self._objects = 0
+        self._next_object = 0.0
+        self._bytes = 0
+
+    def _negotiate(self, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
+        self._request = request
+        self.calling_aet, self.called_aet = request.calling_aet, request.called_aet
+        answer = self._listener.negotiate(self, request)
+        if self.established:
+            _time_out(self._socket, self._idle_timeout_s)
+        return answer
+
+    def _settled(self, command: Command, storing: Storing | None, answer: Answer) -> None:
+        self._statuses[f"0x{answer.status:04X}"] += 1
+        telemetry.OBJECTS_RECEIVED.labels(status=f"0x{answer.status:04X}").inc()
+        if storing is not None and storing.receipt:
+            self._objects += 1
+            self._bytes += storing.size_bytes
+        if answer.status:
+            log.warning(
+                "object_not_plainly_stored",
+                status=f"0x{answer.status:04X}",
+                says=answer.comment,
+                association=self.id,
+                calling_aet=self.calling_aet,
+                instance=command.sop_instance_uid,
+                receipt=storing.receipt if storing is not None else "",
+            )
+        if self.terms is not None and self.terms.max_objects_per_s:
+            self._slow_down(self.terms.max_objects_per_s)
+
+    def _asked_commitment(self, command: Command, context_id: int, context: Context, data_set: bytes) -> Answer:
+        if self._reports is None:
+            if self._listener.committing is None:
+                return UNKNOWN_COMMAND
+            self._reports = self._listener.committing.on(Scu(self.id, self.calling_aet, self.called_aet, self.peer))
+        return self._reports.ask(command, context_id, context, data_set)
+
+    def _slow_down(self, per_second: float) -> None:
+        """Answer later, if the sender is faster than it may be: it then waits for us, and no object is refused."""
+        self._next_object = max(self._next_object, time.monotonic()) + 1 / per_second
+        ahead_s = self._next_object - time.monotonic() - BURST_S
+        if ahead_s > 0:
+            telemetry.SENDERS_SLOWED_SECONDS.inc(ahead_s)
+            time.sleep(ahead_s)
+
+    def record(self) -> AssociationEnded | None:
+        """What is to be remembered of it; None if nobody asked for an association on this connection."""
+        request = self._request
+        if request is None:
+            return None
+        results = self._listener.results(request) if self.established else []
+        return AssociationEnded(
+            association=self.id,
+            calling_aet=self.calling_aet,
+            called_aet=self.called_aet,
+            peer=self.peer,
+            implementation_class_uid=request.implementation_class_uid[:64],
+            implementation_version_name=request.implementation_version_name[:16],
+            max_pdu_bytes=request.max_pdu_bytes,
+            certificate=self._certificate,
+            user_identity=request.user_identity,
+            contexts=tuple(
+                ContextResult(
+                    id=proposed.id,
+                    abstract_syntax=proposed.abstract_syntax[:64],
+                    transfer_syntaxes=tuple(uid[:64] for uid in proposed.transfer_syntaxes[:MOST_SYNTAXES]),
+                    result=result,
+                    transfer_syntax=transfer_syntax,
+                )
+                for proposed, result, transfer_syntax in results
+            ),
+            refused=self.refused,
+            ended=self._acceptor.ended,
+            objects=self._objects,
+            size_bytes=self._bytes,
+            statuses=dict(self._statuses),
+            opened_at=self._opened_at,
+            ended_at=datetime.now(UTC),
+        )
+
+    def run(self) -> None:
+        """Serve the association to its end."""
+        began = time.monotonic()
+        acceptor = self._acceptor
+        try:
+            self._serve(began)
+        except TimeoutError:
+            self._send_last(acceptor.abort("no byte came from the peer in time"))
+        except OSError:
+            acceptor.close("the connection broke")
+        except Exception as error:  # one association must not take the others with it
+            log.error("association_failed", association=self.id, error=telemetry.described(error))
+            self._send_last(acceptor.abort("it failed"))
+        finally:
+            acceptor.close("closed by the peer")
+            self._socket.close()
+            if self._reports is not None:
+                self._reports.close()
+            self._listener.closed(self)
+            if self.established:
+                log.info(
+                    "association_closed",
+                    says=acceptor.ended,
+                    association=self.id,
+                    count=self._objects,
+                    size_bytes=self._bytes,
+                    seconds=round(time.monotonic() - began, 3),
+                )
+
+    def _serve(self, began: float) -> None:
+        acceptor = self._acceptor
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _time_out(self._socket, ARTIM_S)
+        if self._tls is not None:
+            self._socket = self._secured(self._tls)
+        connection = self._socket
+        buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        while acceptor.state is not State.CLOSING:
+            if self._reports is not None and self._reports.waiting:
+                self._reports.until_readable(acceptor, connection)
+            size = _receive(connection, buffer)
+            if not size:
+                if self._listener.stopping:
+                    self._send_last(acceptor.abort("Hilum stops"))
+                return
+            if out := acceptor.receive(buffer[:size]):
+                connection.sendall(out)
+            if acceptor.state is State.REQUESTED and time.monotonic() - began > ARTIM_S:
+                raise TimeoutError
+            if self._ending or (self._listener.stopping and acceptor.between_messages and acceptor.state is State.ESTABLISHED):
+                self._send_last(acceptor.abort("Hilum stops"))
+                return
+        self._linger()
+
+    def _secured(self, tls: ServerTls) -> ssl.SSLSocket:
+        """TLS over the connection, the handshake within the ARTIM timer. Raises `OSError` if the peer is not the one to speak to."""
+        connection = tls.context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        _time_out(connection, ARTIM_S)
+        try:
+            connection.do_handshake()
+        except ssl.SSLError as error:
+            telemetry.ASSOCIATIONS_REFUSED.labels(reason="its TLS handshake failed").inc()
+            log.warning("tls_refused", association=self.id, peer=self.peer, says=error.reason or type(error).__name__)
+            raise
+        self._certificate = subject_of(connection.getpeercert(binary_form=True) or b"")
+        return connection
+
+    def _send_last(self, out: bytes) -> None:
+        with suppress(OSError):  # the peer is gone: nothing is left to tell
+            self._socket.sendall(out)
+            self._linger()
+
+    def _linger(self) -> None:
+        """Let the peer close first, so that it reads our last PDU and not a reset."""
+        deadline = time.monotonic() + LINGER_S
+        _time_out(self._socket, LINGER_S)
+        if isinstance(self._socket, ssl.SSLSocket):
+            with suppress(OSError, ValueError):  # it has no TLS yet, or breaks it off
+                self._socket = self._socket.unwrap()
+        buffer = memoryview(bytearray(65536))
+        shut(self._socket, socket.SHUT_WR)
+        with suppress(OSError):  # it does not: closed anyway
+            while time.monotonic() < deadline and self._socket.recv_into(buffer):
+                pass
+
+    def wake_if_idle(self) -> None:
+        """Called from another thread: end a wait for the next request."""
+        if self._acceptor.between_messages:
+            shut(self._socket, socket.SHUT_RD)
+
+    def wake(self) -> None:
+        """Called from another thread: end it, whatever is under way."""
+        self._ending = True
+        shut(self._socket, socket.SHUT_RD)
+
+
+def _receive(connection: socket.socket, buffer: memoryview) -> int:
+    """Some bytes; their number, 0 at the end. Raises `TimeoutError`."""
+    try:
+        size = connection.recv_into(buffer)
+    except BlockingIOError:
+        raise TimeoutError from None
+    if _QUICK_ACK is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+    return size
+
+
+def _time_out(connection: socket.socket, seconds: float) -> None:
+    """Let reads and writes fail after `seconds`. In the kernel, but for TLS: Python's own timeouts cost a poll a read."""
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(seconds)
+        return
+    limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def shut(connection: socket.socket, how: int) -> None:
+    """Close one direction of the connection under whatever it carries: TLS, told of it, would go on in plain text."""
+    with suppress(OSError):  # the other side was faster
+        socket.socket.shutdown(connection, how)
