@@ -21,7 +21,7 @@ from hilum.settings import Dicom, Sender, Settings
 from hilum.testing import eventually
 from hilum.tls import ServerTls
 from ingest.dicom import role
-from ingest.records import MOST_WAITING, Records
+from ingest.records import Records
 from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, running, send
 from tests.peers import free_port
 
@@ -73,29 +73,6 @@ class TestRecords:
             with associated(receiver.receiver.port):
                 pass
             [_] = records(receiver)
-
-    def test_those_that_nobody_publishes_are_kept_up_to_a_number(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ingest.records.MOST_WAITING", 300)
-        kept = Records(tmp_path)
-        now = datetime.now(UTC)
-        for number in range(600):
-            at = now + timedelta(milliseconds=number)
-            kept.put(
-                AssociationEnded(
-                    association=f"{number:03}", calling_aet="A", called_aet="B", peer="p", ended="", opened_at=now, ended_at=at
-                )
-            )
-
-        assert 300 <= len(kept.waiting()) < 600
-        assert kept.waiting()[-1].endswith("-599.json")
-        assert MOST_WAITING >= 1000
-
-    def test_a_file_that_is_no_record_is_removed(self, tmp_path: Path) -> None:
-        kept = Records(tmp_path)
-        (tmp_path / "1-x.json").write_text("{")
-
-        assert kept.read("1-x.json") is None
-        assert kept.waiting() == []
 
 
 class TestLimits:

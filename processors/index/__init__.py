@@ -7,194 +7,33 @@ add to it. A study and a series are described by the first received of their ins
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import TypeVar
 
 import msgspec
 import psycopg
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
-from hilum.database.rows import Insert
 from hilum.dicom import Header, tag_of
 from hilum.events import AssociationEnded, Instance, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
 
+from .rows import (
+    AssociationRow,
+    InstanceRow,
+    ReceiptRow,
+    SeriesRow,
+    StudyRow,
+    insert_association,
+    insert_instance,
+    insert_receipt,
+    insert_series,
+    insert_study,
+)
+
 #: Texts longer than this are cut: an index of PostgreSQL takes 2,704 bytes. The standard's longest here are three times 64 characters.
 LONGEST_TEXT = 400
-
-
-class ReceiptRow(Struct, kw_only=True):
-    """What is known of one arrival; None is not known yet. Any two events of it agree where both say something."""
-
-    receipt: str
-    study_instance_uid: str | None = None
-    series_instance_uid: str | None = None
-    sop_instance_uid: str | None = None
-    sop_class_uid: str | None = None
-    transfer_syntax_uid: str | None = None
-    bucket: str | None = None
-    object_key: str | None = None
-    size_bytes: int | None = None
-    sha256: str | None = None
-    adapter: str | None = None
-    calling_aet: str | None = None
-    called_aet: str | None = None
-    peer: str | None = None
-    association: str | None = None
-    received_at: datetime | None = None
-    received: bool = False
-    accepted_at: datetime | None = None
-    findings: Raw | None = None
-    decision: str | None = None
-    decided_at: datetime | None = None
-    delivery_ids: tuple[str, ...] | None = None
-    config_version: str | None = None
-    quarantine_reason: str | None = None
-    quarantine_stage: str | None = None
-    quarantined_at: datetime | None = None
-    traceparent: str | None = None
-
-    def add(self, other: ReceiptRow) -> None:
-        """Take over what `other` knows and this row does not; of two quarantines, the later one."""
-        if _quarantine(other) > _quarantine(self):
-            for column in _QUARANTINE:
-                setattr(self, column, getattr(other, column))
-        self.received = self.received or other.received
-        for column in _PLAIN:
-            if getattr(self, column) is None:
-                setattr(self, column, getattr(other, column))
-
-
-_QUARANTINE = ("quarantined_at", "quarantine_stage", "quarantine_reason")
-_PLAIN = tuple(column for column in ReceiptRow.__struct_fields__ if column not in ("receipt", "received", *_QUARANTINE))
-
-
-def _quarantine(row: ReceiptRow) -> tuple[str, str, str]:
-    if row.quarantined_at is None:
-        return ("", "", "")
-    return (row.quarantined_at.isoformat(), row.quarantine_stage or "", row.quarantine_reason or "")
-
-
-class _OfInstance(Struct, frozen=True, kw_only=True):
-    """A row that the first received of several instances describes."""
-
-    receipt: str
-    received_at: datetime
-
-
-class StudyRow(_OfInstance, frozen=True, kw_only=True):
-    """A study, as one of its instances describes it."""
-
-    study_instance_uid: str
-    patient_id: str | None
-    issuer_of_patient_id: str | None
-    patient_name: str | None
-    patient_birth_date: str | None
-    patient_sex: str | None
-    accession_number: str | None
-    study_id: str | None
-    study_date: str | None
-    study_time: str | None
-    study_description: str | None
-    referring_physician_name: str | None
-    institution_name: str | None
-
-
-class SeriesRow(_OfInstance, frozen=True, kw_only=True):
-    """A series, as one of its instances describes it, and that instance's header."""
-
-    series_instance_uid: str
-    study_instance_uid: str
-    modality: str | None
-    series_number: str | None
-    series_description: str | None
-    body_part_examined: str | None
-    protocol_name: str | None
-    manufacturer: str | None
-    manufacturer_model_name: str | None
-    station_name: str | None
-    header: Raw
-
-
-class AssociationRow(Struct, frozen=True, kw_only=True):
-    """An association that is over, or was refused."""
-
-    association: str
-    calling_aet: str
-    called_aet: str
-    peer: str
-    implementation_class_uid: str | None
-    implementation_version_name: str | None
-    max_pdu_bytes: int
-    certificate: str | None
-    contexts: Raw
-    refused: str | None
-    ended: str
-    objects: int
-    size_bytes: int
-    statuses: Raw
-    opened_at: datetime
-    ended_at: datetime
-
-
-class InstanceRow(_OfInstance, frozen=True, kw_only=True):
-    """An instance, as its first receipt brought it."""
-
-    sop_instance_uid: str
-    series_instance_uid: str
-    study_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    instance_number: str | None
-    number_of_frames: str | None
-    rows: int | None
-    columns: int | None
-    content_date: str | None
-    content_time: str | None
-    bucket: str
-    object_key: str
-    size_bytes: int
-    sha256: str
-
-
-R = TypeVar("R", bound=_OfInstance)
-
-
-def _first_received(table: str, row: type[R], key: str) -> Insert[R]:
-    """Insert, or replace what a later received instance had written.
-
-    What is known already is left out first, so that the dearest, to read a header as jsonb, is done once a series.
-    """
-    columns = ", ".join(f'"{column}"' for column in row.__struct_fields__)
-    excluded = ", ".join(f'excluded."{column}"' for column in row.__struct_fields__)
-    return Insert(
-        table,
-        row,
-        f"WHERE NOT EXISTS (SELECT FROM {table} AS known WHERE known.{key} = new.{key}"
-        " AND (known.received_at, known.receipt) <= (new.received_at, new.receipt))"
-        f" ON CONFLICT ({key}) DO UPDATE SET ({columns}) = ROW ({excluded})"
-        f" WHERE (excluded.received_at, excluded.receipt) < ({table}.received_at, {table}.receipt)",
-    )
-
-
-_insert_study = _first_received("study", StudyRow, "study_instance_uid")
-_insert_series = _first_received("series", SeriesRow, "series_instance_uid")
-_insert_instance = _first_received("instance", InstanceRow, "sop_instance_uid")
-_insert_association = Insert("association", AssociationRow, "ON CONFLICT DO NOTHING")
-_LATER = (
-    "coalesce((excluded.quarantined_at, excluded.quarantine_stage, excluded.quarantine_reason)"
-    " > (receipt.quarantined_at, receipt.quarantine_stage, receipt.quarantine_reason), receipt.quarantined_at IS NULL)"
-)
-_insert_receipt = Insert(
-    "receipt",
-    ReceiptRow,
-    "ON CONFLICT (receipt) DO UPDATE SET received = receipt.received OR excluded.received, "
-    + ", ".join(f"{column} = coalesce(receipt.{column}, excluded.{column})" for column in _PLAIN)
-    + "".join(f", {column} = CASE WHEN {_LATER} THEN excluded.{column} ELSE receipt.{column} END" for column in _QUARANTINE),
-)
 
 
 class Index:
@@ -225,8 +64,8 @@ class Index:
                 accepted.append(event.instance)
             elif isinstance(event, InstanceQuarantined):
                 quarantined[envelope.id] = _quarantine_row(event, envelope)
-        _insert_association(connection, [associations[association] for association in sorted(associations)])
-        _insert_receipt(connection, [receipts[receipt] for receipt in sorted(receipts)])
+        insert_association(connection, [associations[association] for association in sorted(associations)])
+        insert_receipt(connection, [receipts[receipt] for receipt in sorted(receipts)])
         insert_quarantine(connection, [quarantined[event_id] for event_id in sorted(quarantined)])
         accepted.sort(key=lambda instance: (instance.received_at, instance.receipt), reverse=True)
         described = [(instance, _Attributes(instance)) for instance in accepted]
@@ -234,9 +73,9 @@ class Index:
         studies = {instance.study_instance_uid: (instance, attributes) for instance, attributes in described}
         series = {instance.series_instance_uid: (instance, attributes) for instance, attributes in described}
         instances = {instance.sop_instance_uid: (instance, attributes) for instance, attributes in described}
-        _insert_study(connection, [_study(*studies[uid]) for uid in sorted(studies)])
-        _insert_series(connection, [_series(*series[uid]) for uid in sorted(series)])
-        _insert_instance(connection, [_instance(*instances[uid]) for uid in sorted(instances)])
+        insert_study(connection, [_study(*studies[uid]) for uid in sorted(studies)])
+        insert_series(connection, [_series(*series[uid]) for uid in sorted(series)])
+        insert_instance(connection, [_instance(*instances[uid]) for uid in sorted(instances)])
 
 
 def role(settings: Settings) -> Role:
