@@ -346,6 +346,6 @@ def begins_as_archive(file: File) -> bool:
     """Whether it is a ZIP archive; False too if it cannot be read, which whoever takes it will find."""
     try:
         with file.open() as content:
-            return is_archive(content.read(132))
+            return is_archive(content.read(132), file.name)
     except (Skipped, Unreadable):
         return False

@@ -20,12 +20,12 @@ class Journal:
     lost in a crash makes a duplicate.
     """
 
-    def __init__(self, folder: Path, paths: Sequence[Path], sender: str) -> None:
+    def __init__(self, folder: Path, paths: Sequence[Path], sender: str, *, again: bool = False) -> None:
         key = hashlib.sha256(json.dumps([sorted(str(path) for path in paths), sender]).encode()).hexdigest()[:16]
         self._path = folder / f"{key}.taken"
         self._lock = threading.Lock()
         private_folder(folder)
-        known = self._path.read_bytes() if self._path.exists() else b""
+        known = self._path.read_bytes() if self._path.exists() and not again else b""
         whole = len(known) - len(known) % _DIGEST_BYTES
         #: What an earlier run took.
         self.earlier = frozenset(known[at : at + _DIGEST_BYTES] for at in range(0, whole, _DIGEST_BYTES))

@@ -44,7 +44,7 @@ def recognise(head: bytes, name: str) -> Head:
     """
     if not head:
         raise Unreadable(Why.EMPTY, fix="Have it copied again.")
-    if is_archive(head):
+    if is_archive(head, name):
         raise Skipped(Why.NESTED_ARCHIVE)
     if head[128:132] == b"DICM":
         return _part10(head, 132)

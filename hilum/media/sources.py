@@ -11,9 +11,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Protocol
+
+from msgspec import Struct
 
 from hilum.media.errors import Skipped, Unreadable, Why
 
@@ -24,6 +26,9 @@ MAX_MEMBERS = 200_000
 MAX_UNPACKED_BYTES = 4 * 2**30
 MAX_RATIO = 100
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+_NO_ARCHIVES = frozenset(
+    {".jar", ".war", ".apk", ".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".epub", ".xpi", ".nupkg", ".whl", ".appx", ".msix"}
+)
 _ARCHIVE_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -48,24 +53,24 @@ class Source(Protocol):
         ...
 
 
-class Identity:
-    """A file as it was seen: whether it is still the same. Made of `os.stat_result`."""
+class Identity(Struct, frozen=True):
+    """What tells whether a file is still the one that was seen. Not its inode, which some network shares change at will."""
 
-    def __init__(self, seen: os.stat_result) -> None:
-        self._seen = (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+    size_bytes: int
+    mtime_ns: int
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identity) and self._seen == other._seen
-
-    def __hash__(self) -> int:
-        return hash(self._seen)
+    @classmethod
+    def of(cls, seen: os.stat_result) -> Identity:
+        """Of what the file system says."""
+        return cls(seen.st_size, seen.st_mtime_ns)
 
 
 class File:
-    """A file of the file system. Links are not followed; what changes while it is read is refused."""
+    """A file of the file system. Links are not followed; what changes while it is read is refused, as is another than `expected`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, expected: Identity | None = None) -> None:
         self.path = path
+        self._expected = expected
         self.name = shown(str(path))
         #: Where it is, for comparison with what a DICOMDIR names.
         self.place = str(path)
@@ -82,10 +87,12 @@ class File:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise Skipped(Why.LINK)
-            self.size_bytes, self.identity = before.st_size, Identity(before)
+            self.size_bytes, self.identity = before.st_size, Identity.of(before)
+            if self._expected is not None and self.identity != self._expected:
+                raise _changed()
             yield _FileContent(file)
-            if Identity(os.fstat(file.fileno())) != self.identity:
-                raise Unreadable(Why.CHANGED, fix="Import it again when nothing writes to it any more.")
+            if Identity.of(os.fstat(file.fileno())) != self.identity:
+                raise _changed()
 
     def _opened(self) -> FileIO:
         # A link is not followed, and a pipe must not hold us up; regular files do not mind O_NONBLOCK.
@@ -96,6 +103,10 @@ class File:
                 raise Skipped(Why.LINK) from None
             raise
         return FileIO(descriptor, "rb")
+
+
+def _changed() -> Unreadable:
+    return Unreadable(Why.CHANGED, fix="Import it again when nothing writes to it any more.")
 
 
 class _FileContent:
@@ -205,27 +216,39 @@ def _archive_errors() -> Iterator[None]:
         raise Unreadable(Why.ARCHIVE, "The archive is damaged here.", fix="Have it made or sent again.") from error
 
 
-def is_archive(head: bytes) -> bool:
-    """Whether a file that begins so is a ZIP archive; a DICOM file whose preamble looks like one is not (PS3.10 7.1)."""
-    return head[:4] in _ARCHIVE_STARTS and head[128:132] != b"DICM"
+def is_archive(head: bytes, name: str) -> bool:
+    """Whether a file of this name that begins so is a ZIP archive to look into.
+
+    Not a DICOM file whose preamble looks like one (PS3.10 7.1), and not what programs and documents are packed in.
+    """
+    return head[:4] in _ARCHIVE_STARTS and head[128:132] != b"DICM" and PurePosixPath(name).suffix.lower() not in _NO_ARCHIVES
 
 
-def walk(folder: Path, trouble: Callable[[OSError], None], *, leave: Callable[[str], bool] = lambda _: False) -> Iterator[Path]:
-    """The files below `folder`, in order of their names; folders that are links, and names that `leave` holds for, are left out."""
+def walk(folder: Path, trouble: Callable[[OSError], None], *, leave: Callable[[Path], bool] = lambda _: False) -> Iterator[Path]:
+    """The files below `folder`, in order of their names; folders that are links, and what `leave` holds for, are left out."""
     for root, folders, files in os.walk(folder, onerror=trouble):
-        folders[:] = sorted(name for name in folders if not leave(name))
-        yield from (Path(root, name) for name in sorted(files) if not leave(name))
+        folders[:] = sorted(name for name in folders if not leave(Path(root, name)))
+        yield from (path for name in sorted(files) if not leave(path := Path(root, name)))
+
+
+def move(path: Path, target: Path, identity: Identity) -> bool:
+    """Rename the file that was read; False if another has taken its place meanwhile, which then stays. Raises `OSError`."""
+    path.rename(target)
+    if Identity.of(target.lstat()) == identity:
+        return True
+    target.rename(path if not os.path.lexists(path) else unused(path))
+    return False
+
+
+def unused(path: Path) -> Path:
+    """A name like that of `path` that nothing has."""
+    return path.with_name(f"{path.stem}.{secrets.token_hex(4)}{path.suffix}")
 
 
 def delete(path: Path, identity: Identity) -> bool:
-    """Remove the file that was read; False if another has taken its place, which then stays. Raises `OSError`.
-
-    It is set aside first: between a look and the removal its writer could replace it.
-    """
+    """Remove the file that was read; False if another has taken its place meanwhile, which then stays. Raises `OSError`."""
     aside = path.with_name(f".{secrets.token_hex(8)}.hilum")
-    path.rename(aside)
-    if Identity(aside.lstat()) != identity:
-        aside.rename(path)
+    if not move(path, aside, identity):
         return False
     aside.unlink()
     return True
