@@ -141,6 +141,7 @@ class Sender(Section, frozen=True, kw_only=True):
 class Folder(Section, frozen=True, kw_only=True):
     """A folder that the role `folder` watches: DICOM files and ZIP archives that are put there, also in folders within, are taken in."""
 
+    #: Absolute. The folder must be there: a share that is not mounted is noticed.
     path: str
     #: Who counts as the sender of what is found, as an AE title.
     sender: Annotated[str, Meta(max_length=16)] = ""

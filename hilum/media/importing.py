@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
@@ -186,16 +186,18 @@ class Import:
         self._progress()
 
     def _not_taken(self) -> int:
-        """Files that hold what is not in Hilum."""
-        return len(self.summary.unreadable) + self.summary.skipped.total() - self.summary.skipped[Why.DICOMDIR]
+        """Files that hold something which this run has not put into the spool."""
+        summary = self.summary
+        others = summary.skipped.total() - summary.skipped[Why.DICOMDIR]
+        return len(summary.unreadable) + others + summary.taken_before + summary.indexed
 
     def _submit(self, pool: ThreadPoolExecutor, source: File | Member) -> None:
         while len(self._under_way) >= 2 * WORKERS:
             self._gather(FIRST_COMPLETED)
         self._under_way.add(pool.submit(self._one, source))
 
-    def _gather(self, when: str = ALL_COMPLETED) -> None:
-        """Wait for what is under way, or for one of it; an error that nobody foresaw ends the import."""
+    def _gather(self, when: str = FIRST_EXCEPTION) -> None:
+        """Wait for what is under way, or for one of it. An error that nobody foresaw, or being told to stop, ends the import."""
         done, self._under_way = wait(self._under_way, return_when=when)
         for each in done:
             each.result()
@@ -207,8 +209,10 @@ class Import:
             raise Interrupted
         no_object: Why | None = None
         try:
-            self._note(source, self._intake.take(source))
-            if self._delete and isinstance(source, File):
+            taken = self._intake.take(source)
+            self._note(source, taken)
+            # What came before this run stays: whether it is still there is not known here.
+            if self._delete and isinstance(source, File) and taken.outcome in ("taken", "duplicate"):
                 self._remove(source)
         except Skipped as skipped:
             no_object = skipped.why
@@ -227,12 +231,14 @@ class Import:
         with self._turns[found.sha256[0]]:
             if found.sha256 in self._synced:
                 return Taken(object=found, outcome="duplicate")
-            taken = Taken(object=found, outcome=self._before(found))
-            if taken.outcome == "taken" and not self._dry_run:
-                taken = Taken(object=found, outcome="taken", receipt=incoming.commit())
-                self._remember(found)
+            outcome = self._before(found)
+            if outcome != "taken":
+                return Taken(object=found, outcome=outcome)
+            receipt = "" if self._dry_run else incoming.commit()
             self._synced.add(found.sha256)
-            return taken
+            if receipt:
+                self._remember(found)
+            return Taken(object=found, outcome=outcome, receipt=receipt)
 
     def _before(self, found: Found) -> Literal["taken", "taken_before", "indexed"]:
         if self._journal is not None and found.sha256 in self._journal.earlier:

@@ -192,9 +192,11 @@ class _NoHugeReads(FileIO):
     """An archive whose own directory is of reasonable size: `zipfile` reads all of that at once."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0 or size > MAX_DIRECTORY_BYTES:
+        wanted = MAX_DIRECTORY_BYTES + 1 if size is None or size < 0 else size  # the rest: it is asked for near the end only
+        found = super().read(wanted) if wanted <= MAX_DIRECTORY_BYTES + 1 else None
+        if found is None or len(found) > MAX_DIRECTORY_BYTES:
             raise zipfile.BadZipFile("its directory is too large")
-        return super().read(size) or b""
+        return found
 
 
 @contextmanager

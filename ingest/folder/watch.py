@@ -86,6 +86,7 @@ class Watch:
         self._troubles: dict[str, str] = {}
         self._spool_says = ""
         self._saved_at = 0.0
+        self._told_waiting = 0
         self._intake = Intake(
             spool, adapter="folder", sender=folder.sender, max_object_bytes=settings.dicom.max_object_bytes, full=self._wait_for_space
         )
@@ -143,7 +144,8 @@ class Watch:
             self._memory.keep_only(found)
         self._seen = {file: seen for file, seen in self._seen.items() if file in found}
         self._troubles = {file: trouble for file, trouble in self._troubles.items() if file in found}
-        telemetry.FOLDER_WAITING.labels(folder=self.name).set(len(self._seen))
+        telemetry.FOLDER_WAITING.inc(len(self._seen) - self._told_waiting)  # all folders together
+        self._told_waiting = len(self._seen)
 
     def _is_left(self, path: Path) -> bool:
         unfinished = path.name.startswith((".", "~")) or path.suffix.lower() in _UNFINISHED
@@ -191,7 +193,7 @@ class Watch:
             self._try_again(file, seen, now, "a fault of Hilum's, which is in the log")
             return
         self._taken += result.objects
-        telemetry.FOLDER_OBJECTS.labels(folder=self.name).inc(result.objects)
+        telemetry.FOLDER_OBJECTS.inc(result.objects)
         whys = {problem.why for _, problem in result.problems}
         if Why.CHANGED in whys or (Why.READ_ERROR in whys and not result.objects):
             self._try_again(file, seen, now, next(error.sentence for _, error in result.problems if error.why in _PASSING))
@@ -248,7 +250,7 @@ class Watch:
 
     def _dealt(self, file: str, identity: Identity, outcome: Literal["taken", "failed", "left"], why: str = "") -> None:
         self._memory.note(file, identity, outcome, why)
-        telemetry.FOLDER_FILES.labels(folder=self.name, outcome=outcome).inc()
+        telemetry.FOLDER_FILES.labels(outcome=outcome).inc()
 
     # What becomes of it
 
