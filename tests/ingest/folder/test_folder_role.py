@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hilum.errors import HilumError
+from hilum.part10 import data_set_offset
 from hilum.roles import find_role, role_names
 from hilum.settings import Folder, Settings, doubts
 from hilum.settings import Spool as SpoolSettings
-from hilum.spool import Spool
+from hilum.spool import Spool, read_arrival
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
 from ingest.folder import Folders
@@ -122,3 +128,41 @@ def test_names_of_files_reach_neither_log_nor_health(tmp_path: Path, capfd: pyte
     said = capfd.readouterr().err
     assert "folder_file_failed" in said
     assert "DOE" not in said + health
+
+
+_ROLE = """
+import sys, threading
+import msgspec
+from hilum.settings import Settings
+from ingest.folder import Folders
+Folders(msgspec.json.decode(sys.argv[1], type=Settings), look_s=0.01).run(threading.Event())
+"""
+
+
+def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, "one")
+    files = write_ct_study(tmp_path / "study", 60, rows=8, columns=8)
+    contents = {sha256(content[data_set_offset(content) :]).digest() for content in map(Path.read_bytes, files)}
+    for file in files:
+        file.rename(tmp_path / "one" / file.name)
+    spool, done = Spool(tmp_path / "data" / "spool"), tmp_path / "one" / "done"
+    killed = 0
+
+    def moved() -> int:
+        return len(list(done.iterdir())) if done.exists() else 0
+
+    while moved() < len(files):
+        enough = min(moved() + 15, len(files))
+        with subprocess.Popen([sys.executable, "-c", _ROLE, msgspec.json.encode(settings).decode()]) as process:
+            eventually(partial(reached, moved, enough), 30, what="it moves files")
+            process.kill()
+        killed += 1
+
+    spooled = [spool.path(receipt).read_bytes() for receipt in spool.waiting()]
+    assert killed >= 3
+    assert {sha256(content[read_arrival(content)[1] :]).digest() for content in spooled} == contents
+    assert len(spooled) - len(files) <= killed, "at most the file that was under way comes again"
+
+
+def reached(count: Callable[[], int], enough: int) -> bool:
+    return count() >= enough
