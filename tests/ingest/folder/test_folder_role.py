@@ -64,8 +64,8 @@ def test_each_folder_is_watched(tmp_path: Path) -> None:
     files = write_ct_study(tmp_path / "study", 2, rows=8, columns=8)
     with running(role):
         for file, name in zip(files, ("one", "two"), strict=True):
-            (tmp_path / name / "part").write_bytes(file.read_bytes())
-            (tmp_path / name / "part").rename(tmp_path / name / file.name)
+            (tmp_path / name / ".part").write_bytes(file.read_bytes())
+            (tmp_path / name / ".part").rename(tmp_path / name / file.name)
         eventually(lambda: len(spool.waiting()) == 2)
         eventually(lambda: all((tmp_path / name / "done").is_dir() for name in ("one", "two")))
         eventually(lambda: role.health().ready and role.health().lag == 0)
