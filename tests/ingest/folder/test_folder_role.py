@@ -130,11 +130,15 @@ def test_names_of_files_reach_neither_log_nor_health(tmp_path: Path, capfd: pyte
     assert "DOE" not in said + health
 
 
+#: The role on a disk that takes its time, so that a kill finds it at work.
 _ROLE = """
-import sys, threading
+import sys, threading, time
 import msgspec
+from hilum import spool
 from hilum.settings import Settings
 from ingest.folder import Folders
+sync = spool.os.fdatasync
+spool.os.fdatasync = lambda fd: (time.sleep(0.03), sync(fd))
 Folders(msgspec.json.decode(sys.argv[1], type=Settings), look_s=0.01).run(threading.Event())
 """
 
@@ -159,7 +163,7 @@ def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
         killed += 1
 
     spooled = [spool.path(receipt).read_bytes() for receipt in spool.waiting()]
-    assert killed >= 3
+    assert killed >= 2, "it was killed at work at least once"
     assert {sha256(content[read_arrival(content)[1] :]).digest() for content in spooled} == contents
     assert len(spooled) - len(files) <= killed, "at most the file that was under way comes again"
 
