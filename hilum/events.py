@@ -74,7 +74,7 @@ class ObjectRef(Struct, frozen=True, kw_only=True):
 class Source(Struct, frozen=True, kw_only=True):
     """Who sent an object, and how it came in."""
 
-    adapter: Literal["dicom", "stow", "folder", "hl7"]
+    adapter: Literal["dicom", "stow", "folder", "media", "hl7"]
     calling_aet: str = ""
     called_aet: str = ""
     #: Network address of the sender, without port.

@@ -24,6 +24,7 @@ from hilum.contract.schemas import Schema, schema_of
 from hilum.database import views
 from hilum.errors import Reason
 from hilum.events import DAY_MS, EVENTS
+from hilum.roles import role_summaries
 from hilum.settings import Section, Settings, is_secret
 from hilum.sink import Sink
 from hilum.telemetry import metrics
@@ -62,6 +63,14 @@ def settings_page() -> str:
     for name, sink in sinks():
         lines += [f'\n### `type = "{name}"`\n', summary_of(sink), "", _keys(sink)]
     return "\n".join(lines)
+
+
+def roles_page() -> str:
+    """Every role, and which process runs it unless the settings say otherwise."""
+    default = {name: process for process in Settings().roles.processes for name in process.split(",")}
+    rows = [(_code(name), says, _code(default[name]) if name in default else "none") for name, says in role_summaries().items()]
+    intro = "What `hilum run` takes, and `roles.processes` in the [settings](settings.md): each entry there is one process of `hilum up`."
+    return "\n".join(["# Roles", "", intro, "", _table(("Role", "What it does", "Process by default"), rows)])
 
 
 def sinks() -> Iterator[tuple[str, type[Sink]]]:
@@ -372,6 +381,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "findings": findings_page,
     "metrics": metrics_page,
     "reasons": reasons_page,
+    "roles": roles_page,
     "settings": settings_page,
     "sql-views": views.page,
     "statuses": statuses_page,

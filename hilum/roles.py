@@ -24,6 +24,12 @@ def role_names() -> tuple[str, ...]:
     return tuple(name for package in PACKAGES for name in _modules(package) if _offers_role(package, name))
 
 
+def role_summaries() -> dict[str, str]:
+    """What each role does, as the first sentence of its module says."""
+    docs = {name: importlib.import_module(f"{_package_of(name)}.{name}").__doc__ or "" for name in role_names()}
+    return {name: " ".join(doc.partition("\n\n")[0].split()) for name, doc in docs.items()}
+
+
 def find_role(name: str, settings: Settings) -> Role:
     """The role `name`, made with `settings`. Raises `Misconfigured` that names the nearest role."""
     role: Role = importlib.import_module(f"{_package_of(name)}.{name}").role(settings)

@@ -194,6 +194,24 @@ class Node(Section, frozen=True, kw_only=True):
     report: Literal["", "same-or-new", "new"] = ""
 
 
+class Folder(Section, frozen=True, kw_only=True):
+    """A folder that the role `folder` watches: DICOM files and ZIP archives that are put there, also in folders within, are taken in."""
+
+    #: Absolute. The folder must be there: a share that is not mounted is noticed.
+    path: str
+    #: Who counts as the sender of what is found, as an AE title.
+    sender: Annotated[str, Meta(max_length=16)] = ""
+    #: Seconds for which a file must not have changed before it is read; longer than its writer ever pauses. 0 where files are
+    #: only ever renamed into the folder.
+    stable_s: Annotated[float, Meta(ge=0)] = 10.0
+    #: What becomes of a file whose objects are safe. `keep` changes nothing in the folder, and remembers what was taken.
+    after: Literal["keep", "move", "delete"] = "keep"
+    #: Where files go that were taken, with `move`; on the same file system. Empty: `done` in the folder.
+    done: str = ""
+    #: Where files go that cannot be taken, each with a text beside it that says why; not with `keep`. Empty: `failed` in the folder.
+    failed: str = ""
+
+
 class Rule(Section, frozen=True, kw_only=True):
     """Objects for which `when` holds go to the destinations in `to`."""
 
@@ -220,6 +238,7 @@ class Settings(Section, frozen=True, kw_only=True):
     senders: dict[str, Sender] = field(default_factory=dict)
     commitment: Commitment = field(default_factory=Commitment)
     peers: dict[str, Node] = field(default_factory=dict)
+    folders: dict[str, Folder] = field(default_factory=dict)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
@@ -350,6 +369,8 @@ def doubts(settings: Settings) -> list[str]:
     found = [f"No rule sends anything to the destination {name}." for name in settings.destinations if name not in used]
     if not settings.rules:
         found.insert(0, "There is no rule: what comes in is kept and indexed, and goes nowhere.")
+    if settings.folders and not any("folder" in process.split(",") for process in settings.roles.processes):
+        found.append("Folders are to be watched, and no process in roles.processes has the role folder.")
     return found
 
 

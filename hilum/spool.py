@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +45,7 @@ class SpoolTooLarge(SpoolFull):
 class Arrival(Struct, frozen=True, kw_only=True):
     """How an object came in, as its spool file says it."""
 
-    adapter: Literal["dicom", "stow", "folder", "hl7"]
+    adapter: Literal["dicom", "stow", "folder", "media", "hl7"]
     transfer_syntax_uid: str
     #: What the sender announced, such as the Affected SOP Class and Instance UID of a C-STORE.
     sop_class_uid: str = ""
@@ -57,7 +58,7 @@ class Arrival(Struct, frozen=True, kw_only=True):
 
 
 class _Private(Struct, frozen=True, kw_only=True):
-    adapter: Literal["dicom", "stow", "folder", "hl7"]
+    adapter: Literal["dicom", "stow", "folder", "media", "hl7"]
     association: str = ""
 
 
@@ -157,7 +158,9 @@ class Incoming:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _refused(error) from None
-        self._write(_head(arrival))
+        head = _head(arrival)
+        self._data_set_at = len(head)
+        self._write(head)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append to the data set. Raises `SpoolFull` (then nothing of the object is left) if the disk is full or it grows too large."""
@@ -175,6 +178,12 @@ class Incoming:
         except OSError as error:
             self.discard()
             raise _refused(error) from None
+
+    @contextmanager
+    def mapped(self) -> Iterator[tuple[mmap.mmap, int]]:
+        """What is written so far, and where its data set begins: to look at all of an object before `commit`."""
+        with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped, self._data_set_at
 
     def commit(self) -> str:
         """Make the object durable; its receipt. Raises `SpoolFull` if the disk fails; then nothing of it is left."""

@@ -32,6 +32,7 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
     find_stage("processors.validate").Validate(settings.senders)
     sinks_of(settings)
     check_roles(settings)
+    find_stage("ingest.folder").check(settings)
     found = {
         "ok": True,
         "destinations": sorted(settings.destinations),

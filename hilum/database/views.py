@@ -130,7 +130,7 @@ VIEWS = (
             study_instance_uid | | StudyInstanceUID
             sop_class_uid | | SOPClassUID
             transfer_syntax_uid | | TransferSyntaxUID
-            adapter | | how it came: `dicom`, `stow` or `folder`
+            adapter | | how it came: `dicom`, `stow`, `folder` or `media`
             calling_aet | | the sender's AE title
             called_aet | | the AE title it called
             peer | | the sender's network address

@@ -31,7 +31,8 @@ _VRS = {
     SENDING_ADDRESS: b"UR",
     PRIVATE_INFORMATION: b"OB",
 }
-_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+#: VRs whose length has 32 bits in explicit VR (PS3.5 7.1.2).
+LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _SHORT_HEAD = struct.Struct("<HH2sH")
 _LONG_HEAD = struct.Struct("<HH2s2xI")
 _GROUP_LENGTH = struct.Struct("<HH2sHI")
@@ -59,7 +60,7 @@ def _element(element: int, value: bytes) -> bytes:
     vr = _VRS.get(element, b"UI")
     if len(value) % 2:
         value += b" " if vr in (b"AE", b"SH", b"UR") else b"\0"
-    head = _LONG_HEAD.pack(2, element, vr, len(value)) if vr in _LONG else _SHORT_HEAD.pack(2, element, vr, len(value))
+    head = _LONG_HEAD.pack(2, element, vr, len(value)) if vr in LONG_VRS else _SHORT_HEAD.pack(2, element, vr, len(value))
     return head + value
 
 
@@ -79,7 +80,7 @@ def read_meta(head: bytes) -> tuple[dict[int, bytes], int]:
     while at < end:
         _, element, vr, length = _SHORT_HEAD.unpack_from(head, at)
         at += 8
-        if vr in _LONG:
+        if vr in LONG_VRS:
             length = int.from_bytes(head[at : at + 4], "little")
             at += 4
         found[element] = head[at : at + length].rstrip(b"\0 ") if vr != b"OB" else head[at : at + length]

@@ -81,3 +81,12 @@ def test_show_tells_where_each_value_comes_from_and_hides_secrets(file: Path) ->
     assert rows["destinations.archive.type"]["origin"] == str(file)
     assert "HIDDEN" not in done.stdout
     assert "AKEY" not in done.stdout
+
+
+def test_a_folder_that_cannot_be_watched_is_refused(file: Path) -> None:
+    file.write_text(GOOD + '\n[folders.inbox]\npath = "inbox"\n')
+
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(file)])
+
+    assert isinstance(done.exception, Misconfigured)
+    assert "folders.inbox cannot be watched: path is not an absolute path" in str(done.exception)
