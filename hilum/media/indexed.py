@@ -23,5 +23,5 @@ class Indexed:
     def has(self, found: Found) -> bool:
         """Whether an object with this UID and digest was received and not set aside as a duplicate. Raises `TryAgain`."""
         with self._lock:
-            known = self._instances.decided([found.sop_instance_uid])
-        return any(each.sha256 == found.sha256.hex() for each in known.get(found.sop_instance_uid, ()))
+            known = self._instances.decided([found.sop_instance_uid]).get(found.sop_instance_uid)
+        return known is not None and known.sha256 == found.sha256.hex()
