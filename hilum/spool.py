@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -108,17 +108,31 @@ class Spool:
     def _staging(self) -> _Staging:
         return _Staging(self._tmp)
 
-    def _admit(self, written: Path) -> str:
-        """Make a synced file visible and durable; its receipt."""
-        receipt = self._receipts.make(self._now())
-        target = self.new / (receipt + SUFFIX)
-        written.rename(target)
+    def commit(self, together: Sequence[Incoming]) -> list[str]:
+        """Make objects durable that came together, with one sync of the directory; their receipts, in the same order.
+
+        Raises `SpoolFull` if the disk fails; then nothing of any of them is left.
+        """
         try:
+            for incoming in together:
+                incoming.sync()
+            return self._admit([incoming.path for incoming in together])
+        except (OSError, SpoolFull) as error:
+            for incoming in together:
+                incoming.discard()
+            raise (error if isinstance(error, SpoolFull) else _refused(error)) from None
+
+    def _admit(self, written: Sequence[Path]) -> list[str]:
+        """Make synced files visible and durable; their receipts."""
+        receipts = [self._receipts.make(self._now()) for _ in written]
+        try:
+            for path, receipt in zip(written, receipts, strict=True):
+                path.rename(self.path(receipt))
             self._directory.sync()
         except OSError:
-            target.unlink(missing_ok=True)
+            self.remove(receipts)
             raise
-        return receipt
+        return receipts
 
     # Reading
 
@@ -144,9 +158,9 @@ class Incoming:
         self.size_bytes = 0  #: of data set written so far
         self._spool = spool
         self._left = max_bytes
-        self._path = staging.path / secrets.token_hex(8)
+        self.path = staging.path / secrets.token_hex(8)  #: where it is until it is committed
         try:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _refused(error) from None
         self._write(_head(arrival))
@@ -170,11 +184,16 @@ class Incoming:
 
     def commit(self) -> str:
         """Make the object durable; its receipt. Raises `SpoolFull` if the disk fails; then nothing of it is left."""
+        return self._spool.commit([self])[0]
+
+    def sync(self) -> None:
+        """Bring what is written to the disk, and write no more; for objects that are committed together. Raises `SpoolFull`."""
+        if self._fd < 0:
+            return
         try:
             os.fdatasync(self._fd)
             os.close(self._fd)
             self._fd = -1
-            return self._spool._admit(self._path)
         except OSError as error:
             self.discard()
             raise _refused(error) from None
@@ -184,7 +203,7 @@ class Incoming:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 def _refused(error: OSError) -> SpoolFull:
