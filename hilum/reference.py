@@ -148,8 +148,9 @@ def findings_page() -> str:
 
 
 def statuses_page() -> str:
-    """Every status and rejection that a sender can get."""
+    """Every status, rejection and refusal that a sender can get."""
     answers = importlib.import_module("ingest.dicom.answers").ANSWERS
+    stow = importlib.import_module("ingest.stow.answers")
     negotiation = importlib.import_module("ingest.dicom.negotiation")
     rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
     results = {1: "permanent", 2: "transient"}
@@ -177,6 +178,25 @@ def statuses_page() -> str:
             "",
             "A PDU, a fragment or a command that is against the standard ends the association with an A-ABORT (PS3.8 9.3.8); of the",
             "object under way nothing is kept. So does silence for longer than `dicom.idle_timeout_s`.",
+            "",
+            "## STOW-RS, instance by instance (PS3.18 I.2)",
+            "",
+            "In the answer's WarningReason or FailureReason; the comment is in ErrorComment beside it. The HTTP status is 200 if all are",
+            "stored, 202 if some have a warning or a failure, 409 if none is stored.",
+            "",
+            _table(
+                ("Reason", "Comment", "When", "What it means"),
+                [(_code(f"0x{answer.status:04X}"), answer.comment, answer.when, answer.means) for answer in stow.ANSWERS],
+            ),
+            "",
+            "## STOW-RS requests of which nothing is kept",
+            "",
+            "The body is a problem document (RFC 9457) with `title`, `detail`, `reason` and `fix`. 503 comes with Retry-After.",
+            "",
+            _table(
+                ("HTTP", "`reason`", "When", "What to do"),
+                [(str(each.status), _code(each.reason), each.when, each.fix) for each in stow.REFUSALS],
+            ),
         ]
     )
 

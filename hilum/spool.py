@@ -104,6 +104,11 @@ class Spool:
         disk = os.fstatvfs(self._directory.fd)
         return disk.f_bavail * disk.f_frsize
 
+    @property
+    def scratch(self) -> Path:
+        """This process's folder on the spool's disk, for what is needed while an object comes in. It is removed after the process's end."""
+        return self._staging.path
+
     @cached_property
     def _staging(self) -> _Staging:
         return _Staging(self._tmp)

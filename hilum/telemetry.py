@@ -48,6 +48,8 @@ RESTORE_SECONDS = Histogram(
 )
 
 OBJECTS_RECEIVED = Counter("hilum_objects_received", "C-STORE requests answered, by status.", ["status"])
+STOW_OBJECTS = Counter("hilum_stow_objects", "Instances answered over STOW-RS, by warning or failure reason.", ["status"])
+STOW_REFUSED = Counter("hilum_stow_refused", "STOW-RS requests of which nothing was taken, by reason.", ["reason"])
 OBJECTS_PUBLISHED = Counter("hilum_objects_published", "Objects that are in the object store and on Kafka.")
 SPOOL_OBJECTS = Gauge("hilum_spool_objects", "Objects in the spool that are not published yet.")
 SPOOL_FREE_BYTES = Gauge("hilum_spool_free_bytes", "Space left on the spool's disk.")

@@ -28,9 +28,9 @@ def version() -> None:
 
 
 def _commands() -> None:
-    from hilum.cli import config, demo, dicom, run, services, studies
+    from hilum.cli import config, demo, dicom, run, services, stow, studies
 
-    for module in (services, run, config, studies, dicom, demo):
+    for module in (services, run, config, studies, dicom, stow, demo):
         module.add_to(app)
 
 
