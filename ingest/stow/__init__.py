@@ -18,19 +18,20 @@ from hilum.role import Health, Role
 from hilum.settings import Settings, Stow
 from hilum.spool import Spool
 
-from .server import Server
+from .server import DRAIN_S, HEAD_S, Server
 from .service import Service
 
 log = telemetry.logger("stow")
 
 
 class StowReceiver:
-    """The role `stow`."""
+    """The role `stow`. The times are those of `ingest.stow.server`."""
 
     name = "stow"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, head_s: float = HEAD_S, drain_s: float = DRAIN_S) -> None:
         self._settings = settings
+        self._head_s, self._drain_s = head_s, drain_s
         self._server: Server | None = None
         self._service: Service | None = None
         self._spool: Spool | None = None
@@ -49,7 +50,7 @@ class StowReceiver:
             clients = _clients_of(stow)
             self._spool = Spool.of(self._settings)
             self._service = Service(stow, self._spool, clients, self._spool.scratch)
-            server = Server(stow, self._service)
+            server = Server(stow, self._service, head_s=self._head_s, drain_s=self._drain_s)
         except Misconfigured as error:
             self._fault = str(error)
             raise

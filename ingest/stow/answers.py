@@ -148,7 +148,7 @@ NO_BOUNDARY = Refusal(
     reason="no-boundary",
     title="The Content-Type names no boundary",
     fix="Add the parameter `boundary` (RFC 2046 5.1.1).",
-    when="multipart/related without `boundary`, or with one of more than 70 characters.",
+    when="multipart/related without `boundary`, or with one of more than 200 characters.",
 )
 MALFORMED = Refusal(
     status=400,

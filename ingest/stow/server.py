@@ -36,7 +36,7 @@ CONNECTIONS_A_REQUEST = 4
 class Server:
     """Listens from construction on; `serve` answers until `stop`. Raises `Misconfigured` if address or certificate cannot be used."""
 
-    def __init__(self, settings: Stow, service: Service) -> None:
+    def __init__(self, settings: Stow, service: Service, *, head_s: float = HEAD_S, drain_s: float = DRAIN_S) -> None:
         self._service = service
         context = server_context(settings)
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -52,7 +52,7 @@ class Server:
         most = settings.max_requests * CONNECTIONS_A_REQUEST
         config = uvicorn.Config(
             service.app,
-            http=type("Protocol", (_Protocol,), {"max_connections": most}),
+            http=type("Protocol", (_Protocol,), {"max_connections": most, "head_s": head_s}),
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -61,7 +61,7 @@ class Server:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=int(KEEP_ALIVE_S),
-            timeout_graceful_shutdown=int(DRAIN_S),
+            timeout_graceful_shutdown=drain_s,  # type: ignore[arg-type]  # it is passed to asyncio, which takes any number
             h11_max_incomplete_event_size=settings.max_header_bytes,
         )
         config.load()
@@ -79,7 +79,7 @@ class Server:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Take no more connections, let requests under way finish within `DRAIN_S`, then end them. Returns when all is done."""
+        """Take no more connections, let requests under way finish within `drain_s`, then end them. Returns when all is done."""
         self._service.stopping = True
         self._server.should_exit = True
         self._thread.join()
@@ -88,6 +88,7 @@ class Server:
 
 class _Protocol(H11Protocol):
     max_connections = 0
+    head_s = HEAD_S
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -110,7 +111,7 @@ class _Protocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._unwatch()
         elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_S, self._too_slow)
+            self._head_timer = self.loop.call_later(self.head_s, self._too_slow)
 
     def _unwatch(self) -> None:
         if self._head_timer is not None:

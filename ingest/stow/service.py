@@ -39,8 +39,8 @@ SLOWEST_BYTES = 16 * 1024
 PIECE_BYTES = 256 * 1024
 #: Objects that are synced at the same time, of all requests.
 SYNCS = 4
-#: RFC 2046 5.1.1.
-MAX_BOUNDARY_CHARACTERS = 70
+#: RFC 2046 5.1.1 allows 70; Orthanc's are of 73.
+MAX_BOUNDARY_CHARACTERS = 200
 
 
 class Service:
