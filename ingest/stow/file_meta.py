@@ -32,7 +32,8 @@ def read_file_meta(head: bytes, *, whole: bool = False) -> FileMeta | None:
     announced_end = -1
     at = _BEGIN
     while True:
-        if at == announced_end or (whole and at == len(head) > announced_end):
+        # Without a transfer syntax it cannot be over, whatever its group length says.
+        if (at == announced_end and _TRANSFER_SYNTAX_UID in found) or (whole and at == len(head) > announced_end):
             break
         if len(head) < at + 12 and not (whole and len(head) >= at + 8):
             return _wait(head, whole=whole)
