@@ -54,6 +54,8 @@ def read_file_meta(head: bytes, *, whole: bool = False) -> FileMeta | None:
         if element == _GROUP_LENGTH and length == 4:
             announced_end = at + int.from_bytes(value, "little")
         found[element] = value.decode("latin-1").strip(" \0")
+    if not found:
+        raise ValueError("no File Meta Information")
     return FileMeta(
         sop_class_uid=found.get(_SOP_CLASS_UID, ""),
         sop_instance_uid=found.get(_SOP_INSTANCE_UID, ""),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -108,13 +110,27 @@ def test_what_orthancs_dicomweb_plugin_sends_comes_into_the_archive(stow: Runnin
     assert stow.rows("SELECT DISTINCT adapter, calling_aet FROM receipt WHERE sop_instance_uid = %s", there) == [("stow", "ORTHANC")]
 
 
+@contextmanager
+def half_sent(url: str, key: str, whole: bytes) -> Iterator[None]:
+    """A request of which half is sent."""
+    where = urlsplit(url)
+    head = (
+        f"POST {where.path}/studies HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: application/dicom\r\nContent-Length: {len(whole)}\r\n\r\n"
+    )
+    with socket.create_connection((where.hostname or "", where.port or 0), 10) as connection:
+        connection.sendall(head.encode() + whole[: len(whole) // 2])
+        yield
+
+
 def test_what_was_answered_survives_a_kill_of_the_role(stow: RunningHilum, key: tuple[str, Path], tmp_path: Path) -> None:
     files = write_ct_study(tmp_path, 40, rows=64, columns=64, patient="SYNTHKILL")
     answered: dict[str, str] = {}
     for number, path in enumerate(files):
-        if number % 10 == 5:
-            stow.kill("stow")
         whole = path.read_bytes()
+        if number % 10 == 5:
+            with half_sent(stow.up["stow"]["url"], key[0], whole):
+                stow.kill("stow")
 
         def sent(whole: bytes = whole) -> bool:
             try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -99,9 +98,23 @@ def test_it_may_be_dropped_by_another_thread_at_any_time(place: Place) -> None:
 
 #: What a hostile or broken client may send: garbage, and good bodies with garbage in them.
 pieces = st.sampled_from(
-    [FILE, FILE[:150], FILE[:-9], b"\r\n--b\r\n", b"\r\n--b--", b"--b\r\n", b"\r\n\r\n", b"Content-Type: application/dicom\r\n\r\n"]
-    + [b"Content-Type: application/dicom+json\r\n\r\n", b"Content-Location: x\r\n", b'[{"00080018":{"vr":"UI","Value":["1.2"]},']
-    + [b'"7FE00010":{"vr":"OW","BulkDataURI":"x"}}]', b'[{"00080016":{"vr":"UI","Value":["1.2"]}}]', b"[]", b"[{" * 3000]
+    [
+        FILE,
+        FILE[:150],
+        FILE[:-9],
+        b"\r\n--b\r\n",
+        b"\r\n--b--",
+        b"--b\r\n",
+        b"\r\n\r\n",
+        b"Content-Type: application/dicom\r\n\r\n",
+        b"Content-Type: application/dicom+json\r\n\r\n",
+        b"Content-Location: x\r\n",
+        b'[{"00080018":{"vr":"UI","Value":["1.2"]},',
+        b'"7FE00010":{"vr":"OW","BulkDataURI":"x"}}]',
+        b'[{"00080016":{"vr":"UI","Value":["1.2"]}}]',
+        b"[]",
+        b"[{" * 3000,
+    ]
 )
 
 
@@ -130,7 +143,7 @@ def test_whatever_comes_it_is_answered_or_refused_and_nothing_is_left(
 
 def test_no_file_stays_open(place: Place) -> None:
     gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for body, kind in ((parts(FILE, b"x", FILE), DICOM), (parts(FILE)[:-20], DICOM), (parts(b"[{}]", kind=DICOM_JSON), DICOM_JSON)):
         transaction = place.begin(kind)
         with suppress(Refused):
@@ -138,4 +151,4 @@ def test_no_file_stays_open(place: Place) -> None:
             transaction.end()
         transaction.drop()
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
