@@ -88,11 +88,6 @@ class Stow(Section, frozen=True, kw_only=True):
     #: Seconds without a word from the client after which a request gets 408.
     idle_timeout_s: float = 60.0
 
-    def url(self, port: int) -> str:
-        """Base URL of the service that listens on `port`."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.certificate else 'http'}://{host}:{port}/{self.base.strip('/')}".rstrip("/")
-
 
 class Spool(Section, frozen=True, kw_only=True):
     """Where received objects are kept until the object store and Kafka have them."""

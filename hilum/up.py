@@ -20,6 +20,7 @@ from hilum.services.process import Child
 from hilum.services.runstate import read_run_state
 from hilum.services.up import detach, supervisor_for
 from hilum.settings import Dicom, Settings
+from hilum.web import url_of
 
 #: How long `hilum up --detach` waits: the first start downloads Kafka.
 READY_WITHIN_S = 600.0
@@ -103,7 +104,7 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
     kept = msgspec.structs.replace(settings.dicom, port=listener)
     write_atomically(data / _LISTENER, msgspec.json.encode(kept).decode())
     stow = ports.take("stow.port", settings.stow.host, settings.stow.port) if "stow" in settings.role_names else 0
-    write_atomically(data / _STOW, msgspec.json.encode(settings.stow.url(stow) if stow else "").decode())
+    write_atomically(data / _STOW, msgspec.json.encode(url_of(settings.stow, stow) if stow else "").decode())
     environment = {
         **endpoints.environment(),
         "HILUM_DICOM__PORT": str(listener),

@@ -33,8 +33,8 @@ def key(
 
     It holds at once. To take it back, remove the client's line from the file.
     """
-    from hilum.clients import add_client
     from hilum.errors import Misconfigured
+    from hilum.web import add_client
 
     settings = loaded(config, data).settings
     path = file or (Path(settings.stow.clients) if settings.stow.clients else None)

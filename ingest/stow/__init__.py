@@ -9,19 +9,25 @@ from __future__ import annotations
 import ipaddress
 import threading
 import warnings
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hilum import telemetry
-from hilum.clients import Clients
 from hilum.errors import Misconfigured, Stopped
 from hilum.role import Health, Role
 from hilum.settings import Settings, Stow
 from hilum.spool import Spool
+from hilum.web import Clients, url_of
 
 from .server import DRAIN_S, HEAD_S, Server
 from .service import Service
+from .tls import expires_at
 
 log = telemetry.logger("stow")
+
+
+#: So long before its end a certificate is spoken of.
+EXPIRES_SOON = timedelta(days=30)
 
 
 class StowReceiver:
@@ -36,6 +42,7 @@ class StowReceiver:
         self._service: Service | None = None
         self._spool: Spool | None = None
         self._fault = ""
+        self._expires_at: datetime | None = None
 
     @property
     def port(self) -> int:
@@ -50,10 +57,13 @@ class StowReceiver:
             clients = _clients_of(stow)
             self._spool = Spool.of(self._settings)
             self._service = Service(stow, self._spool, clients, self._spool.scratch)
+            self._expires_at = expires_at(stow.certificate)
             server = Server(stow, self._service, head_s=self._head_s, drain_s=self._drain_s)
         except Misconfigured as error:
             self._fault = str(error)
             raise
+        if soon := self._expiry():
+            log.warning("certificate_ends", says=soon)
         if clients is not None and not stow.certificate and not _is_loopback(stow.host):
             log.warning(
                 "keys_in_the_clear", says="There is no TLS: keys and objects can be read on the way, unless a proxy in front has it."
@@ -75,8 +85,16 @@ class StowReceiver:
             return Health(ready=False, says=self._fault or "not listening")
         if spool.nearly_full():
             return Health(ready=False, says="The spool's disk is nearly full: requests are refused for now with 503. Free some space.")
-        says = f"{self._settings.stow.url(server.port)}, {service.open} request{'' if service.open == 1 else 's'} under way"
-        return Health(ready=True, says=says)
+        if service.fault:
+            return Health(ready=False, says=service.fault)
+        says = f"{url_of(self._settings.stow, server.port)}, {service.open} request{'' if service.open == 1 else 's'} under way"
+        return Health(ready=True, says=f"{says}. {soon}" if (soon := self._expiry()) else says)
+
+    def _expiry(self) -> str:
+        """A sentence if the certificate ends soon."""
+        if self._expires_at is None or self._expires_at - datetime.now(UTC) > EXPIRES_SOON:
+            return ""
+        return f"The certificate ends on {self._expires_at:%Y-%m-%d}: replace {self._settings.stow.certificate} and start stow anew."
 
 
 def _clients_of(stow: Stow) -> Clients | None:

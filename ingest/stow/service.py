@@ -19,11 +19,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hilum import telemetry
-from hilum.clients import Clients
 from hilum.dicom import uid_is_usable
 from hilum.errors import Misconfigured
 from hilum.settings import Stow
 from hilum.spool import Spool
+from hilum.web import Clients
 
 from . import answers, response
 from .answers import Outcome, Refused
@@ -49,6 +49,7 @@ class Service:
     def __init__(self, settings: Stow, spool: Spool, clients: Clients | None, scratch: Path) -> None:
         self.stopping = False  #: new requests are refused
         self.open = 0  #: requests under way
+        self.fault = ""  #: why no client is let in
         self._settings = settings
         self._spool = spool
         self._clients = clients
@@ -104,8 +105,11 @@ class Service:
             return ""
         try:
             title = self._clients.title_of(key)
+            self.fault = ""
         except Misconfigured as error:
-            log.error("clients_unreadable", says=str(error))
+            if str(error) != self.fault:
+                log.error("clients_unreadable", says=str(error))
+            self.fault = str(error)
             raise Refused(answers.NO_CLIENTS) from None
         if not title:
             raise Refused(answers.UNAUTHORIZED)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
 
 from hilum.errors import Misconfigured
 from hilum.settings import Stow
@@ -39,6 +43,18 @@ def server_context(settings: Stow) -> ssl.SSLContext | None:
             ) from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def expires_at(certificate: str) -> datetime | None:
+    """When the certificate in the PEM file ends; None if there is no such file. Raises `Misconfigured`."""
+    if not certificate:
+        return None
+    try:
+        return x509.load_pem_x509_certificate(Path(certificate).read_bytes()).not_valid_after_utc
+    except (OSError, ValueError):
+        raise Misconfigured(
+            "tls-certificate", f"{certificate} is no certificate that can be read.", fix="Set stow.certificate to a PEM file."
+        ) from None
 
 
 def _words(error: OSError) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.running import hilum
-from hilum.clients import Clients
+from hilum.web import Clients
 
 
 def test_a_key_is_shown_once_and_its_client_is_known(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from xml.etree import ElementTree
 
 import pytest
 import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from hilum.clients import add_client
 from hilum.dicom.file_meta import part10_head
 from hilum.errors import Misconfigured
 from hilum.settings import Settings, Stow
 from hilum.settings import Spool as SpoolSettings
 from hilum.spool import Arrival, Spool, read_arrival
 from hilum.testing import encoded, eventually
+from hilum.web import add_client
 from ingest.dicom.answers import NO_DATA_SET, Answer
 from ingest.stow import StowReceiver, answers, role
 from ingest.stow.answers import Refusal
@@ -104,9 +107,9 @@ class Answered:
 class Running:
     """The role in a thread, and its spool."""
 
-    def __init__(self, settings: Settings, **times: float) -> None:
-        self.receiver = StowReceiver(settings, **times)
-        self.spool = Spool.of(settings)
+    def __init__(self, wanted: Settings, **times: float) -> None:
+        self.receiver = StowReceiver(wanted, **times)
+        self.spool = Spool.of(wanted)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.receiver.run, args=(self.stop,))
         self.thread.start()
@@ -147,8 +150,7 @@ class Running:
 @contextmanager
 def running(path: Path, spool: SpoolSettings | None = None, times: dict[str, float] | None = None, **stow: Any) -> Iterator[Running]:
     """The role for as long as the block lasts."""
-    settings = Settings(data=str(path), stow=Stow(port=0, **stow), spool=spool or SpoolSettings(min_free_bytes=0))
-    receiver = Running(settings, **(times or {}))
+    receiver = Running(Settings(data=str(path), stow=Stow(port=0, **stow), spool=spool or SpoolSettings(min_free_bytes=0)), **(times or {}))
     try:
         yield receiver
     finally:
@@ -194,6 +196,12 @@ def test_a_chunked_body_comes_in_pieces_of_any_size(receiver: Running, piece: in
     answered = receiver.post(body[n : n + piece] for n in range(0, len(body), piece))
 
     assert (answered.status, answered.referenced) == (200, ["2.25.3"])
+
+
+@pytest.mark.parametrize(("base", "path"), [("", "/studies"), ("/", "/studies"), ("a/b/", "/a/b/studies")])
+def test_the_service_is_where_the_settings_have_it(tmp_path: Path, base: str, path: str) -> None:
+    with running(tmp_path, base=base) as receiver:
+        assert receiver.post(a_body(a_file()), path=path).status == 200
 
 
 def test_the_study_of_the_path_takes_its_instances_only(receiver: Running) -> None:
@@ -479,6 +487,8 @@ def test_a_key_holds_at_once_and_is_taken_back_at_once(tmp_path: Path, clients: 
 
         clients.unlink()
         assert receiver.post(a_body(a_file()), Authorization=bearer(key)).reason == "no-clients"
+        assert "hilum stow key" in receiver.receiver.health().says
+        assert not receiver.receiver.health().ready
 
 
 def test_without_keys_nobody_else_can_reach_it_unless_that_is_wanted(tmp_path: Path) -> None:
@@ -552,11 +562,22 @@ def test_with_mutual_tls_only_certificates_of_the_authority_are_let_in(
         assert len(receiver.stored()) == 1
 
 
+def test_a_certificate_that_ends_soon_is_spoken_of(tmp_path: Path, authority: trustme.CA, certified: dict[str, Any]) -> None:
+    ends = datetime.now(UTC) + timedelta(days=29)
+    issued = authority.issue_cert("127.0.0.1", not_after=ends)
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    with running(tmp_path / "data", certificate=str(tmp_path / "both.pem")) as receiver:
+        assert f"The certificate ends on {ends:%Y-%m-%d}" in receiver.receiver.health().says
+        assert receiver.receiver.health().ready
+    with running(tmp_path / "more", **certified) as receiver:
+        assert "ends" not in receiver.receiver.health().says
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"certificate": ""}, r"stow\.certificate is missing"),
-        ({"certificate": "/nowhere.pem"}, r"cannot be used for TLS: No such file"),
+        ({"certificate": "/nowhere.pem"}, r"/nowhere\.pem is no certificate that can be read"),
         ({"private_key": "{ca}"}, r"cannot be used for TLS"),
         ({"client_ca": "/nowhere.pem"}, r"/nowhere\.pem cannot be used: No such file"),
     ],
@@ -737,6 +758,28 @@ def test_more_json_than_is_taken_is_refused(tmp_path: Path) -> None:
     with running(tmp_path, max_json_bytes=100) as receiver:
         assert receiver.post(a_json_body(a_json()), TO_JSON).reason == "too-large"
         eventually(receiver.is_clean)
+
+
+# What may come
+
+mutations = st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 3), st.binary(max_size=6)), max_size=8)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(mutations)
+def test_whatever_comes_over_the_wire_the_next_request_is_served(receiver: Running, changes: list[tuple[int, int, bytes]]) -> None:
+    body = a_body(a_file())
+    sent = a_head(len(body)) + body
+    for place, gone, come in changes:
+        sent = sent[:place] + come + sent[place + gone :]
+    with socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+        with suppress(OSError):  # it may have closed the connection already
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(9) in (b"", b"HTTP/1.1 ")
+
+    assert receiver.post(body).status == 200
+    receiver.spool.remove(receiver.spool.waiting())
 
 
 # What must not be said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from hilum.dicom.file_meta import part10_head
 from hilum.settings import Stow
 from hilum.spool import Spool
 from hilum.testing import encoded
-from ingest.stow.answers import Refused
+from ingest.stow.answers import NO_SPACE, Refused
 from ingest.stow.media import DICOM, DICOM_JSON
 from ingest.stow.transaction import Request, Transaction
 
@@ -139,6 +141,40 @@ def test_whatever_comes_it_is_answered_or_refused_and_nothing_is_left(
         transaction.drop()
     assert place.unfinished() == []
     assert len(place.spool.waiting()) >= waiting + kept
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here: not root, or in a container that may not")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def of_json(bulk: bytes) -> bytes:
+    """A request of one instance with bulk data."""
+    return b"--b\r\nContent-Type: application/dicom+json\r\n\r\n[{}]\r\n--b\r\nContent-Location: x\r\nContent-Type: a/b\r\n\r\n" + bulk
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [(DICOM, parts(FILE + bytes(700_000), FILE + bytes(700_000))), (DICOM_JSON, of_json(bytes(2**21)))]
+)
+def test_a_disk_that_fills_up_keeps_nothing_of_the_request_and_takes_the_next(
+    small_disk: Path, place: Place, kind: str, body: bytes
+) -> None:
+    small = Place(small_disk, place.syncs)
+
+    with pytest.raises(Refused) as stop:
+        small.begin(kind).receive(body)
+
+    assert stop.value.refusal is NO_SPACE
+    assert (small.spool.waiting(), small.unfinished()) == ([], [])
+    following = small.begin()
+    following.receive(parts(FILE))
+    assert [outcome.is_stored for outcome in following.end()] == [True]
 
 
 def test_no_file_stays_open(place: Place) -> None:

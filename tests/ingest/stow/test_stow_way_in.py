@@ -19,7 +19,6 @@ from dicomweb_client import DICOMwebClient
 from pydicom import dcmread, dcmwrite
 
 from hilum import bus
-from hilum.clients import add_client
 from hilum.events import EVENTS, InstanceReceived, decode
 from hilum.part10 import data_set_offset
 from hilum.roles import find_role
@@ -28,6 +27,7 @@ from hilum.settings import Spool as SpoolSettings
 from hilum.spool import Spool
 from hilum.store import open_store
 from hilum.testing import eventually
+from hilum.web import add_client, url_of
 from ingest.stow import StowReceiver
 
 pytestmark = pytest.mark.system
@@ -76,7 +76,7 @@ def running(settings: Settings) -> Iterator[tuple[str, requests.Session]]:
         thread.start()
     try:
         eventually(lambda: stow.health().ready and publish.health().ready, 30)
-        yield settings.stow.url(stow.port), session
+        yield url_of(settings.stow, stow.port), session
         eventually(lambda: not Spool.of(settings).waiting(), 60)
     finally:
         stop.set()

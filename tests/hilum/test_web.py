@@ -5,8 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from hilum.clients import Clients, add_client
 from hilum.errors import Misconfigured
+from hilum.settings import Stow
+from hilum.web import Clients, add_client, url_of
+
+
+@pytest.mark.parametrize(
+    ("stow", "url"),
+    [
+        (Stow(), "http://127.0.0.1:80/dicom-web"),
+        (Stow(host="::1", base="/a/b/", certificate="x"), "https://[::1]:80/a/b"),
+        (Stow(base=""), "http://127.0.0.1:80"),
+    ],
+)
+def test_the_address_is_a_url(stow: Stow, url: str) -> None:
+    assert url_of(stow, 80) == url
 
 
 def test_a_client_is_known_by_its_key_which_is_kept_nowhere(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Clients of the web service, known by their keys: a file with a line `TITLE sha256:DIGEST` for each key.
+"""The web service's address, and its clients, known by their keys: a file with a line `TITLE sha256:DIGEST` for each key.
 
 Only the digest is kept. The keys are long and random, so that a fast digest is enough; a person's password is not.
 """
@@ -14,9 +14,16 @@ import stat
 from pathlib import Path
 
 from hilum.errors import Misconfigured
+from hilum.settings import Stow
 
 _LINE = re.compile(r"(?P<title>[A-Za-z0-9_.-]{1,16})\s+sha256:(?P<digest>[0-9a-f]{64})")
 _TITLE = re.compile(r"[A-Za-z0-9_.-]{1,16}")
+
+
+def url_of(settings: Stow, port: int) -> str:
+    """Base URL of the service that listens on `port`."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'https' if settings.certificate else 'http'}://{host}:{port}/{settings.base.strip('/')}".rstrip("/")
 
 
 class Clients:
