@@ -14,7 +14,7 @@ RUN uv sync --frozen --no-dev --no-editable
 FROM python:3.13.14-slim-trixie
 # Volumes take owner and rights from here when they are made.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/hilum --shell /usr/sbin/nologin hilum \
-    && install -d -o hilum -g hilum -m 0700 /var/lib/hilum /var/lib/hilum/spool
+    && install -d -o hilum -g hilum -m 0700 /var/lib/hilum /var/lib/hilum/spool /var/lib/hilum/stow
 COPY --from=build /opt/hilum /opt/hilum
 ENV PATH=/opt/hilum/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HILUM_DATA=/var/lib/hilum
 USER hilum

@@ -54,11 +54,11 @@ _MEANING: dict[Reason, tuple[str, str]] = {
         "Correct the object at its source and send it again.",
     ),
     Reason.SOP_CLASS_MISMATCH: (
-        "The SOP class in the C-STORE command differs from SOPClassUID (0008,0016) in the data set (PS3.4 B.2.3).",
+        "The SOP class in the C-STORE command or in File Meta differs from SOPClassUID (0008,0016) in the data set (PS3.4 B.2.3).",
         "Have the sender's configuration checked: it announces one kind of object and sends another.",
     ),
     Reason.SOP_INSTANCE_MISMATCH: (
-        "The SOP instance in the C-STORE command differs from SOPInstanceUID (0008,0018) in the data set.",
+        "The SOP instance in the C-STORE command or in File Meta differs from SOPInstanceUID (0008,0018) in the data set.",
         "Have the sender's configuration checked: it announces one object and sends another.",
     ),
     Reason.INSTANCE_CONFLICT: (

@@ -157,8 +157,9 @@ def findings_page() -> str:
 
 
 def statuses_page() -> str:
-    """Every status and rejection that a sender can get."""
+    """Every status, rejection and refusal that a sender can get."""
     answers = importlib.import_module("ingest.dicom.answers")
+    stow = importlib.import_module("ingest.stow.answers")
     negotiation = importlib.import_module("ingest.dicom.negotiation")
     rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
     acceptor = importlib.import_module("ingest.dicom.acceptor")
@@ -202,6 +203,25 @@ def statuses_page() -> str:
             ),
             "",
             "A connection that asks for nothing for 30 s is closed, however slowly its bytes come (ARTIM timer, PS3.8 9.1.5).",
+            "",
+            "## STOW-RS, instance by instance (PS3.18 I.2)",
+            "",
+            "In the answer's WarningReason or FailureReason; the comment is in ErrorComment beside it. The HTTP status is 200 if all are",
+            "stored, 202 if some have a warning or a failure, 409 if none is stored.",
+            "",
+            _table(
+                ("Reason", "Comment", "When", "What it means"),
+                [(_code(f"0x{answer.status:04X}"), answer.comment, answer.when, answer.means) for answer in stow.ANSWERS],
+            ),
+            "",
+            "## STOW-RS requests of which nothing is kept",
+            "",
+            "The body is a problem document (RFC 9457) with `title`, `detail`, `reason` and `fix`. 503 comes with Retry-After.",
+            "",
+            _table(
+                ("HTTP", "`reason`", "When", "What to do"),
+                [(str(each.status), _code(each.reason), each.when, each.fix) for each in stow.REFUSALS],
+            ),
         ]
     )
 

@@ -54,7 +54,7 @@ def check_roles(settings: Settings) -> None:
 
 def modules_of(settings: Settings) -> list[str]:
     """The modules that the processes of `settings` need: of their roles, and of the types of destinations if one delivers."""
-    names = {name.strip() for process in settings.roles.processes for name in process.split(",")}
+    names = settings.role_names
     sinks = {f"sinks.{destination['type']}" for destination in settings.destinations.values()} if "deliver" in names else set()
     return [*(f"{_package_of(name)}.{name}" for name in sorted(names)), *sorted(sinks)]
 

@@ -80,6 +80,41 @@ class Title(Section, frozen=True, kw_only=True):
     max_object_bytes: int = 0
 
 
+class Stow(Section, frozen=True, kw_only=True):
+    """The DICOMweb listener (STOW-RS), where the role `stow` runs."""
+
+    #: Where other machines can reach it, clients need keys (`clients`), certificates (`client_ca`), or `anonymous`.
+    host: str = "127.0.0.1"
+    #: 0 picks a free port and keeps it.
+    port: Port = 8104
+    #: Path of the service: instances are sent to `<base>/studies`.
+    base: Annotated[str, Meta(pattern="^[A-Za-z0-9._~/-]*$")] = "/dicom-web"
+    #: PEM file with the server's certificate and those that lead to its authority. Empty: no TLS.
+    certificate: str = ""
+    #: PEM file with the private key of the certificate.
+    private_key: str = ""
+    #: PEM file with the authorities of client certificates: who has none of theirs is not let in. Empty: none is asked for.
+    client_ca: str = ""
+    #: File with the clients and the digests of their keys, for its owner only; `hilum stow key` adds one.
+    clients: str = ""
+    #: Whether requests without a key are taken, also from other machines.
+    anonymous: bool = False
+    #: Requests that are answered at once; one more gets 503.
+    max_requests: int = 32
+    #: Largest request, in bytes; larger ones get 413.
+    max_request_bytes: int = 64 * 2**30
+    #: Largest object, in bytes of data set; for larger ones the failure reason is 0xA700.
+    max_object_bytes: int = 16 * 2**30
+    #: Parts of a request; more get 413.
+    max_parts: int = 20_000
+    #: DICOM JSON in a request, in bytes; more gets 413. It is held in memory.
+    max_json_bytes: int = 8 * 2**20
+    #: Header of a request and of a part, in bytes.
+    max_header_bytes: int = 16 * 2**10
+    #: Seconds without a word from the client after which a request gets 408.
+    idle_timeout_s: float = 60.0
+
+
 class Spool(Section, frozen=True, kw_only=True):
     """Where received objects are kept until the object store and Kafka have them."""
 
@@ -228,6 +263,7 @@ class Settings(Section, frozen=True, kw_only=True):
     data: str = ""
     site: Site = field(default_factory=Site)
     dicom: Dicom = field(default_factory=Dicom)
+    stow: Stow = field(default_factory=Stow)
     spool: Spool = field(default_factory=Spool)
     kafka: Kafka = field(default_factory=Kafka)
     postgres: Postgres = field(default_factory=Postgres)
@@ -251,6 +287,11 @@ class Settings(Section, frozen=True, kw_only=True):
     def spool_dir(self) -> Path:
         """The spool's directory, absolute."""
         return Path(self.spool.path).expanduser().resolve() if self.spool.path else self.data_dir / "spool"
+
+    @property
+    def role_names(self) -> frozenset[str]:
+        """The roles that `roles.processes` names."""
+        return frozenset(name.strip() for process in self.roles.processes for name in process.split(","))
 
     @property
     def config_version(self) -> str:

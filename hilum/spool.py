@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -113,21 +113,40 @@ class Spool:
         disk = os.fstatvfs(self._directory.fd)
         return disk.f_bavail * disk.f_frsize
 
+    @property
+    def scratch(self) -> Path:
+        """This process's folder on the spool's disk, for what is needed while an object comes in. It is removed after the process's end."""
+        return self._staging.path
+
     @cached_property
     def _staging(self) -> _Staging:
         return _Staging(self._tmp)
 
-    def _admit(self, written: Path) -> str:
-        """Make a synced file visible and durable; its receipt."""
-        receipt = self._receipts.make(self._now())
-        target = self.new / (receipt + SUFFIX)
-        written.rename(target)
+    def commit(self, together: Sequence[Incoming]) -> list[str]:
+        """Make objects durable that came together, with one sync of the directory; their receipts, in the same order.
+
+        Raises `SpoolFull` if the disk fails; then nothing of any of them is left.
+        """
         try:
+            for incoming in together:
+                incoming.sync()
+            return self._admit([incoming.path for incoming in together])
+        except (OSError, SpoolFull) as error:
+            for incoming in together:
+                incoming.discard()
+            raise (error if isinstance(error, SpoolFull) else _refused(error)) from None
+
+    def _admit(self, written: Sequence[Path]) -> list[str]:
+        """Make synced files visible and durable; their receipts."""
+        receipts = [self._receipts.make(self._now()) for _ in written]
+        try:
+            for path, receipt in zip(written, receipts, strict=True):
+                path.rename(self.path(receipt))
             self._directory.sync()
         except OSError:
-            target.unlink(missing_ok=True)
+            self.remove(receipts)
             raise
-        return receipt
+        return receipts
 
     # Reading
 
@@ -153,9 +172,9 @@ class Incoming:
         self.size_bytes = 0  #: of data set written so far
         self._spool = spool
         self._left = max_bytes
-        self._path = staging.path / secrets.token_hex(8)
+        self.path = staging.path / secrets.token_hex(8)  #: where it is until it is committed
         try:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _refused(error) from None
         head = _head(arrival)
@@ -182,16 +201,21 @@ class Incoming:
     @contextmanager
     def mapped(self) -> Iterator[tuple[mmap.mmap, int]]:
         """What is written so far, and where its data set begins: to look at all of an object before `commit`."""
-        with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             yield mapped, self._data_set_at
 
     def commit(self) -> str:
         """Make the object durable; its receipt. Raises `SpoolFull` if the disk fails; then nothing of it is left."""
+        return self._spool.commit([self])[0]
+
+    def sync(self) -> None:
+        """Bring what is written to the disk, and write no more; for objects that are committed together. Raises `SpoolFull`."""
+        if self._fd < 0:
+            return
         try:
             os.fdatasync(self._fd)
             os.close(self._fd)
             self._fd = -1
-            return self._spool._admit(self._path)
         except OSError as error:
             self.discard()
             raise _refused(error) from None
@@ -201,7 +225,7 @@ class Incoming:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 def _refused(error: OSError) -> SpoolFull:

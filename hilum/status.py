@@ -26,6 +26,12 @@ class DicomEndpoint(Struct, frozen=True, kw_only=True):
     aet: str
 
 
+class StowEndpoint(Struct, frozen=True, kw_only=True):
+    """Where DICOMweb clients send to."""
+
+    url: str
+
+
 class KafkaEndpoint(Struct, frozen=True, kw_only=True):
     """The broker."""
 
@@ -82,6 +88,8 @@ class Status(Struct, frozen=True, kw_only=True):
     data: str
     pid: int
     dicom: DicomEndpoint
+    #: None where the role `stow` does not run.
+    stow: StowEndpoint | None
     kafka: KafkaEndpoint
     postgres: PostgresEndpoint
     s3: S3Endpoint
@@ -96,7 +104,7 @@ class Status(Struct, frozen=True, kw_only=True):
 
 def status(settings: Settings) -> Status:
     """Ask the Hilum on `settings.data_dir` how it is; each process is given two seconds. Raises `NotFound` if none runs there."""
-    from hilum.up import listener_of, probe_ports
+    from hilum.up import listener_of, probe_ports, stow_of
 
     state = read_run_state(settings.data_dir)
     if state is None or state.endpoints is None or not state.is_alive():
@@ -111,6 +119,7 @@ def status(settings: Settings) -> Status:
         data=state.data,
         pid=state.pid,
         dicom=DicomEndpoint(host=listener.host, port=listener.port, aet=listener.aet),
+        stow=StowEndpoint(url=url) if (url := stow_of(settings)) else None,
         kafka=KafkaEndpoint(bootstrap=state.endpoints.kafka_bootstrap),
         postgres=PostgresEndpoint(
             host=postgres.hostname or "", port=postgres.port or 5432, database=postgres.path.lstrip("/"), user=postgres.username or ""

@@ -20,11 +20,12 @@ from hilum.services.process import Child
 from hilum.services.runstate import read_run_state
 from hilum.services.up import detach, supervisor_for
 from hilum.settings import Dicom, Settings
+from hilum.web import url_of
 
 #: How long `hilum up --detach` waits: the first start downloads Kafka.
 READY_WITHIN_S = 600.0
-#: In the data directory: how the listener was started, for commands that know only the directory.
-_LISTENER = "listener.json"
+#: In the data directory: how the listeners were started, for commands that know only the directory.
+_LISTENER, _STOW = "listener.json", "stow.json"
 
 
 def run(settings: Settings, config: Path | None, *, ready: Callable[[], None] | None = None) -> None:
@@ -63,6 +64,16 @@ def listener_of(settings: Settings) -> Dicom:
     return kept if running is not None and running.is_alive() else settings.dicom
 
 
+def stow_of(settings: Settings) -> str:
+    """The base URL of the STOW-RS service that runs on the data directory, `""` if none does."""
+    running = read_run_state(settings.data_dir)
+    try:
+        url = msgspec.json.decode((settings.data_dir / _STOW).read_bytes(), type=str)
+    except (OSError, msgspec.MsgspecError):
+        return ""
+    return url if running is not None and running.is_alive() else ""
+
+
 def probe_ports(settings: Settings) -> dict[str, int]:
     """Where each of Hilum's own processes answers, by its name."""
     ports = Ports(settings.data_dir)
@@ -92,9 +103,12 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
     listener = ports.take("dicom.port", settings.dicom.host, settings.dicom.port)
     kept = msgspec.structs.replace(settings.dicom, port=listener)
     write_atomically(data / _LISTENER, msgspec.json.encode(kept).decode())
+    stow = ports.take("stow.port", settings.stow.host, settings.stow.port) if "stow" in settings.role_names else 0
+    write_atomically(data / _STOW, msgspec.json.encode(url_of(settings.stow, stow) if stow else "").decode())
     environment = {
         **endpoints.environment(),
         "HILUM_DICOM__PORT": str(listener),
+        "HILUM_STOW__PORT": str(stow),
         "PYTHONUNBUFFERED": "1",
     }
     if sum("dicom" in name.partition("#")[0].split(",") for name, _ in process_names(settings)) > 1:

@@ -51,10 +51,21 @@ def test_everything_that_a_service_names_is_there() -> None:
 
 
 def test_there_is_a_service_for_each_role_that_hilum_up_runs() -> None:
-    wanted = {role for process in Settings().roles.processes for role in process.split(",")}
+    wanted = Settings().role_names
 
-    assert {service["command"][1] for service in ROLES.values()} == wanted
+    assert {service["command"][1] for service in ROLES.values() if "profiles" not in service} == wanted
     assert wanted <= set(role_names())
+
+
+def test_stow_is_there_for_who_asks_for_it() -> None:
+    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {"stow": ["stow"]}
+
+
+def test_what_stow_keeps_belongs_to_its_user() -> None:
+    folder, _, _ = SERVICES["stow"]["environment"]["HILUM_STOW__CLIENTS"].rpartition("/")
+
+    assert f"stow:{folder}" in SERVICES["stow"]["volumes"]
+    assert re.search(rf"install -d -o hilum .* {folder}\n", DOCKERFILE)
 
 
 def test_every_command_of_ours_exists() -> None:
@@ -77,14 +88,22 @@ def test_every_setting_of_ours_exists_and_has_a_value_that_fits(name: str) -> No
     load(SETTINGS_FILE, {variable: value for variable, value in environment.items() if not variable.endswith("_FILE")})
 
 
-def test_only_the_dicom_port_is_published() -> None:
-    assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {"dicom": ["11112:11112"]}
+def test_only_the_dicom_port_is_published_and_that_of_stow_to_this_machine() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+
+    assert published == {"dicom": ["11112:11112"], "stow": ["127.0.0.1:8104:8104"]}
     assert SERVICES["dicom"]["environment"]["HILUM_DICOM__PORT"] == "11112"
+    assert SERVICES["stow"]["environment"]["HILUM_STOW__PORT"] == "8104"
 
 
 def test_only_who_speaks_to_peers_has_a_way_outside() -> None:
     assert COMPOSE["networks"]["inside"] == {"internal": True}
-    assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", [])} == {"dicom", "deliver", "commitment"}
+    assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", [])} == {
+        "dicom",
+        "stow",
+        "deliver",
+        "commitment",
+    }
     assert [name for name, service in SERVICES.items() if not service.get("networks")] == ["secrets"]
     assert SERVICES["secrets"]["network_mode"] == "none"
 
@@ -107,7 +126,7 @@ def test_each_container_that_stays_is_asked_how_it_is_and_comes_back(name: str) 
     assert SERVICES[name]["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("name", [name for name in ROLES if name != "dicom"])
+@pytest.mark.parametrize("name", [name for name in ROLES if name not in ("dicom", "stow")])
 def test_a_role_waits_for_the_servers_and_for_what_provision_makes(name: str) -> None:
     waits = {other: how["condition"] for other, how in SERVICES[name]["depends_on"].items()}
 
@@ -115,16 +134,17 @@ def test_a_role_waits_for_the_servers_and_for_what_provision_makes(name: str) ->
     assert waits == dict.fromkeys(("kafka", "postgres", "store"), "service_healthy")
 
 
-def test_the_receiver_waits_for_nobody_and_holds_no_secret() -> None:
-    receiver = SERVICES["dicom"]
+@pytest.mark.parametrize(("name", "volumes"), [("dicom", []), ("stow", ["stow:/var/lib/hilum/stow"])])
+def test_a_receiver_waits_for_nobody_and_holds_no_secret(name: str, volumes: list[str]) -> None:
+    receiver = SERVICES[name]
 
     assert receiver["depends_on"] == {}
-    assert receiver["volumes"] == ["spool:/var/lib/hilum/spool"]
+    assert receiver["volumes"] == ["spool:/var/lib/hilum/spool", *volumes]
     assert not [variable for variable in receiver["environment"] if variable.endswith("_FILE")]
 
 
-def test_receiver_publisher_and_storage_commitment_share_the_spool() -> None:
-    for name in ("dicom", "publish", "commitment"):
+def test_receivers_publisher_and_storage_commitment_share_the_spool() -> None:
+    for name in ("dicom", "stow", "publish", "commitment"):
         assert "spool:/var/lib/hilum/spool" in SERVICES[name]["volumes"]
         assert SERVICES[name]["environment"]["HILUM_SPOOL__PATH"] == "/var/lib/hilum/spool"
 

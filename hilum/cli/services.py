@@ -92,6 +92,7 @@ def _show(now: Status) -> None:
         {
             "State": now.state,
             "DICOM": f"{now.dicom.aet} at {now.dicom.host}:{now.dicom.port}",
+            "STOW-RS": now.stow.url if now.stow else "",
             "Kafka": now.kafka.bootstrap,
             "PostgreSQL": f"{now.postgres.host}:{now.postgres.port}/{now.postgres.database} as {now.postgres.user}",
             "S3": f"{now.s3.endpoint}, bucket {now.s3.bucket}",

@@ -108,6 +108,30 @@ def test_nothing_is_seen_before_the_commit_and_nothing_left_after_a_discard(spoo
     assert (spool.waiting(), unfinished(spool)) == ([], [])
 
 
+def test_objects_that_came_together_are_seen_together_in_their_order(spool: Spool) -> None:
+    together = [spool.open(ARRIVAL) for _ in range(3)]
+    for number, incoming in enumerate(together):
+        incoming.write(b"%d" % number)
+    together[1].sync()
+    assert spool.waiting() == []
+
+    receipts = spool.commit(together)
+
+    assert spool.waiting() == receipts
+    assert [spool.path(receipt).read_bytes()[-1:] for receipt in receipts] == [b"0", b"1", b"2"]
+    assert unfinished(spool) == []
+
+
+def test_if_one_of_those_that_came_together_cannot_be_kept_none_is(spool: Spool) -> None:
+    together = [spool.open(ARRIVAL) for _ in range(3)]
+    together[1].discard()
+
+    with pytest.raises(SpoolFull):
+        spool.commit(together)
+
+    assert (spool.waiting(), unfinished(spool)) == ([], [])
+
+
 def test_removing_is_final_and_may_be_repeated(spool: Spool) -> None:
     first, second = stored(spool), stored(spool)
 

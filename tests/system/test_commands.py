@@ -34,6 +34,7 @@ def study(one_hilum: RunningHilum, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_up_and_status_give_every_endpoint_and_role(one_hilum: RunningHilum) -> None:
     for found in (one_hilum.up, json.loads(one_hilum.command("status", "--json").stdout)):
         assert found["dicom"] == {"host": "127.0.0.1", "port": one_hilum.port, "aet": "HILUM"}
+        assert found["stow"] is None
         assert found["kafka"]["bootstrap"] == one_hilum.settings.kafka.bootstrap
         assert found["s3"]["endpoint"] == one_hilum.settings.s3.endpoint
         assert found["postgres"]["database"] == "hilum"

@@ -1,0 +1,121 @@
+"""DICOMweb's Store transaction (STOW-RS, PS3.18 10.5), whose answer means that what it calls stored survives a power cut.
+
+`server` has HTTP and TLS, `service` the requests, `transaction` one request's way into the spool, `multipart`, `file_meta`,
+`bulk` and `metadata` read what comes, `answers` says what is refused and why, `response` how that is told.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import warnings
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hilum import telemetry
+from hilum.errors import Misconfigured, Stopped
+from hilum.role import Health, Role
+from hilum.settings import Settings, Stow
+from hilum.spool import Spool
+from hilum.web import Clients, url_of
+
+from .server import DRAIN_S, HEAD_S, Server
+from .service import Service
+from .tls import expires_at
+
+log = telemetry.logger("stow")
+
+
+#: So long before its end a certificate is spoken of.
+EXPIRES_SOON = timedelta(days=30)
+
+
+class StowReceiver:
+    """The role `stow`. The times are those of `ingest.stow.server`."""
+
+    name = "stow"
+
+    def __init__(self, settings: Settings, *, head_s: float = HEAD_S, drain_s: float = DRAIN_S) -> None:
+        self._settings = settings
+        self._head_s, self._drain_s = head_s, drain_s
+        self._server: Server | None = None
+        self._service: Service | None = None
+        self._spool: Spool | None = None
+        self._fault = ""
+        self._expires_at: datetime | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, also where the settings say 0; 0 while it does not listen."""
+        return self._server.port if self._server else 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Listen until `stop`. Raises `Misconfigured` if port, certificate, clients or spool cannot be had, or nobody would be kept out."""
+        warnings.filterwarnings("ignore", module=r"pydicom\b")  # they quote values of patients' objects
+        stow = self._settings.stow
+        try:
+            clients = _clients_of(stow)
+            self._spool = Spool.of(self._settings)
+            self._service = Service(stow, self._spool, clients, self._spool.scratch)
+            self._expires_at = expires_at(stow.certificate)
+            server = Server(stow, self._service, head_s=self._head_s, drain_s=self._drain_s)
+        except Misconfigured as error:
+            self._fault = str(error)
+            raise
+        if soon := self._expiry():
+            log.warning("certificate_ends", says=soon)
+        if clients is not None and not stow.certificate and not _is_loopback(stow.host):
+            log.warning(
+                "keys_in_the_clear", says="There is no TLS: keys and objects can be read on the way, unless a proxy in front has it."
+            )
+        server.start()
+        self._server = server
+        try:
+            while not stop.wait(0.5):
+                if not server.is_alive:
+                    raise Stopped("The web service ended by itself.")
+        finally:
+            self._server = None
+            server.stop()
+
+    def health(self) -> Health:
+        """Whether it listens, and for whom it is busy."""
+        server, service, spool = self._server, self._service, self._spool
+        if server is None or service is None or spool is None:
+            return Health(ready=False, says=self._fault or "not listening")
+        if spool.nearly_full():
+            return Health(ready=False, says="The spool's disk is nearly full: requests are refused for now with 503. Free some space.")
+        if service.fault:
+            return Health(ready=False, says=service.fault)
+        says = f"{url_of(self._settings.stow, server.port)}, {service.open} request{'' if service.open == 1 else 's'} under way"
+        return Health(ready=True, says=f"{says}. {soon}" if (soon := self._expiry()) else says)
+
+    def _expiry(self) -> str:
+        """A sentence if the certificate ends soon."""
+        if self._expires_at is None or self._expires_at - datetime.now(UTC) > EXPIRES_SOON:
+            return ""
+        return f"The certificate ends on {self._expires_at:%Y-%m-%d}: replace {self._settings.stow.certificate} and start stow anew."
+
+
+def _clients_of(stow: Stow) -> Clients | None:
+    if stow.clients:
+        return Clients(Path(stow.clients).expanduser())
+    if not (stow.anonymous or stow.client_ca or _is_loopback(stow.host)):
+        raise Misconfigured(
+            "stow-open",
+            f"STOW-RS on {stow.host} would take objects from anybody.",
+            fix="Give clients keys (`hilum stow key`, stow.clients) or certificates (stow.client_ca), or set stow.anonymous = true.",
+        )
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def role(settings: Settings) -> Role:
+    """The role `stow`."""
+    return StowReceiver(settings)
