@@ -83,18 +83,18 @@ class Title(Section, frozen=True, kw_only=True):
 class Stow(Section, frozen=True, kw_only=True):
     """The DICOMweb listener (STOW-RS), where the role `stow` runs."""
 
-    #: Where other machines can reach it, clients need keys (`clients`), certificates (`client_ca`), or `anonymous`.
+    #: Where other machines can reach it, clients need keys (`clients`), certificates (`tls_client_ca`), or `anonymous`.
     host: str = "127.0.0.1"
     #: 0 picks a free port and keeps it.
     port: Port = 8104
     #: Path of the service: instances are sent to `<base>/studies`.
     base: Annotated[str, Meta(pattern="^[A-Za-z0-9._~/-]*$")] = "/dicom-web"
     #: PEM file with the server's certificate and those that lead to its authority. Empty: no TLS.
-    certificate: str = ""
+    tls_certificate: str = ""
     #: PEM file with the private key of the certificate.
-    private_key: str = ""
+    tls_key: str = ""
     #: PEM file with the authorities of client certificates: who has none of theirs is not let in. Empty: none is asked for.
-    client_ca: str = ""
+    tls_client_ca: str = ""
     #: File with the clients and the digests of their keys, for its owner only; `hilum stow key` adds one.
     clients: str = ""
     #: Whether requests without a key are taken, also from other machines.

@@ -23,9 +23,18 @@ class ServerTls:
     Raises `Misconfigured` if certificate, key or authorities cannot be used.
     """
 
-    def __init__(self, certificate: str, key: str, client_ca: str = "", *, section: str = "dicom") -> None:
-        """Files in PEM. With `client_ca` a peer must show a certificate that one of these authorities has signed."""
-        self._certificate, self._key, self._section = Path(certificate), Path(key), section
+    def __init__(self, section: str, certificate: str, key: str = "", client_ca: str = "") -> None:
+        """Files in PEM, as the settings' `section` names them; without `key` it is in the file of the certificate.
+
+        With `client_ca` a peer must show a certificate that one of these authorities has signed.
+        """
+        if not certificate:
+            raise Misconfigured(
+                "tls-certificate",
+                f"{section}.tls_certificate is missing: there is no TLS without it.",
+                fix=f"Set {section}.tls_certificate.",
+            )
+        self._certificate, self._key, self._section = Path(certificate), Path(key or certificate), section
         self._lock = threading.Lock()
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -42,7 +51,10 @@ class ServerTls:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """For the next connection. A renewed certificate that cannot be used leaves the one before it."""
+        """For the next connections: always the same one, with the certificate that is there now.
+
+        A renewed certificate that cannot be used leaves the one before it.
+        """
         with self._lock:
             try:
                 seen = self._change()

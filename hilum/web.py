@@ -23,7 +23,7 @@ _TITLE = re.compile(r"[A-Za-z0-9_.-]{1,16}")
 def url_of(settings: Stow, port: int) -> str:
     """Base URL of the service that listens on `port`."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{'https' if settings.certificate else 'http'}://{host}:{port}/{settings.base.strip('/')}".rstrip("/")
+    return f"{'https' if settings.tls_certificate else 'http'}://{host}:{port}/{settings.base.strip('/')}".rstrip("/")
 
 
 class Clients:

@@ -45,7 +45,7 @@ class Receiver:
             self._spool = Spool.of(self._settings)
             self._spool.sweep()
             if dicom.tls_port:
-                self._tls = ServerTls(dicom.tls_certificate, dicom.tls_key, dicom.tls_client_ca)
+                self._tls = ServerTls("dicom", dicom.tls_certificate, dicom.tls_key, dicom.tls_client_ca)
             committing = Committing(self._settings)
             listener = Listener(dicom, self._spool, Senders(self._settings), Records.of(self._settings), self._tls, committing)
         except Misconfigured as error:

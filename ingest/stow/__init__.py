@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import threading
 import warnings
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hilum import telemetry
@@ -17,17 +16,13 @@ from hilum.errors import Misconfigured, Stopped
 from hilum.role import Health, Role
 from hilum.settings import Settings, Stow
 from hilum.spool import Spool
+from hilum.tls import ServerTls
 from hilum.web import Clients, url_of
 
 from .server import DRAIN_S, HEAD_S, Server
 from .service import Service
-from .tls import expires_at
 
 log = telemetry.logger("stow")
-
-
-#: So long before its end a certificate is spoken of.
-EXPIRES_SOON = timedelta(days=30)
 
 
 class StowReceiver:
@@ -42,7 +37,7 @@ class StowReceiver:
         self._service: Service | None = None
         self._spool: Spool | None = None
         self._fault = ""
-        self._expires_at: datetime | None = None
+        self._tls: ServerTls | None = None
 
     @property
     def port(self) -> int:
@@ -57,14 +52,16 @@ class StowReceiver:
             clients = _clients_of(stow)
             self._spool = Spool.of(self._settings)
             self._service = Service(stow, self._spool, clients, self._spool.scratch)
-            self._expires_at = expires_at(stow.certificate)
-            server = Server(stow, self._service, head_s=self._head_s, drain_s=self._drain_s)
+            if stow.tls_certificate or stow.tls_key or stow.tls_client_ca:
+                self._tls = ServerTls("stow", stow.tls_certificate, stow.tls_key, stow.tls_client_ca)
+                self._tls.context.set_alpn_protocols(["http/1.1"])
+            server = Server(stow, self._service, self._tls, head_s=self._head_s, drain_s=self._drain_s)
         except Misconfigured as error:
             self._fault = str(error)
             raise
-        if soon := self._expiry():
+        if self._tls and (soon := self._tls.warning()):
             log.warning("certificate_ends", says=soon)
-        if clients is not None and not stow.certificate and not _is_loopback(stow.host):
+        if clients is not None and not self._tls and not _is_loopback(stow.host):
             log.warning(
                 "keys_in_the_clear", says="There is no TLS: keys and objects can be read on the way, unless a proxy in front has it."
             )
@@ -74,6 +71,7 @@ class StowReceiver:
             while not stop.wait(0.5):
                 if not server.is_alive:
                     raise Stopped("The web service ended by itself.")
+                _ = self._tls and self._tls.context  # takes up a renewed certificate
         finally:
             self._server = None
             server.stop()
@@ -88,23 +86,18 @@ class StowReceiver:
         if service.fault:
             return Health(ready=False, says=service.fault)
         says = f"{url_of(self._settings.stow, server.port)}, {service.open} request{'' if service.open == 1 else 's'} under way"
-        return Health(ready=True, says=f"{says}. {soon}" if (soon := self._expiry()) else says)
-
-    def _expiry(self) -> str:
-        """A sentence if the certificate ends soon."""
-        if self._expires_at is None or self._expires_at - datetime.now(UTC) > EXPIRES_SOON:
-            return ""
-        return f"The certificate ends on {self._expires_at:%Y-%m-%d}: replace {self._settings.stow.certificate} and start stow anew."
+        soon = self._tls.warning() if self._tls else ""
+        return Health(ready=True, says=f"{says}. {soon}" if soon else says)
 
 
 def _clients_of(stow: Stow) -> Clients | None:
     if stow.clients:
         return Clients(Path(stow.clients).expanduser())
-    if not (stow.anonymous or stow.client_ca or _is_loopback(stow.host)):
+    if not (stow.anonymous or stow.tls_client_ca or _is_loopback(stow.host)):
         raise Misconfigured(
             "stow-open",
             f"STOW-RS on {stow.host} would take objects from anybody.",
-            fix="Give clients keys (`hilum stow key`, stow.clients) or certificates (stow.client_ca), or set stow.anonymous = true.",
+            fix="Give clients keys (`hilum stow key`, stow.clients) or certificates (stow.tls_client_ca), or set stow.anonymous = true.",
         )
     return None
 

@@ -16,11 +16,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from hilum import telemetry
 from hilum.errors import Misconfigured
 from hilum.settings import Stow
+from hilum.tls import ServerTls
 
 from . import response
 from .answers import MALFORMED, Refused
 from .service import Service
-from .tls import server_context
 
 #: The head of a request must be there so long after its first byte, or the connection's; what a client still sends after it was
 #: refused is read and thrown away for so long, so that it sees the answer and not a reset.
@@ -34,11 +34,12 @@ CONNECTIONS_A_REQUEST = 4
 
 
 class Server:
-    """Listens from construction on; `serve` answers until `stop`. Raises `Misconfigured` if address or certificate cannot be used."""
+    """Listens from construction on; `serve` answers until `stop`. Raises `Misconfigured` if the address cannot be used."""
 
-    def __init__(self, settings: Stow, service: Service, *, head_s: float = HEAD_S, drain_s: float = DRAIN_S) -> None:
+    def __init__(
+        self, settings: Stow, service: Service, tls: ServerTls | None, *, head_s: float = HEAD_S, drain_s: float = DRAIN_S
+    ) -> None:
         self._service = service
-        context = server_context(settings)
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         try:
             self._socket = socket.create_server((settings.host, settings.port), family=family, backlog=128)
@@ -65,7 +66,7 @@ class Server:
             h11_max_incomplete_event_size=settings.max_header_bytes,
         )
         config.load()
-        config.ssl = context
+        config.ssl = tls.context if tls else None
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="stow http", daemon=True)
 

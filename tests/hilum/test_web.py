@@ -14,7 +14,7 @@ from hilum.web import Clients, add_client, url_of
     ("stow", "url"),
     [
         (Stow(), "http://127.0.0.1:80/dicom-web"),
-        (Stow(host="::1", base="/a/b/", certificate="x"), "https://[::1]:80/a/b"),
+        (Stow(host="::1", base="/a/b/", tls_certificate="x"), "https://[::1]:80/a/b"),
         (Stow(base=""), "http://127.0.0.1:80"),
     ],
 )

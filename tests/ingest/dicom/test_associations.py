@@ -183,7 +183,7 @@ class TestTls:
 
     def test_tls_1_1_is_not_spoken(self, tmp_path: Path, ca: trustme.CA) -> None:
         settings = with_tls(tmp_path, ca)
-        assert ServerTls(settings.dicom.tls_certificate, settings.dicom.tls_key).context.minimum_version is ssl.TLSVersion.TLSv1_2
+        assert ServerTls("dicom", settings.dicom.tls_certificate, settings.dicom.tls_key).context.minimum_version is ssl.TLSVersion.TLSv1_2
 
     def test_who_says_nothing_in_the_handshake_holds_nobody_up(self, tmp_path: Path, ca: trustme.CA) -> None:
         settings = with_tls(tmp_path, ca)
@@ -213,7 +213,7 @@ class TestTls:
 
     def test_a_renewed_certificate_is_shown_without_a_restart(self, tmp_path: Path, ca: trustme.CA) -> None:
         settings = with_tls(tmp_path, ca)
-        tls = ServerTls(settings.dicom.tls_certificate, settings.dicom.tls_key)
+        tls = ServerTls("dicom", settings.dicom.tls_certificate, settings.dicom.tls_key)
         before = tls.expires_at
 
         written(tmp_path, ca.issue_cert("localhost", not_after=before + timedelta(days=400)))
@@ -224,7 +224,7 @@ class TestTls:
     def test_the_end_of_a_certificate_is_told_in_time(self, tmp_path: Path, ca: trustme.CA) -> None:
         ends = datetime(2030, 6, 30, tzinfo=UTC)
         certificate, key = written(tmp_path, ca.issue_cert("localhost", not_after=ends))
-        tls = ServerTls(certificate, key)
+        tls = ServerTls("dicom", certificate, key)
 
         assert tls.warning(ends - timedelta(days=100)) == ""
         assert tls.warning(ends - timedelta(days=9, hours=1)) == "The TLS certificate expires on 2030-06-30, in 9 days."

@@ -121,7 +121,7 @@ def certified(authority: trustme.CA, tmp_path: Path) -> dict[str, Any]:
     for blob in issued.cert_chain_pems:
         blob.write_to_path(tmp_path / "certificate.pem", append=True)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return {"certificate": str(tmp_path / "certificate.pem"), "private_key": str(tmp_path / "key.pem")}
+    return {"tls_certificate": str(tmp_path / "certificate.pem"), "tls_key": str(tmp_path / "key.pem")}
 
 
 def post_over_tls(port: int, context: ssl.SSLContext) -> int:
@@ -151,7 +151,7 @@ def test_it_speaks_tls_with_forward_secrecy_and_nothing_older(tmp_path: Path, au
 def test_with_mutual_tls_only_certificates_of_the_authority_are_let_in(
     tmp_path: Path, authority: trustme.CA, certified: dict[str, Any]
 ) -> None:
-    with running(tmp_path / "data", client_ca=str(tmp_path / "ca.pem"), **certified) as receiver:
+    with running(tmp_path / "data", tls_client_ca=str(tmp_path / "ca.pem"), **certified) as receiver:
         known = trusting(authority)
         authority.issue_cert("client.example").configure_cert(known)
         assert post_over_tls(receiver.port, known) == 200
@@ -167,20 +167,20 @@ def test_a_certificate_that_ends_soon_is_spoken_of(tmp_path: Path, authority: tr
     ends = datetime.now(UTC) + timedelta(days=29)
     issued = authority.issue_cert("127.0.0.1", not_after=ends)
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
-    with running(tmp_path / "data", certificate=str(tmp_path / "both.pem")) as receiver:
-        assert f"The certificate ends on {ends:%Y-%m-%d}" in receiver.receiver.health().says
+    with running(tmp_path / "data", tls_certificate=str(tmp_path / "both.pem")) as receiver:
+        assert f"The TLS certificate expires on {ends:%Y-%m-%d}" in receiver.receiver.health().says
         assert receiver.receiver.health().ready
     with running(tmp_path / "more", **certified) as receiver:
-        assert "ends" not in receiver.receiver.health().says
+        assert "expires" not in receiver.receiver.health().says
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"certificate": ""}, r"stow\.certificate is missing"),
-        ({"certificate": "/nowhere.pem"}, r"/nowhere\.pem is no certificate that can be read"),
-        ({"private_key": "{ca}"}, r"cannot be used for TLS"),
-        ({"client_ca": "/nowhere.pem"}, r"/nowhere\.pem cannot be used: No such file"),
+        ({"tls_certificate": ""}, r"stow\.tls_certificate is missing"),
+        ({"tls_certificate": "/nowhere.pem"}, r"stow\.tls_certificate: /nowhere\.pem cannot be used \(No such file"),
+        ({"tls_key": "{ca}"}, r"stow\.tls_key: .* cannot be used"),
+        ({"tls_client_ca": "/nowhere.pem"}, r"stow\.tls_client_ca: /nowhere\.pem cannot be used \(No such file"),
     ],
 )
 def test_a_certificate_that_cannot_be_used_is_said_in_words(
