@@ -34,6 +34,8 @@ STREAM_S, REST_S = 15.0, 10.0
 WARM_STREAMS, MOST_GROWTH_MB = 500, 16.0
 #: After so many batches that failed it is known that something is wrong.
 MOST_FAILURES = 5
+#: So many streams of a batch that failed are looked for that do it alone.
+MOST_CULPRITS = 5
 _LOG_MUST_NOT_HOLD = (b"association_failed", b"role_failed", b"Traceback", PATIENT, PATIENT[:6])
 
 
@@ -241,14 +243,19 @@ def run(patient: Patient, streams: Sequence[Stream]) -> tuple[list[str], list[To
 
 
 def culprits(seeds: Sequence[str], folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Those streams of a failed batch that do it alone, each against a receiver of its own."""
-    for number, seed in enumerate(seeds):
-        here = folder / str(number)
+    """Those streams of a failed batch that do it alone, `MOST_CULPRITS` at most; after each there is a new receiver."""
+    waiting, found = list(seeds), 0
+    while waiting and found < MOST_CULPRITS:
+        here = folder / str(found)
         here.mkdir(parents=True)
         with patient(here) as receiver:
-            complaints, _ = run(receiver, [stream(seed)])
-        if complaints:
-            yield seed, complaints
+            while waiting:
+                seed = waiting.pop(0)
+                complaints, _ = run(receiver, [stream(seed)])
+                if complaints:
+                    found += 1
+                    yield seed, complaints
+                    break
 
 
 def keep(seeds: Sequence[str], complaints: Sequence[str], folder: Path) -> None:

@@ -93,10 +93,13 @@ def replay(port: int, associations: int, paths: Sequence[Path]) -> float:
     probe = Association(port, Sent(paths[0], 1, 4096).context)  # tells how large PDUs may be
     probe.release()
     fragment = probe.max_pdu_bytes - 6
-    dealt = [[Sent(path, n % 65_535 + 1, fragment) for n, path in enumerate(paths[k::associations])] for k in range(associations)]
+    dealt = [
+        [Sent(path, n % 65_535 + 1, fragment) for n, path in enumerate(paths[k::associations])]
+        for k in range(min(associations, len(paths)))
+    ]
     ends: list[float] = []
     failures: list[str] = []
-    go = threading.Barrier(associations + 1)
+    go = threading.Barrier(len(dealt) + 1)
 
     def send(objects: list[Sent]) -> None:
         go.wait()

@@ -54,7 +54,7 @@ def send_with_dcmsend(port: int, associations: int, paths: Sequence[Path], _: Pa
     assert len(paths) <= _MOST_ARGUMENTS
     began = time.monotonic()
     with ThreadPoolExecutor(associations) as pool:
-        ended = list(pool.map(lambda k: dcmsend(paths[k::associations], port, "SCP"), range(associations)))
+        ended = list(pool.map(lambda k: dcmsend(paths[k::associations], port, "SCP"), range(min(associations, len(paths)))))
     took = time.monotonic() - began
     for each in ended:
         if each.returncode:
