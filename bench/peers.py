@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,9 +85,9 @@ end
 
 @contextmanager
 def orthanc(
-    folder: Path, port: int, http_port: int, pacs_port: int, lua: str = FORWARD_EVERY_INSTANCE
+    folder: Path, port: int, http_port: int, pacs_port: int, lua: str = FORWARD_EVERY_INSTANCE, more: Mapping[str, object] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Orthanc as Debian ships it, with a Lua script that forwards to the modality `pacs` at `pacs_port`."""
+    """Orthanc as Debian ships it, with a Lua script that forwards to the modality `pacs` at `pacs_port`; `more` adds to its settings."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "forward.lua").write_text(lua, encoding="utf-8")
     config = {
@@ -103,6 +103,7 @@ def orthanc(
         "DicomCheckCalledAet": False,
         "DicomModalities": {"pacs": ["PACS", "127.0.0.1", pacs_port]},
         "LuaScripts": [str(folder / "forward.lua")],
+        **(more or {}),
     }
     (folder / "orthanc.json").write_text(json.dumps(config), encoding="utf-8")
     with running(["Orthanc", folder / "orthanc.json"], port, folder / "orthanc.log") as process:
