@@ -65,7 +65,7 @@ def stream(seed: object) -> Stream:
         return Stream(_pieces(rng, b"".join(conversation.pdus)), (), breaks_off=False, data_sets=tuple(conversation.data_sets))
     if kind < 0.15:
         return Stream(_pieces(rng, _noise(rng)), ("noise",), breaks_off=rng.random() < 0.1, data_sets=())
-    conversation = valid(rng, commitment=True)
+    conversation = valid(rng, odd=True)
     changes = []
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
         name, change = rng.choice(_CHANGES)
@@ -78,17 +78,17 @@ def stream(seed: object) -> Stream:
     return Stream(_pieces(rng, raw), tuple(changes), breaks_off=rng.random() < 0.1, data_sets=tuple(conversation.data_sets))
 
 
-def valid(rng: random.Random, *, commitment: bool = False) -> Conversation:
+def valid(rng: random.Random, *, odd: bool = False) -> Conversation:
     """A conversation without a fault: every request in it is answered, and every data set stored with Success.
 
-    With `commitment` it may hold storage commitment requests, on contexts that a receiver may not have accepted.
+    With `odd` it may hold what a receiver need not accept: storage commitment requests, and the proposal to be SCP where it sends.
     """
     contexts = [ul.Context(abstract_syntax=CT, transfer_syntax=ul.EXPLICIT_VR_LITTLE_ENDIAN)]
     for _ in range(rng.choice((0, 1, 2, 5, 127))):
         abstract_syntax = rng.choice(_STORAGE + _OTHERS)
         contexts.append(ul.Context(abstract_syntax=abstract_syntax, transfer_syntax=rng.choice((*_SYNTAXES, _JPEG))))
     max_pdu_bytes = rng.choice((0, 16_384, 131_072, 4096, 64))
-    request = ul.associate_rq("FUZZ", "HILUM", contexts, max_pdu_bytes, scp_of=[CT] if rng.random() < 0.1 else [])
+    request = ul.associate_rq("FUZZ", "HILUM", contexts, max_pdu_bytes, scp_of=[CT] if rng.random() < 0.1 and odd else [])
     conversation = Conversation([request])
     storing = [
         (n, context) for n, context in enumerate(contexts) if context.abstract_syntax in _STORAGE and context.transfer_syntax != _JPEG
@@ -100,7 +100,7 @@ def valid(rng: random.Random, *, commitment: bool = False) -> Conversation:
             _store(rng, conversation, ul.context_id(n), context, message_id)
         elif what < 0.8:
             _message(rng, conversation, ul.context_id(n), ul.c_echo_rq(message_id), None)
-        elif what < 0.9 or not commitment:
+        elif what < 0.9 or not odd:
             _find(rng, conversation, ul.context_id(n), message_id)
         else:
             _commit(rng, conversation, contexts, message_id)
