@@ -4,6 +4,8 @@ import io
 import os
 import pwd
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from minio import Minio
 
 from hilum.errors import Misconfigured
 from hilum.services import embedded, servers_for
+from hilum.services.certificate import make_certificate
 from hilum.services.endpoints import Endpoints, with_endpoints
 from hilum.services.jars import kafka_classpath
 from hilum.services.kafka import KafkaServer
@@ -193,18 +196,68 @@ def test_the_store_refuses_who_has_no_key(running: Running) -> None:
     assert [anonymous_status(f"{endpoint}{path}") for path in ("/", "/closed", "/closed/x")] == [403, 403, 403]
 
 
-def test_no_inner_server_of_the_store_hands_out_an_object_to_who_has_no_key(running: Running) -> None:
-    store = running.s3()
-    store.make_bucket(bucket_name="inner")
-    store.put_object(bucket_name="inner", object_name="x", data=io.BytesIO(b"seen"), length=4)
-    ports = {at.laddr.port for at in running.process("s3").net_connections("tcp") if at.status == psutil.CONN_LISTEN}
+def inner_ports(running: Running) -> set[int]:
+    """Where the store's inner servers listen."""
+    listening = {at.laddr.port for at in running.process("s3").net_connections("tcp") if at.status == psutil.CONN_LISTEN}
+    return listening - {urlsplit(running.endpoints.s3_endpoint).port or 0}
 
-    for port in ports:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/buckets/inner/x", timeout=5) as answer:
-                assert b"seen" not in answer.read()
-        except (OSError, ValueError):
-            continue  # refused, or no HTTP there at all
+
+def stranger(with_certificate: Path | None = None) -> ssl.SSLContext:
+    """How an account of this machine may try it that cannot read Hilum's secrets."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    if with_certificate:
+        context.load_cert_chain(with_certificate)
+    return context
+
+
+def answer_to(port: int, request: bytes, context: ssl.SSLContext | None) -> bytes:
+    """What the server says to `request`, over TLS if there is a `context`."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+            wire = context.wrap_socket(plain) if context else plain
+            wire.sendall(request)
+            return wire.recv(4096)
+    except OSError:  # as TLS refuses
+        return b""
+
+
+REQUESTS = [
+    *(b"%s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % line for line in (
+        b"GET /", b"GET /col/delete?collection=inner", b"GET /dir/assign", b"GET /dir/lookup?fileId=1,01&read=yes", b"GET /status",
+        b"GET /healthz", b"GET /ui/index.html", b"GET /buckets/inner/x", b"POST /submit", b"DELETE /buckets/inner/x",
+        b"POST /vol/grow?count=1",
+    )),
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"),  # gRPC: preface and empty SETTINGS (RFC 9113 3.4)
+]  # fmt: skip
+
+
+def test_no_inner_server_of_the_store_answers_who_has_not_its_certificate(running: Running, tmp_path: Path) -> None:
+    make_certificate(tmp_path / "own.pem", "127.0.0.1")
+    ports = inner_ports(running)
+    ways = (None, stranger(), stranger(tmp_path / "own.pem"))
+
+    answers = {answer_to(port, request, way) for port in ports for request in REQUESTS for way in ways}
+
+    assert len(ports) == 7
+    assert {answer.partition(b"\r\n")[0] for answer in answers} <= {b"", b"HTTP/1.0 400 Bad Request"}
+
+
+def test_the_inner_servers_of_the_store_answer_who_has_their_certificate(running: Running) -> None:
+    known = stranger(running.data / "secrets" / "s3-inner.pem")
+
+    answers = [answer_to(port, REQUESTS[-1], known) for port in inner_ports(running)]
+
+    assert any(answers)
+
+
+def test_the_sockets_of_the_store_are_its_owners_alone(running: Running) -> None:
+    paths = {Path(path) for at in running.process("s3").net_connections("unix") if (path := str(at.laddr)).startswith("/tmp/")}  # noqa: S108
+
+    assert paths
+    assert not [path for path in paths if path.stat().st_mode & 0o077]
 
 
 def test_nothing_listens_beyond_loopback(running: Running) -> None:
