@@ -169,12 +169,15 @@ class Supervisor:
     def run(self, *, ready: Callable[[Endpoints], None] | None = None) -> None:
         """Start, tell `ready`, and stay until SIGTERM or SIGINT; then stop. For the main thread of a program in the foreground.
 
-        A second Ctrl-C ends the program without waiting for clean ends.
+        A second Ctrl-C ends the program without waiting for clean ends. Before all was ready a signal is told by the exit code: 128
+        and the signal's number (`SystemExit`).
         """
+        signals: list[int] = []
 
         def on_signal(number: int, _frame: object) -> None:
             if self._stopping.is_set() and number == signal.SIGINT:
                 os._exit(130)  # a second Ctrl-C: at once; the system, or the next start, ends the children
+            signals.append(number)
             self._stopping.set()
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -183,6 +186,11 @@ class Supervisor:
             if ready:
                 ready(endpoints)
             self._stopping.wait()
+        except Misconfigured as error:
+            if not signals:
+                raise
+            self._say(error.sentence)
+            raise SystemExit(128 + signals[0]) from None
         finally:
             self.stop()
             for number, handler in before.items():

@@ -243,6 +243,20 @@ def test_a_program_in_the_foreground_stops_cleanly_on_a_signal(tmp_path: Path, n
     assert state_of(tmp_path).state == "stopped"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_all_is_ready_is_the_exit_code(tmp_path: Path, number: signal.Signals) -> None:
+    never_ready = "import time; time.sleep(600)"
+    with subprocess.Popen(foreground(tmp_path, never_ready), stderr=subprocess.PIPE, text=True) as process:
+        eventually(lambda: (state := read_run_state(tmp_path)) and state.children)
+        child = child_of(tmp_path, "toy")
+
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+
+    assert (process.returncode, said) == (128 + number, "Hilum was stopped before it was ready.\n")
+    assert not child.is_running()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_no_child_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(foreground(tmp_path), stdout=subprocess.PIPE, text=True) as process:
