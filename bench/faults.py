@@ -23,7 +23,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from bench.report import Report
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender, part10_data_set
-from hilum.bus import headers_of
+from hilum.bus import client, headers_of
 from hilum.reconcile import Account
 from hilum.synthetic import ct_study
 
@@ -146,7 +146,7 @@ def _events(hilum: RunningHilum, topic: str) -> list[tuple[str, str, float]]:
     """(subject, event id, time in seconds) of every committed event on `topic`."""
     consumer = Consumer(
         {
-            "bootstrap.servers": hilum.settings.kafka.bootstrap,
+            **client(hilum.settings),
             "group.id": "hilum-bench-faults",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",

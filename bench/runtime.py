@@ -29,7 +29,7 @@ from hilum.host import spare_the_garbage_collector
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import Memory, Processor, processor
 from hilum.services import embedded
-from hilum.settings import S3, Kafka, Log, Postgres, Settings
+from hilum.settings import S3, Log, Postgres, Settings
 from hilum.testing import an_instance
 
 FILLING = ("CS", "DA", "LO", "SH", "TM", "UI")
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         tempfile.TemporaryDirectory(prefix="hilum-bench-", dir=os.environ.get("TMPDIR")) as folder,
         embedded(Path(folder), servers) as endpoints,
     ):
-        settings = Settings(kafka=Kafka(bootstrap=endpoints.kafka_bootstrap))
+        settings = endpoints.filled_into(servers)
         one_run(settings, validate, 5000, 2048)  # the JVM warms up
         waiting = idle(settings, 4, 5.0 if options.quick else 20.0)
         one_by_one = latency(settings, 20 if options.quick else 200)

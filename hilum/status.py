@@ -33,9 +33,12 @@ class StowEndpoint(Struct, frozen=True, kw_only=True):
 
 
 class KafkaEndpoint(Struct, frozen=True, kw_only=True):
-    """The broker."""
+    """The broker; the password is in `<data>/secrets` (embedded) or where the settings have it from."""
 
     bootstrap: str
+    security_protocol: str
+    sasl_mechanism: str
+    sasl_username: str
 
 
 class PostgresEndpoint(Struct, frozen=True, kw_only=True):
@@ -113,6 +116,7 @@ def status(settings: Settings) -> Status:
     listener = listener_of(settings)
     with ThreadPoolExecutor(8) as threads:
         asked = list(threads.map(lambda child: _roles(child, ports.get(child.name, 0)), state.children))
+    kafka = state.endpoints.filled_into(settings).kafka
     postgres = urlsplit(state.endpoints.postgres_dsn)
     return Status(
         state=state.state,
@@ -120,7 +124,12 @@ def status(settings: Settings) -> Status:
         pid=state.pid,
         dicom=DicomEndpoint(host=listener.host, port=listener.port, aet=listener.aet),
         stow=StowEndpoint(url=url) if (url := stow_of(settings)) else None,
-        kafka=KafkaEndpoint(bootstrap=state.endpoints.kafka_bootstrap),
+        kafka=KafkaEndpoint(
+            bootstrap=kafka.bootstrap,
+            security_protocol=kafka.security_protocol,
+            sasl_mechanism=kafka.sasl_mechanism,
+            sasl_username=kafka.sasl_username,
+        ),
         postgres=PostgresEndpoint(
             host=postgres.hostname or "", port=postgres.port or 5432, database=postgres.path.lstrip("/"), user=postgres.username or ""
         ),

@@ -14,6 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -88,6 +89,7 @@ def metrics() -> list[MetricWrapperBase]:
 
 _UID = re.compile(r"[0-9.]{0,64}")
 _ID = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._/:@+-]{0,127}|")
+_PROCESS = re.compile(r"[0-9A-Za-z_,#-]{1,127}")
 _AET = re.compile(r"[ -\[\]-~]{0,16}")
 _EVENT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:\[\]_-]{0,255}")
@@ -106,6 +108,7 @@ FIELDS: Mapping[str, re.Pattern[str] | None] = {
     **dict.fromkeys(("seconds", "after_s", "duration_s", "port", "probe_port", "pid", "signal", "line", "due"), _ID),
     **dict.fromkeys(("calling_aet", "called_aet"), _AET),
     **dict.fromkeys(("host", "peer", "library"), _ADDRESS),
+    "process": _PROCESS,
     "says": None,
     "error": None,
 }
@@ -121,12 +124,15 @@ def configure(settings: Settings) -> None:
     logging.getLogger("hilum.kafka").setLevel(_threshold[0])
 
 
-def logger(part: str) -> structlog.typing.FilteringBoundLogger:
-    """The logger of one part of Hilum. An event's name is a fixed word: `log.info("batch_committed", count=3)`."""
+def logger(part: str, file: Path | None = None) -> structlog.typing.FilteringBoundLogger:
+    """The logger of one part of Hilum. An event's name is a fixed word: `log.info("batch_committed", count=3)`.
+
+    Lines go to stderr, or to the end of `file`, in a folder that exists.
+    """
     return cast(
         "structlog.typing.FilteringBoundLogger",
         structlog.wrap_logger(
-            _Stderr(),
+            _End(file) if file else _Stderr(),
             processors=[_drop_below_threshold, _only_safe, _as_line],
             wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
             context_class=dict,
@@ -156,6 +162,19 @@ class _Stderr:
     def msg(self, line: str) -> None:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
+
+    debug = info = warning = warn = error = critical = exception = fatal = log = msg
+
+
+class _End:
+    """Writes a line to the end of a file. On a disk that is full, what writes it goes on."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError), self._file.open("a") as file:
+            file.write(line + "\n")
 
     debug = info = warning = warn = error = critical = exception = fatal = log = msg
 

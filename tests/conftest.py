@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import msgspec
 import pytest
 from confluent_kafka import Message, TopicPartition
 from psycopg import sql
@@ -36,11 +37,11 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a broker that tests share; each uses a prefix of its own."""
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """The settings of a broker that tests share; each uses a prefix of its own."""
     elsewhere = Settings(postgres=Postgres(dsn="none"), s3=S3(endpoint="http://none"))
     with embedded(tmp_path_factory.mktemp("kafka"), elsewhere) as endpoints:
-        yield endpoints.kafka_bootstrap
+        yield endpoints.filled_into(elsewhere).kafka
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +109,7 @@ class Log:
 
     def make(self, *topics: Topic, partitions: int = 0) -> None:
         """Make topics: all of the events', and these."""
-        kafka = Kafka(bootstrap=self.settings.kafka.bootstrap, prefix=self.settings.kafka.prefix, partitions=partitions)
+        kafka = msgspec.structs.replace(self.settings.kafka, partitions=partitions)
         bus.provision_topics(Settings(kafka=kafka), [*topics, *(kind.topic for kind in EVENTS.values())])
 
     def say(self, *events: Event, stage: str = "test") -> list[str]:
@@ -181,9 +182,9 @@ class Log:
 
 
 @pytest.fixture
-def log(kafka: str) -> Log:
+def log(kafka: Kafka) -> Log:
     """Topics of the test's own on the shared broker, made with `log.make`."""
-    return Log(Settings(kafka=Kafka(bootstrap=kafka, prefix=f"t{uuid.uuid4().hex[:8]}.")))
+    return Log(Settings(kafka=msgspec.structs.replace(kafka, prefix=f"t{uuid.uuid4().hex[:8]}.")))
 
 
 @pytest.fixture(scope="session")

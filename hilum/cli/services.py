@@ -29,10 +29,11 @@ def up(
     json: JsonOption = False,
 ) -> None:
     """Start Kafka, PostgreSQL, the object store and Hilum's roles; those that the settings name elsewhere are not started."""
+    from hilum.services.up import doubts_about_this_machine
     from hilum.up import run, start
 
     settings = loaded(config, data).settings
-    for sentence in doubts(settings):
+    for sentence in (*doubts(settings), *doubts_about_this_machine(settings)):
         err.print(sentence, markup=False)
 
     def ready() -> None:

@@ -1,7 +1,7 @@
 """Kafka, PostgreSQL and S3 as managed child processes, and the supervisor that keeps them and Hilum's roles running.
 
     with embedded(data_dir) as endpoints:
-        Producer({"bootstrap.servers": endpoints.kafka_bootstrap})
+        producer = bus.producer(endpoints.filled_into(Settings()))
 
 What a setting names as the site's own server is not started; see `hilum.services.up` for `hilum up`, `down` and `status`.
 """

@@ -14,6 +14,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     """What a client needs to reach the three services. Holds passwords: never log it."""
 
     kafka_bootstrap: str  #: `host:port`
+    kafka_login: dict[str, str] = {}  #: settings of `[kafka]` by which an embedded broker lets in, by name; empty: as the settings say
     postgres_dsn: str  #: `postgresql://user:password@host:port/database`
     s3_endpoint: str  #: `http://host:port`
     s3_access_key: str
@@ -27,6 +28,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
         """The environment variables by which a role's process learns its settings (`hilum.settings`)."""
         return {
             "HILUM_KAFKA__BOOTSTRAP": self.kafka_bootstrap,
+            **{f"HILUM_KAFKA__{name.upper()}": value for name, value in self.kafka_login.items()},
             "HILUM_POSTGRES__DSN": self.postgres_dsn,
             "HILUM_S3__ENDPOINT": self.s3_endpoint,
             "HILUM_S3__ACCESS_KEY": self.s3_access_key,
@@ -39,7 +41,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
         replace = msgspec.structs.replace
         return replace(
             settings,
-            kafka=replace(settings.kafka, bootstrap=self.kafka_bootstrap),
+            kafka=replace(settings.kafka, bootstrap=self.kafka_bootstrap, **self.kafka_login),
             postgres=replace(settings.postgres, dsn=self.postgres_dsn),
             s3=replace(
                 settings.s3,
@@ -65,6 +67,7 @@ def endpoints_of(settings: Settings, embedded: dict[str, dict[str, str]]) -> End
     s3: dict[str, Any] = embedded.get("s3", own_s3)
     return Endpoints(
         kafka_bootstrap=kafka["bootstrap"],
+        kafka_login={name: value for name, value in kafka.items() if name != "bootstrap"},
         postgres_dsn=postgres["dsn"],
         s3_endpoint=s3["endpoint"],
         s3_access_key=s3["access_key"],

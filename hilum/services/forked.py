@@ -10,13 +10,14 @@ import ctypes
 import importlib
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,20 @@ def have_imported(modules: Iterable[str]) -> None:
     """Begin to import `modules`, in the process that later programs are forks of; returns at once."""
     if POSSIBLE:
         multiprocessing.set_forkserver_preload(list(modules))
-        forkserver.ensure_running()
+        starting = threading.Thread(target=_start_deaf_to_ctrl_c, name="forkserver")
+        starting.start()
+        starting.join()
+
+
+def _start_deaf_to_ctrl_c() -> None:
+    """Start the process of which the others are forks with SIGINT blocked from its first instruction on.
+
+    It ignores SIGINT by itself, but only once it has imported all. Run it in a thread of its own, which the system gives a mask of its
+    own: Ctrl-C must still reach this process.
+    """
+    resource_tracker.ensure_running()  # first, since it lets SIGINT through when it has started
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    forkserver.ensure_running()
 
 
 def done_aside(call: Callable[..., T], *arguments: Any) -> T:
@@ -76,6 +90,7 @@ def become(program: Sequence[str], name: str, log: Path, env: Mapping[str, str],
     threading.Thread(target=_end_with_supervisor, args=(death_signal,), name="supervisor", daemon=True).start()
     parent = os.getppid()
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ctrl-C comes here no more
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
     libc.prctl(PR_SET_NAME, f"hilum {name}".encode()[:15], 0, 0, 0)

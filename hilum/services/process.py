@@ -159,7 +159,14 @@ def run_once(
     with log.open("ab") as output:
         try:
             done = subprocess.run(
-                launched(argv, user), input=standard_input.encode(), stdout=output, stderr=output, cwd=cwd, timeout=within_s, check=False
+                launched(argv, user),
+                input=standard_input.encode(),
+                stdout=output,
+                stderr=output,
+                cwd=cwd,
+                timeout=within_s,
+                check=False,
+                start_new_session=True,  # Ctrl-C is for the supervisor
             )
         except subprocess.TimeoutExpired:
             raise explained(f"{failed} {program} took longer than {within_s:.0f} s.", program, cwd, log, since) from None

@@ -5,15 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import ssl
 import sysconfig
 from pathlib import Path
 
 from hilum.errors import Misconfigured
+from hilum.services.certificate import make_certificate
 from hilum.services.files import private_folder, secret, write_atomically
 from hilum.services.ports import Ports
 from hilum.services.process import Child
 
-# One process with four servers in it; each has an HTTP and a gRPC port. Only S3's is for clients.
+# One process with four servers in it; each has an HTTP and a gRPC port. Only S3's is for clients. The others speak TLS with who
+# has the certificate of `secrets/s3-inner.pem`: the master would let any account of the machine delete a bucket.
 INNER_PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc", "s3.port.grpc")
 
 VOLUME_SIZE_MB = 1024  #: objects are appended to volume files of about this size; they grow as needed and are never preallocated
@@ -26,7 +29,8 @@ COLLECT_AT_PERCENT = "50"  # 211 MB under load instead of 300, at the same speed
 class SeaweedServer:
     """An S3 store in `<data>/s3`, listening on `host` only; `port` 0 lets Hilum choose one and keep it.
 
-    Only requests signed with the generated key pass; a request without a signature is answered 403.
+    Only requests signed with the generated key pass; a request without a signature is answered 403. Its inner servers answer
+    only to each other.
     """
 
     name = "s3"
@@ -37,6 +41,7 @@ class SeaweedServer:
         self._data = data_dir
         self._folder = data_dir / "s3"
         self._secrets = data_dir / "secrets"
+        self._certificate = self._secrets / "s3-inner.pem"
         self._inner: dict[str, int] = {}
 
     def endpoint(self) -> dict[str, str]:
@@ -49,13 +54,14 @@ class SeaweedServer:
         }
 
     def prepare(self) -> Child:
-        """Write the store's access keys and say how to run it.
+        """Write the store's access keys and a new certificate for its inner servers, and say how to run it.
 
         Raises `Misconfigured` if the package is absent or the port is taken.
         """
         ports = Ports(self._data)
         self.port = ports.take("s3.port", self.host, self.port)
         self._inner = {name: ports.take(f"s3 {name}", self.host) for name in INNER_PORTS}
+        make_certificate(self._certificate, self.host)
         self._remove_sockets()
         volumes = self._folder / "data"
         private_folder(volumes)
@@ -110,21 +116,37 @@ class SeaweedServer:
         return file
 
     def _environment(self) -> dict[str, str]:
-        """The keys with which its inner servers sign what they ask of each other: a stranger's HTTP request for an object is refused."""
+        """What its inner servers show each other: a certificate, without which none answers, and keys that sign each request."""
         purposes = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
         keys = {f"WEED_JWT_{purpose}_KEY": secret(self._secrets / f"s3-jwt-{purpose.lower().replace('_', '-')}") for purpose in purposes}
-        return {**keys, "GOMEMLIMIT": MEMORY_LIMIT, "GOGC": COLLECT_AT_PERCENT, "HOME": str(self._folder)}
+        pem = str(self._certificate)
+        grpc = [f"WEED_GRPC_{server}" for server in ("MASTER", "VOLUME", "FILER", "S3", "CLIENT")]
+        https = [f"WEED_HTTPS_{server}" for server in ("MASTER", "VOLUME", "FILER", "CLIENT")]
+        certificates = {f"{part}_{file}": pem for part in (*grpc, *https) for file in ("CERT", "KEY")}
+        authorities = {f"{part}_CA": pem for part in ("WEED_GRPC", *https)}
+        return {
+            **keys,
+            **certificates,
+            **authorities,
+            "WEED_HTTPS_CLIENT_ENABLED": "true",
+            "GOMEMLIMIT": MEMORY_LIMIT,
+            "GOGC": COLLECT_AT_PERCENT,
+            "HOME": str(self._folder),
+        }
 
     def _answers(self) -> bool:
         """S3 answers, and the master has room for an object."""
-        status, _ = self._get(self.port, "/")
+        status, _ = self._get(http.client.HTTPConnection(self.host, self.port, timeout=2), "/")
         if status != 403:
             return False
-        status, body = self._get(self._inner["master.port"], "/dir/assign")
+        trust = ssl.create_default_context(cafile=self._certificate)
+        trust.load_cert_chain(self._certificate)
+        master = http.client.HTTPSConnection(self.host, self._inner["master.port"], timeout=2, context=trust)
+        status, body = self._get(master, "/dir/assign")
         return status == 200 and b'"fid"' in body
 
-    def _get(self, port: int, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self.host, port, timeout=2)
+    @staticmethod
+    def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
         try:
             connection.request("GET", path)
             answer = connection.getresponse()

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
+from hilum import telemetry
 from hilum.errors import HilumError, Misconfigured
 from hilum.services.endpoints import Endpoints
 from hilum.services.process import Child, Run, check_space, rotate, start_time
@@ -112,6 +113,8 @@ class Supervisor:
     `endpoints` makes of what the servers say what clients need; `provision` (topics, tables, buckets) is called once they
     are ready and may be repeated at each start; `roles` then gives the children that need the services.
 
+    `<data>/logs/up.log` tells, a JSON line each, when all was started and stopped, and of each child that ended and was started again.
+
     All children are started by one thread of the supervisor's own, which lives as long as they do: on Linux they are
     ended with it, however this process ends.
     """
@@ -136,6 +139,8 @@ class Supervisor:
         self._started: Future[Endpoints] = Future()
         self._thread = threading.Thread(target=self._live, name="hilum-supervisor", daemon=True)
         self._children: list[Supervised] = []
+        self._log_file = self.data / "logs" / "up.log"
+        self._log = telemetry.logger("supervisor", self._log_file)
         self._lock: DataLock | None = None
         self._state = RunState(pid=os.getpid(), start_time=start_time(os.getpid()) or 0.0, data=str(self.data))
 
@@ -164,12 +169,15 @@ class Supervisor:
     def run(self, *, ready: Callable[[Endpoints], None] | None = None) -> None:
         """Start, tell `ready`, and stay until SIGTERM or SIGINT; then stop. For the main thread of a program in the foreground.
 
-        A second Ctrl-C ends the program without waiting for clean ends.
+        A second Ctrl-C ends the program without waiting for clean ends. Before all was ready a signal is told by the exit code: 128
+        and the signal's number (`SystemExit`).
         """
+        signals: list[int] = []
 
         def on_signal(number: int, _frame: object) -> None:
             if self._stopping.is_set() and number == signal.SIGINT:
                 os._exit(130)  # a second Ctrl-C: at once; the system, or the next start, ends the children
+            signals.append(number)
             self._stopping.set()
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -178,6 +186,11 @@ class Supervisor:
             if ready:
                 ready(endpoints)
             self._stopping.wait()
+        except Misconfigured as error:
+            if not signals:
+                raise
+            self._say(error.sentence)
+            raise SystemExit(128 + signals[0]) from None
         finally:
             self.stop()
             for number, handler in before.items():
@@ -206,18 +219,32 @@ class Supervisor:
         logs_due = time.monotonic()
         while not self._stopping.wait(RUNNING_POLL_S):
             for supervised in self._children:
-                to_write |= supervised.look()
+                if supervised.look():
+                    self._tell_of(supervised)
+                    to_write = True
             with suppress(OSError):
                 if to_write:
                     self._write("ready")
                     to_write = False
                 if time.monotonic() >= logs_due:
                     logs_due = time.monotonic() + LOGS_EVERY_S
-                    for supervised in self._children:
-                        rotate(supervised.child.log)
+                    for log in (self._log_file, *(supervised.child.log for supervised in self._children)):
+                        rotate(log)
+
+    def _tell_of(self, supervised: Supervised) -> None:
+        """Say in the log what has become of a child."""
+        now = supervised.state
+        if now.state == "restarting":
+            in_s = round((supervised.due or 0.0) - time.monotonic(), 2)
+            self._log.warning("child_ended", process=now.name, pid=now.pid, says=now.last_exit, after_s=in_s)
+        elif now.state == "starting":
+            self._log.info("child_started_again", process=now.name, pid=now.pid, count=now.restarts)
+        else:
+            self._log.info("child_ready", process=now.name, pid=now.pid)
 
     def _bring_up(self) -> Endpoints:
         check_space(self.data)
+        rotate(self._log_file)
         for sentence in end_stale_children(self.data):
             self._say(sentence)
         self._write("starting")
@@ -277,6 +304,8 @@ class Supervisor:
     def _write(self, state: Literal["starting", "ready", "stopping", "stopped", "failed"]) -> None:
         if state != self._state.state or not self._state.since:
             self._state.since = time.time()
+            why = {"says": self._state.failure.sentence} if self._state.failure else {}
+            self._log.info(f"hilum_{state}", pid=self._state.pid, **why)
         self._state.state = state
         self._state.children = [supervised.state for supervised in self._children]
         write_run_state(self._state)

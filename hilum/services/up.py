@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from hilum.errors import Misconfigured
-from hilum.services import servers_for
-from hilum.services.endpoints import Endpoints, endpoints_of
+from hilum.services import postgres, servers_for
+from hilum.services.endpoints import Endpoints, embedded_names, endpoints_of
 from hilum.services.process import Child, explained, is_running, rotate
 from hilum.services.runstate import RunState, end_stale_children, read_run_state
 from hilum.services.supervisor import Supervisor
@@ -32,6 +32,13 @@ def supervisor_for(
     return Supervisor(
         data, servers_for(settings, data), endpoints=partial(endpoints_of, settings), provision=provision, roles=roles, say=say
     )
+
+
+def doubts_about_this_machine(settings: Settings) -> list[str]:
+    """What is hardly meant about how the servers will run here, one sentence each."""
+    if "postgres" not in embedded_names(settings) or os.geteuid() != 0:
+        return []
+    return postgres.doubts(postgres.account_for_root())
 
 
 def detach(argv: Sequence[str | Path], data: Path, *, ready_within_s: float = 180.0) -> RunState:

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin._config import ConfigResource
@@ -99,7 +100,7 @@ def test_topics_are_made_once_with_what_their_events_declare(log: Log) -> None:
 
 @pytest.mark.system
 def test_a_topic_that_kafka_refuses_is_named_with_what_to_check(log: Log) -> None:
-    settings = Settings(kafka=Kafka(bootstrap=log.settings.kafka.bootstrap, prefix=log.settings.kafka.prefix, replication=7))
+    settings = Settings(kafka=msgspec.structs.replace(log.settings.kafka, replication=7))
 
     with pytest.raises(
         Misconfigured, match=r"Kafka refused to make topic .*x\.v1 \(INVALID_REPLICATION_FACTOR\)\. Check kafka\.replication"

@@ -146,7 +146,9 @@ SETTLED = ("receipt-0-archive", "receipt-1-archive")
 
 
 @pytest.fixture(scope="module")
-def hospital(kafka: str, s3: S3, postgres_server: str, make_log: type[Log], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospital]:
+def hospital(
+    kafka: Kafka, s3: S3, postgres_server: str, make_log: type[Log], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hospital]:
     """Two objects for two destinations, one of them settled; one for none, one that came again, one in quarantine."""
     name = f"r{uuid.uuid4().hex[:8]}"
     dsn = make_conninfo(postgres_server, dbname=name)
@@ -155,7 +157,7 @@ def hospital(kafka: str, s3: S3, postgres_server: str, make_log: type[Log], tmp_
         server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
     settings = Settings(
         data=str(tmp_path_factory.mktemp("data")),
-        kafka=Kafka(bootstrap=kafka, prefix=f"{name}."),
+        kafka=msgspec.structs.replace(kafka, prefix=f"{name}."),
         postgres=Postgres(dsn=dsn),
         s3=msgspec.structs.replace(s3, bucket=f"reconcile-{name}"),
     )
@@ -312,9 +314,9 @@ class TestNothingLost:
         assert account.details == ("delivery receipt-1-pacs was decided on and is not in the ledger",)
         assert (account.expected_deliveries, account.delivered + account.pending) == (5, 4)
 
-    def test_while_objects_come_in_nothing_is_unaccounted(self, s3: S3, postgres: str, make_log: type[Log], kafka: str) -> None:
+    def test_while_objects_come_in_nothing_is_unaccounted(self, s3: S3, postgres: str, make_log: type[Log], kafka: Kafka) -> None:
         settings = Settings(
-            kafka=Kafka(bootstrap=kafka, prefix=f"r{uuid.uuid4().hex[:8]}."),
+            kafka=msgspec.structs.replace(kafka, prefix=f"r{uuid.uuid4().hex[:8]}."),
             postgres=Postgres(dsn=postgres),
             s3=msgspec.structs.replace(s3, bucket=f"live-{uuid.uuid4().hex[:8]}"),
             data="/nonexistent",

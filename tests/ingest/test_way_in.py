@@ -35,14 +35,14 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture
-def hilum(tmp_path: Path, kafka: str, s3: S3) -> Settings:
+def hilum(tmp_path: Path, kafka: Kafka, s3: S3) -> Settings:
     """Settings with topics and a spool of the test's own, on servers that tests share."""
     name = f"w{uuid.uuid4().hex[:8]}"
     settings = Settings(
         data=str(tmp_path),
         dicom=Dicom(port=0),
         spool=SpoolSettings(min_free_bytes=0),
-        kafka=Kafka(bootstrap=kafka, prefix=f"{name}."),
+        kafka=msgspec.structs.replace(kafka, prefix=f"{name}."),
         s3=msgspec.structs.replace(s3, bucket="way-in", sync_path=str(tmp_path)),
     )
     bus.provision_topics(settings, [kind.topic for kind in EVENTS.values()])

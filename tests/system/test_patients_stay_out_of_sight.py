@@ -11,6 +11,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittle
 
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender, part10_data_set
+from hilum import bus
 from hilum.store import open_store
 from hilum.synthetic import ct_study
 from hilum.testing import eventually
@@ -73,8 +74,7 @@ def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None
 
 def _kafka(hilum: RunningHilum) -> list[str]:
     """Keys, headers and topic names of every topic; values too where the topic's class says that no patient is in them."""
-    where = {"bootstrap.servers": hilum.settings.kafka.bootstrap, "group.id": "marks"}
-    consumer = Consumer({**where, "enable.auto.commit": False, "enable.partition.eof": True})
+    consumer = Consumer({**bus.client(hilum.settings), "group.id": "marks", "enable.auto.commit": False, "enable.partition.eof": True})
     found: list[str] = []
     messages = 0
     topics = consumer.list_topics(timeout=10).topics

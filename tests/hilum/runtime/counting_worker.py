@@ -1,4 +1,4 @@
-"""A process that numbers the instances of each study until SIGTERM: `counting_worker.py BOOTSTRAP PREFIX SLOT`."""
+"""A process that numbers the instances of each study until SIGTERM: `counting_worker.py SLOT`, with its settings in the environment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hilum.errors import HilumError
 from hilum.events import Finding, InstanceAccepted, InstanceReceived
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import Memory
-from hilum.settings import Kafka, Settings
+from hilum.settings import load
 
 
 class Seen(msgspec.Struct):
@@ -34,8 +34,8 @@ class Count:
 
 
 if __name__ == "__main__":
-    bootstrap, prefix, slot = sys.argv[1:]
-    settings = Settings(kafka=Kafka(bootstrap=bootstrap, prefix=prefix))
+    (slot,) = sys.argv[1:]
+    settings = load().settings
     telemetry.configure(settings)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -19,7 +19,7 @@ from hilum import bus
 from hilum.events import InstanceAccepted, decode
 from hilum.services import embedded
 from hilum.services.runstate import read_run_state
-from hilum.settings import S3, Kafka, Postgres, Settings
+from hilum.settings import S3, Postgres, Settings
 from hilum.testing import an_instance, eventually
 
 if TYPE_CHECKING:
@@ -32,15 +32,14 @@ STUDIES = 60
 class Workers:
     """Worker processes by their slot."""
 
-    def __init__(self, settings: Settings, output: Path) -> None:
-        self._settings = settings
+    def __init__(self, environment: dict[str, str], output: Path) -> None:
+        self._environment = environment
         self._output = output
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, slot: str) -> None:
-        kafka = self._settings.kafka
         with self._output.open("ab") as output:
-            self._processes[slot] = subprocess.Popen([sys.executable, WORKER, kafka.bootstrap, kafka.prefix, slot], stderr=output)
+            self._processes[slot] = subprocess.Popen([sys.executable, WORKER, slot], stderr=output, env={**os.environ, **self._environment})
 
     def kill(self, slot: str) -> None:
         self._processes[slot].kill()
@@ -53,8 +52,8 @@ class Workers:
 
 
 @contextmanager
-def workers(settings: Settings, output: Path) -> Iterator[Workers]:
-    running = Workers(settings, output)
+def workers(environment: dict[str, str], output: Path) -> Iterator[Workers]:
+    running = Workers(environment, output)
     try:
         yield running
     finally:
@@ -76,7 +75,7 @@ def hanging_transactions(settings: Settings) -> list[tuple[str, int]]:
 def test_kills_of_workers_and_broker_lose_nothing_repeat_nothing_and_spoil_no_state(tmp_path: Path, make_log: type[Log]) -> None:
     elsewhere = Settings(postgres=Postgres(dsn="none"), s3=S3(endpoint="http://none"))
     with embedded(tmp_path / "data", elsewhere) as endpoints:
-        settings = Settings(kafka=Kafka(bootstrap=endpoints.kafka_bootstrap))
+        settings = endpoints.filled_into(elsewhere)
         log = make_log(settings)
         log.make(bus.state_topic("count"))
         ids: list[str] = []
@@ -86,7 +85,7 @@ def test_kills_of_workers_and_broker_lose_nothing_repeat_nothing_and_spoil_no_st
             instances = (an_instance(StudyInstanceUID=f"2.25.{(len(ids) + n) % STUDIES}", receipt=str(len(ids) + n)) for n in range(count))
             ids.extend(log.say(*instances))
 
-        with workers(settings, tmp_path / "workers.log") as running, log.following(InstanceAccepted) as following:
+        with workers(endpoints.environment(), tmp_path / "workers.log") as running, log.following(InstanceAccepted) as following:
 
             def answered(count: int) -> bool:
                 arrived.update(bus.headers_of(message)["ce_causationid"] for message in following())

@@ -4,6 +4,9 @@ import io
 import os
 import pwd
 import shutil
+import socket
+import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -12,21 +15,26 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import psycopg
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from minio import Minio
 
+from hilum import bus
 from hilum.errors import Misconfigured
 from hilum.services import embedded, servers_for
+from hilum.services.certificate import make_certificate
 from hilum.services.endpoints import Endpoints, with_endpoints
+from hilum.services.files import secret
 from hilum.services.jars import kafka_classpath
 from hilum.services.kafka import KafkaServer
+from hilum.services.ports import Ports
 from hilum.services.postgres import PostgresServer
 from hilum.services.process import Run, launched
 from hilum.services.runstate import read_run_state
@@ -76,20 +84,24 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield Running(data, endpoints)
 
 
-def create_topic(bootstrap: str, topic: str) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+def kafka_client(endpoints: Endpoints) -> dict[str, Any]:
+    return bus.client(endpoints.filled_into(Settings()))
+
+
+def create_topic(endpoints: Endpoints, topic: str) -> None:
+    admin = AdminClient(kafka_client(endpoints))
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)
 
 
-def produce(bootstrap: str, topic: str, *values: bytes) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
+def produce(endpoints: Endpoints, topic: str, *values: bytes) -> None:
+    producer = Producer({**kafka_client(endpoints), "acks": "all"})
     for value in values:
         producer.produce(topic, value)
     assert producer.flush(20) == 0
 
 
-def consumed(bootstrap: str, topic: str, count: int) -> list[bytes]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "auto.offset.reset": "earliest"})
+def consumed(endpoints: Endpoints, topic: str, count: int) -> list[bytes]:
+    consumer = Consumer({**kafka_client(endpoints), "group.id": "reader", "auto.offset.reset": "earliest"})
     consumer.assign([TopicPartition(topic, 0, 0)])
     values: list[bytes] = []
 
@@ -103,20 +115,20 @@ def consumed(bootstrap: str, topic: str, count: int) -> list[bytes]:
 
 
 def test_a_killed_broker_comes_back_with_its_messages_at_the_same_place(running: Running) -> None:
-    bootstrap = running.endpoints.kafka_bootstrap
-    create_topic(bootstrap, "kept")
-    produce(bootstrap, "kept", b"one", b"two")
+    endpoints = running.endpoints
+    create_topic(endpoints, "kept")
+    produce(endpoints, "kept", b"one", b"two")
 
     running.kill("kafka")
-    produce(bootstrap, "kept", b"three")
+    produce(endpoints, "kept", b"three")
 
-    assert consumed(bootstrap, "kept", 3) == [b"one", b"two", b"three"]
+    assert consumed(endpoints, "kept", 3) == [b"one", b"two", b"three"]
 
 
 def test_a_producer_goes_on_when_its_broker_was_killed(running: Running) -> None:
-    bootstrap = running.endpoints.kafka_bootstrap
-    create_topic(bootstrap, "goes-on")
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+    endpoints = running.endpoints
+    create_topic(endpoints, "goes-on")
+    producer = Producer({**kafka_client(endpoints), "enable.idempotence": True})
     producer.produce("goes-on", b"before")
     assert producer.flush(20) == 0
 
@@ -124,7 +136,34 @@ def test_a_producer_goes_on_when_its_broker_was_killed(running: Running) -> None
     producer.produce("goes-on", b"after")
 
     assert producer.flush(60) == 0
-    assert consumed(bootstrap, "goes-on", 2) == [b"before", b"after"]
+    assert consumed(endpoints, "goes-on", 2) == [b"before", b"after"]
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN"])
+def test_kafka_refuses_a_wrong_password(running: Running, mechanism: str) -> None:
+    stranger = AdminClient({**kafka_client(running.endpoints), "sasl.mechanism": mechanism, "sasl.password": "wrong", "log_level": 0})
+
+    with pytest.raises(KafkaException):
+        stranger.list_topics(timeout=3)
+
+
+@pytest.mark.parametrize("port", ["kafka.port", "kafka controller port"])
+def test_kafka_answers_nobody_who_has_not_logged_in(running: Running, port: str) -> None:
+    # Request header 2: API 60 (DescribeCluster), version 0, correlation id 1, no client id, no tags; body: false, no tags.
+    request = struct.pack(">hhihBBB", 60, 0, 1, -1, 0, 0, 0)
+
+    assert answer_to(Ports(running.data).kept(port), struct.pack(">i", len(request)) + request, None) == b""
+
+
+def test_a_log_whose_password_is_lost_is_explained(tmp_path: Path) -> None:
+    identity = tmp_path / "kafka" / "data" / "meta.properties"
+    identity.parent.mkdir(parents=True)
+    identity.touch()
+
+    with pytest.raises(Misconfigured, match=r"kafka-password is missing: nobody can log in") as stop:
+        KafkaServer(tmp_path).prepare()
+
+    assert stop.value.reason == "data-damaged"
 
 
 def test_a_killed_database_comes_back_with_its_rows_at_the_same_place(running: Running) -> None:
@@ -193,18 +232,68 @@ def test_the_store_refuses_who_has_no_key(running: Running) -> None:
     assert [anonymous_status(f"{endpoint}{path}") for path in ("/", "/closed", "/closed/x")] == [403, 403, 403]
 
 
-def test_no_inner_server_of_the_store_hands_out_an_object_to_who_has_no_key(running: Running) -> None:
-    store = running.s3()
-    store.make_bucket(bucket_name="inner")
-    store.put_object(bucket_name="inner", object_name="x", data=io.BytesIO(b"seen"), length=4)
-    ports = {at.laddr.port for at in running.process("s3").net_connections("tcp") if at.status == psutil.CONN_LISTEN}
+def inner_ports(running: Running) -> set[int]:
+    """Where the store's inner servers listen."""
+    listening = {at.laddr.port for at in running.process("s3").net_connections("tcp") if at.status == psutil.CONN_LISTEN}
+    return listening - {urlsplit(running.endpoints.s3_endpoint).port or 0}
 
-    for port in ports:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/buckets/inner/x", timeout=5) as answer:
-                assert b"seen" not in answer.read()
-        except (OSError, ValueError):
-            continue  # refused, or no HTTP there at all
+
+def stranger(with_certificate: Path | None = None) -> ssl.SSLContext:
+    """How an account of this machine may try it that cannot read Hilum's secrets."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    if with_certificate:
+        context.load_cert_chain(with_certificate)
+    return context
+
+
+def answer_to(port: int, request: bytes, context: ssl.SSLContext | None) -> bytes:
+    """What the server says to `request`, over TLS if there is a `context`."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+            wire = context.wrap_socket(plain) if context else plain
+            wire.sendall(request)
+            return wire.recv(4096)
+    except OSError:  # as TLS refuses
+        return b""
+
+
+REQUESTS = [
+    *(b"%s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % line for line in (
+        b"GET /", b"GET /col/delete?collection=inner", b"GET /dir/assign", b"GET /dir/lookup?fileId=1,01&read=yes", b"GET /status",
+        b"GET /healthz", b"GET /ui/index.html", b"GET /buckets/inner/x", b"POST /submit", b"DELETE /buckets/inner/x",
+        b"POST /vol/grow?count=1",
+    )),
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"),  # gRPC: preface and empty SETTINGS (RFC 9113 3.4)
+]  # fmt: skip
+
+
+def test_no_inner_server_of_the_store_answers_who_has_not_its_certificate(running: Running, tmp_path: Path) -> None:
+    make_certificate(tmp_path / "own.pem", "127.0.0.1")
+    ports = inner_ports(running)
+    ways = (None, stranger(), stranger(tmp_path / "own.pem"))
+
+    answers = {answer_to(port, request, way) for port in ports for request in REQUESTS for way in ways}
+
+    assert len(ports) == 7
+    assert {answer.partition(b"\r\n")[0] for answer in answers} <= {b"", b"HTTP/1.0 400 Bad Request"}
+
+
+def test_the_inner_servers_of_the_store_answer_who_has_their_certificate(running: Running) -> None:
+    known = stranger(running.data / "secrets" / "s3-inner.pem")
+
+    answers = [answer_to(port, REQUESTS[-1], known) for port in inner_ports(running)]
+
+    assert any(answers)
+
+
+def test_the_sockets_of_the_store_are_its_owners_alone(running: Running) -> None:
+    paths = {Path(path) for at in running.process("s3").net_connections("unix") if (path := str(at.laddr)).startswith("/tmp/")}  # noqa: S108
+
+    assert paths
+    assert not [path for path in paths if path.stat().st_mode & 0o077]
 
 
 def test_nothing_listens_beyond_loopback(running: Running) -> None:
@@ -241,7 +330,7 @@ def test_at_rest_the_three_take_less_than_900_megabytes(running: Running) -> Non
 def test_settings_without_endpoints_are_filled_with_what_runs(running: Running) -> None:
     filled = with_endpoints(Settings(data=str(running.data)))
 
-    assert filled.kafka.bootstrap == running.endpoints.kafka_bootstrap
+    assert filled.kafka == running.endpoints.filled_into(Settings()).kafka
     assert filled.postgres.dsn == running.endpoints.postgres_dsn
     assert (filled.s3.endpoint, filled.s3.secret_key) == (running.endpoints.s3_endpoint, running.endpoints.s3_secret_key)
 
@@ -253,8 +342,8 @@ def test_a_second_start_on_the_same_data_says_who_holds_it(running: Running) -> 
 
 def test_two_hilums_run_side_by_side_even_under_an_odd_and_long_path(running: Running, tmp_path: Path) -> None:
     with embedded(tmp_path / f"a, b = c's {'x' * 120}") as other:
-        create_topic(other.kafka_bootstrap, "mine")
-        admin = AdminClient({"bootstrap.servers": running.endpoints.kafka_bootstrap})
+        create_topic(other, "mine")
+        admin = AdminClient(kafka_client(running.endpoints))
 
         assert "mine" not in admin.list_topics(timeout=10).topics
         assert other.s3_endpoint != running.endpoints.s3_endpoint
@@ -315,6 +404,7 @@ def test_a_damaged_log_identity_is_explained(tmp_path: Path) -> None:
     identity = tmp_path / "kafka" / "data" / "meta.properties"
     identity.parent.mkdir(parents=True)
     identity.write_text("version=1\nnode.id=7\ncluster.id=x\n")
+    secret(tmp_path / "secrets" / "kafka-password")
     run = Run(KafkaServer(tmp_path).prepare())
 
     with pytest.raises(Misconfigured, match=r"The data of kafka in .* is damaged") as stop:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -105,6 +106,35 @@ def test_a_child_that_dies_is_started_again(make: Make, tmp_path: Path) -> None:
     again = eventually(lambda: [c for c in state_of(tmp_path).children if c.restarts == 1 and c.state == "running"])
 
     assert again[0].last_exit.startswith("toy ended by signal SIGKILL")
+
+
+def told(data: Path) -> list[dict[str, Any]]:
+    """What `up.log` tells."""
+    return [json.loads(line) for line in (data / "logs" / "up.log").read_text().splitlines()]
+
+
+def test_the_end_of_a_child_and_its_new_start_are_logged(make: Make, tmp_path: Path) -> None:
+    make([Toy(tmp_path, "validate,route#1")]).start()
+    before = child_of(tmp_path, "validate,route#1")
+    before.kill()
+
+    eventually(lambda: told(tmp_path)[-1]["event"] == "child_ready")
+
+    starting, ready, end, again, back = told(tmp_path)
+    after = child_of(tmp_path, "validate,route#1")
+    assert [starting["event"], ready["event"], back["event"]] == ["hilum_starting", "hilum_ready", "child_ready"]
+    assert (end["event"], end["level"], end["process"], end["pid"]) == ("child_ended", "warning", "validate,route#1", before.pid)
+    assert end["says"].startswith("validate,route#1 ended by signal SIGKILL")
+    assert (again["event"], again["pid"], again["count"]) == ("child_started_again", after.pid, 1)
+
+
+def test_why_a_start_failed_is_logged(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured):
+        make([Toy(tmp_path, "bad", "raise SystemExit(1)")]).start()
+
+    last = told(tmp_path)[-1]
+    assert last["event"] == "hilum_failed"
+    assert last["says"].startswith("bad ended with exit code 1")
 
 
 def test_a_child_that_keeps_dying_is_started_ever_less_often(tmp_path: Path) -> None:
@@ -211,6 +241,20 @@ def test_a_program_in_the_foreground_stops_cleanly_on_a_signal(tmp_path: Path, n
         assert process.wait(10) == 0
     assert not child.is_running()
     assert state_of(tmp_path).state == "stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_all_is_ready_is_the_exit_code(tmp_path: Path, number: signal.Signals) -> None:
+    never_ready = "import time; time.sleep(600)"
+    with subprocess.Popen(foreground(tmp_path, never_ready), stderr=subprocess.PIPE, text=True) as process:
+        eventually(lambda: (state := read_run_state(tmp_path)) and state.children)
+        child = child_of(tmp_path, "toy")
+
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+
+    assert (process.returncode, said) == (128 + number, "Hilum was stopped before it was ready.\n")
+    assert not child.is_running()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
