@@ -349,6 +349,9 @@ def _refuse_wrong_rules(settings: Settings) -> None:
     for rule in settings.rules:
         if [each.name for each in settings.rules].count(rule.name) > 1:
             raise Misconfigured("rule-name-taken", f"Two rules have the name {rule.name!r}.", fix="Give each a name of its own.")
+        if not rule.to:
+            fix = "Name destinations in its `to`, or take the rule out."
+            raise Misconfigured("rule-without-destination", f"Rule {rule.name!r} sends to no destination.", fix=fix)
         for name in rule.to:
             if name not in settings.destinations:
                 near = difflib.get_close_matches(name, settings.destinations, n=1)

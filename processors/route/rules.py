@@ -20,6 +20,8 @@ from hilum.errors import Misconfigured, Quarantine, Reason
 from hilum.events import InstanceAccepted
 from hilum.settings import Rule, Settings
 
+from .sense import refuse_senseless
+
 MAX_RULE_CHARS = 8192
 
 _NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
@@ -99,8 +101,14 @@ def _compile(rule: Rule) -> Compiled:
         raise Misconfigured("rule-name-unknown", f"Rule {rule.name!r} names {name!r}, which is unknown.", fix=_nearest(name)) from None
     except (rule_engine.EngineError, ArithmeticError) as error:
         text = str(getattr(error, "message", error))
-        raise Misconfigured("rule-invalid", f"Rule {rule.name!r} cannot be read: {text}.", fix="Correct its `when`.") from None
-    return Compiled(name=rule.name, to=rule.to, keywords=frozenset(context.symbols) - ARRIVAL.keys(), expression=expression)
+        fix = "Correct its `when`; docs/reference/rules.md says what each name is, with examples."
+        raise Misconfigured("rule-invalid", f"Rule {rule.name!r} cannot be read: {text}.", fix=fix) from None
+    except RecursionError:
+        fix = 'Shorten it, as with Modality in ["CT", "MR"], or split it.'
+        raise Misconfigured("rule-too-long", f"Rule {rule.name!r} has too many parts.", fix=fix) from None
+    refuse_senseless(rule.name, rule.when, expression.statement.expression)
+    # Other symbols are facts of the arrival, built-in names, and variables of the rule's own.
+    return Compiled(name=rule.name, to=rule.to, keywords=frozenset(context.symbols) & keyword_dict.keys(), expression=expression)
 
 
 def _nearest(name: str) -> str:
@@ -152,7 +160,7 @@ def _matches(rule: Compiled, asked: _Asked) -> bool:
         return bool(rule.expression.matches(asked))
     except CutValue as error:
         raise _failed(rule, asked, f"the value of {error.keyword} is too long") from None
-    except (rule_engine.EngineError, ArithmeticError, TypeError, ValueError) as error:
+    except (rule_engine.EngineError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
         if any(not _is_list(keyword) and _value_of(asked, keyword) is None for keyword in rule.keywords):
             return False
         raise _failed(rule, asked, type(error).__name__) from None

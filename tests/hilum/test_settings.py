@@ -63,6 +63,7 @@ def test_a_list_in_the_environment_is_json() -> None:
         ("[senders.CT1]\nrefuze = []", r"There is no setting senders\.CT1\.refuze.*Did you mean refuse\?"),
         ("[dicom]\nport = 'x'", r"dicom\.port: Expected `int`"),
         ("[dicom", r"is not TOML"),
+        ('[[rules]]\nname = "a"\nwhen = "true"\nto = []', r"Rule 'a' sends to no destination"),
         (
             '[destinations.pacs]\ntype = "dicom"\n[[rules]]\nname = "a"\nwhen = "true"\nto = ["pcs"]',
             r"'pcs', which is no destination\. Did you mean pacs\?",

@@ -56,11 +56,77 @@ def test_a_misspelt_name_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    "when", ['Modality == "CT', "1/0 == 1", "Modality + 1 == 3", "PixelData == 1", "ProcedureCodeSequence == 1", "x" * 9000]
+    "when",
+    [
+        'Modality == "CT',
+        "1/0 == 1",
+        "Modality + 1 == 3",
+        "PixelData == 1",
+        "ProcedureCodeSequence == 1",
+        "x" * 9000,
+        " or ".join(["Rows > 1"] * 650),
+    ],
 )
 def test_a_rule_that_cannot_work_is_refused_when_it_is_read(when: str) -> None:
     with pytest.raises(Misconfigured, match="Rule 'r'"):
         Rules([Rule(name="r", when=when, to=())])
+
+
+@pytest.mark.parametrize(
+    ("when", "sentence"),
+    [
+        ('ImageType == "ORIGINAL"', r'compares ImageType \(a list of texts\) with .* never equal\. Write "ORIGINAL" in ImageType\.'),
+        ('"ORIGINAL" != ImageType', r'they always differ\. Write "ORIGINAL" not in ImageType\.'),
+        ('findings == "uid-leading-zero"', r'Write "uid-leading-zero" in findings\.'),
+        ("ImageType == null", r"Write ImageType\.is_empty\."),
+        ("ImageType == [1]", r"a list of texts.*a list of numbers"),
+        ('Rows == "abc"', r'compares Rows \(a number\) with "abc" \(text\): they are never equal'),
+        ("Modality == $today", r"compares Modality \(text\) with \$today \(a moment\)"),
+        ("Modality == $tody", r"names \$tody, which is unknown.*\$today"),
+        ('Modality in ["CT", 5]', r"looks for Modality \(text\) in a list that holds a number"),
+        ("5 in ImageType", r"looks for 5 \(a number\) in a list that holds text"),
+        ("null in ImageType", r"looks for null in a list that holds text"),
+        ("Modality", r"gives text, not true or false"),
+        ("ImageType", r"gives a list of texts, not true or false"),
+        ("not Modality", r"takes Modality \(text\) for true or false"),
+        ('Modality == "CT" or "MR"', r'takes "MR" \(text\) for true or false.*Modality == "CT" or Modality == "MR"'),
+        ('Modality == "CT" or ("MR" or "US")', r"has a part that is always true"),
+        ("Modality ? true : false", r"takes Modality \(text\) for true or false"),
+        ("$any([x for x in ImageType if x])", r"takes x \(text\) for true or false"),
+        ("1 == 1", r"is always true, whatever the object"),
+    ],
+)
+def test_a_rule_that_is_the_same_for_every_object_is_refused_with_what_was_probably_meant(when: str, sentence: str) -> None:
+    with pytest.raises(Misconfigured, match=f"Rule 'r' .*{sentence}"):
+        Rules([Rule(name="r", when=when, to=())])
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "true # everything",
+        'ImageType == ["ORIGINAL", "PRIMARY"]',
+        'Modality in ["CT", null]',
+        "Rows != null",
+        'ImageType[0] == "ORIGINAL"',
+        "0.5 in PixelSpacing",
+        '$any([each == "PRIMARY" for each in ImageType])',
+        "$parse_datetime(StudyDate) < $now",
+        'Modality == "CT" ? Rows == 512 : false',
+    ],
+)
+def test_a_rule_that_compares_like_with_like_is_taken_and_asked(when: str) -> None:
+    event = accepted(
+        Modality="CT", ImageType=["ORIGINAL", "PRIMARY"], Rows=512, PixelSpacing=["0.5", "0.5"], StudyDate="20200131", StudyTime="101112"
+    )
+
+    assert destinations(when, event) == ["pacs"]
+
+
+def test_names_that_are_no_attributes_are_not_looked_up_in_objects() -> None:
+    rules = Rules([Rule(name="r", when='$any([each == "PRIMARY" for each in ImageType]) and $now > $today', to=())])
+
+    assert rules.tags == {"00080008"}
 
 
 def test_a_rule_that_fails_on_an_object_sets_the_object_aside_and_names_the_rule() -> None:
