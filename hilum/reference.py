@@ -24,6 +24,7 @@ from hilum.contract.schemas import Schema, schema_of
 from hilum.database import views
 from hilum.errors import Reason
 from hilum.events import DAY_MS, EVENTS
+from hilum.kinds import kind_in_words
 from hilum.settings import Section, Settings, is_secret
 from hilum.sink import Sink
 from hilum.telemetry import metrics
@@ -78,7 +79,7 @@ def _is_section(kind: Any) -> bool:
 def _keys(kind: type[Struct], table: str = "") -> str:
     """A table of the keys that hold values. Keys without a fixed place in the tree have no environment variable."""
     placed = kind is Settings or bool(table)
-    comments, hints = comments_of(kind), get_type_hints(kind)
+    comments, hints = comments_of(kind), get_type_hints(kind, include_extras=True)
     common = {field.name for field in msgspec.structs.fields(Sink)} if kind is not Sink else set()
     rows = []
     for field in msgspec.structs.fields(kind):
@@ -103,17 +104,7 @@ def _value(value: Any) -> str:
 
 
 def _type_name(hint: Any) -> str:
-    arguments = [each for each in get_args(hint) if each is not Ellipsis]
-    if not arguments:
-        names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
-        return names[hint] if hint in names else str(getattr(hint, "__name__", hint))
-    if hasattr(hint, "__metadata__"):
-        return _type_name(arguments[0])
-    if all(isinstance(each, str) for each in arguments):
-        return " or ".join(_code(_value(each)) for each in arguments)
-    if get_origin(hint) in (tuple, list):
-        return f"list of {_type_name(arguments[0])}"
-    return " or ".join(_type_name(each) for each in arguments if each is not type(None))
+    return kind_in_words(hint, lambda word: _code(_value(word)))
 
 
 # What can be said of an object

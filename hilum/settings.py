@@ -20,8 +20,34 @@ from msgspec import Meta, Struct, field
 
 from hilum.errors import Misconfigured
 
-Port = Annotated[int, Meta(ge=0, le=65535)]
 #: A TCP port; 0 where Hilum may choose.
+Port = Annotated[int, Meta(ge=0, le=65535)]
+#: A time that something may take: sockets take no longer one than some days.
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+#: 0 means no limit; the length has 32 bits (PS3.8 D.1). Nobody is tested with less than 4,096 bytes, the least that dcmtk lets one set;
+#: with 12 bytes or less it cannot send.
+PduBytes = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Host = Annotated[str, Meta(pattern=r"^\S+\Z", description="a name or an address")]
+AeTitle = Annotated[
+    str,
+    Meta(max_length=16, pattern=r"^[ -\[\]-~]*[!-\[\]-~] *\Z", description="an AE title, 1 to 16 characters without backslash (PS3.5 6.2)"),
+]
+OptionalAeTitle = Annotated[str, Meta(max_length=16, pattern=r"^([ -\[\]-~]*[!-\[\]-~] *)?\Z", description="an AE title, or empty")]
+Bucket = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z",
+        description="a bucket's name, 3 to 63 lower case letters, digits, hyphens and dots",
+    ),
+]
+OptionalBucket = Annotated[
+    str,
+    Meta(
+        pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?\Z",
+        description="a bucket's name, 3 to 63 lower case letters, digits, hyphens and dots, or empty",
+    ),
+]
+Endpoint = Annotated[str, Meta(pattern=r"^(https?://[^\s/]+/?)?\Z", description="`http://host:port` or `https://host:port`, or empty")]
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,27 +57,32 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Site(Section, frozen=True, kw_only=True):
     """Who this Hilum is."""
 
-    #: Name in event sources and metrics; lower case letters, digits and hyphens.
-    name: str = "hilum"
+    #: Name in event sources and metrics.
+    name: Annotated[
+        str, Meta(max_length=63, pattern=r"^[a-z0-9]+(-+[a-z0-9]+)*\Z", description="lower case letters, digits and hyphens, 63 at most")
+    ] = "hilum"
 
 
 class Dicom(Section, frozen=True, kw_only=True):
     """The DICOM listener."""
 
-    aet: Annotated[str, Meta(min_length=1, max_length=16)] = "HILUM"
-    host: str = "127.0.0.1"
+    aet: AeTitle = "HILUM"
+    host: Host = "127.0.0.1"
     #: 0 picks a free port and keeps it.
     port: Port = 11112
     #: Whether a peer may call Hilum by any AE title; otherwise only by `aet` (PS3.8 9.3.4).
     any_called_aet: bool = True
-    #: Largest PDU that Hilum offers to receive, in bytes (PS3.8 D.1); 0 means no limit.
-    max_pdu_bytes: int = 131_072
+    #: Largest PDU that Hilum offers to receive, in bytes (PS3.8 D.1); 0 means no limit, and less than 4,096 is refused.
+    max_pdu_bytes: PduBytes = 131_072
     #: Associations open at once; one more is rejected as transient (PS3.8 9.3.4).
-    max_associations: int = 100
+    max_associations: Annotated[int, Meta(ge=1, le=10_000)] = 100
     #: Seconds without a byte from the peer before an association is aborted.
-    idle_timeout_s: float = 60.0
+    idle_timeout_s: Seconds = 60.0
     #: Largest object accepted, in bytes of data set; larger ones get 0xA700.
-    max_object_bytes: int = 16 * 2**30
+    max_object_bytes: Annotated[int, Meta(ge=1)] = 16 * 2**30
+
+    def __post_init__(self) -> None:
+        refuse_tiny_pdus(self.max_pdu_bytes)
 
 
 class Spool(Section, frozen=True, kw_only=True):
@@ -60,7 +91,7 @@ class Spool(Section, frozen=True, kw_only=True):
     #: Empty: `spool` in the data directory.
     path: str = ""
     #: Below this much free space new objects are refused with 0xA700, before the disk is full.
-    min_free_bytes: int = 512 * 2**20
+    min_free_bytes: Annotated[int, Meta(ge=0)] = 512 * 2**20
 
 
 class Kafka(Section, frozen=True, kw_only=True):
@@ -68,13 +99,15 @@ class Kafka(Section, frozen=True, kw_only=True):
 
     bootstrap: str = ""
     #: Put before the name of every topic, consumer group and transactional id, on a cluster that others use too; e.g. `north.`.
-    prefix: str = ""
+    prefix: Annotated[
+        str, Meta(max_length=100, pattern=r"^[A-Za-z0-9._-]*\Z", description="letters, digits, dots, hyphens and underscores, 100 at most")
+    ] = ""
     #: Port of the embedded broker; 0 picks a free one and keeps it.
     port: Port = 0
     #: Partitions of each event topic; 0 means 4 on a cluster of one broker, 12 on a larger one.
-    partitions: int = 0
+    partitions: Annotated[int, Meta(ge=0, le=10_000)] = 0
     #: Copies of each partition; 0 means one on each broker, three at most.
-    replication: int = 0
+    replication: Annotated[int, Meta(ge=0, le=100)] = 0
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: str = ""
     sasl_username: str = ""
@@ -87,7 +120,10 @@ class Kafka(Section, frozen=True, kw_only=True):
 class Postgres(Section, frozen=True, kw_only=True):
     """The database. With `dsn` empty, `hilum up` runs PostgreSQL itself."""
 
-    dsn: str = ""
+    dsn: Annotated[
+        str,
+        Meta(pattern=r"^(postgres(ql)?://\S+|[^\n]*=[^\n]*)?\Z", description="`postgresql://user:password@host:port/database`, or empty"),
+    ] = ""
     #: Port of the embedded server; 0 picks a free one and keeps it.
     port: Port = 0
 
@@ -95,15 +131,14 @@ class Postgres(Section, frozen=True, kw_only=True):
 class S3(Section, frozen=True, kw_only=True):
     """The object store. With `endpoint` empty, `hilum up` runs SeaweedFS itself."""
 
-    #: `http://host:port` or `https://host:port`.
-    endpoint: str = ""
+    endpoint: Endpoint = ""
     #: Port of the embedded store; 0 picks a free one and keeps it.
     port: Port = 0
     region: str = "us-east-1"
     access_key: str = ""
     secret_key: str = ""
     #: Bucket of the originals.
-    bucket: str = "hilum-originals"
+    bucket: Bucket = "hilum-originals"
     #: PEM file of the authorities to trust; empty: the system's.
     ca_file: str = ""
     #: Directory of a store that runs on this machine alone: its disk is synced before an object counts as durable. `hilum up`
@@ -114,7 +149,7 @@ class S3(Section, frozen=True, kw_only=True):
 class Probe(Section, frozen=True, kw_only=True):
     """Where a process of Hilum answers `/health` (JSON) and `/metrics` (Prometheus)."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     #: 0 picks a free one; `hilum status` shows it.
     port: Port = 0
 
@@ -141,7 +176,7 @@ class Sender(Section, frozen=True, kw_only=True):
 class Rule(Section, frozen=True, kw_only=True):
     """Objects for which `when` holds go to the destinations in `to`."""
 
-    name: str
+    name: Annotated[str, Meta(min_length=1)]
     #: An expression over DICOM keywords, e.g. `Modality == "CT"`; see the rule language's page.
     when: str
     to: tuple[str, ...]
@@ -180,6 +215,12 @@ class Settings(Section, frozen=True, kw_only=True):
         """Twelve hexadecimal digits that change whenever destinations, rules or senders do."""
         bundle = msgspec.json.encode([self.destinations, self.rules, self.senders], order="deterministic")
         return hashlib.sha256(bundle).hexdigest()[:12]
+
+
+def refuse_tiny_pdus(max_pdu_bytes: int) -> None:
+    """Raise `ValueError` if `max_pdu_bytes` is a limit with which nothing could be sent."""
+    if 0 < max_pdu_bytes < 4096:
+        raise ValueError("`max_pdu_bytes` must be 0 or at least 4096")
 
 
 _SECRET = re.compile(r"(^postgres\.dsn$)|(\.|_)(password|secret_key|access_key|token)$")

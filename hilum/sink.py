@@ -12,10 +12,10 @@ import pkgutil
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import DeliveryState, ObjectRef
@@ -111,11 +111,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     #: Sessions at work at the same time in one process.
-    workers: int = 1
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
     #: After so many attempts an object that the destination does not take is `rejected`; 1,000 take about a week.
-    max_attempts: int = 1000
+    max_attempts: Annotated[int, Meta(ge=1)] = 1000
     #: Longest pause between two attempts of one object, in seconds.
-    retry_max_s: float = 600.0
+    retry_max_s: Annotated[float, Meta(gt=0, le=604_800)] = 600.0
 
     #: Objects claimed at once.
     batch: ClassVar[int] = 64

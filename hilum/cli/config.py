@@ -24,7 +24,7 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
 
     What is allowed and hardly meant is said too, and does not change the exit code.
     """
-    from hilum.roles import check_roles, find_stage
+    from hilum.roles import check_roles, find_stage, role_doubts
     from hilum.sink import sinks_of
 
     settings = loaded(config, data).settings
@@ -32,19 +32,20 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
     find_stage("processors.validate").Validate(settings.senders)
     sinks_of(settings)
     check_roles(settings)
+    doubted = [*doubts(settings), *role_doubts(settings)]
     found = {
         "ok": True,
         "destinations": sorted(settings.destinations),
         "rules": [rule.name for rule in settings.rules],
         "config_version": settings.config_version,
-        "doubts": doubts(settings),
+        "doubts": doubted,
     }
     if json:
         show_json(found)
     else:
         counted = f"{_count(len(settings.destinations), 'destination')}, {_count(len(settings.rules), 'rule')}"
         out.print(f"The settings are right: {counted}, version {settings.config_version}.")
-        for sentence in doubts(settings):
+        for sentence in doubted:
             out.print(f"But: {sentence}")
 
 

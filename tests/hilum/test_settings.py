@@ -108,3 +108,62 @@ def test_secrets_are_known_by_their_names(name: str) -> None:
 
 def test_ordinary_settings_are_no_secrets() -> None:
     assert not any(is_secret(name) for name in ("dicom.aet", "s3.endpoint", "destinations.pacs.host"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("site.name", "Ünï"),
+        ("site.name", ""),
+        ("dicom.aet", "A\\B"),
+        ("dicom.aet", "  "),
+        ("dicom.aet", "SEVENTEEN_LETTERS"),
+        ("dicom.host", ""),
+        ("dicom.max_pdu_bytes", 10),
+        ("dicom.max_pdu_bytes", 2**32),
+        ("dicom.max_associations", 0),
+        ("dicom.idle_timeout_s", 0),
+        ("dicom.idle_timeout_s", float("nan")),
+        ("dicom.idle_timeout_s", float("inf")),
+        ("dicom.max_object_bytes", -1),
+        ("spool.min_free_bytes", -1),
+        ("kafka.partitions", -1),
+        ("kafka.replication", -1),
+        ("kafka.prefix", "a b"),
+        ("postgres.dsn", "garbage"),
+        ("s3.endpoint", "127.0.0.1:9000"),
+        ("s3.endpoint", "ftp://127.0.0.1"),
+        ("s3.bucket", "Not_Valid"),
+        ("s3.bucket", ""),
+        ("probe.host", " "),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_its_name(name: str, value: object) -> None:
+    with pytest.raises(Misconfigured, match=rf"^(dicom|{name})\b.*"):
+        load(None, {}, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("site.name", "north-2"),
+        ("dicom.aet", "CT ROOM 1"),
+        ("dicom.host", "::"),
+        ("dicom.max_pdu_bytes", 0),
+        ("dicom.max_pdu_bytes", 4096),
+        ("kafka.prefix", "north."),
+        ("postgres.dsn", "postgresql://hilum:p%40ss@db.example.org:5432/hilum?sslmode=verify-full"),
+        ("postgres.dsn", "host=db.example.org user=hilum password='a b'"),
+        ("s3.endpoint", "https://s3.example.org/"),
+        ("s3.bucket", "my.bucket-1"),
+    ],
+)
+def test_unusual_values_that_work_are_taken(name: str, value: object) -> None:
+    assert dict(entries(load(None, {}, {name: value}).settings))[name] == value
+
+
+def test_a_refused_secret_is_not_repeated() -> None:
+    with pytest.raises(Misconfigured) as stop:
+        load(None, {"HILUM_POSTGRES__DSN": "hidden"})
+
+    assert "hidden" not in str(stop.value)

@@ -43,7 +43,23 @@ def test_a_missing_key_is_named() -> None:
         sink_of("pacs", {"type": "dicom", "port": 104, "aet": "PACS"})
 
 
-@pytest.mark.parametrize(("key", "value"), [("port", 0), ("port", "ct"), ("aet", "LONGER_THAN_16_CHARACTERS"), ("group_by", "series")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("port", 0),
+        ("port", "ct"),
+        ("host", ""),
+        ("aet", "LONGER_THAN_16_CHARACTERS"),
+        ("aet", "  "),
+        ("calling_aet", "A\\B"),
+        ("group_by", "series"),
+        ("workers", 0),
+        ("max_attempts", 0),
+        ("retry_max_s", -4),
+        ("connect_timeout_s", 0),
+        ("idle_s", -1),
+    ],
+)
 def test_a_value_that_does_not_fit_is_refused_with_its_key(key: str, value: object) -> None:
     with pytest.raises(Misconfigured, match=rf"^destinations\.pacs\.{key}: "):
         sink_of("pacs", PACS | {key: value})

@@ -12,7 +12,7 @@ GOOD = """
 type = "archive"
 [destinations.copy]
 type = "archive"
-bucket = "b"
+bucket = "copies"
 endpoint = "http://127.0.0.1:9"
 access_key = "AKEY"
 secret_key = "HIDDEN"
@@ -81,3 +81,11 @@ def test_show_tells_where_each_value_comes_from_and_hides_secrets(file: Path) ->
     assert rows["destinations.archive.type"]["origin"] == str(file)
     assert "HIDDEN" not in done.stdout
     assert "AKEY" not in done.stdout
+
+
+def test_roles_that_are_missing_are_said(tmp_path: Path) -> None:
+    (tmp_path / "few.toml").write_text('[roles]\nprocesses = ["dicom"]')
+
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(tmp_path / "few.toml"), "--json"])
+
+    assert any("has the role publish" in doubt for doubt in json.loads(done.stdout)["doubts"])
