@@ -177,7 +177,7 @@ class Rule(Section, frozen=True, kw_only=True):
     """Objects for which `when` holds go to the destinations in `to`."""
 
     name: Annotated[str, Meta(min_length=1)]
-    #: An expression over DICOM keywords, e.g. `Modality == "CT"`; see the rule language's page.
+    #: An expression over DICOM keywords, e.g. `Modality == "CT"`; see [the rule language](rules.md).
     when: str
     to: tuple[str, ...]
 

@@ -64,6 +64,27 @@ def test_every_relative_link_leads_somewhere(name: str) -> None:
             assert anchor in anchors_of(place.resolve().relative_to(ROOT).as_posix()), f"{name} links to {target}"
 
 
+# What is written between punctuation and the next words: "…; see the other page" refers to something, "who may see what" does not.
+REFERS = re.compile(r"[.;:,(—] ?[Ss]ee (?!above|below)(.{0,40})")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whoever_says_see_says_where(name: str) -> None:
+    assert [where for where in REFERS.findall(prose_of(name)) if where[0] not in "[`"] == []
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    named = {
+        page
+        for package in ("hilum", "ingest", "processors", "sinks")
+        for file in (ROOT / package).rglob("*.py")
+        for page in re.findall(r"docs/[\w/-]+\.md", file.read_text("utf-8"))
+    }
+
+    assert "docs/reference/rules.md" in named
+    assert [page for page in sorted(named) if not (ROOT / page).is_file()] == []
+
+
 # Commands
 
 

@@ -1,8 +1,6 @@
 """The rules of the settings: which objects go where. The language is that of the library `rule-engine`.
 
-Names are DICOM keywords and, in lower case, facts about the arrival (`calling_aet`, `called_aet`, `peer`, `adapter`,
-`transfer_syntax`, `findings`). An attribute that may have several values is a list: `"PRIMARY" in ImageType`. Text that
-is absent is `null`; a rule that compares a number which is absent does not match.
+Its names and what they stand for are described in `docs/reference/rules.md`, which is generated with the tables below.
 """
 
 from __future__ import annotations
@@ -27,14 +25,38 @@ MAX_RULE_CHARS = 8192
 _NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 _BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "OB or OW"})
 
-#: What a rule may ask about the arrival itself.
-ARRIVAL: Mapping[str, Callable[[InstanceAccepted], Any]] = {
-    "calling_aet": lambda event: event.instance.source.calling_aet,
-    "called_aet": lambda event: event.instance.source.called_aet,
-    "peer": lambda event: event.instance.source.peer,
-    "adapter": lambda event: event.instance.source.adapter,
-    "transfer_syntax": lambda event: event.instance.transfer_syntax_uid,
-    "findings": lambda event: tuple(finding.code for finding in event.findings),
+
+class Fact(Struct, frozen=True):
+    """What a rule may ask about an arrival."""
+
+    says: str
+    of: Callable[[InstanceAccepted], Any]
+
+
+#: What a rule may ask about the arrival itself. All are text but `findings`, a list.
+ARRIVAL: Mapping[str, Fact] = {
+    "calling_aet": Fact("The sender's AE title.", lambda event: event.instance.source.calling_aet),
+    "called_aet": Fact("The AE title that the sender called.", lambda event: event.instance.source.called_aet),
+    "peer": Fact("The sender's address, without port.", lambda event: event.instance.source.peer),
+    "adapter": Fact("The way in, such as `dicom`.", lambda event: event.instance.source.adapter),
+    "transfer_syntax": Fact("UID of the transfer syntax in which it came.", lambda event: event.instance.transfer_syntax_uid),
+    "findings": Fact("A list: the codes of its [findings](findings.md).", lambda event: tuple(finding.code for finding in event.findings)),
+}
+
+#: Rules as sites write them, and what each means.
+EXAMPLES: Mapping[str, str] = {
+    "true": "Everything.",
+    'Modality in ["CT", "MR"]': "CT and MR.",
+    'Modality not in ["SR", "PR", "KO"]': "Everything but reports, presentation states and key object selections.",
+    '"DERIVED" in ImageType': "Derived images: an attribute that may have several values is a list.",
+    'ImageType&[2] == "LOCALIZER"': "Localizers, by the third value: `&[2]` is `null` where a list is shorter, `[2]` fails there.",
+    "SliceThickness <= 1.5": "Thin slices, in mm. What has no `SliceThickness` is left alone.",
+    'StudyDate >= "20240101"': "Studies since 2024: dates and times are text as DICOM writes it, and text is compared letter by letter.",
+    'StudyDescription =~~ "(?i)chest|thorax"': "A regular expression, found anywhere, in upper or lower case.",
+    'calling_aet == "CT1" and Modality == "CT"': "CT images of one sender, without its dose reports.",
+    'InstitutionName == null or InstitutionName.as_upper == "NORTH CLINIC"': "Images of one clinic, and those that name none.",
+    'Modality == "MG" or (Modality == "DX" and Rows > 2000)': "Mammograms, and large projection images.",
+    '"uid-leading-zero" in findings': "What validation noted something about.",
 }
 
 
@@ -136,7 +158,7 @@ def _type_of(name: str) -> Any:
 
 def _value_of(asked: _Asked, name: str) -> Any:
     if name in ARRIVAL:
-        return ARRIVAL[name](asked.event)
+        return ARRIVAL[name].of(asked.event)
     if not _is_list(name):
         return _plain(asked.header.value(name), name)
     return tuple(_plain(value, name) for value in asked.header.values(name) if value is not None)

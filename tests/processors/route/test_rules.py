@@ -4,7 +4,8 @@ from hilum.errors import Misconfigured, Quarantine
 from hilum.events import InstanceAccepted
 from hilum.settings import Rule
 from hilum.testing import an_instance
-from processors.route.rules import Rules
+from processors.route.rules import EXAMPLES, Rules
+from processors.validate import findings
 
 
 def destinations(when: str, event: InstanceAccepted) -> list[str]:
@@ -37,6 +38,57 @@ def test_a_rule_matches_what_it_describes(when: str) -> None:
 @pytest.mark.parametrize("when", ["false", 'Modality == "MR"', '"DERIVED" in ImageType', "SliceThickness < 2", 'StudyDescription == "x"'])
 def test_a_rule_leaves_alone_what_it_does_not_describe(when: str) -> None:
     assert destinations(when, accepted(Modality="CT")) == []
+
+
+#: For each example of the reference page an object that it asks for and, unless it asks for all, one that it leaves alone.
+ASKED: dict[str, tuple[dict[str, object], dict[str, object] | None]] = {
+    "true": ({}, None),
+    'Modality in ["CT", "MR"]': ({"Modality": "MR"}, {"Modality": "US"}),
+    'Modality not in ["SR", "PR", "KO"]': ({"Modality": "CT"}, {"Modality": "PR"}),
+    '"DERIVED" in ImageType': ({"ImageType": ["DERIVED", "PRIMARY"]}, {"ImageType": ["ORIGINAL", "PRIMARY"]}),
+    'ImageType&[2] == "LOCALIZER"': ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, {"ImageType": ["ORIGINAL", "PRIMARY"]}),
+    "SliceThickness <= 1.5": ({"SliceThickness": 1.5}, {"SliceThickness": None}),
+    'StudyDate >= "20240101"': ({"StudyDate": "20240101"}, {"StudyDate": "20231231"}),
+    'StudyDescription =~~ "(?i)chest|thorax"': ({"StudyDescription": "CT Thorax"}, {"StudyDescription": None}),
+    'calling_aet == "CT1" and Modality == "CT"': ({"calling_aet": "CT1", "Modality": "CT"}, {"calling_aet": "CT1", "Modality": "SR"}),
+    'InstitutionName == null or InstitutionName.as_upper == "NORTH CLINIC"': (
+        {"InstitutionName": "North Clinic"},
+        {"InstitutionName": "South Clinic"},
+    ),
+    'Modality == "MG" or (Modality == "DX" and Rows > 2000)': ({"Modality": "DX", "Rows": 2001}, {"Modality": "DX", "Rows": 512}),
+    '"uid-leading-zero" in findings': ({"SOPInstanceUID": "1.2.03"}, {"SOPInstanceUID": "1.2.3"}),
+}
+
+
+@pytest.mark.parametrize("when", EXAMPLES)
+def test_an_example_of_the_reference_page_means_what_the_page_says(when: str) -> None:
+    asked_for, left_alone = ASKED[when]
+
+    def validated(attributes: dict[str, object]) -> InstanceAccepted:
+        event = an_instance(**attributes)
+        return InstanceAccepted.following(event, tuple(findings(event.instance)))
+
+    assert destinations(when, validated(asked_for)) == ["pacs"]
+    assert left_alone is None or destinations(when, validated(left_alone)) == []
+
+
+@pytest.mark.parametrize(
+    ("when", "matches"),
+    [
+        ('StudyDescription != "x"', True),
+        ('StudyDescription =~ ".*"', False),
+        ('StudyDescription !~ ".*"', True),
+        ('"x" in StudyDescription', False),
+        ("ImageType.is_empty", True),
+        ('SliceThickness < 2 or Modality == "CT"', False),
+        ('Modality == "CT" or SliceThickness < 2', True),
+        ("(SliceThickness ?? 1) < 2", True),
+    ],
+)
+def test_what_is_absent_is_taken_as_the_reference_page_says(when: str, matches: bool) -> None:
+    event = accepted(Modality="CT", StudyDescription=None, SliceThickness=None, ImageType=None)
+
+    assert destinations(when, event) == (["pacs"] if matches else [])
 
 
 def test_a_comparison_with_a_number_that_is_not_one_does_not_match() -> None:
