@@ -25,7 +25,7 @@ from hilum.database import views
 from hilum.errors import Reason
 from hilum.events import DAY_MS, EVENTS
 from hilum.kinds import kind_in_words
-from hilum.settings import Section, Settings, is_secret
+from hilum.settings import VARIABLES, Section, Settings, is_secret
 from hilum.sink import Sink
 from hilum.telemetry import metrics
 
@@ -52,6 +52,11 @@ def settings_page() -> str:
         "from.",
         "",
         _keys(Settings),
+        "",
+        "Beside settings these variables mean something; any other that begins with `HILUM_` is refused, except those with which",
+        "Kubernetes tells of services.",
+        "",
+        _table(("Variable", "Meaning"), [(_code(name), meaning) for name, meaning in VARIABLES.items()]),
     ]
     for name, kind in get_type_hints(Settings).items():
         if _is_section(kind):
@@ -109,56 +114,11 @@ def _type_name(hint: Any) -> str:
 
 def rules_page() -> str:
     """The language of the rules."""
-    rules = importlib.import_module("processors.route.rules")
-    return _RULES.format(
-        examples=_table(("`when`", "Asks for"), [(_code(when), says) for when, says in rules.EXAMPLES.items()]),
+    language, rules = (importlib.import_module(f"processors.route.{name}") for name in ("language", "rules"))
+    return str(language.PAGE).format(
+        examples=_table(("`when`", "Asks for"), [(_code(when), says) for when, says in language.EXAMPLES.items()]),
         facts=_table(("Name", "Means"), [(_code(name), fact.says) for name, fact in rules.ARRIVAL.items()]),
     )
-
-
-_RULES = """
-# Rules
-
-A rule of the settings sends objects to destinations: those for which its `when` is true. Every rule is asked about every
-object; a destination that several rules name gets the object once. An object that no rule wants is kept and indexed, with the
-decision `no-rule`. `hilum config check` refuses rules that cannot be evaluated, and those that are the same for every object.
-
-The language is that of the Python library [rule-engine](https://zerosteiner.github.io/rule-engine/syntax.html).
-
-## Examples
-
-{examples}
-
-## Names
-
-**Attributes** by their DICOM keyword (PS3.6), such as `Modality`: any that is not a sequence and not binary, from the top level
-of the data set. What is inside of sequences has no name. And facts about the arrival:
-
-{facts}
-
-## Values
-
-- **Numbers** are attributes with the VR DS, IS, FL, FD, SL, SS, SV, UL, US or UV: `Rows == 512`. Everything else is **text**,
-  dates, times and ages too: `PatientAge == "042Y"`. Spaces at the ends are gone. Upper and lower case differ; `.as_upper` and
-  `.as_lower` make them equal.
-- A **person name** is text as DICOM writes it: `PatientName == "TEST^PHANTOM"`. Ideographic and phonetic groups follow after `=`.
-- An attribute that may have several values (its VM in PS3.6 is not 1) is a **list**, even where it has one value:
-  `"PRIMARY" in ImageType`, `ImageType[0] == "ORIGINAL"`, `ImageType.length > 2`. A list is never equal to a text.
-- What is **absent or empty** is `null`, and a list is empty then: `ImageType.is_empty`. `null` differs from every text and number,
-  so `StudyDescription != "x"` is true where there is none, and matches no regular expression.
-- A rule that compares something absent by `<`, `<=`, `>` or `>=`, or looks for something in it, does not match at all, unless
-  what stands before has decided: write `Modality == "MR" or SliceThickness < 2`, not the other way round, or put a value in its
-  place: `(SliceThickness ?? 99) < 2`.
-- A rule that fails on an object (`ImageType[7]` of a shorter list, a division by zero) sends the object to
-  [quarantine](reasons.md) with the reason `rule-failed`.
-
-## Words
-
-`==` `!=` `<` `<=` `>` `>=`, `and` `or` `not`, `in` and `not in` a list or text, `=~` (a regular expression matches at the
-beginning) and `=~~` (anywhere), their opposites `!~` and `!~~`, `??` (the right side where the left one is `null`), `+` `-` `*`
-`/` `%`, `a ? b : c`, `[x for x in ImageType if x != "PRIMARY"]`. Text stands in single or double quotes; after `#` comes a
-comment. Each comparison stands for itself: `Modality == "CT" or "MR"` is refused.
-"""
 
 
 # What can be said of an object

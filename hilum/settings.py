@@ -6,48 +6,21 @@ value from the file that it names, for secrets. A key that nobody knows is refus
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from hilum.errors import Misconfigured
-
-#: A TCP port; 0 where Hilum may choose.
-Port = Annotated[int, Meta(ge=0, le=65535)]
-#: A time that something may take: sockets take no longer one than some days.
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-#: 0 means no limit; the length has 32 bits (PS3.8 D.1). Nobody is tested with less than 4,096 bytes, the least that dcmtk lets one set;
-#: with 12 bytes or less it cannot send.
-PduBytes = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Host = Annotated[str, Meta(pattern=r"^\S+\Z", description="a name or an address")]
-AeTitle = Annotated[
-    str,
-    Meta(max_length=16, pattern=r"^[ -\[\]-~]*[!-\[\]-~] *\Z", description="an AE title, 1 to 16 characters without backslash (PS3.5 6.2)"),
-]
-OptionalAeTitle = Annotated[str, Meta(max_length=16, pattern=r"^([ -\[\]-~]*[!-\[\]-~] *)?\Z", description="an AE title, or empty")]
-Bucket = Annotated[
-    str,
-    Meta(
-        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z",
-        description="a bucket's name, 3 to 63 lower case letters, digits, hyphens and dots",
-    ),
-]
-OptionalBucket = Annotated[
-    str,
-    Meta(
-        pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?\Z",
-        description="a bucket's name, 3 to 63 lower case letters, digits, hyphens and dots, or empty",
-    ),
-]
-Endpoint = Annotated[str, Meta(pattern=r"^(https?://[^\s/]+/?)?\Z", description="`http://host:port` or `https://host:port`, or empty")]
+from hilum.kinds import AeTitle, Bucket, Endpoint, Host, PduBytes, Port, Seconds, refuse_tiny_pdus
+from hilum.misfits import misfits, nearest, together
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -217,11 +190,15 @@ class Settings(Section, frozen=True, kw_only=True):
         return hashlib.sha256(bundle).hexdigest()[:12]
 
 
-def refuse_tiny_pdus(max_pdu_bytes: int) -> None:
-    """Raise `ValueError` if `max_pdu_bytes` is a limit with which nothing could be sent."""
-    if 0 < max_pdu_bytes < 4096:
-        raise ValueError("`max_pdu_bytes` must be 0 or at least 4096")
-
+#: What Hilum reads in the environment beside settings.
+VARIABLES: Mapping[str, str] = {
+    "HILUM_CONFIG": "The settings file, where `--config` is not given.",
+    "HILUM_SLOT": "Name of this process among those that run the same role, so that it goes on where the former one with that name was.",
+    "HILUM_CACHE": "Folder for what `hilum up` downloads, instead of `hilum` in the user's cache folder.",
+    "HILUM_MAVEN": "URL of a mirror of Maven Central, from which `hilum up` takes Kafka.",
+    "HILUM_PYTHON": "The Python that `./dev` makes its environment of.",
+    "HILUM_SETTINGS": "The settings file that `docker-compose.yml` takes.",
+}
 
 _SECRET = re.compile(r"(^postgres\.dsn$)|(\.|_)(password|secret_key|access_key|token)$")
 
@@ -241,29 +218,30 @@ class Loaded(Struct, frozen=True, kw_only=True):
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None) -> Loaded:
     """Read the settings: defaults < `file` < `environment` (`HILUM_…__…`) < `flags` (dotted names, None is not given).
 
-    Raises `Misconfigured` that names file, key and the nearest known key, or the value that does not fit.
+    Raises `Misconfigured` that names every mistake: file, key and the nearest known key, or the value that does not fit and
+    what is allowed. Rules are looked at once the rest is right.
     """
     tree: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    problems: list[Misconfigured] = []
     if file is not None:
         _merge(tree, origins, _read(file), str(file))
     for name, value in (os.environ if environment is None else environment).items():
-        path, text = _from_environment(name, value)
-        if path:
-            _put(tree, origins, path, text, name)
+        try:
+            path, text = _from_environment(name, value)
+            if path:
+                _put(tree, origins, path, text, name)
+        except Misconfigured as error:
+            problems.append(error)
     for dotted, value in (flags or {}).items():
         if value is not None:
             _put(tree, origins, dotted.split("."), value, "flag")
-    _refuse_unknown(tree, Settings, (), origins)
-    try:
-        settings = msgspec.convert(tree, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        sentence, _, where = str(error).partition(" - at ")
-        key = where.strip("`$.") or "the settings"
-        raise Misconfigured(
-            "setting-invalid", f"{key}: {sentence}{_of(origins, key)}.", fix="See the settings reference for what it takes."
-        ) from None
-    _refuse_wrong_rules(settings)
+    problems += misfits(tree, Settings, origin=lambda dotted: _of(origins, dotted), secret=is_secret)
+    if problems:
+        raise together(problems)
+    settings = msgspec.convert(tree, Settings, strict=False)
+    if problems := list(_wrong_rules(settings)):
+        raise together(problems)
     return Loaded(settings=settings, origins=origins)
 
 
@@ -295,8 +273,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _from_environment(name: str, value: str) -> tuple[list[str], str]:
-    """The path in the tree that a variable names, `[]` if it names none."""
+    """The path in the tree that a variable names, `[]` if it names none. Raises `Misconfigured` if nobody reads it."""
     if not _is_setting(name):
+        if name.startswith("HILUM_") and name not in VARIABLES and not _is_of_kubernetes(name, value):
+            _refuse_variable(name)
         return [], ""
     path = name.removeprefix("HILUM_").lower().split("__")
     if path[-1].endswith("_file") and ".".join(path) != "s3.ca_file":
@@ -325,8 +305,23 @@ def forget_environment() -> None:
         del os.environ[name]
 
 
+def _refuse_variable(name: str) -> None:
+    settings = (dotted.upper().replace(".", "__") for dotted, _ in entries(Settings()))
+    others = (each.removeprefix("HILUM_") for each in VARIABLES)
+    near = nearest(name.removeprefix("HILUM_"), [*others, *settings], cutoff=0.7)
+    fix = f"Did you mean HILUM_{near}?" if near else f"Settings are written as HILUM_SECTION__KEY; others are {', '.join(VARIABLES)}."
+    raise Misconfigured("variable-unknown", f"{name} in the environment means nothing to Hilum.", fix=fix)
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Kubernetes tells every container of every service, such as one by the name `hilum`: HILUM_SERVICE_HOST, HILUM_PORT=tcp://..."""
+    return bool(re.search(r"_SERVICE_(HOST|PORT(_\w+)?)\Z|_PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?\Z", name)) or (
+        name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
+    )
+
+
 def _is_setting(name: str) -> bool:
-    """Others are `HILUM_SLOT`, `HILUM_CACHE` and the like."""
+    """Others are `VARIABLES`."""
     return name.startswith("HILUM_") and ("__" in name or name in ("HILUM_DATA", "HILUM_DATA_FILE"))
 
 
@@ -360,41 +355,23 @@ def _merge(tree: dict[str, Any], origins: dict[str, str], more: dict[str, Any], 
             origins[dotted] = origin
 
 
-def _refuse_unknown(value: Any, kind: Any, path: tuple[str, ...], origins: Mapping[str, str]) -> None:
-    if isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
-        kinds = get_type_hints(kind)
-        for name, item in value.items():
-            if name not in kinds:
-                _unknown(".".join((*path, name)), name, kinds, origins)
-            _refuse_unknown(item, kinds[name], (*path, name), origins)
-    elif isinstance(value, dict) and get_args(kind):
-        for name, item in value.items():
-            _refuse_unknown(item, get_args(kind)[1], (*path, name), origins)
-    elif isinstance(value, list) and get_args(kind):
-        for item in value:
-            _refuse_unknown(item, get_args(kind)[0], path, origins)
-
-
-def _unknown(dotted: str, name: str, known: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    fix = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
-    raise Misconfigured("setting-unknown", f"There is no setting {dotted}{_of(origins, dotted)}.", fix=fix)
-
-
 def _of(origins: Mapping[str, str], dotted: str) -> str:
-    origin = next((o for k, o in origins.items() if k == dotted or k.startswith(dotted + ".")), "")
+    whole = dotted.partition("[")[0]  # a list comes from one place
+    origin = next((o for k, o in origins.items() if k == whole or k.startswith(whole + ".")), "")
     return f" (set by {origin})" if origin else ""
 
 
-def _refuse_wrong_rules(settings: Settings) -> None:
+def _wrong_rules(settings: Settings) -> Iterator[Misconfigured]:
+    counts = Counter(rule.name for rule in settings.rules)
+    for name, count in counts.items():
+        if count > 1:
+            yield Misconfigured("rule-name-taken", f"{count} rules have the name {name!r}.", fix="Give each a name of its own.")
     for rule in settings.rules:
-        if [each.name for each in settings.rules].count(rule.name) > 1:
-            raise Misconfigured("rule-name-taken", f"Two rules have the name {rule.name!r}.", fix="Give each a name of its own.")
         if not rule.to:
             fix = "Name destinations in its `to`, or take the rule out."
-            raise Misconfigured("rule-without-destination", f"Rule {rule.name!r} sends to no destination.", fix=fix)
+            yield Misconfigured("rule-without-destination", f"Rule {rule.name!r} sends to no destination.", fix=fix)
         for name in rule.to:
             if name not in settings.destinations:
-                near = difflib.get_close_matches(name, settings.destinations, n=1)
-                fix = f"Did you mean {near[0]}?" if near else f"Add [destinations.{name}]."
-                raise Misconfigured("destination-unknown", f"Rule {rule.name!r} sends to {name!r}, which is no destination.", fix=fix)
+                near = nearest(name, settings.destinations)
+                fix = f"Did you mean {near}?" if near else f"Add [destinations.{name}]."
+                yield Misconfigured("destination-unknown", f"Rule {rule.name!r} sends to {name!r}, which is no destination.", fix=fix)

@@ -9,8 +9,9 @@ import msgspec
 
 from hilum.errors import NotFound
 from hilum.events import ObjectRef
+from hilum.kinds import Endpoint, OptionalBucket
 from hilum.part10 import Part10, Unsound
-from hilum.settings import S3, Endpoint, OptionalBucket, Settings
+from hilum.settings import S3, Settings
 from hilum.sink import Delivery, Later, Session, Settled, Sink, Step, step
 from hilum.store import ObjectStore, open_store
 

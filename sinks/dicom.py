@@ -28,8 +28,9 @@ from pydicom.uid import (
 
 from hilum.association import REFUSALS, Answer, Association, AssociationLost, NoAssociation, Peer, addresses, connect
 from hilum.errors import HilumError
+from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Seconds, refuse_tiny_pdus
 from hilum.part10 import Part10, data_set_offset
-from hilum.settings import AeTitle, Host, OptionalAeTitle, PduBytes, Seconds, Settings, refuse_tiny_pdus
+from hilum.settings import Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled, Sink, Step, step
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, MAX_CONTEXTS, VERIFICATION, Context
 

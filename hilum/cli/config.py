@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from json import dumps as to_json
 from typing import Annotated
 
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, JsonOption, loaded, out, show_json, show_table
+from hilum.misfits import together, tried
 from hilum.settings import doubts, entries, is_secret
 
 
@@ -28,10 +30,15 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
     from hilum.sink import sinks_of
 
     settings = loaded(config, data).settings
-    find_stage("processors.route.rules").Rules.of(settings)
-    find_stage("processors.validate").Validate(settings.senders)
-    sinks_of(settings)
-    check_roles(settings)
+    rules, validate = find_stage("processors.route.rules").Rules, find_stage("processors.validate").Validate
+    problems = tried(
+        *(partial(rules, [rule]) for rule in settings.rules),
+        *(partial(validate, {aet: sender}) for aet, sender in settings.senders.items()),
+        partial(sinks_of, settings),
+        partial(check_roles, settings),
+    )
+    if problems:
+        raise together(problems)
     doubted = [*doubts(settings), *role_doubts(settings)]
     found = {
         "ok": True,

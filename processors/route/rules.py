@@ -43,22 +43,6 @@ ARRIVAL: Mapping[str, Fact] = {
     "findings": Fact("A list: the codes of its [findings](findings.md).", lambda event: tuple(finding.code for finding in event.findings)),
 }
 
-#: Rules as sites write them, and what each means.
-EXAMPLES: Mapping[str, str] = {
-    "true": "Everything.",
-    'Modality in ["CT", "MR"]': "CT and MR.",
-    'Modality not in ["SR", "PR", "KO"]': "Everything but reports, presentation states and key object selections.",
-    '"DERIVED" in ImageType': "Derived images: an attribute that may have several values is a list.",
-    'ImageType&[2] == "LOCALIZER"': "Localizers, by the third value: `&[2]` is `null` where a list is shorter, `[2]` fails there.",
-    "SliceThickness <= 1.5": "Thin slices, in mm. What has no `SliceThickness` is left alone.",
-    'StudyDate >= "20240101"': "Studies since 2024: dates and times are text as DICOM writes it, and text is compared letter by letter.",
-    'StudyDescription =~~ "(?i)chest|thorax"': "A regular expression, found anywhere, in upper or lower case.",
-    'calling_aet == "CT1" and Modality == "CT"': "CT images of one sender, without its dose reports.",
-    'InstitutionName == null or InstitutionName.as_upper == "NORTH CLINIC"': "Images of one clinic, and those that name none.",
-    'Modality == "MG" or (Modality == "DX" and Rows > 2000)': "Mammograms, and large projection images.",
-    '"uid-leading-zero" in findings': "What validation noted something about.",
-}
-
 
 class Compiled(Struct, frozen=True, kw_only=True):
     """A rule, ready to be asked."""

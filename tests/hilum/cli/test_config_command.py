@@ -89,3 +89,13 @@ def test_roles_that_are_missing_are_said(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["config", "check", "--config", str(tmp_path / "few.toml"), "--json"])
 
     assert any("has the role publish" in doubt for doubt in json.loads(done.stdout)["doubts"])
+
+
+def test_all_mistakes_are_said_at_once(file: Path) -> None:
+    more = '[[rules]]\nname = "other"\nwhen = "Rows"\nto = ["copy"]\n[senders.CT1]\nrefuse = ["none"]\n[roles]\nprocesses = ["dicm"]\n'
+    file.write_text(GOOD.replace("Modality", "Modalty").replace("bucket", "buckt") + more)
+
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(file)])
+
+    for part in ("5 mistakes", "Modalty", "'other' gives a number", "senders.CT1.refuse", "buckt", "'dicm'"):
+        assert part in str(done.exception)

@@ -4,7 +4,8 @@ from hilum.errors import Misconfigured, Quarantine
 from hilum.events import InstanceAccepted
 from hilum.settings import Rule
 from hilum.testing import an_instance
-from processors.route.rules import EXAMPLES, Rules
+from processors.route.language import EXAMPLES
+from processors.route.rules import Rules
 from processors.validate import findings
 
 
