@@ -12,7 +12,7 @@ from enum import Enum
 
 from hilum.upper_layer import Pdu, pdu
 
-from .answers import NO_DATA_SET, UNKNOWN_COMMAND, Answer
+from .answers import NO_DATA_SET, NOT_NEGOTIATED, UNKNOWN_COMMAND, Answer
 from .commands import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, Command, read_command, respond
 from .negotiation import Context, Negotiate, read_request
 from .storage import Storing
@@ -182,7 +182,7 @@ class Acceptor:
         if not self._flags & 2:
             return b""
         if not self._flags & 1:
-            return self._message_end(with_data_set=True)
+            return self._message_end()
         raw = bytes(self._command_raw)
         self._command_raw.clear()
         try:
@@ -190,12 +190,17 @@ class Acceptor:
         except ValueError:
             return self.abort(INVALID_PARAMETER, "it sent a command that cannot be parsed")
         if not self._command.has_data_set:
-            return self._message_end(with_data_set=False)
-        if self._command.field == C_STORE_RQ:
+            return self._message_end()
+        if self._command.field == C_STORE_RQ and self._negotiated(self._command):
             self._storing = self._store(self._command, self._contexts[self._context_id])
         return b""
 
-    def _message_end(self, *, with_data_set: bool) -> bytes:
+    def _negotiated(self, command: Command) -> bool:
+        """Whether the object's class was accepted in some context. Senders that mix up their contexts are served, in the one they use."""
+        sop_class_uid = command.sop_class_uid
+        return not sop_class_uid or any(context.abstract_syntax == sop_class_uid for context in self._contexts.values())
+
+    def _message_end(self) -> bytes:
         command, storing = self._command, self._storing
         self._command = self._storing = None
         assert command is not None
@@ -205,6 +210,6 @@ class Acceptor:
             return respond(command, 0x0000, "", self._context_id, self._peer_max_pdu_bytes)
         answer = UNKNOWN_COMMAND
         if command.field == C_STORE_RQ:
-            answer = storing.end() if storing is not None and with_data_set else NO_DATA_SET
+            answer = storing.end() if storing is not None else NO_DATA_SET if self._negotiated(command) else NOT_NEGOTIATED
             self._settled(command, storing, answer)
         return respond(command, answer.status, answer.comment, self._context_id, self._peer_max_pdu_bytes)

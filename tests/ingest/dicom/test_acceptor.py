@@ -19,7 +19,7 @@ from ingest.dicom.commands import Command
 from ingest.dicom.negotiation import Context, Request
 from ingest.dicom.storage import Storing
 
-CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
+CT, MR, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1"
 DATA_SET = b"\x08\0\x16\0UI\x1a\x00" + CT.encode() + b"\0\x08\0\x18\0UI\x06\x002.25.3" + bytes(500)
 REQUEST = ul.associate_rq("CT1", "HILUM", [ul.Context(abstract_syntax=CT, transfer_syntax=EXPLICIT)], 16384)
 RELEASE = ul.pdu(ul.Pdu.RELEASE_RQ, bytes(4))
@@ -188,6 +188,21 @@ def test_a_response_goes_out_in_fragments_if_the_peer_takes_little(association: 
 def test_each_kind_of_request_gets_its_status_and_the_association_goes_on(association: Association, stream: bytes, status: int) -> None:
     assert association.established().statuses(stream, command(ul.c_echo_rq(9))) == [status, 0x0000]
     assert association.answers == [status] * (status != 0x0211)
+
+
+def test_a_class_that_was_accepted_in_no_context_is_refused_and_the_association_goes_on(association: Association) -> None:
+    stream = command(ul.c_store_rq(1, MR, "2.25.3")) + data(DATA_SET)
+
+    assert association.established().statuses(stream, a_store()) == [0x0122, 0x0000]
+    assert association.answers == [0x0122, 0x0000]
+    assert len(association.leftovers()) == 1
+
+
+def test_a_class_that_was_accepted_in_another_context_is_stored(association: Association) -> None:
+    contexts = [ul.Context(abstract_syntax=sop_class, transfer_syntax=EXPLICIT) for sop_class in (CT, MR)]
+    association.receive(ul.associate_rq("CT1", "HILUM", contexts, 16384))
+
+    assert association.statuses(command(ul.c_store_rq(1, CT, "2.25.3"), context=3) + data(DATA_SET, context=3)) == [0x0000]
 
 
 def test_what_was_no_data_set_is_kept_for_a_person_and_what_was_too_large_is_not(association: Association) -> None:
