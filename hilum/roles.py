@@ -17,6 +17,8 @@ from hilum.settings import Settings
 
 #: Where a role's module may be, in this order.
 PACKAGES = ("ingest", "processors", "hilum.runtime")
+#: Roles of which any number may run beside each other, in any processes.
+_WITHOUT_SLOT = ("dicom", "deliver", "index", "ledger")
 
 
 def role_names() -> tuple[str, ...]:
@@ -50,6 +52,30 @@ def check_roles(settings: Settings) -> None:
     for process in settings.roles.processes:
         for name in process.split(","):
             _package_of(name.strip())
+
+
+def role_doubts(settings: Settings) -> list[str]:
+    """What `roles.processes` allows and hardly means, one sentence each."""
+    if not settings.roles.processes:
+        return ["roles.processes is empty: `hilum up` starts the servers, and nothing of Hilum."]
+    processes = [[name.strip() for name in process.split(",")] for process in settings.roles.processes]
+    found = []
+    for role in role_names():
+        having = [process for process in processes if role in process]
+        if not having:
+            found.append(f"No process of roles.processes has the role {role}: what it does is not done, unless it runs elsewhere.")
+        elif any(process.count(role) > 1 for process in having):
+            found.append(f"A process of roles.processes has the role {role} twice.")
+        elif role == "publish" and len(having) > 1:
+            found.append(
+                "Several processes have the role publish: each publishes the whole spool, so that all is stored and told of again."
+            )
+        elif role not in _WITHOUT_SLOT and any(process != having[0] for process in having):
+            found.append(
+                f"Different processes have the role {role}: they take the same slot and end each other."
+                " For several workers, repeat the whole entry in roles.processes."
+            )
+    return found
 
 
 def modules_of(settings: Settings) -> list[str]:

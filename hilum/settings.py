@@ -6,254 +6,69 @@ value from the file that it names, for secrets. A key that nobody knows is refus
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Any
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 
 from hilum.errors import Misconfigured
+from hilum.misfits import misfits, nearest, together
+from hilum.sections import (
+    S3,
+    Commitment,
+    Dicom,
+    Folder,
+    Kafka,
+    Log,
+    Node,
+    Postgres,
+    Probe,
+    Roles,
+    Rule,
+    Section,
+    Sender,
+    Site,
+    Spool,
+    Stow,
+    Title,
+)
 
-Port = Annotated[int, Meta(ge=0, le=65535)]
-#: A TCP port; 0 where Hilum may choose.
-
-
-class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the settings file."""
-
-
-class Site(Section, frozen=True, kw_only=True):
-    """Who this Hilum is."""
-
-    #: Name in event sources and metrics; lower case letters, digits and hyphens.
-    name: str = "hilum"
-
-
-class Dicom(Section, frozen=True, kw_only=True):
-    """The DICOM listener."""
-
-    aet: Annotated[str, Meta(min_length=1, max_length=16)] = "HILUM"
-    host: str = "127.0.0.1"
-    #: 0 picks a free port and keeps it.
-    port: Port = 11112
-    #: Whether a peer may call Hilum by any AE title; otherwise only by `aet` and those in `titles` (PS3.8 9.3.4).
-    any_called_aet: bool = True
-    #: What is different for peers that call Hilum by this AE title.
-    titles: dict[str, Title] = field(default_factory=dict)
-    #: Whether a calling AE title that is not in `senders` and was not allowed by `hilum sender allow` is served.
-    unknown_senders: Literal["accept", "refuse"] = "accept"
-    #: Port on which TLS is spoken (2762 is registered for it); 0: none. It needs the certificate and its key.
-    tls_port: Port = 0
-    #: PEM file of the listener's certificate, with its chain.
-    tls_certificate: str = ""
-    #: PEM file of its private key.
-    tls_key: str = ""
-    #: PEM file of the authorities whose certificates peers must show; empty: they need none.
-    tls_client_ca: str = ""
-    #: Whether several processes may listen on the port; the system spreads associations over them (`SO_REUSEPORT`).
-    reuse_port: bool = False
-    #: Largest PDU that Hilum offers to receive, in bytes (PS3.8 D.1); 0 means no limit.
-    max_pdu_bytes: int = 131_072
-    #: UIDs of transfer syntaxes that Hilum chooses, in this order, where a sender offers them; else the sender's own first choice.
-    transfer_syntaxes: tuple[str, ...] = ()
-    #: Associations open at once in each process; one more is rejected as transient (PS3.8 9.3.4).
-    max_associations: int = 100
-    #: Seconds without a byte from the peer before an association is aborted.
-    idle_timeout_s: float = 60.0
-    #: Largest object accepted, in bytes of data set; larger ones get 0xA700.
-    max_object_bytes: int = 16 * 2**30
-
-
-class Title(Section, frozen=True, kw_only=True):
-    """What is different for peers that call Hilum by one AE title."""
-
-    #: Whether senders that are not known are served; empty: as `dicom.unknown_senders` says.
-    unknown_senders: Literal["", "accept", "refuse"] = ""
-    #: Largest object accepted under this title, in bytes of data set; 0: as `dicom.max_object_bytes` says.
-    max_object_bytes: int = 0
-
-
-class Stow(Section, frozen=True, kw_only=True):
-    """The DICOMweb listener (STOW-RS), where the role `stow` runs."""
-
-    #: Where other machines can reach it, clients need keys (`clients`), certificates (`tls_client_ca`), or `anonymous`.
-    host: str = "127.0.0.1"
-    #: 0 picks a free port and keeps it.
-    port: Port = 8104
-    #: Path of the service: instances are sent to `<base>/studies`.
-    base: Annotated[str, Meta(pattern="^[A-Za-z0-9._~/-]*$")] = "/dicom-web"
-    #: PEM file with the server's certificate and those that lead to its authority. Empty: no TLS.
-    tls_certificate: str = ""
-    #: PEM file with the private key of the certificate.
-    tls_key: str = ""
-    #: PEM file with the authorities of client certificates: who has none of theirs is not let in. Empty: none is asked for.
-    tls_client_ca: str = ""
-    #: File with the clients and the digests of their keys, for its owner only; `hilum stow key` adds one.
-    clients: str = ""
-    #: Whether requests without a key are taken, also from other machines.
-    anonymous: bool = False
-    #: Requests that are answered at once; one more gets 503.
-    max_requests: int = 32
-    #: Largest request, in bytes; larger ones get 413.
-    max_request_bytes: int = 64 * 2**30
-    #: Largest object, in bytes of data set; for larger ones the failure reason is 0xA700.
-    max_object_bytes: int = 16 * 2**30
-    #: Parts of a request; more get 413.
-    max_parts: int = 20_000
-    #: DICOM JSON in a request, in bytes; more gets 413. It is held in memory.
-    max_json_bytes: int = 8 * 2**20
-    #: Header of a request and of a part, in bytes.
-    max_header_bytes: int = 16 * 2**10
-    #: Seconds without a word from the client after which a request gets 408.
-    idle_timeout_s: float = 60.0
-
-
-class Spool(Section, frozen=True, kw_only=True):
-    """Where received objects are kept until the object store and Kafka have them."""
-
-    #: Empty: `spool` in the data directory.
-    path: str = ""
-    #: Below this much free space new objects are refused with 0xA700, before the disk is full.
-    min_free_bytes: int = 512 * 2**20
-
-
-class Kafka(Section, frozen=True, kw_only=True):
-    """The broker. With `bootstrap` empty, `hilum up` runs Apache Kafka itself."""
-
-    bootstrap: str = ""
-    #: Put before the name of every topic, consumer group and transactional id, on a cluster that others use too; e.g. `north.`.
-    prefix: str = ""
-    #: Port of the embedded broker; 0 picks a free one and keeps it.
-    port: Port = 0
-    #: Partitions of each event topic; 0 means 4 on a cluster of one broker, 12 on a larger one.
-    partitions: int = 0
-    #: Copies of each partition; 0 means one on each broker, three at most.
-    replication: int = 0
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: str = ""
-    sasl_username: str = ""
-    sasl_password: str = ""
-    ssl_ca_location: str = ""
-    ssl_certificate_location: str = ""
-    ssl_key_location: str = ""
-
-
-class Postgres(Section, frozen=True, kw_only=True):
-    """The database. With `dsn` empty, `hilum up` runs PostgreSQL itself."""
-
-    dsn: str = ""
-    #: Port of the embedded server; 0 picks a free one and keeps it.
-    port: Port = 0
-
-
-class S3(Section, frozen=True, kw_only=True):
-    """The object store. With `endpoint` empty, `hilum up` runs SeaweedFS itself."""
-
-    #: `http://host:port` or `https://host:port`.
-    endpoint: str = ""
-    #: Port of the embedded store; 0 picks a free one and keeps it.
-    port: Port = 0
-    region: str = "us-east-1"
-    access_key: str = ""
-    secret_key: str = ""
-    #: Bucket of the originals.
-    bucket: str = "hilum-originals"
-    #: PEM file of the authorities to trust; empty: the system's.
-    ca_file: str = ""
-    #: Directory of a store that runs on this machine alone: its disk is synced before an object counts as durable. `hilum up`
-    #: fills it in; empty: the store's answer is enough, as it is for one that keeps copies.
-    sync_path: str = ""
-
-
-class Probe(Section, frozen=True, kw_only=True):
-    """Where a process of Hilum answers `/health` (JSON) and `/metrics` (Prometheus)."""
-
-    host: str = "127.0.0.1"
-    #: 0 picks a free one; `hilum status` shows it.
-    port: Port = 0
-
-
-class Log(Section, frozen=True, kw_only=True):
-    """What is logged: JSON lines on stderr, without patient data."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-
-class Roles(Section, frozen=True, kw_only=True):
-    """Which roles run together in one process under `hilum up`: each entry is one process, roles joined by commas."""
-
-    processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment")
-
-
-class Sender(Section, frozen=True, kw_only=True):
-    """What is different for one sender, by its calling AE title."""
-
-    #: Networks from which it may call, such as `192.0.2.0/24`; empty: any.
-    addresses: tuple[str, ...] = ()
-    #: AE titles by which it may call Hilum; empty: any.
-    called: tuple[str, ...] = ()
-    #: Objects a second; faster ones are answered later. 0: as fast as it can.
-    max_objects_per_s: float = 0.0
-    #: Largest object accepted from it, in bytes of data set; 0: as `dicom.max_object_bytes` says.
-    max_object_bytes: int = 0
-    #: Codes of findings that send this sender's objects to quarantine.
-    refuse: tuple[str, ...] = ()
-
-
-class Commitment(Section, frozen=True, kw_only=True):
-    """Storage commitment: Hilum answers for what it has, object by object (PS3.4 J)."""
-
-    #: Seconds from the request within which the objects may still arrive; after that they are reported as not here (0112H).
-    wait_s: Annotated[float, Meta(ge=0)] = 600.0
-    #: Where the report goes: on the request's association while that is open and idle, else on a new one; or on a new one always.
-    report: Literal["same-or-new", "new"] = "same-or-new"
-    #: Days for which a report is tried again while its SCU cannot be reached.
-    retry_days: Annotated[float, Meta(ge=0)] = 7.0
-    #: Days for which a request is remembered after its end; its transaction UID is in use for as long.
-    keep_days: Annotated[float, Meta(ge=0)] = 30.0
-
-
-class Node(Section, frozen=True, kw_only=True):
-    """Where a peer listens, by the AE title with which it calls: storage commitment is reported there."""
-
-    host: Annotated[str, Meta(min_length=1)]
-    port: Annotated[int, Meta(ge=1, le=65535)]
-    #: Where this peer wants its reports; empty: as `commitment.report` says.
-    report: Literal["", "same-or-new", "new"] = ""
-
-
-class Folder(Section, frozen=True, kw_only=True):
-    """A folder that the role `folder` watches: DICOM files and ZIP archives that are put there, also in folders within, are taken in."""
-
-    #: Absolute. The folder must be there: a share that is not mounted is noticed.
-    path: str
-    #: Who counts as the sender of what is found, as an AE title.
-    sender: Annotated[str, Meta(max_length=16)] = ""
-    #: Seconds for which a file must not have changed before it is read; longer than its writer ever pauses. 0 where files are
-    #: only ever renamed into the folder.
-    stable_s: Annotated[float, Meta(ge=0)] = 10.0
-    #: What becomes of a file whose objects are safe. `keep` changes nothing in the folder, and remembers what was taken.
-    after: Literal["keep", "move", "delete"] = "keep"
-    #: Where files go that were taken, with `move`; on the same file system. Empty: `done` in the folder.
-    done: str = ""
-    #: Where files go that cannot be taken, each with a text beside it that says why; not with `keep`. Empty: `failed` in the folder.
-    failed: str = ""
-
-
-class Rule(Section, frozen=True, kw_only=True):
-    """Objects for which `when` holds go to the destinations in `to`."""
-
-    name: str
-    #: An expression over DICOM keywords, e.g. `Modality == "CT"`; see the rule language's page.
-    when: str
-    to: tuple[str, ...]
+__all__ = [
+    "S3",
+    "VARIABLES",
+    "Commitment",
+    "Dicom",
+    "Folder",
+    "Kafka",
+    "Loaded",
+    "Log",
+    "Node",
+    "Postgres",
+    "Probe",
+    "Roles",
+    "Rule",
+    "Section",
+    "Sender",
+    "Settings",
+    "Site",
+    "Spool",
+    "Stow",
+    "Title",
+    "check_network",
+    "doubts",
+    "entries",
+    "forget_environment",
+    "is_secret",
+    "load",
+]
 
 
 class Settings(Section, frozen=True, kw_only=True):
@@ -300,6 +115,16 @@ class Settings(Section, frozen=True, kw_only=True):
         return hashlib.sha256(bundle).hexdigest()[:12]
 
 
+#: What Hilum reads in the environment beside settings.
+VARIABLES: Mapping[str, str] = {
+    "HILUM_CONFIG": "The settings file, where `--config` is not given.",
+    "HILUM_SLOT": "Name of this process among those that run the same role, so that it goes on where the former one with that name was.",
+    "HILUM_CACHE": "Folder for what `hilum up` downloads, instead of `hilum` in the user's cache folder.",
+    "HILUM_MAVEN": "URL of a mirror of Maven Central, from which `hilum up` takes Kafka.",
+    "HILUM_PYTHON": "The Python that `./dev` makes its environment of.",
+    "HILUM_SETTINGS": "The settings file that `docker-compose.yml` takes.",
+}
+
 _SECRET = re.compile(r"(^postgres\.dsn$)|(\.|_)(password|secret_key|access_key|token)$")
 
 
@@ -318,30 +143,30 @@ class Loaded(Struct, frozen=True, kw_only=True):
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None) -> Loaded:
     """Read the settings: defaults < `file` < `environment` (`HILUM_…__…`) < `flags` (dotted names, None is not given).
 
-    Raises `Misconfigured` that names file, key and the nearest known key, or the value that does not fit.
+    Raises `Misconfigured` that names every mistake: file, key and the nearest known key, or the value that does not fit and
+    what is allowed. Rules are looked at once the rest is right.
     """
     tree: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    problems: list[Misconfigured] = []
     if file is not None:
         _merge(tree, origins, _read(file), str(file))
     for name, value in (os.environ if environment is None else environment).items():
-        path, text = _from_environment(name, value)
-        if path:
-            _put(tree, origins, path, text, name)
+        try:
+            path, text = _from_environment(name, value)
+            if path:
+                _put(tree, origins, path, text, name)
+        except Misconfigured as error:
+            problems.append(error)
     for dotted, value in (flags or {}).items():
         if value is not None:
             _put(tree, origins, dotted.split("."), value, "flag")
-    _refuse_unknown(tree, Settings, (), origins)
-    try:
-        settings = msgspec.convert(tree, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        sentence, _, where = str(error).partition(" - at ")
-        key = where.strip("`$.") or "the settings"
-        raise Misconfigured(
-            "setting-invalid", f"{key}: {sentence}{_of(origins, key)}.", fix="See the settings reference for what it takes."
-        ) from None
-    _refuse_wrong_rules(settings)
-    _refuse_wrong_networks(settings)
+    problems += misfits(tree, Settings, origin=lambda dotted: _of(origins, dotted), secret=is_secret)
+    if problems:
+        raise together(problems)
+    settings = msgspec.convert(tree, Settings, strict=False)
+    if problems := [*_wrong_rules(settings), *_wrong_networks(settings)]:
+        raise together(problems)
     return Loaded(settings=settings, origins=origins)
 
 
@@ -373,8 +198,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _from_environment(name: str, value: str) -> tuple[list[str], str]:
-    """The path in the tree that a variable names, `[]` if it names none."""
+    """The path in the tree that a variable names, `[]` if it names none. Raises `Misconfigured` if nobody reads it."""
     if not _is_setting(name):
+        if name.startswith("HILUM_") and name not in VARIABLES and not _is_of_kubernetes(name, value):
+            _refuse_variable(name)
         return [], ""
     path = name.removeprefix("HILUM_").lower().split("__")
     if path[-1].endswith("_file") and ".".join(path) != "s3.ca_file":
@@ -388,10 +215,13 @@ def _from_environment(name: str, value: str) -> tuple[list[str], str]:
     return path, value
 
 
-def _refuse_wrong_networks(settings: Settings) -> None:
+def _wrong_networks(settings: Settings) -> Iterator[Misconfigured]:
     for aet, sender in settings.senders.items():
         for network in sender.addresses:
-            check_network(network, f"senders.{aet}.addresses")
+            try:
+                check_network(network, f"senders.{aet}.addresses")
+            except Misconfigured as error:
+                yield error
 
 
 def check_network(network: str, where: str) -> None:
@@ -421,8 +251,23 @@ def forget_environment() -> None:
         del os.environ[name]
 
 
+def _refuse_variable(name: str) -> None:
+    settings = (dotted.upper().replace(".", "__") for dotted, _ in entries(Settings()))
+    others = (each.removeprefix("HILUM_") for each in VARIABLES)
+    near = nearest(name.removeprefix("HILUM_"), [*others, *settings], cutoff=0.7)
+    fix = f"Did you mean HILUM_{near}?" if near else f"Settings are written as HILUM_SECTION__KEY; others are {', '.join(VARIABLES)}."
+    raise Misconfigured("variable-unknown", f"{name} in the environment means nothing to Hilum.", fix=fix)
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Kubernetes tells every container of every service, such as one by the name `hilum`: HILUM_SERVICE_HOST, HILUM_PORT=tcp://..."""
+    return bool(re.search(r"_SERVICE_(HOST|PORT(_\w+)?)\Z|_PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?\Z", name)) or (
+        name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
+    )
+
+
 def _is_setting(name: str) -> bool:
-    """Others are `HILUM_SLOT`, `HILUM_CACHE` and the like."""
+    """Others are `VARIABLES`."""
     return name.startswith("HILUM_") and ("__" in name or name in ("HILUM_DATA", "HILUM_DATA_FILE"))
 
 
@@ -456,38 +301,23 @@ def _merge(tree: dict[str, Any], origins: dict[str, str], more: dict[str, Any], 
             origins[dotted] = origin
 
 
-def _refuse_unknown(value: Any, kind: Any, path: tuple[str, ...], origins: Mapping[str, str]) -> None:
-    if isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
-        kinds = get_type_hints(kind)
-        for name, item in value.items():
-            if name not in kinds:
-                _unknown(".".join((*path, name)), name, kinds, origins)
-            _refuse_unknown(item, kinds[name], (*path, name), origins)
-    elif isinstance(value, dict) and get_args(kind):
-        for name, item in value.items():
-            _refuse_unknown(item, get_args(kind)[1], (*path, name), origins)
-    elif isinstance(value, list) and get_args(kind):
-        for item in value:
-            _refuse_unknown(item, get_args(kind)[0], path, origins)
-
-
-def _unknown(dotted: str, name: str, known: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    fix = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
-    raise Misconfigured("setting-unknown", f"There is no setting {dotted}{_of(origins, dotted)}.", fix=fix)
-
-
 def _of(origins: Mapping[str, str], dotted: str) -> str:
-    origin = next((o for k, o in origins.items() if k == dotted or k.startswith(dotted + ".")), "")
+    whole = dotted.partition("[")[0]  # a list comes from one place
+    origin = next((o for k, o in origins.items() if k == whole or k.startswith(whole + ".")), "")
     return f" (set by {origin})" if origin else ""
 
 
-def _refuse_wrong_rules(settings: Settings) -> None:
+def _wrong_rules(settings: Settings) -> Iterator[Misconfigured]:
+    counts = Counter(rule.name for rule in settings.rules)
+    for name, count in counts.items():
+        if count > 1:
+            yield Misconfigured("rule-name-taken", f"{count} rules have the name {name!r}.", fix="Give each a name of its own.")
     for rule in settings.rules:
-        if [each.name for each in settings.rules].count(rule.name) > 1:
-            raise Misconfigured("rule-name-taken", f"Two rules have the name {rule.name!r}.", fix="Give each a name of its own.")
+        if not rule.to:
+            fix = "Name destinations in its `to`, or take the rule out."
+            yield Misconfigured("rule-without-destination", f"Rule {rule.name!r} sends to no destination.", fix=fix)
         for name in rule.to:
             if name not in settings.destinations:
-                near = difflib.get_close_matches(name, settings.destinations, n=1)
-                fix = f"Did you mean {near[0]}?" if near else f"Add [destinations.{name}]."
-                raise Misconfigured("destination-unknown", f"Rule {rule.name!r} sends to {name!r}, which is no destination.", fix=fix)
+                near = nearest(name, settings.destinations)
+                fix = f"Did you mean {near}?" if near else f"Add [destinations.{name}]."
+                yield Misconfigured("destination-unknown", f"Rule {rule.name!r} sends to {name!r}, which is no destination.", fix=fix)

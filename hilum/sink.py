@@ -6,21 +6,22 @@ does nearly what `deliver` does, and `deliver` may be repeated. Nothing keeps a 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Literal, Protocol, Self
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import DeliveryState, ObjectRef
+from hilum.misfits import misfits, nearest, together, tried
 from hilum.part10 import Part10
-from hilum.settings import Settings
+from hilum.settings import Settings, is_secret
 
 __all__ = ["Delivery", "Later", "Outage", "Part10", "Session", "Settled", "Sink", "Step", "sink_of", "sinks_of", "step"]
 
@@ -111,11 +112,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     #: Sessions at work at the same time in one process.
-    workers: int = 1
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
     #: After so many attempts an object that the destination does not take is `rejected`; 1,000 take about a week.
-    max_attempts: int = 1000
+    max_attempts: Annotated[int, Meta(ge=1)] = 1000
     #: Longest pause between two attempts of one object, in seconds.
-    retry_max_s: float = 600.0
+    retry_max_s: Annotated[float, Meta(gt=0, le=604_800)] = 600.0
 
     #: Objects claimed at once.
     batch: ClassVar[int] = 64
@@ -179,7 +180,9 @@ class step:  # noqa: N801  # reads as a word: `with step("connect") as connectin
 
 
 def sinks_of(settings: Settings) -> dict[str, Sink]:
-    """Every destination of the settings by name. Raises `Misconfigured` that names the destination, the key and the nearest known one."""
+    """Every destination of the settings by name. Raises `Misconfigured` that names every mistake, by destination and key."""
+    if problems := tried(*(partial(sink_of, name, table) for name, table in settings.destinations.items())):
+        raise together(problems)
     return {name: sink_of(name, table) for name, table in settings.destinations.items()}
 
 
@@ -190,24 +193,13 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
     if not isinstance(kind, str) or not kind:
         raise Misconfigured("destination-type-missing", f"{where} has no `type`.", fix=f"Set it to one of: {', '.join(_types())}.")
     if kind not in _types():
-        near = difflib.get_close_matches(kind, _types(), n=1)
-        fix = f"Did you mean {near[0]}?" if near else f"Types are: {', '.join(_types())}."
+        near = nearest(kind, _types())
+        fix = f"Did you mean {near}?" if near else f"Types are: {', '.join(_types())}."
         raise Misconfigured("destination-type-unknown", f"{where}: there is no destination type {kind!r}.", fix=fix)
-    found = _sink_class(kind)
-    known = {field.encode_name for field in msgspec.structs.fields(found)}
     values = {key: value for key, value in table.items() if key != "type"}
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            fix = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
-            raise Misconfigured("setting-unknown", f"There is no setting {where}.{key}.", fix=fix)
-    try:
-        return msgspec.convert(values, found, strict=False)
-    except msgspec.ValidationError as error:
-        sentence, _, at = str(error).partition(" - at ")
-        key = at.strip("`$.")
-        fix = "See the settings reference for what it takes."
-        raise Misconfigured("setting-invalid", f"{where}{f'.{key}' if key else ''}: {sentence}.", fix=fix) from None
+    if problems := list(misfits(values, _sink_class(kind), where, secret=is_secret)):
+        raise together(problems)
+    return msgspec.convert(values, _sink_class(kind), strict=False)
 
 
 def _types() -> list[str]:

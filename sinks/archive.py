@@ -9,6 +9,7 @@ import msgspec
 
 from hilum.errors import NotFound
 from hilum.events import ObjectRef
+from hilum.kinds import Endpoint, OptionalBucket
 from hilum.part10 import Part10, Unsound
 from hilum.settings import S3, Settings
 from hilum.sink import Delivery, Later, Session, Settled, Sink, Step, step
@@ -25,9 +26,9 @@ class Archive(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     #: Bucket for copies; empty: originals are kept in place. In Hilum's own store it is made if need be.
-    bucket: str = ""
-    #: Another store, `http://host:port` or `https://host:port`; empty: Hilum's own.
-    endpoint: str = ""
+    bucket: OptionalBucket = ""
+    #: Another store; empty: Hilum's own.
+    endpoint: Endpoint = ""
     region: str = "us-east-1"
     access_key: str = ""
     secret_key: str = ""

@@ -28,12 +28,11 @@ from pydicom.uid import (
 
 from hilum.association import REFUSALS, Answer, Association, AssociationLost, NoAssociation, Peer, addresses, connect
 from hilum.errors import HilumError
+from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Seconds, refuse_tiny_pdus
 from hilum.part10 import Part10, data_set_offset
 from hilum.settings import Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled, Sink, Step, step
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, MAX_CONTEXTS, VERIFICATION, Context
-
-AeTitle = Annotated[str, Meta(max_length=16, pattern=r"^[ -\[\]-~]*$")]
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 #: Transfer syntaxes that can be written one as the other without touching a pixel.
@@ -60,23 +59,26 @@ USUAL_SOP_CLASSES = (
 class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A DICOM node that takes C-STORE."""
 
-    host: str
+    host: Host
     port: Annotated[int, Meta(ge=1, le=65535)]
     #: The peer's AE title.
-    aet: Annotated[AeTitle, Meta(min_length=1)]
+    aet: AeTitle
     #: Hilum's AE title towards this peer; empty: `dicom.aet`.
-    calling_aet: AeTitle = ""
-    connect_timeout_s: float = 10.0
+    calling_aet: OptionalAeTitle = ""
+    connect_timeout_s: Seconds = 10.0
     #: For the answer to an association request.
-    association_timeout_s: float = 30.0
+    association_timeout_s: Seconds = 30.0
     #: For the answer to a C-STORE, and for the peer to take the next megabyte of one.
-    response_timeout_s: float = 60.0
+    response_timeout_s: Seconds = 60.0
     #: An association stays open for so long after its last object, in seconds.
-    idle_s: float = 5.0
+    idle_s: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
     #: `study`: each study has an association of its own; `none`: whatever comes next shares it.
     group_by: Literal["study", "none"] = "study"
-    #: Longest PDU sent, if the peer takes it; 0: as long as the peer takes.
-    max_pdu_bytes: int = 0
+    #: Longest PDU sent, if the peer takes it; 0: as long as the peer takes; less than 4,096 is refused.
+    max_pdu_bytes: PduBytes = 0
+
+    def __post_init__(self) -> None:
+        refuse_tiny_pdus(self.max_pdu_bytes)
 
     @property
     def grouped(self) -> bool:

@@ -74,7 +74,7 @@ def test_every_command_of_ours_exists() -> None:
         service["healthcheck"]["test"][2:] for service in ROLES.values() if service["healthcheck"]["test"][:2] == ["CMD", "hilum"]
     ]
 
-    assert len(said) == 2 * len(ROLES) + 1
+    assert len(said) == 2 * len(ROLES) + 2  # and provision, and hilum
     for words in said:
         assert (words[0],) in known, words
 
@@ -103,6 +103,7 @@ def test_only_who_speaks_to_peers_has_a_way_outside() -> None:
         "stow",
         "deliver",
         "commitment",
+        "hilum",
     }
     assert [name for name, service in SERVICES.items() if not service.get("networks")] == ["secrets"]
     assert SERVICES["secrets"]["network_mode"] == "none"
@@ -120,7 +121,7 @@ def test_each_container_has_no_more_rights_than_it_needs(name: str) -> None:
     assert "mem_limit" in service
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if name not in ("provision", "secrets")])
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in ("provision", "secrets", "hilum")])
 def test_each_container_that_stays_is_asked_how_it_is_and_comes_back(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     assert SERVICES[name]["restart"] == "unless-stopped"
@@ -147,6 +148,18 @@ def test_receivers_publisher_and_storage_commitment_share_the_spool() -> None:
     for name in ("dicom", "stow", "publish", "commitment"):
         assert "spool:/var/lib/hilum/spool" in SERVICES[name]["volumes"]
         assert SERVICES[name]["environment"]["HILUM_SPOOL__PATH"] == "/var/lib/hilum/spool"
+
+
+def test_commands_see_the_spool_and_start_only_when_they_are_called() -> None:
+    commands = SERVICES["hilum"]
+
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["hilum"]
+    assert commands["command"] == ["reconcile"]
+    assert commands["restart"] == "no"
+    assert "spool:/var/lib/hilum/spool:ro" in commands["volumes"]
+    assert commands["environment"]["HILUM_SPOOL__PATH"] == SERVICES["dicom"]["environment"]["HILUM_SPOOL__PATH"]
+    for line in re.findall(r"^# +docker compose run --rm (.*)$", (ROOT / "docker-compose.yml").read_text("utf-8"), re.MULTILINE):
+        assert line.split()[0] == "hilum", line
 
 
 def test_the_publisher_syncs_the_disk_of_the_store() -> None:

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import typer
 
+from hilum.bus import declared_topics
 from hilum.cli import app
+from hilum.events import DAY_MS
 from hilum.reference import FOLDER, PAGES, pages
+from hilum.services.process import LOG_LIMIT_BYTES
 from hilum.settings import Settings, entries, load
 from hilum.sink import sinks_of
 
@@ -62,6 +65,58 @@ def test_every_relative_link_leads_somewhere(name: str) -> None:
         assert place.exists(), f"{name} links to {target}"
         if anchor:
             assert anchor in anchors_of(place.resolve().relative_to(ROOT).as_posix()), f"{name} links to {target}"
+
+
+# What is written between punctuation and the next words: "…; see the other page" refers to something, "who may see what" does not.
+REFERS = re.compile(r"[.;:,(—] ?[Ss]ee (?!above|below)(.{0,40})")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whoever_says_see_says_where(name: str) -> None:
+    assert [where for where in REFERS.findall(prose_of(name)) if where[0] not in "[`"] == []
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    named = {
+        page
+        for package in ("hilum", "ingest", "processors", "sinks")
+        for file in (ROOT / package).rglob("*.py")
+        for page in re.findall(r"docs/[\w/-]+\.md", file.read_text("utf-8"))
+    }
+
+    assert "docs/reference/rules.md" in named
+    assert [page for page in sorted(named) if not (ROOT / page).is_file()] == []
+
+
+def test_the_page_on_running_says_how_logs_are_kept() -> None:
+    assert f"Over {LOG_LIMIT_BYTES >> 20} MB" in prose_of("docs/operations/running.md")
+
+
+def test_the_page_for_administrators_says_how_long_events_are_kept() -> None:
+    [days] = {topic.retention_ms / DAY_MS for topic in declared_topics() if topic.cleanup != "compact"}
+
+    assert prose_of("docs/operations/administering.md").count(f"for {days:g} days") == 2
+
+
+SECTIONS = re.split(r"^(?=## )", prose_of("docs/architecture.md"), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=[section.splitlines()[0].strip("# ")[:30] for section in SECTIONS])
+def test_what_the_architecture_page_names_is_in_the_files_that_it_links_to(section: str) -> None:
+    links = [ROOT / "docs" / target for target in re.findall(r"\]\((\.\./[^)#]+)\)", section)]
+    files = {file for link in links for file in (link.glob("**/*.py") if link.is_dir() else [link]) if file.suffix == ".py"}
+    sources = [file.read_text("utf-8") for file in files]
+    for name in re.findall(r"(?<!\[)`(\w+(?:\.\w+)?)`", section):
+        kind, _, method = name.rpartition(".")
+        if name.endswith(".py"):
+            pytest.fail(f"{name} is named and not linked to")
+        if kind:
+            found = any(
+                re.search(rf"^class {kind}\b", s, re.MULTILINE) and re.search(rf"^    def {method}\b", s, re.MULTILINE) for s in sources
+            )
+        else:
+            found = any(re.search(rf"\b{name}\b", source) for source in sources)
+        assert found, f"{name} is in none of {', '.join(sorted(file.name for file in files))}"
 
 
 # Commands

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from json import dumps as to_json
 from typing import Annotated
 
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, JsonOption, loaded, out, show_json, show_table
+from hilum.misfits import together, tried
 from hilum.settings import doubts, entries, is_secret
 
 
@@ -24,28 +26,34 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
 
     What is allowed and hardly meant is said too, and does not change the exit code.
     """
-    from hilum.roles import check_roles, find_stage
+    from hilum.roles import check_roles, find_stage, role_doubts
     from hilum.sink import sinks_of
 
     settings = loaded(config, data).settings
-    find_stage("processors.route.rules").Rules.of(settings)
-    find_stage("processors.validate").Validate(settings.senders)
-    sinks_of(settings)
-    check_roles(settings)
-    find_stage("ingest.folder").check(settings)
+    rules, validate = find_stage("processors.route.rules").Rules, find_stage("processors.validate").Validate
+    problems = tried(
+        *(partial(rules, [rule]) for rule in settings.rules),
+        *(partial(validate, {aet: sender}) for aet, sender in settings.senders.items()),
+        partial(sinks_of, settings),
+        partial(check_roles, settings),
+        partial(find_stage("ingest.folder").check, settings),
+    )
+    if problems:
+        raise together(problems)
+    doubted = [*doubts(settings), *role_doubts(settings)]
     found = {
         "ok": True,
         "destinations": sorted(settings.destinations),
         "rules": [rule.name for rule in settings.rules],
         "config_version": settings.config_version,
-        "doubts": doubts(settings),
+        "doubts": doubted,
     }
     if json:
         show_json(found)
     else:
         counted = f"{_count(len(settings.destinations), 'destination')}, {_count(len(settings.rules), 'rule')}"
         out.print(f"The settings are right: {counted}, version {settings.config_version}.")
-        for sentence in doubts(settings):
+        for sentence in doubted:
             out.print(f"But: {sentence}")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, err, loaded, out, show_facts, show_json, show_table
+from hilum.roles import role_doubts
 from hilum.settings import Settings, doubts
 from hilum.status import Status
 from hilum.status import status as status_of
@@ -33,7 +34,7 @@ def up(
     from hilum.up import run, start
 
     settings = loaded(config, data).settings
-    for sentence in (*doubts(settings), *doubts_about_this_machine(settings)):
+    for sentence in (*doubts(settings), *role_doubts(settings), *doubts_about_this_machine(settings)):
         err.print(sentence, markup=False)
 
     def ready() -> None:

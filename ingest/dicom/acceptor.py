@@ -16,7 +16,7 @@ from hilum import upper_layer as ul
 from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from hilum.upper_layer import Pdu, pdu
 
-from .answers import ACTION_TOO_LARGE, NO_DATA_SET, UNKNOWN_COMMAND, Answer
+from .answers import ACTION_TOO_LARGE, NO_DATA_SET, NOT_NEGOTIATED, UNKNOWN_COMMAND, Answer
 from .commands import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, N_ACTION_RQ, N_EVENT_REPORT_RSP, Command, fragments, read_command, respond
 from .negotiation import Context, Negotiate, read_request
 from .storage import Storing
@@ -299,7 +299,7 @@ class Acceptor:
         if not self._flags & 2:
             return b""
         if not self._flags & 1:
-            return self._message_end(with_data_set=True)
+            return self._message_end()
         raw = bytes(self._command_raw)
         self._command_raw.clear()
         try:
@@ -309,12 +309,17 @@ class Acceptor:
         if self._command.field == N_EVENT_REPORT_RSP and (self._report is None or self._command.message_id != self._message_id):
             return self._abort(STRAY_ANSWER)
         if not self._command.has_data_set:
-            return self._message_end(with_data_set=False)
-        if self._command.field == C_STORE_RQ:
+            return self._message_end()
+        if self._command.field == C_STORE_RQ and self._negotiated(self._command):
             self._storing = self._store(self._command, self._contexts[self._context_id])
         elif self._is_commitment_request(self._command):
             self._action, self._action_too_large = bytearray(), False
         return b""
+
+    def _negotiated(self, command: Command) -> bool:
+        """Whether the object's class was accepted in some context. Senders that mix up their contexts are served, in the one they use."""
+        sop_class_uid = command.sop_class_uid
+        return not sop_class_uid or any(context.abstract_syntax == sop_class_uid for context in self._contexts.values())
 
     def _is_commitment_request(self, command: Command) -> bool:
         return command.field == N_ACTION_RQ and self._contexts[self._context_id].abstract_syntax == STORAGE_COMMITMENT
@@ -327,7 +332,7 @@ class Acceptor:
         if not self._action_too_large:
             self._action += piece
 
-    def _message_end(self, *, with_data_set: bool) -> bytes:
+    def _message_end(self) -> bytes:
         command, storing, action = self._command, self._storing, self._action
         self._command = self._storing = self._action = None
         assert command is not None
@@ -342,7 +347,7 @@ class Acceptor:
             return respond(command, 0x0000, "", self._context_id, self._peer_max_pdu_bytes)
         answer = UNKNOWN_COMMAND
         if command.field == C_STORE_RQ:
-            answer = storing.end() if storing is not None and with_data_set else NO_DATA_SET
+            answer = storing.end() if storing is not None else NO_DATA_SET if self._negotiated(command) else NOT_NEGOTIATED
             self._settled(command, storing, answer)
         elif self._is_commitment_request(command):
             context = self._contexts[self._context_id]

@@ -56,6 +56,13 @@ NO_DATA_SET = Answer(
     when="The command announces no data set, or the data set has no bytes.",
     means="Nothing is kept.",
 )
+NOT_NEGOTIATED = Answer(
+    status=0x0122,
+    comment="SOP class not supported: accepted in no presentation context",
+    when="The SOP class in the command was accepted in no presentation context of the association (PS3.7 C)."
+    " One that was accepted in another context than the command's own is stored.",
+    means="Nothing is kept. The sender must propose the class that it sends.",
+)
 UNKNOWN_COMMAND = Answer(
     status=0x0211,
     comment="Only C-STORE, C-ECHO and storage commitment are served here",
@@ -106,7 +113,7 @@ NOT_KEPT = Answer(
 )
 
 #: In the order of the reference page.
-ANSWERS = (STORED, OTHER_OBJECT, NO_SPACE, TOO_LARGE, NOT_DICOM, NO_DATA_SET, UNKNOWN_COMMAND)
+ANSWERS = (STORED, OTHER_OBJECT, NO_SPACE, TOO_LARGE, NOT_DICOM, NO_DATA_SET, NOT_NEGOTIATED, UNKNOWN_COMMAND)
 COMMITMENT_ANSWERS = (COMMITMENT_ASKED, NO_SUCH_INSTANCE, NO_SUCH_ACTION, INVALID_ARGUMENT, ACTION_TOO_LARGE, TOO_MANY_REQUESTS, NOT_KEPT)
 
 #: What `judge` looks at: the elements up to SOPInstanceUID begin every data set.

@@ -43,6 +43,7 @@ _WITHOUT_STUDY = frozenset(
         "1.2.840.10008.5.1.4.44.1",  # Implant Assembly Template Storage
         "1.2.840.10008.5.1.4.45.1",  # Implant Template Group Storage
         "1.2.840.10008.5.1.4.1.1.200.1",  # CT Defined Procedure Protocol Storage
+        "1.2.840.10008.5.1.4.1.1.200.3",  # Protocol Approval Storage
         "1.2.840.10008.5.1.4.1.1.200.7",  # XA Defined Procedure Protocol Storage
         "1.2.840.10008.5.1.4.1.1.201.1",  # Inventory Storage
     }
@@ -186,7 +187,7 @@ def reason_to_reject(request: Request) -> Rejection | None:
 def is_storage(sop_class_uid: str) -> bool:
     """Whether Hilum stores objects of this class: of the standard, retired, private, or newer than this release."""
     known = UID(sop_class_uid, validation_mode=IGNORE)
-    if known.type:
+    if known.type and known.name:  # two retired classes have lost their names; they are taken for unknown ones
         return known.type == "SOP Class" and "Storage" in known.name and "Commitment" not in known.name and known not in _WITHOUT_STUDY
     return uid_is_usable(sop_class_uid) and (not sop_class_uid.startswith(_STANDARD) or sop_class_uid.startswith(_STANDARD_STORAGE))
 

@@ -1,8 +1,6 @@
 """The rules of the settings: which objects go where. The language is that of the library `rule-engine`.
 
-Names are DICOM keywords and, in lower case, facts about the arrival (`calling_aet`, `called_aet`, `peer`, `adapter`,
-`transfer_syntax`, `findings`). An attribute that may have several values is a list: `"PRIMARY" in ImageType`. Text that
-is absent is `null`; a rule that compares a number which is absent does not match.
+Its names and what they stand for are described in `docs/reference/rules.md`, which is generated with the tables below.
 """
 
 from __future__ import annotations
@@ -20,19 +18,29 @@ from hilum.errors import Misconfigured, Quarantine, Reason
 from hilum.events import InstanceAccepted
 from hilum.settings import Rule, Settings
 
+from .sense import refuse_senseless
+
 MAX_RULE_CHARS = 8192
 
 _NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 _BULK = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "OB or OW"})
 
-#: What a rule may ask about the arrival itself.
-ARRIVAL: Mapping[str, Callable[[InstanceAccepted], Any]] = {
-    "calling_aet": lambda event: event.instance.source.calling_aet,
-    "called_aet": lambda event: event.instance.source.called_aet,
-    "peer": lambda event: event.instance.source.peer,
-    "adapter": lambda event: event.instance.source.adapter,
-    "transfer_syntax": lambda event: event.instance.transfer_syntax_uid,
-    "findings": lambda event: tuple(finding.code for finding in event.findings),
+
+class Fact(Struct, frozen=True):
+    """What a rule may ask about an arrival."""
+
+    says: str
+    of: Callable[[InstanceAccepted], Any]
+
+
+#: What a rule may ask about the arrival itself. All are text but `findings`, a list.
+ARRIVAL: Mapping[str, Fact] = {
+    "calling_aet": Fact("The sender's AE title.", lambda event: event.instance.source.calling_aet),
+    "called_aet": Fact("The AE title that the sender called.", lambda event: event.instance.source.called_aet),
+    "peer": Fact("The sender's address, without port.", lambda event: event.instance.source.peer),
+    "adapter": Fact("The way in, such as `dicom`.", lambda event: event.instance.source.adapter),
+    "transfer_syntax": Fact("UID of the transfer syntax in which it came.", lambda event: event.instance.transfer_syntax_uid),
+    "findings": Fact("A list: the codes of its [findings](findings.md).", lambda event: tuple(finding.code for finding in event.findings)),
 }
 
 
@@ -99,8 +107,14 @@ def _compile(rule: Rule) -> Compiled:
         raise Misconfigured("rule-name-unknown", f"Rule {rule.name!r} names {name!r}, which is unknown.", fix=_nearest(name)) from None
     except (rule_engine.EngineError, ArithmeticError) as error:
         text = str(getattr(error, "message", error))
-        raise Misconfigured("rule-invalid", f"Rule {rule.name!r} cannot be read: {text}.", fix="Correct its `when`.") from None
-    return Compiled(name=rule.name, to=rule.to, keywords=frozenset(context.symbols) - ARRIVAL.keys(), expression=expression)
+        fix = "Correct its `when`; docs/reference/rules.md says what each name is, with examples."
+        raise Misconfigured("rule-invalid", f"Rule {rule.name!r} cannot be read: {text}.", fix=fix) from None
+    except RecursionError:
+        fix = 'Shorten it, as with Modality in ["CT", "MR"], or split it.'
+        raise Misconfigured("rule-too-long", f"Rule {rule.name!r} has too many parts.", fix=fix) from None
+    refuse_senseless(rule.name, rule.when, expression.statement.expression)
+    # Other symbols are facts of the arrival, built-in names, and variables of the rule's own.
+    return Compiled(name=rule.name, to=rule.to, keywords=frozenset(context.symbols) & keyword_dict.keys(), expression=expression)
 
 
 def _nearest(name: str) -> str:
@@ -128,7 +142,7 @@ def _type_of(name: str) -> Any:
 
 def _value_of(asked: _Asked, name: str) -> Any:
     if name in ARRIVAL:
-        return ARRIVAL[name](asked.event)
+        return ARRIVAL[name].of(asked.event)
     if not _is_list(name):
         return _plain(asked.header.value(name), name)
     return tuple(_plain(value, name) for value in asked.header.values(name) if value is not None)
@@ -152,7 +166,7 @@ def _matches(rule: Compiled, asked: _Asked) -> bool:
         return bool(rule.expression.matches(asked))
     except CutValue as error:
         raise _failed(rule, asked, f"the value of {error.keyword} is too long") from None
-    except (rule_engine.EngineError, ArithmeticError, TypeError, ValueError) as error:
+    except (rule_engine.EngineError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
         if any(not _is_list(keyword) and _value_of(asked, keyword) is None for keyword in rule.keywords):
             return False
         raise _failed(rule, asked, type(error).__name__) from None

@@ -1,8 +1,8 @@
 import pytest
 
 from hilum.errors import Misconfigured
-from hilum.roles import find_role, role_names
-from hilum.settings import Settings
+from hilum.roles import find_role, role_doubts, role_names
+from hilum.settings import Roles, Settings
 
 
 def test_roles_are_found_by_the_modules_that_offer_them() -> None:
@@ -12,3 +12,22 @@ def test_roles_are_found_by_the_modules_that_offer_them() -> None:
 def test_an_unknown_role_is_refused_with_the_nearest() -> None:
     with pytest.raises(Misconfigured, match=r"There is no role 'validat'\. Did you mean validate\?"):
         find_role("validat", Settings())
+
+
+@pytest.mark.parametrize(
+    ("processes", "sentences"),
+    [
+        (Roles().processes, []),
+        (("dicom", "dicom", "publish", "validate,route,ledger,index", "validate,route,ledger,index", "deliver", "deliver"), []),
+        ((), ["roles.processes is empty"]),
+        (("dicom", "publish,validate,route,ledger,index"), ["No process of roles.processes has the role deliver"]),
+        (("dicom,publish", "publish", "validate,route,ledger,index,deliver"), ["Several processes have the role publish"]),
+        (("dicom", "publish", "validate,validate,route,ledger,index,deliver"), ["has the role validate twice"]),
+        (("dicom", "publish", "validate,route", "route,ledger,index,deliver"), ["Different processes have the role route"]),
+    ],
+)
+def test_roles_that_are_missing_or_in_each_others_way_are_said(processes: tuple[str, ...], sentences: list[str]) -> None:
+    found = role_doubts(Settings(roles=Roles(processes=processes)))
+
+    assert len(found) == len(sentences)
+    assert all(sentence in said for sentence, said in zip(sentences, found, strict=True))

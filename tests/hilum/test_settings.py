@@ -1,9 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from hilum.errors import Misconfigured
-from hilum.settings import Settings, entries, is_secret, load
+from hilum.settings import VARIABLES, Settings, entries, is_secret, load
 
 MINIMAL = """
 [dicom]
@@ -59,10 +60,16 @@ def test_a_list_in_the_environment_is_json() -> None:
     [
         ("[dicom]\nprot = 1", r"There is no setting dicom\.prot \(set by .*\)\. Did you mean port\?"),
         ("[dicm]\nport = 1", r"There is no setting dicm \(set by .*\)\. Did you mean dicom\?"),
-        ('[[rules]]\nname = "a"\nwen = "true"\nto = []', r"There is no setting rules\.wen.*Did you mean when\?"),
+        ('[[rules]]\nname = "a"\nwen = "true"\nto = []', r"There is no setting rules\[a\]\.wen.*Did you mean when\?"),
         ("[senders.CT1]\nrefuze = []", r"There is no setting senders\.CT1\.refuze.*Did you mean refuse\?"),
-        ("[dicom]\nport = 'x'", r"dicom\.port: Expected `int`"),
+        ("[dicom]\nport = 'x'", r'dicom\.port cannot be "x" \(set by .*\)\. Allowed: whole number from 0 to 65,535\.'),
+        ('[log]\nlevel = "debug"', r'log\.level cannot be "debug" .*Did you mean DEBUG\? Allowed: "DEBUG" or "INFO" or'),
+        ("[[rules]]\nwhen = 'true'\nto = []", r"rules\[#1\]\.name is missing\. Set it: text not empty\."),
+        ('[roles]\nprocesses = "dicom"', r'roles\.processes cannot be "dicom" .*Allowed: list of text\.'),
+        ("[senders.CT1]\nrefuse = [1, 2]", r"senders\.CT1\.refuse\[#1\] cannot be 1 .*Allowed: text\."),
+        ("dicom = 5", r"dicom cannot be 5 .*Allowed: table\."),
         ("[dicom", r"is not TOML"),
+        ('[[rules]]\nname = "a"\nwhen = "true"\nto = []', r"Rule 'a' sends to no destination"),
         (
             '[destinations.pacs]\ntype = "dicom"\n[[rules]]\nname = "a"\nwhen = "true"\nto = ["pcs"]',
             r"'pcs', which is no destination\. Did you mean pacs\?",
@@ -82,8 +89,64 @@ def test_an_environment_variable_that_names_no_setting_is_refused() -> None:
         load(None, {"HILUM_KAFKA__BOTSTRAP": "x"})
 
 
-def test_variables_without_a_double_underscore_are_not_settings() -> None:
-    assert load(None, {"HILUM_SLOT": "1", "HILUM_CACHE": "/x"}).settings == Settings()
+def test_variables_that_mean_something_else_are_no_settings() -> None:
+    assert load(None, {"HILUM_SLOT": "1", "HILUM_CACHE": "/x", "OTHER__KEY": "y"}).settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("HILUM_FOO", r"Settings are written as HILUM_SECTION__KEY; others are HILUM_CONFIG, .*HILUM_SLOT"),
+        ("HILUM_DICOM_PORT", r"Did you mean HILUM_DICOM__PORT\?"),
+        ("HILUM_CONFG", r"Did you mean HILUM_CONFIG\?"),
+    ],
+)
+def test_a_variable_that_means_nothing_is_refused_with_the_nearest(name: str, fix: str) -> None:
+    with pytest.raises(Misconfigured, match=rf"{name} in the environment means nothing to Hilum\. {fix}"):
+        load(None, {name: "1"})
+
+
+def test_what_kubernetes_says_of_services_by_the_name_hilum_is_no_mistake() -> None:
+    services = {
+        "HILUM_SERVICE_HOST": "10.0.0.1",
+        "HILUM_DICOM_SERVICE_PORT_DICOM": "11112",
+        "HILUM_DICOM_PORT": "tcp://10.0.0.1:11112",
+        "HILUM_DICOM_PORT_11112_TCP": "tcp://10.0.0.1:11112",
+        "HILUM_DICOM_PORT_11112_TCP_ADDR": "10.0.0.1",
+    }
+
+    assert load(None, services).settings == Settings()
+
+
+def test_every_variable_that_hilum_reads_is_known() -> None:
+    root = Path(__file__).parents[2]
+    files = [*(root / "hilum").rglob("*.py"), *(root / "ingest").rglob("*.py"), root / "dev", root / "docker-compose.yml"]
+    read = {
+        name
+        for file in files
+        for name in re.findall(r"(?:environ\.get\(|environ\[|getenv\(|envvar=|\$\{)\"?(HILUM_[A-Z]+)\b(?!__)", file.read_text("utf-8"))
+    }
+
+    assert read
+    assert read <= VARIABLES.keys()
+
+
+def test_all_mistakes_are_said_at_once(file: Path) -> None:
+    file.write_text(MINIMAL + '[kafka]\nprot = 1\npartitions = -1\n[log]\nlevel = "debug"\n')
+
+    with pytest.raises(Misconfigured) as stop:
+        load(file, {"HILUM_FOO": "1", "HILUM_S3__SECRET_KEY_FILE": "/nowhere"})
+
+    assert str(stop.value).startswith("There are 5 mistakes in the settings:\n- ")
+    for name in ("kafka.prot", "kafka.partitions", "log.level", "HILUM_FOO", "HILUM_S3__SECRET_KEY_FILE"):
+        assert f"\n- {name} " in f"{stop.value}" or f"no setting {name} " in f"{stop.value}"
+
+
+def test_all_mistakes_of_rules_are_said_at_once(file: Path) -> None:
+    file.write_text(MINIMAL.replace('["pacs"]', "[]") + '[[rules]]\nname = "all"\nwhen = "true"\nto = ["pcs"]\n')
+
+    with pytest.raises(Misconfigured, match=r"(?s)3 mistakes.*2 rules have the name 'all'.*sends to no destination.*Did you mean pacs"):
+        load(file, {})
 
 
 def test_every_setting_is_listed_by_its_dotted_name(file: Path) -> None:
@@ -107,3 +170,62 @@ def test_secrets_are_known_by_their_names(name: str) -> None:
 
 def test_ordinary_settings_are_no_secrets() -> None:
     assert not any(is_secret(name) for name in ("dicom.aet", "s3.endpoint", "destinations.pacs.host"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("site.name", "Ünï"),
+        ("site.name", ""),
+        ("dicom.aet", "A\\B"),
+        ("dicom.aet", "  "),
+        ("dicom.aet", "SEVENTEEN_LETTERS"),
+        ("dicom.host", ""),
+        ("dicom.max_pdu_bytes", 10),
+        ("dicom.max_pdu_bytes", 2**32),
+        ("dicom.max_associations", 0),
+        ("dicom.idle_timeout_s", 0),
+        ("dicom.idle_timeout_s", float("nan")),
+        ("dicom.idle_timeout_s", float("inf")),
+        ("dicom.max_object_bytes", -1),
+        ("spool.min_free_bytes", -1),
+        ("kafka.partitions", -1),
+        ("kafka.replication", -1),
+        ("kafka.prefix", "a b"),
+        ("postgres.dsn", "garbage"),
+        ("s3.endpoint", "127.0.0.1:9000"),
+        ("s3.endpoint", "ftp://127.0.0.1"),
+        ("s3.bucket", "Not_Valid"),
+        ("s3.bucket", ""),
+        ("probe.host", " "),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_its_name(name: str, value: object) -> None:
+    with pytest.raises(Misconfigured, match=rf"^(dicom|{name})\b.*"):
+        load(None, {}, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("site.name", "north-2"),
+        ("dicom.aet", "CT ROOM 1"),
+        ("dicom.host", "::"),
+        ("dicom.max_pdu_bytes", 0),
+        ("dicom.max_pdu_bytes", 4096),
+        ("kafka.prefix", "north."),
+        ("postgres.dsn", "postgresql://hilum:p%40ss@db.example.org:5432/hilum?sslmode=verify-full"),
+        ("postgres.dsn", "host=db.example.org user=hilum password='a b'"),
+        ("s3.endpoint", "https://s3.example.org/"),
+        ("s3.bucket", "my.bucket-1"),
+    ],
+)
+def test_unusual_values_that_work_are_taken(name: str, value: object) -> None:
+    assert dict(entries(load(None, {}, {name: value}).settings))[name] == value
+
+
+def test_a_refused_secret_is_not_repeated() -> None:
+    with pytest.raises(Misconfigured) as stop:
+        load(None, {"HILUM_POSTGRES__DSN": "hidden"})
+
+    assert "hidden" not in str(stop.value)

@@ -39,14 +39,44 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
 
 
 def test_a_missing_key_is_named() -> None:
-    with pytest.raises(Misconfigured, match=r"destinations\.pacs: Object missing required field `host`"):
+    with pytest.raises(Misconfigured, match=r"destinations\.pacs\.host is missing\. Set it: text: a name or an address\."):
         sink_of("pacs", {"type": "dicom", "port": 104, "aet": "PACS"})
 
 
-@pytest.mark.parametrize(("key", "value"), [("port", 0), ("port", "ct"), ("aet", "LONGER_THAN_16_CHARACTERS"), ("group_by", "series")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("port", 0),
+        ("port", "ct"),
+        ("host", ""),
+        ("aet", "LONGER_THAN_16_CHARACTERS"),
+        ("aet", "  "),
+        ("calling_aet", "A\\B"),
+        ("group_by", "series"),
+        ("workers", 0),
+        ("max_attempts", 0),
+        ("retry_max_s", -4),
+        ("connect_timeout_s", 0),
+        ("idle_s", -1),
+    ],
+)
 def test_a_value_that_does_not_fit_is_refused_with_its_key(key: str, value: object) -> None:
-    with pytest.raises(Misconfigured, match=rf"^destinations\.pacs\.{key}: "):
+    with pytest.raises(Misconfigured, match=rf"^destinations\.pacs\.{key} cannot be .*Allowed: "):
         sink_of("pacs", PACS | {key: value})
+
+
+def test_mistakes_of_several_destinations_are_said_at_once() -> None:
+    settings = load(flags={"destinations.a": PACS | {"port": 0, "hst": "x"}, "destinations.b": {"type": "dicon"}}, environment={}).settings
+
+    with pytest.raises(Misconfigured, match=r"(?s)3 mistakes.*destinations\.a\.port cannot be 0.*destinations\.a\.hst.*destinations\.b"):
+        sinks_of(settings)
+
+
+def test_a_secret_that_does_not_fit_is_not_shown() -> None:
+    with pytest.raises(Misconfigured, match=r"destinations\.copy\.secret_key cannot be what it is\.") as stop:
+        sink_of("copy", {"type": "archive", "bucket": "copies", "secret_key": [7331]})
+
+    assert "7331" not in str(stop.value)
 
 
 def test_a_step_that_fails_is_told_in_words() -> None:

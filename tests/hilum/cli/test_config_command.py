@@ -12,7 +12,7 @@ GOOD = """
 type = "archive"
 [destinations.copy]
 type = "archive"
-bucket = "b"
+bucket = "copies"
 endpoint = "http://127.0.0.1:9"
 access_key = "AKEY"
 secret_key = "HIDDEN"
@@ -90,3 +90,21 @@ def test_a_folder_that_cannot_be_watched_is_refused(file: Path) -> None:
 
     assert isinstance(done.exception, Misconfigured)
     assert "folders.inbox cannot be watched: path is not an absolute path" in str(done.exception)
+
+
+def test_roles_that_are_missing_are_said(tmp_path: Path) -> None:
+    (tmp_path / "few.toml").write_text('[roles]\nprocesses = ["dicom"]')
+
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(tmp_path / "few.toml"), "--json"])
+
+    assert any("has the role publish" in doubt for doubt in json.loads(done.stdout)["doubts"])
+
+
+def test_all_mistakes_are_said_at_once(file: Path) -> None:
+    more = '[[rules]]\nname = "other"\nwhen = "Rows"\nto = ["copy"]\n[senders.CT1]\nrefuse = ["none"]\n[roles]\nprocesses = ["dicm"]\n'
+    file.write_text(GOOD.replace("Modality", "Modalty").replace("bucket", "buckt") + more)
+
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(file)])
+
+    for part in ("5 mistakes", "Modalty", "'other' gives a number", "senders.CT1.refuse", "buckt", "'dicm'"):
+        assert part in str(done.exception)

@@ -19,6 +19,7 @@ from pynetdicom.pdu_primitives import (
     UserIdentityNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import _NON_PATIENT_OBJECT_CLASSES
 
 from hilum.settings import Dicom
 from hilum.upper_layer import Pdu
@@ -133,21 +134,48 @@ def test_every_storage_class_that_pynetdicom_knows_is_stored() -> None:
 
 def test_retired_private_and_newer_classes_are_stored() -> None:
     assert UID("1.2.840.10008.5.1.4.1.1.6").is_retired
-    for sop_class in ("1.2.840.10008.5.1.4.1.1.6", "1.3.12.2.1107.5.9.1", "1.2.840.113619.4.26", "1.2.840.10008.5.1.4.1.1.9999.1"):
+    nameless = [uid for uid, entry in UID_dictionary.items() if not entry[0]]
+    assert "1.2.840.10008.5.1.4.1.1.40" in nameless
+    for sop_class in (
+        *nameless,
+        "1.2.840.10008.5.1.4.1.1.6",
+        "1.3.12.2.1107.5.9.1",
+        "1.2.840.113619.4.26",
+        "1.2.840.10008.5.1.4.1.1.9999.1",
+    ):
         assert is_storage(sop_class)
 
 
 def test_no_other_service_is_taken_for_storage() -> None:
-    others = [uid for uid, entry in UID_dictionary.items() if entry[1] in ("SOP Class", "Meta SOP Class") and "Storage" not in entry[0]]
+    others = [
+        uid
+        for uid, entry in UID_dictionary.items()
+        if entry[0] and entry[1] in ("SOP Class", "Meta SOP Class") and "Storage" not in entry[0]
+    ]
     assert len(others) > 100
     assert [uid for uid in others if is_storage(uid)] == []
 
 
 @pytest.mark.parametrize(
-    "sop_class", ["1.2.840.10008.1.20.1", "1.2.840.10008.5.1.4.38.1", "1.2.840.10008.1.3.10", "1.2.840.10008.77", "", "CT", "1." * 40 + "1"]
+    "sop_class",
+    [
+        "1.2.840.10008.1.20.1",
+        "1.2.840.10008.5.1.4.1.1.200.3",
+        "1.2.840.10008.5.1.4.38.1",
+        "1.2.840.10008.1.3.10",
+        "1.2.840.10008.77",
+        "",
+        "CT",
+        "1." * 40 + "1",
+    ],
 )
 def test_what_has_no_study_or_is_no_uid_is_not_stored(sop_class: str) -> None:
     assert not is_storage(sop_class)
+
+
+def test_no_class_without_patients_that_pynetdicom_knows_is_stored() -> None:
+    assert len(_NON_PATIENT_OBJECT_CLASSES) > 5
+    assert [uid for uid in _NON_PATIENT_OBJECT_CLASSES.values() if is_storage(uid)] == []
 
 
 def test_another_application_context_is_rejected() -> None:

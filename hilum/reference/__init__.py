@@ -11,7 +11,7 @@ import inspect
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -22,12 +22,15 @@ from hilum.bus import declared_topics
 from hilum.comments import comments_of, summary_of
 from hilum.contract.schemas import Schema, schema_of
 from hilum.database import views
-from hilum.errors import Reason
 from hilum.events import DAY_MS, EVENTS
+from hilum.kinds import kind_in_words
 from hilum.roles import role_summaries
-from hilum.settings import Section, Settings, is_secret
+from hilum.settings import VARIABLES, Section, Settings, is_secret
 from hilum.sink import Sink
 from hilum.telemetry import metrics
+
+from .answers import findings_page, reasons_page, statuses_page
+from .markdown import code, table
 
 FOLDER = Path("docs/reference")
 
@@ -52,10 +55,18 @@ def settings_page() -> str:
         "from.",
         "",
         _keys(Settings),
+        "",
+        "Beside settings these variables mean something; any other that begins with `HILUM_` is refused, except those with which",
+        "Kubernetes tells of services.",
+        "",
+        table(("Variable", "Meaning"), [(code(name), meaning) for name, meaning in VARIABLES.items()]),
     ]
     for name, kind in get_type_hints(Settings).items():
         if _is_section(kind):
             lines += [f"\n## `[{name}]`\n", summary_of(kind), "", _keys(kind, name)]
+            for inner, hint in get_type_hints(kind).items():
+                for each in filter(_is_section, get_args(hint)):
+                    lines += [f"\n### `[{name}.{inner}.NAME]`\n", summary_of(each), "", _keys(each)]
         for each in filter(_is_section, get_args(kind)):
             heading = f"[[{name}]]" if get_origin(kind) is tuple else f"[{name}.NAME]"
             lines += [f"\n## `{heading}`\n", summary_of(each), "", _keys(each)]
@@ -68,9 +79,9 @@ def settings_page() -> str:
 def roles_page() -> str:
     """Every role, and which process runs it unless the settings say otherwise."""
     default = {name: process for process in Settings().roles.processes for name in process.split(",")}
-    rows = [(_code(name), says, _code(default[name]) if name in default else "none") for name, says in role_summaries().items()]
+    rows = [(code(name), says, code(default[name]) if name in default else "none") for name, says in role_summaries().items()]
     intro = "What `hilum run` takes, and `roles.processes` in the [settings](settings.md): each entry there is one process of `hilum up`."
-    return "\n".join(["# Roles", "", intro, "", _table(("Role", "What it does", "Process by default"), rows)])
+    return "\n".join(["# Roles", "", intro, "", table(("Role", "What it does", "Process by default"), rows)])
 
 
 def sinks() -> Iterator[tuple[str, type[Sink]]]:
@@ -84,22 +95,22 @@ def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
-def _keys(kind: type[Struct], table: str = "") -> str:
+def _keys(kind: type[Struct], section: str = "") -> str:
     """A table of the keys that hold values. Keys without a fixed place in the tree have no environment variable."""
-    placed = kind is Settings or bool(table)
-    comments, hints = comments_of(kind), get_type_hints(kind)
+    placed = kind is Settings or bool(section)
+    comments, hints = comments_of(kind), get_type_hints(kind, include_extras=True)
     common = {field.name for field in msgspec.structs.fields(Sink)} if kind is not Sink else set()
     rows = []
     for field in msgspec.structs.fields(kind):
         hint = hints[field.name]
         if field.name in common or any(_is_section(each) for each in (hint, *get_args(hint))) or field.name == "destinations":
             continue
-        dotted = f"{table}.{field.name}" if table else field.name
-        default = "required" if field.required else _code(_value(_default_of(field)))
-        variable = [_code("HILUM_" + dotted.upper().replace(".", "__"))] if placed else []
+        dotted = f"{section}.{field.name}" if section else field.name
+        default = "required" if field.required else code(_value(_default_of(field)))
+        variable = [code("HILUM_" + dotted.upper().replace(".", "__"))] if placed else []
         meaning = " ".join(filter(None, (comments.get(field.name, ""), "Secret." if is_secret(dotted) else "")))
-        rows.append((_code(field.name), _type_name(hint), default, *variable, meaning))
-    return _table(("Key", "Type", "Default", *(["Environment"] if placed else []), "Meaning"), rows)
+        rows.append((code(field.name), _type_name(hint), default, *variable, meaning))
+    return table(("Key", "Type", "Default", *(["Environment"] if placed else []), "Meaning"), rows)
 
 
 def _default_of(field: Any) -> Any:
@@ -112,124 +123,15 @@ def _value(value: Any) -> str:
 
 
 def _type_name(hint: Any) -> str:
-    arguments = [each for each in get_args(hint) if each is not Ellipsis]
-    if not arguments:
-        names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
-        return names[hint] if hint in names else str(getattr(hint, "__name__", hint))
-    if hasattr(hint, "__metadata__"):
-        return _type_name(arguments[0])
-    if all(isinstance(each, str) for each in arguments):
-        return " or ".join(_code(_value(each)) for each in arguments)
-    if get_origin(hint) in (tuple, list):
-        return f"list of {_type_name(arguments[0])}"
-    return " or ".join(_type_name(each) for each in arguments if each is not type(None))
+    return kind_in_words(hint, lambda word: code(_value(word)))
 
 
-# What can be said of an object
-
-
-def reasons_page() -> str:
-    """Every reason for which something waits in quarantine."""
-    return "\n".join(
-        [
-            "# Reasons",
-            "",
-            "Why an instance waits in quarantine (`hilum quarantine list`), and what to do about it.",
-            "",
-            _table(("Reason", "Meaning", "What to do"), [(_code(reason), reason.meaning, reason.fix) for reason in Reason]),
-        ]
-    )
-
-
-def findings_page() -> str:
-    """Every finding that validation notes."""
-    found = importlib.import_module("processors.validate").FINDINGS
-    return "\n".join(
-        [
-            "# Findings",
-            "",
-            "What validation notes about an object that it lets through. `refuse` in a sender's settings names the findings that send that",
-            "sender's objects to quarantine instead, with the reason `finding-refused`.",
-            "",
-            _table(("Finding", "Meaning"), [(_code(code), meaning) for code, meaning in found.items()]),
-        ]
-    )
-
-
-def statuses_page() -> str:
-    """Every status, rejection and refusal that a sender can get."""
-    answers = importlib.import_module("ingest.dicom.answers")
-    stow = importlib.import_module("ingest.stow.answers")
-    negotiation = importlib.import_module("ingest.dicom.negotiation")
-    rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
-    acceptor = importlib.import_module("ingest.dicom.acceptor")
-    results = {1: "permanent", 2: "transient"}
-    reasons = {1: "unrecognized PDU", 2: "unexpected PDU", 6: "invalid PDU parameter value"}
-    return "\n".join(
-        [
-            "# DICOM statuses",
-            "",
-            "What a sender is answered, and what became of the object. **Success means durable**: the object is on stable storage",
-            "before the answer is sent. What is merely odd is a [finding](findings.md) and gets Success; what a person must look at",
-            "waits in [quarantine](reasons.md), and is kept whatever the status says.",
-            "",
-            "## C-STORE (PS3.4 B.2.3)",
-            "",
-            _answers(answers.ANSWERS),
-            "",
-            "## Storage commitment, N-ACTION (PS3.4 J.3.2)",
-            "",
-            _answers(answers.COMMITMENT_ANSWERS),
-            "",
-            "## Associations that are rejected (PS3.8 Table 9-21)",
-            "",
-            _table(
-                ("Result", "Source", "Reason", "When"),
-                [(f"{each.result} ({results[each.result]})", str(each.source), str(each.reason), each.says) for each in rejections],
-            ),
-            "",
-            "## Associations that are aborted (PS3.8 9.3.8)",
-            "",
-            "Of the object under way nothing is kept; what had got its status before stays. Hilum is stricter than it need be nowhere:",
-            "PDUs longer than `dicom.max_pdu_bytes`, empty fragments and fragments of one byte are taken.",
-            "",
-            _table(
-                ("Source", "Reason (Table 9-26)", "When"),
-                [
-                    *(("2 (provider)", f"{each.reason} ({reasons[each.reason]})", each.when) for each in acceptor.ABORTS),
-                    ("0 (user)", "0", "The peer is silent for longer than `dicom.idle_timeout_s`; before its request, for 30 s."),
-                    ("0 (user)", "0", "Hilum stops; an object under way is let finish first."),
-                ],
-            ),
-            "",
-            "A connection that asks for nothing for 30 s is closed, however slowly its bytes come (ARTIM timer, PS3.8 9.1.5).",
-            "",
-            "## STOW-RS, instance by instance (PS3.18 I.2)",
-            "",
-            "In the answer's WarningReason or FailureReason; the comment is in ErrorComment beside it. The HTTP status is 200 if all are",
-            "stored, 202 if some have a warning or a failure, 409 if none is stored.",
-            "",
-            _table(
-                ("Reason", "Comment", "When", "What it means"),
-                [(_code(f"0x{answer.status:04X}"), answer.comment, answer.when, answer.means) for answer in stow.ANSWERS],
-            ),
-            "",
-            "## STOW-RS requests of which nothing is kept",
-            "",
-            "The body is a problem document (RFC 9457) with `title`, `detail`, `reason` and `fix`. 503 comes with Retry-After.",
-            "",
-            _table(
-                ("HTTP", "`reason`", "When", "What to do"),
-                [(str(each.status), _code(each.reason), each.when, each.fix) for each in stow.REFUSALS],
-            ),
-        ]
-    )
-
-
-def _answers(answers: Iterable[Any]) -> str:
-    return _table(
-        ("Status", "Error Comment", "When", "What it means"),
-        [(_code(f"0x{answer.status:04X}"), answer.comment, answer.when, answer.means) for answer in answers],
+def rules_page() -> str:
+    """The language of the rules."""
+    language, rules = (importlib.import_module(f"processors.route.{name}") for name in ("language", "rules"))
+    return str(language.PAGE).format(
+        examples=table(("`when`", "Asks for"), [(code(when), says) for when, says in language.EXAMPLES.items()]),
+        facts=table(("Name", "Means"), [(code(name), fact.says) for name, fact in rules.ARRIVAL.items()]),
     )
 
 
@@ -241,10 +143,10 @@ def topics_page() -> str:
     rows = []
     for topic in declared_topics():
         kind = EVENTS.get(topic.name)
-        key = " or ".join(_code(member) for member in schema_of(kind)["x-key"]) if kind else "as its input"
+        key = " or ".join(code(member) for member in schema_of(kind)["x-key"]) if kind else "as its input"
         keeps = "the newest row of each key" if topic.cleanup == "compact" else f"{topic.retention_ms / DAY_MS:g} days"
         says = summary_of(kind) if kind else "What a stateful processor remembers."
-        rows.append((_code(topic.name), key, topic.phi, str(topic.partitions or "`kafka.partitions`"), keeps, says))
+        rows.append((code(topic.name), key, topic.phi, str(topic.partitions or "`kafka.partitions`"), keeps, says))
     return "\n".join(
         [
             "# Topics",
@@ -252,7 +154,7 @@ def topics_page() -> str:
             "`hilum provision` makes them. PHI class: `full` may identify a patient, `limited` holds internal identifiers such as UIDs,",
             "`none` neither. No key and no header names a patient, on any topic. Read with `isolation.level=read_committed`.",
             "",
-            _table(("Topic", "Key", "PHI", "Partitions", "Kept", "Says"), rows),
+            table(("Topic", "Key", "PHI", "Partitions", "Kept", "Says"), rows),
         ]
     )
 
@@ -273,20 +175,20 @@ def events_page() -> str:
         lines += [f"\n## `{name}`\n", summary_of(kind), "", f"PHI class `{schema['x-phi']}`; {links}.", "", _members(schema)]
     for name, part in sorted(parts.items()):
         lines += [f"\n## {name}\n", part.get("description", ""), ""]
-        lines += [_members(part) if "properties" in part else _table(("Word", "Meaning"), _words(part))]
+        lines += [_members(part) if "properties" in part else table(("Word", "Meaning"), _words(part))]
     return "\n".join(lines)
 
 
 def _words(part: Schema) -> list[tuple[str, str]]:
-    return [(_code(word), meaning) for word, meaning in part["x-known-values"].items()]
+    return [(code(word), meaning) for word, meaning in part["x-known-values"].items()]
 
 
 def _members(part: Schema) -> str:
     rows = []
     for name, member in part["properties"].items():
-        default = "always there" if name in part.get("required", ()) else _code(_value(member.get("default")))
-        rows.append((_code(name), _kind_of(member), default, member.get("description", "")))
-    return _table(("Member", "Type", "Default", "Meaning"), rows)
+        default = "always there" if name in part.get("required", ()) else code(_value(member.get("default")))
+        rows.append((code(name), _kind_of(member), default, member.get("description", "")))
+    return table(("Member", "Type", "Default", "Meaning"), rows)
 
 
 def _kind_of(member: Schema) -> str:
@@ -294,7 +196,7 @@ def _kind_of(member: Schema) -> str:
         name = member["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
     if "enum" in member:
-        return " or ".join(_code(word) for word in member["enum"])
+        return " or ".join(code(word) for word in member["enum"])
     if "anyOf" in member:
         return " or ".join(_kind_of(each) for each in member["anyOf"])
     if member.get("type") == "array":
@@ -319,8 +221,8 @@ def metrics_page() -> str:
     for metric in metrics():
         family = next(iter(metric.describe()))
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(_code(label) for label in metric._labelnames)
-        rows.append((_code(name), family.type, labels, family.documentation))
+        labels = ", ".join(code(label) for label in metric._labelnames)
+        rows.append((code(name), family.type, labels, family.documentation))
     return "\n".join(
         [
             "# Metrics",
@@ -328,7 +230,7 @@ def metrics_page() -> str:
             "Each process answers `/metrics` (Prometheus) at `probe.host` and `probe.port`.",
             "No label names a patient, a UID or an AE title.",
             "",
-            _table(("Metric", "Type", "Labels", "Meaning"), rows),
+            table(("Metric", "Type", "Labels", "Meaning"), rows),
         ]
     )
 
@@ -338,13 +240,13 @@ def cli_page() -> str:
     lines = ["# Commands", "", "`./dev hilum …` in a checkout, `hilum …` where Hilum is installed. Exit codes:", ""]
     from hilum.cli.context import Exit
 
-    lines += [_table(("Code", "Means"), [(str(code.value), code.name.lower().replace("_", " ")) for code in Exit])]
+    lines += [table(("Code", "Means"), [(str(code.value), code.name.lower().replace("_", " ")) for code in Exit])]
     for words, command in commands():
         arguments, options = _parameters(command)
         usage = " ".join(["hilum", *words, *(name for name, *_ in arguments), *(["[OPTIONS]"] if options else [])])
         lines += [f"\n## `hilum {' '.join(words)}`\n", inspect.cleandoc(command.help or ""), "", f"```console\n{usage}\n```\n"]
         if arguments or options:
-            lines += [_table(("Parameter", "Default", "Meaning"), [(_code(name), *rest) for name, *rest in (*arguments, *options)])]
+            lines += [table(("Parameter", "Default", "Meaning"), [(code(name), *rest) for name, *rest in (*arguments, *options)])]
     return "\n".join(lines)
 
 
@@ -378,21 +280,7 @@ def _parameters(command: Any) -> tuple[list[tuple[str, str, str]], list[tuple[st
 
 
 def _shown(default: Any) -> str:
-    return "" if default is None or default is False or callable(default) else _code(_value(default))
-
-
-# Markdown
-
-
-def _code(text: object) -> str:
-    return f"`{text}`"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    if not cells:
-        return ""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [list(columns), ["---"] * len(columns), *cells])
+    return "" if default is None or default is False or callable(default) else code(_value(default))
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -402,6 +290,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics": metrics_page,
     "reasons": reasons_page,
     "roles": roles_page,
+    "rules": rules_page,
     "settings": settings_page,
     "sql-views": views.page,
     "statuses": statuses_page,
@@ -422,7 +311,3 @@ def main() -> int:
         else:
             print(f"{FOLDER / name} is not what the code says; run ./dev write.", file=sys.stderr)
     return 1 if stale and action == "check" else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

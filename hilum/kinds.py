@@ -1,0 +1,81 @@
+"""Types of settings with their bounds, and what each takes in words: for reference pages, and for errors that name a value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+from msgspec import Meta, Struct
+
+#: A TCP port; 0 where Hilum may choose.
+Port = Annotated[int, Meta(ge=0, le=65535)]
+#: A time that something may take: sockets take no longer one than some days.
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+#: 0 means no limit; the length has 32 bits (PS3.8 D.1). Nobody is tested with less than 4,096 bytes, the least that dcmtk lets one set;
+#: with 12 bytes or less it cannot send.
+PduBytes = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Host = Annotated[str, Meta(pattern=r"^\S+\Z", description="a name or an address")]
+AeTitle = Annotated[
+    str,
+    Meta(max_length=16, pattern=r"^[ -\[\]-~]*[!-\[\]-~] *\Z", description="an AE title, 1 to 16 characters without backslash (PS3.5 6.2)"),
+]
+OptionalAeTitle = Annotated[str, Meta(max_length=16, pattern=r"^([ -\[\]-~]*[!-\[\]-~] *)?\Z", description="an AE title, or empty")]
+Bucket = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z",
+        description="a bucket's name, 3 to 63 lower case letters, digits, hyphens and dots",
+    ),
+]
+OptionalBucket = Annotated[
+    str,
+    Meta(
+        pattern=r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?\Z",
+        description="a bucket's name, 3 to 63 lower case letters, digits, hyphens and dots, or empty",
+    ),
+]
+Endpoint = Annotated[str, Meta(pattern=r"^(https?://[^\s/]+/?)?\Z", description="`http://host:port` or `https://host:port`, or empty")]
+
+_NAMES: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+
+
+def kind_in_words(hint: Any, quoted: Callable[[str], str] = json.dumps) -> str:
+    """`hint` as a person says it, its bounds included: `whole number from 0 to 65535`. `quoted` writes each of a few fixed words."""
+    arguments = [each for each in get_args(hint) if each is not Ellipsis]
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return "table"
+    if not arguments:
+        return _NAMES[hint] if hint in _NAMES else str(getattr(hint, "__name__", hint))
+    if hasattr(hint, "__metadata__"):
+        return kind_in_words(arguments[0], quoted) + "".join(_bounds(each) for each in hint.__metadata__ if isinstance(each, Meta))
+    if all(isinstance(each, str) for each in arguments):
+        return " or ".join(quoted(each) for each in arguments)
+    if get_origin(hint) in (tuple, list):
+        return f"list of {kind_in_words(arguments[0], quoted)}"
+    return " or ".join(kind_in_words(each, quoted) for each in arguments if each is not type(None))
+
+
+def _bounds(meta: Meta) -> str:
+    """A description says it all; otherwise what the numbers say."""
+    if meta.description:
+        return f": {meta.description}"
+    if meta.ge is not None and meta.le is not None:
+        return f" from {meta.ge:,} to {meta.le:,}"
+    said = [
+        f" {word} {bound:,}"
+        for word, bound in (("above", meta.gt), ("at least", meta.ge), ("below", meta.lt), ("at most", meta.le))
+        if bound is not None
+    ]
+    if meta.min_length is not None:
+        said.append(" not empty" if meta.min_length == 1 else f" at least {meta.min_length} long")
+    if meta.max_length is not None:
+        said.append(f" at most {meta.max_length} long")
+    return ",".join(said)
+
+
+def refuse_tiny_pdus(max_pdu_bytes: int) -> None:
+    """Raise `ValueError` if `max_pdu_bytes` is a limit with which nothing could be sent."""
+    if 0 < max_pdu_bytes < 4096:
+        raise ValueError("`max_pdu_bytes` must be 0 or at least 4096")

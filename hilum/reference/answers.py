@@ -1,0 +1,116 @@
+"""What can be said of an object and to its sender: reasons, findings, statuses, refusals."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+from hilum.errors import Reason
+
+from .markdown import code, table
+
+
+def reasons_page() -> str:
+    """Every reason for which something waits in quarantine."""
+    return "\n".join(
+        [
+            "# Reasons",
+            "",
+            "Why an instance waits in quarantine (`hilum quarantine list`), and what to do about it.",
+            "",
+            table(("Reason", "Meaning", "What to do"), [(code(reason), reason.meaning, reason.fix) for reason in Reason]),
+        ]
+    )
+
+
+def findings_page() -> str:
+    """Every finding that validation notes."""
+    found = importlib.import_module("processors.validate").FINDINGS
+    return "\n".join(
+        [
+            "# Findings",
+            "",
+            "What validation notes about an object that it lets through. `refuse` in a sender's settings names the findings that send that",
+            "sender's objects to quarantine instead, with the reason `finding-refused`.",
+            "",
+            table(("Finding", "Meaning"), [(code(name), meaning) for name, meaning in found.items()]),
+        ]
+    )
+
+
+def statuses_page() -> str:
+    """Every status, rejection and refusal that a sender can get."""
+    answers = importlib.import_module("ingest.dicom.answers")
+    stow = importlib.import_module("ingest.stow.answers")
+    negotiation = importlib.import_module("ingest.dicom.negotiation")
+    rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
+    acceptor = importlib.import_module("ingest.dicom.acceptor")
+    results = {1: "permanent", 2: "transient"}
+    reasons = {1: "unrecognized PDU", 2: "unexpected PDU", 6: "invalid PDU parameter value"}
+    return "\n".join(
+        [
+            "# DICOM statuses",
+            "",
+            "What a sender is answered, and what became of the object. **Success means durable**: the object is on stable storage",
+            "before the answer is sent. What is merely odd is a [finding](findings.md) and gets Success; what a person must look at",
+            "waits in [quarantine](reasons.md), and is kept whatever the status says.",
+            "",
+            "## C-STORE (PS3.4 B.2.3)",
+            "",
+            _answers(answers.ANSWERS),
+            "",
+            "## Storage commitment, N-ACTION (PS3.4 J.3.2)",
+            "",
+            _answers(answers.COMMITMENT_ANSWERS),
+            "",
+            "## Associations that are rejected (PS3.8 Table 9-21)",
+            "",
+            table(
+                ("Result", "Source", "Reason", "When"),
+                [(f"{each.result} ({results[each.result]})", str(each.source), str(each.reason), each.says) for each in rejections],
+            ),
+            "",
+            "## Associations that are aborted (PS3.8 9.3.8)",
+            "",
+            "Of the object under way nothing is kept; what had got its status before stays. Hilum is stricter than it need be nowhere:",
+            "PDUs longer than `dicom.max_pdu_bytes`, empty fragments and fragments of one byte are taken.",
+            "",
+            table(
+                ("Source", "Reason (Table 9-26)", "When"),
+                [
+                    *(("2 (provider)", f"{each.reason} ({reasons[each.reason]})", each.when) for each in acceptor.ABORTS),
+                    ("0 (user)", "0", "The peer is silent for longer than `dicom.idle_timeout_s`; before its request, for 30 s."),
+                    ("0 (user)", "0", "Hilum stops; an object under way is let finish first."),
+                ],
+            ),
+            "",
+            "A connection that asks for nothing for 30 s is closed, however slowly its bytes come (ARTIM timer, PS3.8 9.1.5).",
+            "",
+            "## STOW-RS, instance by instance (PS3.18 I.2)",
+            "",
+            "In the answer's WarningReason or FailureReason; the comment is in ErrorComment beside it. The HTTP status is 200 if all are",
+            "stored, 202 if some have a warning or a failure, 409 if none is stored.",
+            "",
+            table(
+                ("Reason", "Comment", "When", "What it means"),
+                [(code(f"0x{answer.status:04X}"), answer.comment, answer.when, answer.means) for answer in stow.ANSWERS],
+            ),
+            "",
+            "## STOW-RS requests of which nothing is kept",
+            "",
+            "The body is a problem document (RFC 9457) with `title`, `detail`, `reason` and `fix`. 503 comes with Retry-After.",
+            "",
+            table(
+                ("HTTP", "`reason`", "When", "What to do"),
+                [(str(each.status), code(each.reason), each.when, each.fix) for each in stow.REFUSALS],
+            ),
+        ]
+    )
+
+
+def _answers(answers: Iterable[Any]) -> str:
+    return table(
+        ("Status", "Error Comment", "When", "What it means"),
+        [(code(f"0x{answer.status:04X}"), answer.comment, answer.when, answer.means) for answer in answers],
+    )
