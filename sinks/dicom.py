@@ -281,19 +281,19 @@ _LASTING = {
 
 def _outcome(answer: Answer, peer: Peer) -> Settled:
     """What a C-STORE status means (PS3.4 B.2.3, PS3.7 C.4). Raises `Later` if the object may be taken another time."""
-    status, code, comment = answer.status, f"0x{answer.status:04X}", answer.comment
+    status, code, said = answer.status, f"0x{answer.status:04X}", answer.comment
     if status == 0x0000:
-        return Settled(state="delivered", peer_status=code, comment=comment)
+        return Settled(state="delivered", peer_status=code, peer_comment=said)
     if status == 0x0111:
-        return Settled(state="already_there", peer_status=code, comment=comment)
+        return Settled(state="already_there", peer_status=code, peer_comment=said)
     if status >> 12 == 0xB or status in (0x0001, 0x0107, 0x0116):  # warnings: the object is stored
-        return Settled(state="delivered", peer_status=code, comment=comment)
+        return Settled(state="delivered", peer_status=code, peer_comment=said)
     if status >> 8 == 0xA7 or status in _PASSING:
         raise Later(
             f"{peer.aet} answered {code} ({_PASSING.get(status, 'out of resources')}).",
             fix="The peer's own log says why; Hilum tries again.",
             peer_status=code,
-            comment=comment,
+            peer_comment=said,
         )
     if status >> 8 == 0xA9:
         meaning = "data set does not match SOP class"
@@ -301,4 +301,4 @@ def _outcome(answer: Answer, peer: Peer) -> Settled:
         meaning = "cannot understand"
     else:
         meaning = _LASTING.get(status, "failure")
-    return Settled(state="rejected", peer_status=code, comment=f"{peer.aet}: {meaning}. {comment}".rstrip())
+    return Settled(state="rejected", peer_status=code, comment=f"{peer.aet}: {meaning}.", peer_comment=said)

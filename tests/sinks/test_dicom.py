@@ -175,7 +175,8 @@ def test_a_status_settles_the_delivery_and_is_kept_with_the_peers_words(store: M
         session.close()
 
     assert (outcome.state, outcome.peer_status) == (state, f"0x{code:04X}")
-    assert outcome.comment.endswith("in my words")
+    assert outcome.peer_comment == "in my words"
+    assert "in my words" not in outcome.comment  # that is on the event
 
 
 @pytest.mark.parametrize("code", [0xA700, 0xA7FF, 0x0110, 0x0124, 0x0213])
@@ -185,7 +186,7 @@ def test_a_status_that_may_pass_puts_the_object_off_and_keeps_the_association(st
         for n in range(2):
             with pytest.raises(Later) as later:
                 send(session, store, a_delivery(store, SOPInstanceUID=f"2.25.{n + 10}"))
-            assert (later.value.peer_status, later.value.comment) == (f"0x{code:04X}", "in my words")
+            assert (later.value.peer_status, later.value.peer_comment) == (f"0x{code:04X}", "in my words")
             assert "in my words" not in str(later.value)  # nobody knows what a peer writes there; this text is logged
         session.close()
 
