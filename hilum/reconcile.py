@@ -66,6 +66,10 @@ class Account(Struct, frozen=True, kw_only=True):
     quarantined: int
     duplicates: int
     undecided: int
+    #: Decided to be delivered somewhere.
+    routed: int
+    #: Decided to be delivered nowhere, because no rule asks for it.
+    unrouted: int
     expected_deliveries: int
     delivered: int
     already_there: int
@@ -91,6 +95,16 @@ class Account(Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """Whether everything is accounted for and decided on, so that `hilum reconcile` exits with 0."""
         return self.unaccounted == 0 and self.undecided == 0 and self.caught_up
+
+    @property
+    def verdict(self) -> str:
+        """All of it in words, for people."""
+        said = "Everything is accounted for." if self.ok else "Not everything is accounted for."
+        if self.rejected:
+            said += f" Rejected deliveries: {self.rejected:,} (see `hilum dest rejected`)."
+        if self.unrouted:
+            said += f" Objects that no rule sends anywhere: {self.unrouted:,}."
+        return said
 
     def counts(self) -> dict[str, int]:
         """The numbers, in their order."""
@@ -232,6 +246,8 @@ SELECT count(*) FILTER (WHERE received) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NOT NULL) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision = 'duplicate'),
        count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NULL),
+       count(*) FILTER (WHERE decision = 'deliver'),
+       count(*) FILTER (WHERE decision = 'no-rule'),
        (SELECT count(DISTINCT id) FROM receipt, unnest(delivery_ids) AS id)
 FROM receipt
 """
@@ -279,7 +295,7 @@ def _account(
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         now_missing = _missing(connection, settings, spooled_since)
         [counted] = connection.execute(_COUNTS.encode(), {"received": bus.topic_of(settings, InstanceReceived)}).fetchall()
-        received, accepted, quarantined, duplicates, undecided, expected = counted
+        received, accepted, quarantined, duplicates, undecided, routed, unrouted, expected = counted
         destinations: dict[str, dict[str, int]] = {}
         for name, state, count in connection.execute(
             "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination, state"
@@ -298,6 +314,8 @@ def _account(
         quarantined=quarantined,
         duplicates=duplicates,
         undecided=undecided,
+        routed=routed,
+        unrouted=unrouted,
         expected_deliveries=expected,
         **states,
         unaccounted=sum(map(len, lost)),

@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(help="See and test destinations.", no_args_is_help=True)
     group.command("list")(list_destinations)
     group.command("test")(try_destination)
+    group.command("rejected")(list_rejected)
     app.add_typer(group, name="dest")
     app.command()(echo)
     app.command()(send)
@@ -85,6 +86,27 @@ def try_destination(
         rows = [("ok" if step.ok else "FAILED", step.name, f"{1000 * step.seconds:.0f} ms", f"{step.says} {step.fix}") for step in steps]
         show_table("", ("", "Step", "Took", ""), rows)
     sys.exit(Exit.DONE if all(step.ok for step in steps) else Exit.UNREACHABLE)
+
+
+def list_rejected(
+    name: Annotated[str, typer.Argument(help="Only what this destination did not take.")] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)] = 100,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List deliveries that were not taken in the end, and why, latest first. The peers' own words may name patients."""
+    from hilum.database.queries import rejected_deliveries
+
+    found = rejected_deliveries(connected(config, data).postgres.dsn, destination=name, limit=limit)
+    if json:
+        show_json(found)
+        return
+    rows = [
+        (r.destination, moment(r.settled_at), r.sop_instance_uid, r.study_instance_uid, r.attempts, r.peer_status, r.comment) for r in found
+    ]
+    columns = ("To", "At", "Instance", "Study", "Attempts", "Status", "Why")
+    show_table("", columns, rows, nothing="No delivery was rejected.")
 
 
 def echo(

@@ -10,7 +10,7 @@ import typer
 from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, moment, out, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
-    from hilum.database.queries import QuarantinedEvent, Study
+    from hilum.database.queries import QuarantinedEvent, Study, StudySummary
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
@@ -42,7 +42,7 @@ def list_all(
     if json:
         show_json(found)
         return
-    columns = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description", "Series", "Objects", "Waiting", "Study")
+    columns = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description", "Series", "Objects", "Open", "Study")
     rows = [
         (
             moment(s.received_at),
@@ -54,7 +54,7 @@ def list_all(
             s.study_description,
             s.series,
             s.instances,
-            _waiting(s.pending, s.quarantined),
+            open_matters(s),
             s.study_instance_uid,
         )
         for s in found
@@ -88,7 +88,7 @@ def _show_study(study: Study) -> None:
             "Patient": f"{summary.patient_id or ''}  {summary.patient_name or ''}".strip(),
             "Study": f"{summary.study_date or ''} {'/'.join(summary.modalities)} {summary.study_description or ''}".strip(),
             "Objects": f"{summary.instances} in {summary.series} series",
-            "State": _waiting(summary.pending, summary.quarantined) or "all settled",
+            "State": open_matters(summary) or "all settled",
         }
     )
     out.print()
@@ -109,15 +109,21 @@ def _show_study(study: Study) -> None:
         )
         for d in study.deliveries
     ]
-    show_table("Delivered", ("To", "State", "Objects", "Attempts", "Answer", "When"), deliveries, nothing="No rule sent it anywhere.")
+    show_table("Deliveries", ("To", "State", "Objects", "Attempts", "Answer", "When"), deliveries, nothing="No rule sent it anywhere.")
     if study.quarantined:
         out.print()
         _show_waiting(study.quarantined)
 
 
-def _waiting(pending: int, quarantined: int) -> str:
-    parts = [f"{pending} to deliver"] * bool(pending) + [f"{quarantined} in quarantine"] * bool(quarantined)
-    return ", ".join(parts)
+def open_matters(study: StudySummary) -> str:
+    """What is not as one expects of a study that is done; empty if all is."""
+    parts = (
+        (study.pending, "to deliver"),
+        (study.rejected, "rejected"),
+        (study.unrouted, "sent nowhere by any rule"),
+        (study.quarantined, "in quarantine"),
+    )
+    return ", ".join(f"{count} {what}" for count, what in parts if count)
 
 
 def list_quarantine(
@@ -188,6 +194,7 @@ def reconcile(
 
     A sample of 500 objects is read back from the store, a piece of each; `--verify` reads all.
     """
+    from hilum.reconcile import SAMPLE
     from hilum.reconcile import reconcile as account_for
 
     settings = connected(config, data)
@@ -200,8 +207,9 @@ def reconcile(
         show_table("", ("What", "Objects"), account_rows)
         for line in account.details:
             out.print(line, markup=False)
-        out.print("Everything is accounted for." if account.ok else "Not everything is accounted for.")
+        out.print(account.verdict, markup=False)
         if account.read < account.stored:
-            why = "reading ended when too many could not be read" if verify else "`--verify` reads all, whole"
+            early = verify or account.read < SAMPLE
+            why = "reading ended when too many could not be read" if early else "`--verify` reads all, whole"
             out.print(f"{account.read:,} of {account.stored:,} stored objects were read back; {why}.", markup=False)
     sys.exit(Exit.DONE if account.ok else Exit.FAILED)

@@ -20,7 +20,10 @@ R = TypeVar("R", bound=Struct)
 
 
 class StudySummary(Struct, frozen=True, kw_only=True):
-    """A study in a line. `pending` deliveries have no final state, `quarantined` events wait for a person."""
+    """A study in a line. `pending` deliveries have no final state, `rejected` ones were not taken, `quarantined` events wait for a person.
+
+    `unrouted` objects came in and no rule sends them anywhere.
+    """
 
     study_instance_uid: str
     patient_id: str | None
@@ -35,6 +38,8 @@ class StudySummary(Struct, frozen=True, kw_only=True):
     #: When the first instance of it came in.
     received_at: datetime
     pending: int
+    rejected: int
+    unrouted: int
     quarantined: int
 
 
@@ -110,6 +115,19 @@ class Study(Struct, frozen=True, kw_only=True):
     quarantined: list[QuarantinedEvent]
 
 
+class RejectedDelivery(Struct, frozen=True, kw_only=True):
+    """A delivery that its destination did not take in the end. `comment` may hold the destination's own words, about a patient, too."""
+
+    delivery_id: str
+    destination: str
+    study_instance_uid: str
+    sop_instance_uid: str
+    attempts: int
+    peer_status: str | None
+    comment: str | None
+    settled_at: datetime | None
+
+
 class DestinationCount(Struct, frozen=True, kw_only=True):
     """How many deliveries to a destination are in each state, since when the oldest pending one waits, and why all of them do."""
 
@@ -129,7 +147,8 @@ class DestinationCount(Struct, frozen=True, kw_only=True):
 _SUMMARY = """
 SELECT shown.study_instance_uid, study.patient_id, study.patient_name, study.accession_number, study.study_date, study.study_description,
        series.modalities, series.series, instance.instances, instance.size_bytes,
-       coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at, delivery.pending, quarantine.quarantined
+       coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at,
+       delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined
 FROM ({shown}) AS shown
 LEFT JOIN study USING (study_instance_uid)
 CROSS JOIN LATERAL (
@@ -139,9 +158,11 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS instances, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
     FROM instance WHERE instance.study_instance_uid = shown.study_instance_uid) AS instance
 CROSS JOIN LATERAL (
-    SELECT min(received_at) AS received_at FROM receipt WHERE receipt.study_instance_uid = shown.study_instance_uid) AS receipt
+    SELECT min(received_at) AS received_at, count(*) FILTER (WHERE decision = 'no-rule') AS unrouted
+    FROM receipt WHERE receipt.study_instance_uid = shown.study_instance_uid) AS receipt
 CROSS JOIN LATERAL (
-    SELECT count(*) AS pending FROM delivery WHERE delivery.study_instance_uid = shown.study_instance_uid AND state = 'pending') AS delivery
+    SELECT count(*) FILTER (WHERE state = 'pending') AS pending, count(*) FILTER (WHERE state = 'rejected') AS rejected
+    FROM delivery WHERE delivery.study_instance_uid = shown.study_instance_uid) AS delivery
 CROSS JOIN LATERAL (
     SELECT count(*) AS quarantined FROM quarantine
     WHERE quarantine.study_instance_uid = shown.study_instance_uid AND state = 'waiting') AS quarantine
@@ -196,6 +217,12 @@ _QUARANTINED = """
 SELECT event_id, q.receipt, q.state, stage, reason, sentence, fix, found, expected, q.quarantined_at,
        q.study_instance_uid, q.series_instance_uid, q.sop_instance_uid, calling_aet, peer, bucket, object_key
 FROM quarantine AS q LEFT JOIN receipt USING (receipt)
+"""
+
+_REJECTED = """
+SELECT delivery_id, destination, study_instance_uid, sop_instance_uid, attempts, peer_status, comment, settled_at
+FROM delivery WHERE state = 'rejected' AND (%(destination)s = '' OR destination = %(destination)s)
+ORDER BY settled_at DESC, delivery_id LIMIT %(limit)s
 """
 
 _COUNTS = """
@@ -258,6 +285,11 @@ def show_quarantined(dsn: str, which: str) -> list[QuarantinedEvent]:
     if not found:
         raise NotFound("Nothing in quarantine has that id.", fix="See `hilum quarantine list`.")
     return found
+
+
+def rejected_deliveries(dsn: str, *, destination: str = "", limit: int = 100) -> list[RejectedDelivery]:
+    """What was not taken in the end, latest first; with `destination`, only by that one. Reads the whole ledger."""
+    return _rows(dsn, RejectedDelivery, _REJECTED, {"destination": destination, "limit": limit})
 
 
 def destination_counts(dsn: str) -> list[DestinationCount]:

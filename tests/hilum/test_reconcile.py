@@ -248,6 +248,8 @@ class TestNothingLost:
             "quarantined": 1,
             "duplicates": 1,
             "undecided": 0,
+            "routed": 2,
+            "unrouted": 1,
             "expected_deliveries": 4,
             "delivered": 2,
             "already_there": 0,
@@ -275,6 +277,9 @@ class TestNothingLost:
 
         assert account.ok
         assert (account.delivered, account.rejected, account.pending) == (2, 1, 1)
+        assert account.verdict == (
+            "Everything is accounted for. Rejected deliveries: 1 (see `hilum dest rejected`). Objects that no rule sends anywhere: 1."
+        )
 
     def test_a_delivery_that_was_settled_before_the_log_s_memory_is_accounted_for(self, copy: Copy) -> None:
         copy.change("UPDATE delivery SET state = 'delivered', settled_at = now() - interval '31 days' WHERE delivery_id = 'receipt-0-pacs'")

@@ -190,6 +190,14 @@ class Worker:
         for delivery, outcome in self._outcomes:
             if delivery.delivery_id in settled and isinstance(outcome, Settled):
                 telemetry.DELIVERIES.labels(delivery.destination, outcome.state).inc()
+                if outcome.state == "rejected":
+                    log.warning(
+                        "delivery_rejected",
+                        destination=delivery.destination,
+                        instance=delivery.sop_instance_uid,
+                        status=outcome.peer_status,
+                        says=outcome.comment,
+                    )
                 if delivery.received_at is not None:
                     telemetry.DELIVERY_SECONDS.labels(delivery.destination).observe((now - delivery.received_at).total_seconds())
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hilum.database import connect
-from hilum.database.queries import destination_counts, list_quarantined, list_studies, show_quarantined, show_study
+from hilum.database.queries import destination_counts, list_quarantined, list_studies, rejected_deliveries, show_quarantined, show_study
 from hilum.errors import Misconfigured, NotFound, TryAgain
 
 pytestmark = pytest.mark.system
@@ -70,7 +70,7 @@ class TestListingStudies:
 
         assert (study.patient_id, study.patient_name, study.accession_number) == ("MRN-1", "Marked^Patient", "A-1")
         assert (study.modalities, study.series, study.instances, study.size_bytes) == (["CT", "SR"], 2, 3, 257)
-        assert (study.pending, study.quarantined) == (1, 1)
+        assert (study.pending, study.rejected, study.unrouted, study.quarantined) == (1, 0, 1, 1)
         assert study.received_at == NOON
 
     @pytest.mark.parametrize(
@@ -167,6 +167,16 @@ def test_destinations_are_counted_by_state_with_the_oldest_that_waits(dsn: str) 
 
     assert (archive.destination, archive.delivered, archive.pending, archive.oldest_pending) == ("archive", 2, 0, None)
     assert (pacs.destination, pacs.delivered, pacs.pending, pacs.oldest_pending) == ("pacs", 1, 1, NOON + timedelta(minutes=1))
+
+
+def test_what_was_rejected_is_listed_latest_first(dsn: str) -> None:
+    assert rejected_deliveries(dsn) == []
+    with connect(dsn) as connection:
+        connection.execute("UPDATE delivery SET state = 'rejected' WHERE delivery_id <> 'd4'")
+
+    assert [each.delivery_id for each in rejected_deliveries(dsn)] == ["d3", "d2", "d1"]
+    assert [each.delivery_id for each in rejected_deliveries(dsn, destination="archive", limit=1)] == ["d3"]
+    assert [study.rejected for study in list_studies(dsn, like="1.1")] == [3]
 
 
 def test_an_empty_database_has_no_studies_and_no_destinations(postgres: str) -> None:

@@ -382,13 +382,18 @@ class TestWorker:
         assert {uid: row["attempts"] for uid, row in rows(postgres).items() if row["attempts"] > 1} == {"2.25.1.2": 3}
         assert sink.seen.count("2.25.1.2") == 3
 
-    def test_an_object_that_is_never_taken_is_rejected_in_the_end(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
+    def test_an_object_that_is_never_taken_is_rejected_in_the_end_and_logged(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    ) -> None:
         enter(postgres, *some(store, 1))
         with run(Scripted(answer=raises(lambda: Later("Full.", peer_status="0xA700", peer_comment="disk")), max_attempts=2)):
             eventually(lambda: states(postgres) == {"rejected"})
 
         [row] = rows(postgres).values()
         assert (row["attempts"], row["peer_status"], row["comment"]) == (2, "0xA700", "Given up after 2 attempts: Full. disk")
+        [line] = [line for line in map(msgspec.json.decode, capfd.readouterr().err.splitlines()) if line["event"] == "delivery_rejected"]
+        assert [line[name] for name in ("destination", "instance", "status")] == ["pacs", "2.25.1.0", "0xA700"]
+        assert line["says"] == "Given up after 2 attempts: Full."
 
     def test_three_objects_in_a_row_that_are_not_taken_let_the_queue_wait(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any]
