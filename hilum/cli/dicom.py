@@ -76,8 +76,11 @@ def try_destination(
     if name not in settings.destinations:
         near = difflib.get_close_matches(name, settings.destinations, n=1)
         raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near[0]}?" if near else "See `hilum dest list`.")
-    if settings.destinations[name].get("type") == "archive":
+    try:
         settings = connected(config, data)
+    except NotFound:
+        if settings.destinations[name].get("type") == "archive":
+            raise  # a peer can be tested before Hilum runs; its own store cannot
     with err.status(f"Testing {name}"):
         steps = list(sinks_of(settings)[name].check(settings))
     if json:

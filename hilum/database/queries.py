@@ -128,6 +128,13 @@ class RejectedDelivery(Struct, frozen=True, kw_only=True):
     settled_at: datetime | None
 
 
+class Kind(Struct, frozen=True, kw_only=True):
+    """A kind of object, as a peer must take it."""
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
 class DestinationCount(Struct, frozen=True, kw_only=True):
     """How many deliveries to a destination are in each state, since when the oldest pending one waits, and why all of them do."""
 
@@ -141,6 +148,10 @@ class DestinationCount(Struct, frozen=True, kw_only=True):
     oldest_pending: datetime | None
     waits_because: str | None
     waits_since: datetime | None
+
+
+class _Sample(Struct, frozen=True):
+    percent: float
 
 
 # Counts are made for the studies that are shown only. A study may have no row of its own yet: all that came of it is in quarantine.
@@ -225,6 +236,13 @@ FROM delivery WHERE state = 'rejected' AND (%(destination)s = '' OR destination 
 ORDER BY settled_at DESC, delivery_id LIMIT %(limit)s
 """
 
+# Of many instances a part is enough: the pages that are read hold about 200,000 rows.
+_KINDS = """
+SELECT sop_class_uid, transfer_syntax_uid FROM instance TABLESAMPLE SYSTEM (%(percent)s)
+GROUP BY sop_class_uid, transfer_syntax_uid ORDER BY count(*) DESC LIMIT %(limit)s
+"""
+_PERCENT = "SELECT least(100, 100 * 200000 / greatest(1, reltuples))::float4 AS percent FROM pg_class WHERE oid = 'instance'::regclass"
+
 _COUNTS = """
 SELECT counts.*, outage.says AS waits_because, outage.since AS waits_since
 FROM (
@@ -290,6 +308,12 @@ def show_quarantined(dsn: str, which: str) -> list[QuarantinedEvent]:
 def rejected_deliveries(dsn: str, *, destination: str = "", limit: int = 100) -> list[RejectedDelivery]:
     """What was not taken in the end, latest first; with `destination`, only by that one. Reads the whole ledger."""
     return _rows(dsn, RejectedDelivery, _REJECTED, {"destination": destination, "limit": limit})
+
+
+def kinds_of_objects(dsn: str, *, limit: int) -> list[Kind]:
+    """The kinds of objects in the index, the most frequent first; of a large index a sample, so that rare ones may be left out."""
+    [sample] = _rows(dsn, _Sample, _PERCENT, {})
+    return _rows(dsn, Kind, _KINDS, {"limit": limit, "percent": sample.percent})
 
 
 def destination_counts(dsn: str) -> list[DestinationCount]:

@@ -5,7 +5,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hilum.database import connect
-from hilum.database.queries import destination_counts, list_quarantined, list_studies, rejected_deliveries, show_quarantined, show_study
+from hilum.database.queries import (
+    destination_counts,
+    kinds_of_objects,
+    list_quarantined,
+    list_studies,
+    rejected_deliveries,
+    show_quarantined,
+    show_study,
+)
 from hilum.errors import Misconfigured, NotFound, TryAgain
 
 pytestmark = pytest.mark.system
@@ -179,8 +187,19 @@ def test_what_was_rejected_is_listed_latest_first(dsn: str) -> None:
     assert [study.rejected for study in list_studies(dsn, like="1.1")] == [3]
 
 
+def test_the_kinds_of_objects_are_told_the_most_frequent_first(dsn: str) -> None:
+    with connect(dsn) as connection:
+        connection.execute("UPDATE instance SET transfer_syntax_uid = 'rare' WHERE sop_instance_uid = '1.1.2.1'")
+
+    kinds = kinds_of_objects(dsn, limit=10)
+
+    assert [(kind.sop_class_uid, kind.transfer_syntax_uid) for kind in kinds] == [("c", "t"), ("c", "rare")]
+    assert kinds_of_objects(dsn, limit=1) == kinds[:1]
+
+
 def test_an_empty_database_has_no_studies_and_no_destinations(postgres: str) -> None:
     assert list_studies(postgres) == []
+    assert kinds_of_objects(postgres, limit=10) == []
     assert destination_counts(postgres) == []
 
 
