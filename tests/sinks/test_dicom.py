@@ -371,13 +371,14 @@ def test_a_check_tells_in_which_compressions_nothing_is_taken() -> None:
 @pytest.mark.system
 def test_a_check_tells_which_objects_of_the_index_would_not_be_taken(postgres: str) -> None:
     kinds = [(CT, IMPLICIT), (CT, "1.2.840.10008.1.2.4.51"), ("1.2.840.10008.5.1.4.1.1.104.1", EXPLICIT)]
+    insert = """
+        INSERT INTO instance (sop_instance_uid, series_instance_uid, study_instance_uid, sop_class_uid, transfer_syntax_uid, bucket,
+            object_key, size_bytes, sha256, receipt, received_at)
+        VALUES (%s, 's', 's', %s, %s, 'b', 'k', 1, 'x', 'r', now())
+    """
     with connect(postgres) as connection:
         for number, kind in enumerate(kinds):
-            connection.execute(
-                "INSERT INTO instance (sop_instance_uid, series_instance_uid, study_instance_uid, sop_class_uid, transfer_syntax_uid,"
-                " bucket, object_key, size_bytes, sha256, receipt, received_at) VALUES (%s, 's', 's', %s, %s, 'b', 'k', 1, 'x', 'r', now())",
-                (f"2.25.{number}", *kind),
-            )
+            connection.execute(insert, (f"2.25.{number}", *kind))
     with pacs(contexts=[(CT, EXPLICIT)]) as there:
         found = {step.name: step for step in sink_for(there.port).check(Settings(postgres=Postgres(dsn=postgres)))}
 
