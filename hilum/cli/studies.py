@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, moment, out, show_facts, show_json, show_table
+from hilum.errors import Misconfigured, Reason
 
 if TYPE_CHECKING:
     from hilum.database.queries import QuarantinedEvent, Study, StudySummary
@@ -134,12 +136,19 @@ def list_quarantine(
     json: JsonOption = False,
 ) -> None:
     """List what waits for a person, oldest first. No value of an object is shown; `show` has them."""
-    from hilum.database.queries import list_quarantined
+    from hilum.database.queries import count_quarantined, list_quarantined
 
-    found = list_quarantined(connected(config, data).postgres.dsn, reason=reason, limit=limit)
+    if reason and reason not in list(Reason):
+        near = difflib.get_close_matches(reason, list(Reason), n=1)
+        fix = f"Did you mean {near[0]}?" if near else f"Reasons are: {', '.join(Reason)}."
+        raise Misconfigured("reason-unknown", f"There is no reason {reason!r}.", fix=fix)
+    dsn = connected(config, data).postgres.dsn
+    found = list_quarantined(dsn, reason=reason, limit=limit)
     if json:
         fields = ("event_id", "receipt", "quarantined_at", "stage", "reason", "sentence", "fix", "calling_aet", "sop_instance_uid")
         show_json([{name: getattr(each, name) for name in fields} for each in found])
+    elif reason and not found:
+        out.print(f"Nothing waits for that reason; {count_quarantined(dsn):,} wait for others.")
     else:
         _show_waiting(found)
 

@@ -150,6 +150,10 @@ class DestinationCount(Struct, frozen=True, kw_only=True):
     waits_since: datetime | None
 
 
+class _Count(Struct, frozen=True):
+    count: int
+
+
 class _Sample(Struct, frozen=True):
     percent: float
 
@@ -294,6 +298,12 @@ def list_quarantined(dsn: str, *, reason: str = "", limit: int = 100) -> list[Qu
     """What waits for a person, oldest first; with `reason`, only for that one."""
     where = "WHERE q.state = 'waiting' AND (%(reason)s = '' OR reason = %(reason)s) ORDER BY q.quarantined_at, event_id LIMIT %(limit)s"
     return _rows(dsn, QuarantinedEvent, _QUARANTINED + where, {"reason": reason, "limit": limit})
+
+
+def count_quarantined(dsn: str) -> int:
+    """How many events wait for a person."""
+    [counted] = _rows(dsn, _Count, "SELECT count(*) AS count FROM quarantine WHERE state = 'waiting'", {})
+    return counted.count
 
 
 def show_quarantined(dsn: str, which: str) -> list[QuarantinedEvent]:

@@ -6,6 +6,7 @@ import pytest
 
 from hilum.database import connect
 from hilum.database.queries import (
+    count_quarantined,
     destination_counts,
     kinds_of_objects,
     list_quarantined,
@@ -149,6 +150,9 @@ class TestQuarantine:
         assert [event.event_id for event in list_quarantined(dsn)] == ["q8", "q6", "q7"]
         assert [event.event_id for event in list_quarantined(dsn, limit=1)] == ["q8"]
         assert [event.event_id for event in list_quarantined(dsn, reason="unreadable")] == ["q7"]
+
+    def test_what_waits_is_counted_and_what_was_released_is_not(self, dsn: str) -> None:
+        assert count_quarantined(dsn) == 3
 
     @pytest.mark.parametrize("which", ["q6", "r6", "1.1.1.9"])
     def test_an_event_is_shown_by_its_id_its_receipt_and_its_instance(self, dsn: str, which: str) -> None:
