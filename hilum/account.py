@@ -56,6 +56,18 @@ class Account(Struct, frozen=True, kw_only=True):
             said += f" Objects that no rule sends anywhere: {self.unrouted:,}."
         return said
 
+    @property
+    def balance(self) -> str:
+        """How the objects that were received divide, for people."""
+        parts = (
+            (self.routed, "to be delivered"),
+            (self.unrouted, "sent nowhere by any rule"),
+            (self.duplicates, "duplicates"),
+            (self.quarantined, "quarantined"),
+            (self.undecided, "undecided"),
+        )
+        return f"{self.received:,} received = " + " + ".join(f"{count:,} {what}" for count, what in parts) + "."
+
     def counts(self) -> dict[str, int]:
         """The numbers, in their order."""
         return {name: value for name in self.__struct_fields__ if type(value := getattr(self, name)) is int}

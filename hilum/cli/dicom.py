@@ -140,7 +140,7 @@ def echo(
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What the peer answered for one file."""
+    """What the peer answered for one file; its status is `not sent` or `no answer` if it did not."""
 
     file: str
     status: str
@@ -164,7 +164,7 @@ def send(
     json: JsonOption = False,
 ) -> None:
     """Send files by C-STORE to this Hilum, or to a peer, each byte for byte in its own transfer syntax."""
-    from hilum.scu import Outgoing, outgoing, send_all
+    from hilum.scu import Outgoing, outgoing, reason_of, send_all, status_of
 
     found: list[Outgoing] = []
     unreadable: list[Outcome] = []
@@ -172,7 +172,7 @@ def send(
         try:
             found.append(outgoing(path))
         except HilumError as error:
-            unreadable.append(Outcome(file=str(path), status="", comment=error.sentence))
+            unreadable.append(Outcome(file=str(path), status="not sent", comment=error.sentence))
     if dry_run:
         rows = [(one.path, one.sop_class_uid, one.transfer_syntax_uid) for one in found]
         if json:
@@ -186,14 +186,14 @@ def send(
     peer = _peer(host, port, aet, calling_aet, config, data)
     sent = track(send_all(peer, found), total=len(found), description="Sending", console=err, disable=json)
     outcomes = [
-        *(Outcome(file=str(one.path), status=f"0x{answer.status:04X}", comment=answer.comment) for one, answer in sent),
+        *(Outcome(file=str(one.path), status=status_of(answer), comment=reason_of(answer)) for one, answer in sent),
         *unreadable,
     ]
     stored = sum(outcome.stored for outcome in outcomes)
     if json:
         show_json({"sent": len(found), "stored": stored, "outcomes": outcomes})
     else:
-        failed = [(o.file, o.status or "not sent", o.comment) for o in outcomes if not o.stored]
+        failed = [(o.file, o.status, o.comment) for o in outcomes if not o.stored]
         if failed:
             show_table("Not stored", ("File", "Status", "Why"), failed)
         out.print(f"{stored} of {len(outcomes)} files are stored at {peer.aet}.")

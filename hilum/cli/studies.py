@@ -214,6 +214,7 @@ def reconcile(
     else:
         account_rows = [(name.replace("_", " "), value) for name, value in account.counts().items()]
         show_table("", ("What", "Objects"), account_rows)
+        out.print(account.balance, markup=False)
         for line in account.details:
             out.print(line, markup=False)
         out.print(account.verdict, markup=False)

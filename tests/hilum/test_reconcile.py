@@ -262,6 +262,9 @@ class TestNothingLost:
             "stored": 5,
             "read": 5,
         }
+        assert account.balance == (
+            "5 received = 2 to be delivered + 1 sent nowhere by any rule + 1 duplicates + 1 quarantined + 0 undecided."
+        )
         assert account.caught_up
         assert account.ok
         assert account.details == ()
