@@ -46,7 +46,7 @@ def list_destinations(config: ConfigOption = None, data: DataOption = None, json
     for row in rows:
         count = row["counts"]
         figures = (
-            ("", "", "", "", "", "")
+            (0, "", 0, 0, 0, "")
             if count is None
             else (
                 count.pending,
@@ -172,7 +172,7 @@ def send(
         try:
             found.append(outgoing(path))
         except HilumError as error:
-            unreadable.append(Outcome(file=str(path), status="not sent", comment=error.sentence))
+            unreadable.append(Outcome(file=str(path), status="not sent", comment=error.sentence.removeprefix(f"{path} is ")))
     if dry_run:
         rows = [(one.path, one.sop_class_uid, one.transfer_syntax_uid) for one in found]
         if json:

@@ -154,8 +154,8 @@ def list_quarantine(
 
 
 def _show_waiting(events: list[QuarantinedEvent]) -> None:
-    rows = [(moment(e.quarantined_at), e.reason, e.calling_aet, e.study_instance_uid, e.sentence, e.receipt or e.event_id) for e in events]
-    show_table("In quarantine", ("Since", "Reason", "From", "Study", "What", "Receipt"), rows, nothing="Nothing waits in quarantine.")
+    rows = [(e.receipt or e.event_id, moment(e.quarantined_at), e.reason, e.calling_aet, e.study_instance_uid, e.sentence) for e in events]
+    show_table("In quarantine", ("Receipt", "Since", "Reason", "From", "Study", "What"), rows, nothing="Nothing waits in quarantine.")
 
 
 def show_quarantine(
