@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from hilum.settings import Loaded, Settings, load
 
@@ -41,6 +42,14 @@ class Exit(IntEnum):
     REFUSED = 4
     UNREACHABLE = 5
     PARTLY = 6
+
+
+class Group(TyperGroup):
+    """A group of commands; its name alone shows its help, and that is no failure."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `click.Command.parse_args`."""
+        return super().parse_args(ctx, args or ["--help"] * self.no_args_is_help)
 
 
 def loaded(config: Path | None, data: Path | None) -> Loaded:

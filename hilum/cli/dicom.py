@@ -11,7 +11,7 @@ import typer
 from msgspec import Struct
 from rich.progress import track
 
-from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, loaded, moment, out, show_json, show_table
+from hilum.cli.context import ConfigOption, DataOption, Exit, Group, JsonOption, connected, err, loaded, moment, out, show_json, show_table
 from hilum.errors import HilumError, Misconfigured, NotFound
 
 HostOption = Annotated[str | None, typer.Option("--host", help="The peer's address; without it, this Hilum's own listener.")]
@@ -22,7 +22,7 @@ CallingOption = Annotated[str, typer.Option("--calling-aet", help="The AE title 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    group = typer.Typer(help="See and test destinations.", no_args_is_help=True)
+    group = typer.Typer(cls=Group, help="See and test destinations.", no_args_is_help=True)
     group.command("list")(list_destinations)
     group.command("test")(try_destination)
     group.command("rejected")(list_rejected)

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, moment, out, show_facts, show_json, show_table
+from hilum.cli.context import (
+    ConfigOption,
+    DataOption,
+    Exit,
+    Group,
+    JsonOption,
+    connected,
+    err,
+    moment,
+    out,
+    show_facts,
+    show_json,
+    show_table,
+)
 from hilum.errors import Misconfigured, Reason
 
 if TYPE_CHECKING:
@@ -19,11 +32,11 @@ LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    study = typer.Typer(help="See studies: where each one is, and why.", no_args_is_help=True)
+    study = typer.Typer(cls=Group, help="See studies: where each one is, and why.", no_args_is_help=True)
     study.command("list")(list_all)
     study.command("show")(show)
     app.add_typer(study, name="study")
-    quarantine = typer.Typer(help="See what waits for a person.", no_args_is_help=True)
+    quarantine = typer.Typer(cls=Group, help="See what waits for a person.", no_args_is_help=True)
     quarantine.command("list")(list_quarantine)
     quarantine.command("show")(show_quarantine)
     app.add_typer(quarantine, name="quarantine")
