@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import pydicom
 from msgspec import Meta
+from msgspec.structs import replace
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -41,6 +42,9 @@ AeTitle = Annotated[str, Meta(max_length=16, pattern=r"^[ -\[\]-~]*$")]
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 #: Transfer syntaxes that can be written one as the other without touching a pixel.
 _CONVERTIBLE = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, _DEFLATED})
+
+#: Longest wait of a check for one answer, in seconds, however patient deliveries are.
+CHECK_WAITS_S = 10.0
 
 #: What `check` asks the peer about, beside C-ECHO: each class uncompressed and in each of `COMPRESSIONS`.
 USUAL_SOP_CLASSES = (
@@ -117,9 +121,10 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def check(self, settings: Settings) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, association, presentation contexts, C-ECHO.
 
-        With `postgres.dsn` it also asks about the kinds of objects that the index holds.
+        With `postgres.dsn` it also asks about the kinds of objects that the index holds. A person waits for it, so no answer is
+        waited for longer than `CHECK_WAITS_S`.
         """
-        peer = self.peer(settings)
+        peer = hurried(self.peer(settings))
         with step("name") as resolving:
             found = addresses(peer)
             resolving.says = f"{peer.host} is {', '.join(address for address, _ in found)}"
@@ -162,6 +167,16 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             yield echoing.done
         finally:
             association.release()
+
+
+def hurried(peer: Peer) -> Peer:
+    """The same peer, waited for no longer than `CHECK_WAITS_S`."""
+    return replace(
+        peer,
+        connect_timeout_s=min(peer.connect_timeout_s, CHECK_WAITS_S),
+        association_timeout_s=min(peer.association_timeout_s, CHECK_WAITS_S),
+        response_timeout_s=min(peer.response_timeout_s, CHECK_WAITS_S),
+    )
 
 
 def _contexts_step(association: Association) -> Step:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.progress import track
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, Group, JsonOption, connected, err, loaded, moment, out, show_json, show_table
@@ -117,6 +118,7 @@ def echo(
     port: PortOption = None,
     aet: AetOption = None,
     calling_aet: CallingOption = "HILUM_ECHO",
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for a connection and for each answer.", min=0.1)] = 5.0,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
@@ -126,9 +128,11 @@ def echo(
 
     from hilum.association import echo as c_echo
 
-    peer = _peer(host, port, aet, calling_aet, config, data)
+    asked = _peer(host, port, aet, calling_aet, config, data)
+    peer = replace(asked, connect_timeout_s=timeout, association_timeout_s=timeout, response_timeout_s=timeout)
     began = time.perf_counter()
-    answer = c_echo(peer)
+    with err.status(f"Waiting for {peer.address}"):
+        answer = c_echo(peer)
     took_ms = 1000 * (time.perf_counter() - began)
     if json:
         show_json(

@@ -11,7 +11,7 @@ from hilum.part10 import Part10, Unsound
 from hilum.settings import Postgres, Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled
 from hilum.testing import MemoryStore, SinkContract, a_delivery, encoded, eventually
-from sinks.dicom import Dicom, contexts_for
+from sinks.dicom import Dicom, contexts_for, hurried
 from tests.peers import CT, EXPLICIT, IMPLICIT, JPEG_2000, MR, Pacs, aborts, free_port, hangs_up, pacs, raw_peer, says_nothing, status
 
 
@@ -394,6 +394,12 @@ def test_a_check_without_the_index_tests_the_peer_all_the_same() -> None:
         assert steps(sink_for(there.port)) == [
             (step.name, step.ok) for step in sink_for(there.port).check(Settings(postgres=Postgres(dsn=dsn)))
         ]
+
+
+def test_a_check_is_less_patient_than_deliveries() -> None:
+    peer = hurried(sink_for(104, connect_timeout_s=2.0, association_timeout_s=60.0).peer(Settings()))
+
+    assert (peer.connect_timeout_s, peer.association_timeout_s, peer.response_timeout_s) == (2.0, 10.0, 10.0)
 
 
 def test_a_check_of_a_peer_that_hangs_comes_to_an_end() -> None:
