@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from hilum import upper_layer as ul
 from hilum.errors import TryAgain
+from hilum.peer import NoAssociation, Peer, addresses, connect
 from hilum.upper_layer import Context, Pdu
 
 #: Pieces of a data set, each of the size asked for except the last. Raising ends the association without a last fragment.
@@ -41,27 +42,6 @@ REFUSALS = {
 }
 
 
-class Peer(Struct, frozen=True, kw_only=True):
-    """A DICOM node, and how long Hilum waits for it."""
-
-    host: str
-    port: int
-    aet: str
-    calling_aet: str
-    connect_timeout_s: float = 10.0
-    #: For the answer to an A-ASSOCIATE-RQ.
-    association_timeout_s: float = 30.0
-    #: For a response, and for the peer to take the next megabyte.
-    response_timeout_s: float = 60.0
-    #: Longest P-DATA-TF sent, if the peer takes it; 0 means as long as the peer takes.
-    max_pdu_bytes: int = 0
-
-    @property
-    def address(self) -> str:
-        """Host and port, for people."""
-        return f"{self.host}:{self.port}"
-
-
 class Answer(Struct, frozen=True, kw_only=True):
     """What the peer answered to one request."""
 
@@ -69,42 +49,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     comment: str = ""
 
 
-class NoAssociation(TryAgain):
-    """The peer cannot be reached, or refuses the association: nothing was sent."""
-
-
 class AssociationLost(TryAgain):
     """The association ended before the answer: whether the peer has the object is not known."""
-
-
-def addresses(peer: Peer) -> list[tuple[str, int]]:
-    """The addresses that the peer's name stands for. Raises `NoAssociation`."""
-    try:
-        found = socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise NoAssociation(
-            f"The name {peer.host} is not known here ({error.strerror or type(error).__name__}).",
-            fix="Correct `host`, or ask the network's administrator for the name.",
-        ) from None
-    return list(dict.fromkeys((str(each[4][0]), int(each[4][1])) for each in found))
-
-
-def connect(peer: Peer, to: Sequence[tuple[str, int]]) -> socket.socket:
-    """A TCP connection to the first of the addresses that takes one. Raises `NoAssociation`."""
-    problem = "no address"
-    for address in to:
-        try:
-            connection = socket.create_connection(address, timeout=peer.connect_timeout_s)
-        except TimeoutError:
-            problem = f"no answer within {peer.connect_timeout_s:g} s"
-        except OSError as error:
-            problem = (error.strerror or type(error).__name__).lower()
-        else:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return connection
-    fix = "Check that the peer runs, listens on that port, and that no firewall is between."
-    raise NoAssociation(f"{peer.address} cannot be reached: {problem}.", fix=fix)
 
 
 class Association:

@@ -69,6 +69,7 @@ class NotStored(Struct, frozen=True, kw_only=True):
     """A file for which Hilum's listener did not answer Success."""
 
     file: str
+    #: The listener's status, as `0x0000`; `not sent` or `no answer` where there is none.
     status: str
     why: str
 
@@ -169,8 +170,8 @@ class Demo:
 
     def _send(self, files: Sequence[Path], settings: Settings, what: str) -> list[NotStored]:
         """Send as a modality would; what was not stored, and why."""
-        from hilum.association import Peer
-        from hilum.scu import Outgoing, outgoing, send_all
+        from hilum.peer import Peer
+        from hilum.scu import Outgoing, outgoing, reason_of, send_all, status_of
 
         refused: list[NotStored] = []
         ready: list[Outgoing] = []
@@ -183,8 +184,8 @@ class Demo:
         self._progress(f"Sending {what}", 0, len(ready))
         for number, (sent, answer) in enumerate(send_all(peer, ready), 1):
             self._progress(f"Sending {what}", number, len(ready))
-            if answer.status != 0x0000:
-                refused.append(NotStored(file=sent.path.name, status=f"0x{answer.status:04X}", why=answer.comment))
+            if status_of(answer) != "0x0000":
+                refused.append(NotStored(file=sent.path.name, status=status_of(answer), why=reason_of(answer)))
         return refused
 
     def _wait(self, settings: Settings) -> None:

@@ -257,7 +257,7 @@ class DeliverySettled(Event, frozen=True, kw_only=True):
     attempts: int
     #: The peer's status as it gave it, e.g. `0x0000` or `409`; empty where the destination has none.
     peer_status: str = ""
-    #: What the peer, or Hilum on its behalf, said about it. Never a value of the object.
+    #: What Hilum says about it. Never a value of the object, hence not the peer's own words: these are in the ledger.
     comment: str = ""
     config_version: str
     settled_at: datetime

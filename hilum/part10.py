@@ -23,6 +23,10 @@ class Unsound(HilumError):
     """The object store does not have the object as it was received: nothing is sent, and a person must look."""
 
 
+class Missing(Unsound):
+    """The object store does not have the object at all."""
+
+
 class Part10:
     """The object of one delivery. Nothing is read before it is asked for, or `read_ahead` is called."""
 
@@ -85,9 +89,9 @@ class Part10:
         if digest.hexdigest() != self.ref.sha256:
             raise self._changed()
 
-    def _missing(self) -> Unsound:
+    def _missing(self) -> Missing:
         sentence = f"Object {self.ref.key} is not in bucket {self.ref.bucket}: it was not sent."
-        return Unsound(sentence, fix="Restore the bucket from its backup, then send the object again.")
+        return Missing(sentence, fix="Restore the bucket from its backup, then send the object again.")
 
     def _changed(self) -> Unsound:
         sentence = f"Object {self.ref.key} in bucket {self.ref.bucket} is not what was received (its digest differs): it was not sent."

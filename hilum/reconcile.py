@@ -3,6 +3,9 @@
 Spool and ends of all topics are taken first; then index and ledger are waited for until they have passed these ends. Whatever one of
 the four knows and another should know and does not is looked for a second time, once both have passed the ends of that moment: what was
 merely on its way has arrived by then. What is still missing is `unaccounted`, and named.
+
+That the store lists an object does not tell that it has its bytes. So a random sample is read back, a piece of each: without any memory
+of earlier runs, 500 objects show with 99 % certainty that a hundredth is lost. `verify` reads every object whole, against its digest.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ from typing import Any
 import psycopg
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it has no __all__
-from msgspec import Struct
 
 from hilum import bus
+from hilum.account import Account
 from hilum.database import AWAY, away, connect
 from hilum.errors import Misconfigured, TryAgain
 from hilum.events import (
@@ -28,10 +31,14 @@ from hilum.events import (
     InstanceQuarantined,
     InstanceReceived,
     InstanceRouted,
+    ObjectRef,
 )
+from hilum.readback import ReadBack, read_back
 from hilum.settings import Settings
 from hilum.spool import received_at
 from hilum.store import open_store
+
+__all__ = ["SAMPLE", "Account", "reconcile"]
 
 #: Who must have read what before anything is compared.
 READERS: dict[str, tuple[type[Event], ...]] = {
@@ -40,53 +47,20 @@ READERS: dict[str, tuple[type[Event], ...]] = {
 }
 #: Of each kind of gap, so many are named.
 NAMED = 20
+#: So many objects are read back at random; all if there are no more.
+SAMPLE = 500
+#: What cannot be read is read again after so long.
+READ_AGAIN_S = 2.0
 #: How long the second look may wait for index and ledger, at least.
 SECOND_LOOK_S = 10.0
 
 Say = Callable[[str], Any]
 
 
-class Account(Struct, frozen=True, kw_only=True):
-    """What `hilum reconcile` says. Objects are counted by receipt: each arrival counts.
-
-    Unless something is unaccounted, `expected_deliveries` is the sum of the six states.
-    """
-
-    received: int
-    accepted: int
-    quarantined: int
-    duplicates: int
-    undecided: int
-    expected_deliveries: int
-    delivered: int
-    already_there: int
-    returned: int
-    rejected: int
-    cancelled: int
-    pending: int
-    unaccounted: int
-    #: Whether index and ledger had passed the ends of their topics; if not, what is missing may merely be late.
-    caught_up: bool
-    #: Objects in this machine's spool: acknowledged, safe, and not on the log yet.
-    spooled: int
-    #: One sentence for each gap, by UID or id; the first ones of each kind.
-    details: tuple[str, ...] = ()
-    #: Deliveries by destination and state.
-    destinations: dict[str, dict[str, int]] = {}
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything is accounted for and decided on, so that `hilum reconcile` exits with 0."""
-        return self.unaccounted == 0 and self.undecided == 0 and self.caught_up
-
-    def counts(self) -> dict[str, int]:
-        """The numbers, in their order."""
-        return {name: value for name in self.__struct_fields__ if type(value := getattr(self, name)) is int}
-
-
-def reconcile(settings: Settings, *, wait_s: float = 60.0, progress: Say | None = None) -> Account:
+def reconcile(settings: Settings, *, wait_s: float = 60.0, verify: bool = False, progress: Say | None = None) -> Account:
     """Compare log, store, index and ledger. Reads the whole of two topics and lists the whole bucket; memory does not grow with them.
 
+    Reads `SAMPLE` objects back, a piece of each; with `verify` every object whole, which takes as long as the store takes.
     `progress` is told in words what is done now. Raises `TryAgain` while Kafka, PostgreSQL or the store is away, `Misconfigured` if
     topics, tables or bucket were never made.
     """
@@ -107,13 +81,19 @@ def reconcile(settings: Settings, *, wait_s: float = 60.0, progress: Say | None 
             say("Reading what was settled on the log")
             _fill(connection, "logged_delivery", ("id",), _headers(settings, DeliverySettled, "ce_subject"))
             say("Listing the object store")
-            _fill(connection, "stored_object", ("id", "recent"), _stored(settings, oldest_spooled))
+            _fill(connection, "stored_object", ("id", "recent", "size_bytes"), _stored(settings, oldest_spooled))
             say("Comparing")
             missing = _missing(connection, settings, oldest_spooled)
+            store = open_store(settings)
+            read = read_back(store, _originals(connection, settings, verify), whole=verify, progress=_reading(connection, verify, say))
             if any(missing) and caught_up:
                 say("Looking a second time at what is missing")
                 caught_up = _wait(connection, settings, _ends(settings), max(SECOND_LOOK_S, wait_s))
-            return _account(connection, settings, oldest_spooled, missing, caught_up, spooled)
+            if read.unreadable:
+                say("Reading a second time what cannot be read")
+                time.sleep(READ_AGAIN_S)
+                read.unreadable = read_back(store, read.unreadable, whole=verify).unreadable
+            return _account(connection, settings, oldest_spooled, missing, caught_up, spooled, read)
     except psycopg.errors.UndefinedTable:
         raise Misconfigured("database-tables", "The database lacks tables of Hilum's.", fix="Make them with `hilum provision`.") from None
     except AWAY as error:
@@ -193,6 +173,15 @@ _GAPS: tuple[tuple[str, str], ...] = (
     ),
 )
 
+#: The same of what was read back.
+_UNREADABLE = "object {} cannot be read"
+_CHANGED = "object {} is not what was received: its digest differs"
+
+_ORIGINALS = """
+SELECT id, size_bytes, sha256 FROM {originals} AS original
+LEFT JOIN (SELECT DISTINCT ON (object_key) object_key, sha256 FROM receipt WHERE bucket = %(bucket)s) AS receipt ON object_key = id
+"""
+
 # An event that the index itself could not read has no receipt; it counts as received and quarantined all the same.
 _COUNTS = """
 WITH unread AS (
@@ -203,6 +192,8 @@ SELECT count(*) FILTER (WHERE received) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NOT NULL) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision = 'duplicate'),
        count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NULL),
+       count(*) FILTER (WHERE decision = 'deliver'),
+       count(*) FILTER (WHERE decision = 'no-rule'),
        (SELECT count(DISTINCT id) FROM receipt, unnest(delivery_ids) AS id)
 FROM receipt
 """
@@ -216,22 +207,50 @@ def _missing(connection: psycopg.Connection, settings: Settings, spooled_since: 
     return [{identity for (identity,) in connection.execute(query.encode(), values)} for _, query in _GAPS]
 
 
+def _originals(connection: psycopg.Connection, settings: Settings, verify: bool) -> Iterator[ObjectRef]:
+    """The stored objects, with the digests that the index knows: all to `verify`, else `SAMPLE` of them at random."""
+    sample = f"(SELECT * FROM stored_object ORDER BY random() LIMIT {SAMPLE})"
+    query = _ORIGINALS.format(originals="stored_object" if verify else sample)
+    with connection.cursor("originals", withhold=True) as cursor:  # no transaction is open while they are read
+        cursor.itersize = 1000
+        for key, size_bytes, sha256 in cursor.execute(query.encode(), {"bucket": settings.s3.bucket}):
+            yield ObjectRef(bucket=settings.s3.bucket, key=key, size_bytes=int(size_bytes), sha256=sha256 or "")
+
+
+def _reading(connection: psycopg.Connection, verify: bool, say: Say) -> Callable[[int], None]:
+    total = _stored_count(connection) if verify else min(SAMPLE, _stored_count(connection))
+    return lambda read: say(f"Reading objects{' whole' * verify}: {read:,} of {total:,}")
+
+
+def _stored_count(connection: psycopg.Connection) -> int:
+    [(count,)] = connection.execute("SELECT count(*) FROM stored_object").fetchall()
+    return int(count)
+
+
 def _account(
-    connection: psycopg.Connection, settings: Settings, spooled_since: datetime, missing: list[set[str]], caught_up: bool, spooled: int
+    connection: psycopg.Connection,
+    settings: Settings,
+    spooled_since: datetime,
+    missing: list[set[str]],
+    caught_up: bool,
+    spooled: int,
+    read: ReadBack,
 ) -> Account:
     """Count, and look again for what is missing, in one moment of the database."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         now_missing = _missing(connection, settings, spooled_since)
         [counted] = connection.execute(_COUNTS.encode(), {"received": bus.topic_of(settings, InstanceReceived)}).fetchall()
-        received, accepted, quarantined, duplicates, undecided, expected = counted
+        received, accepted, quarantined, duplicates, undecided, routed, unrouted, expected = counted
         destinations: dict[str, dict[str, int]] = {}
         for name, state, count in connection.execute(
             "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination, state"
         ):
             destinations.setdefault(name, {})[state] = count
     states = {state: sum(each.get(state, 0) for each in destinations.values()) for state in _STATES}
+    gaps = [sentence for sentence, _ in _GAPS] + [_UNREADABLE, _CHANGED]
     lost = [first & second for first, second in zip(missing, now_missing, strict=True)]
+    lost += [{ref.key for ref in read.unreadable}, {ref.key for ref in read.changed}]
     # What was decided on a moment ago may be in one of ledger and index before it is in the other.
     states["pending"] += len(now_missing[0] - lost[0])
     expected += len(now_missing[1] - lost[1])
@@ -241,14 +260,16 @@ def _account(
         quarantined=quarantined,
         duplicates=duplicates,
         undecided=undecided,
+        routed=routed,
+        unrouted=unrouted,
         expected_deliveries=expected,
         **states,
         unaccounted=sum(map(len, lost)),
         caught_up=caught_up,
         spooled=spooled,
-        details=tuple(
-            sentence.format(identity) for (sentence, _), ids in zip(_GAPS, lost, strict=True) for identity in sorted(ids)[:NAMED]
-        ),
+        stored=_stored_count(connection),
+        read=read.read,
+        details=tuple(sentence.format(identity) for sentence, ids in zip(gaps, lost, strict=True) for identity in sorted(ids)[:NAMED]),
         destinations=destinations,
     )
 
@@ -326,12 +347,12 @@ def _headers(settings: Settings, kind: type[Event], *names: str) -> Iterator[tup
         consumer.close()
 
 
-def _stored(settings: Settings, spooled_since: datetime) -> Iterator[tuple[str, str]]:
-    """Key of each original, and whether it is so recent (`t` or `f`) that the log may not have it yet."""
+def _stored(settings: Settings, spooled_since: datetime) -> Iterator[tuple[str, str, str]]:
+    """Key of each original, whether it is so recent (`t` or `f`) that the log may not have it yet, and the file's size in bytes."""
     recent_from = spooled_since - timedelta(seconds=2)  # the store's times are whole seconds
     for found in open_store(settings).list(settings.s3.bucket):
         if found.key.endswith(".dcm"):  # beside them are headers
-            yield found.key, "t" if found.modified_at > recent_from else "f"
+            yield found.key, "t" if found.modified_at > recent_from else "f", str(found.size_bytes)
 
 
 def _fill(connection: psycopg.Connection, table: str, columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -11,13 +12,19 @@ from msgspec import Struct
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-from hilum.association import Answer, Association, AssociationLost, Peer
+from hilum.association import Answer, Association, AssociationLost
 from hilum.errors import HilumError
 from hilum.part10 import data_set_offset
+from hilum.peer import Peer
 from hilum.upper_layer import MAX_CONTEXTS, Context
 
-#: "Processing failure" (PS3.7 C.5.15), for an object whose transfer syntax the peer refused or whose answer never came.
-NOT_SENT = 0x0110
+
+class Unanswered(Struct, frozen=True, kw_only=True):
+    """Instead of the peer's answer, where there is none: the object was not sent, or nobody knows what became of it."""
+
+    #: `not sent` or `no answer`.
+    what: str
+    why: str
 
 
 class Outgoing(Struct, frozen=True, kw_only=True):
@@ -39,7 +46,9 @@ class Outgoing(Struct, frozen=True, kw_only=True):
 def outgoing(path: Path) -> Outgoing:
     """What must be known of a file to send it. Raises `HilumError` if it is no SOP instance in a Part 10 file (PS3.10 7)."""
     try:
-        head = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what pydicom finds odd in an object is for its receiver to judge
+            head = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
         with path.open("rb") as file:
             offset = data_set_offset(file.read(1 << 16))
         found = Outgoing(
@@ -54,10 +63,20 @@ def outgoing(path: Path) -> Outgoing:
     return found
 
 
-def send_all(peer: Peer, files: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, Answer]]:
+def status_of(answer: Answer | Unanswered) -> str:
+    """The status as `0x0000`; `not sent` or `no answer` where there is none."""
+    return answer.what if isinstance(answer, Unanswered) else f"0x{answer.status:04X}"
+
+
+def reason_of(answer: Answer | Unanswered) -> str:
+    """The peer's comment, or why there is none."""
+    return answer.why if isinstance(answer, Unanswered) else answer.comment
+
+
+def send_all(peer: Peer, files: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, Answer | Unanswered]]:
     """Send each file and give the peer's answer to it. Raises `NoAssociation` if the peer cannot be reached or refuses.
 
-    An association that breaks is asked for again for the next file; the one that was under way has `NOT_SENT`.
+    An association that breaks is asked for again for the next file; the one that was under way is `Unanswered`.
     """
     needed = list(dict.fromkeys(file.context for file in files))
     for start in range(0, len(needed), MAX_CONTEXTS):
@@ -74,13 +93,12 @@ def send_all(peer: Peer, files: Sequence[Outgoing]) -> Iterator[tuple[Outgoing, 
             association.release()
 
 
-def _send(association: Association, file: Outgoing) -> Answer:
+def _send(association: Association, file: Outgoing) -> Answer | Unanswered:
     if file.context not in association.accepted:
-        return Answer(status=NOT_SENT, comment="the peer refused this SOP class in this transfer syntax")
-    answer = Answer(status=NOT_SENT, comment="the association ended before the answer")
+        return Unanswered(what="not sent", why="the peer refused this SOP class in this transfer syntax")
     with suppress(AssociationLost):
-        answer = association.c_store(file.context, file.sop_instance_uid, partial(_pieces, file))
-    return answer
+        return association.c_store(file.context, file.sop_instance_uid, partial(_pieces, file))
+    return Unanswered(what="no answer", why="the association ended before the answer")
 
 
 def _pieces(file: Outgoing, piece_bytes: int) -> Iterator[bytes]:

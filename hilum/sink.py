@@ -51,18 +51,20 @@ class Settled(Struct, frozen=True, kw_only=True):
     state: DeliveryState
     #: The peer's status as it gave it, e.g. `0x0000` or `409`; empty where the destination has none.
     peer_status: str = ""
-    #: What the peer, or Hilum on its behalf, said about it. Never a value of the object.
+    #: What Hilum says about it: on the event, too. Never a value of the object.
     comment: str = ""
+    #: The peer's own words, for the ledger only: nobody knows what a peer puts there.
+    peer_comment: str = ""
 
 
 class Later(TryAgain):
     """This one object was not taken now and may be later: it is tried again, after growing pauses, up to `max_attempts` times."""
 
-    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", comment: str = "") -> None:
-        """`comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
+    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", peer_comment: str = "") -> None:
+        """`peer_comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
         super().__init__(sentence, fix=fix)
         self.peer_status = peer_status
-        self.comment = comment
+        self.peer_comment = peer_comment
 
 
 class Outage(TryAgain):

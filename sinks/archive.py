@@ -22,7 +22,7 @@ class Archive(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The archive. Without `bucket` it adopts the original: no byte is read or moved, and the ledger says that it is to be kept.
 
     That the original is there was settled before: an instance is announced only after the store has answered for its object.
-    `hilum reconcile` looks whether it still is.
+    `hilum reconcile` looks whether it still is: it reads a piece of a random sample, and with `--verify` every object whole.
     """
 
     #: Bucket for copies; empty: originals are kept in place. In Hilum's own store it is made if need be.

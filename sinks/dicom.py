@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Literal
 
 import pydicom
 from msgspec import Meta
+from msgspec.structs import replace
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     CTImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -26,10 +29,12 @@ from pydicom.uid import (
     XRayAngiographicImageStorage,
 )
 
-from hilum.association import REFUSALS, Answer, Association, AssociationLost, NoAssociation, Peer, addresses, connect
+from hilum.association import REFUSALS, Answer, Association, AssociationLost
+from hilum.database.queries import Kind, kinds_of_objects
 from hilum.errors import HilumError
 from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Seconds, refuse_tiny_pdus
 from hilum.part10 import Part10, data_set_offset
+from hilum.peer import NoAssociation, Peer, addresses, connect
 from hilum.settings import Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled, Sink, Step, step
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, MAX_CONTEXTS, VERIFICATION, Context
@@ -38,7 +43,10 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 #: Transfer syntaxes that can be written one as the other without touching a pixel.
 _CONVERTIBLE = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, _DEFLATED})
 
-#: What `check` asks the peer about, beside C-ECHO.
+#: Longest wait of a check for one answer, in seconds, however patient deliveries are.
+CHECK_WAITS_S = 10.0
+
+#: What `check` asks the peer about, beside C-ECHO: each class uncompressed and in each of `COMPRESSIONS`.
 USUAL_SOP_CLASSES = (
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
@@ -54,6 +62,17 @@ USUAL_SOP_CLASSES = (
     EnhancedSRStorage,
     KeyObjectSelectionDocumentStorage,
 )
+
+
+#: Transfer syntaxes that modalities compress in (PS3.5 10), by the names that people use.
+COMPRESSIONS = {
+    "1.2.840.10008.1.2.4.50": "JPEG Baseline",
+    "1.2.840.10008.1.2.4.70": "JPEG Lossless",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.5": "RLE",
+}
 
 
 class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,14 +122,19 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return _Associations(self.peer(settings), self.grouped, self.idle_s)
 
     def check(self, settings: Settings) -> Iterator[Step]:
-        """See `Sink.check`: name, TCP, association, presentation contexts, C-ECHO."""
-        peer = self.peer(settings)
+        """See `Sink.check`: name, TCP, association, presentation contexts, C-ECHO.
+
+        With `postgres.dsn` it also asks about the kinds of objects that the index holds. A person waits for it, so no answer is
+        waited for longer than `CHECK_WAITS_S`.
+        """
+        peer = hurried(self.peer(settings))
         with step("name") as resolving:
             found = addresses(peer)
             resolving.says = f"{peer.host} is {', '.join(address for address, _ in found)}"
         yield resolving.done
         if not resolving.done.ok:
             return
+        kinds = _kinds(settings)
         with step("connection") as connecting:
             connection = connect(peer, found)
             connecting.says = f"port {peer.port} takes connections"
@@ -118,18 +142,24 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if not connecting.done.ok:
             return
         verification = Context(abstract_syntax=VERIFICATION, transfer_syntax=IMPLICIT_VR_LITTLE_ENDIAN)
-        contexts = [verification]
+        contexts = dict.fromkeys([verification])
         for sop_class in USUAL_SOP_CLASSES:
-            for transfer_syntax in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN):
-                contexts.append(Context(abstract_syntax=sop_class, transfer_syntax=transfer_syntax))
+            for transfer_syntax in (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, *COMPRESSIONS):
+                contexts[Context(abstract_syntax=sop_class, transfer_syntax=transfer_syntax)] = None
+        for kind in kinds:
+            contexts |= dict.fromkeys(_contexts(kind.sop_class_uid, kind.transfer_syntax_uid))
         with step("association") as associating:
-            association = Association(peer, contexts, connection)
+            association = Association(peer, list(contexts)[:MAX_CONTEXTS], connection)
             associating.says = f"{peer.aet} admits {peer.calling_aet}"
         yield associating.done
         if not associating.done.ok:
             return
         try:
             yield _contexts_step(association)
+            if any(context != verification for context in association.accepted):
+                yield _compressions_step(association)
+            if kinds:
+                yield _kinds_step(association, kinds)
             with step("C-ECHO") as echoing:
                 if verification not in association.accepted:
                     raise NoAssociation(f"{peer.aet} takes no C-ECHO.", fix="Nothing to do, if it takes images.")
@@ -140,6 +170,16 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             yield echoing.done
         finally:
             association.release()
+
+
+def hurried(peer: Peer) -> Peer:
+    """The same peer, waited for no longer than `CHECK_WAITS_S`."""
+    return replace(
+        peer,
+        connect_timeout_s=min(peer.connect_timeout_s, CHECK_WAITS_S),
+        association_timeout_s=min(peer.association_timeout_s, CHECK_WAITS_S),
+        response_timeout_s=min(peer.response_timeout_s, CHECK_WAITS_S),
+    )
 
 
 def _contexts_step(association: Association) -> Step:
@@ -153,6 +193,46 @@ def _contexts_step(association: Association) -> Step:
                 fix=f"Ask its administrator to let {association.peer.calling_aet} store images, not only query or echo.",
             )
         asking.says = f"takes {count} of {len(USUAL_SOP_CLASSES)} usual SOP classes" + (f"; not {', '.join(names)}" if names else "")
+    return asking.done
+
+
+def _compressions_step(association: Association) -> Step:
+    """How compressed objects are taken. One that is not goes nowhere: Hilum changes no pixels. That is not wrong in itself."""
+    taken = dict.fromkeys(context.abstract_syntax for context in association.accepted if context.abstract_syntax in USUAL_SOP_CLASSES)
+    whole, partly, refused = [], [], []
+    for transfer_syntax, name in COMPRESSIONS.items():
+        count = sum(Context(abstract_syntax=each, transfer_syntax=transfer_syntax) in association.accepted for each in taken)
+        if not count:
+            refused.append(name)
+        elif count == len(taken):
+            whole.append(name)
+        else:
+            partly.append(f"{name} for {count} of {len(taken)} SOP classes")
+    with step("compression") as asking:
+        said = [f"takes {', '.join(whole + partly)}"] * bool(whole or partly) + [f"takes no {', no '.join(refused)}"] * bool(refused)
+        asking.says = "; ".join(said)
+    return asking.done
+
+
+def _kinds(settings: Settings) -> list[Kind]:
+    if settings.postgres.dsn:
+        with suppress(HilumError):  # the peer can be tested without the index
+            return kinds_of_objects(settings.postgres.dsn, limit=20)
+    return []
+
+
+def _kinds_step(association: Association, kinds: list[Kind]) -> Step:
+    """Whether the peer would take what is here. That is not wrong in itself if it would not: rules may send it elsewhere."""
+    asked = association.accepted.keys() | association.refused.keys()
+    kinds = [kind for kind in kinds if asked.issuperset(_contexts(kind.sop_class_uid, kind.transfer_syntax_uid))]
+    refused = [
+        f"{UID(kind.sop_class_uid).name.removesuffix(' Storage')} in"
+        f" {COMPRESSIONS.get(kind.transfer_syntax_uid) or UID(kind.transfer_syntax_uid).name}"
+        for kind in kinds
+        if association.accepted.keys().isdisjoint(_contexts(kind.sop_class_uid, kind.transfer_syntax_uid))
+    ]
+    with step("objects in the index") as asking:
+        asking.says = f"takes {len(kinds) - len(refused)} of {len(kinds)} kinds" + (f"; not {'; '.join(refused)}" if refused else "")
     return asking.done
 
 
@@ -246,11 +326,14 @@ class _Associations:
 
 def contexts_for(delivery: Delivery) -> list[Context]:
     """The presentation contexts that an object can be sent in: first as it is, then as it can be written without loss (PS3.5 10.1)."""
-    own = delivery.transfer_syntax_uid
+    return _contexts(delivery.sop_class_uid, delivery.transfer_syntax_uid)
+
+
+def _contexts(sop_class_uid: str, own: str) -> list[Context]:
     syntaxes = [own]
     if own in _CONVERTIBLE:
         syntaxes += [each for each in (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN) if each != own]
-    return [Context(abstract_syntax=delivery.sop_class_uid, transfer_syntax=each) for each in syntaxes]
+    return [Context(abstract_syntax=sop_class_uid, transfer_syntax=each) for each in syntaxes]
 
 
 def converted(part10: bytes, transfer_syntax_uid: str) -> bytes:
@@ -283,19 +366,19 @@ _LASTING = {
 
 def _outcome(answer: Answer, peer: Peer) -> Settled:
     """What a C-STORE status means (PS3.4 B.2.3, PS3.7 C.4). Raises `Later` if the object may be taken another time."""
-    status, code, comment = answer.status, f"0x{answer.status:04X}", answer.comment
+    status, code, said = answer.status, f"0x{answer.status:04X}", answer.comment
     if status == 0x0000:
-        return Settled(state="delivered", peer_status=code, comment=comment)
+        return Settled(state="delivered", peer_status=code, peer_comment=said)
     if status == 0x0111:
-        return Settled(state="already_there", peer_status=code, comment=comment)
+        return Settled(state="already_there", peer_status=code, peer_comment=said)
     if status >> 12 == 0xB or status in (0x0001, 0x0107, 0x0116):  # warnings: the object is stored
-        return Settled(state="delivered", peer_status=code, comment=comment)
+        return Settled(state="delivered", peer_status=code, peer_comment=said)
     if status >> 8 == 0xA7 or status in _PASSING:
         raise Later(
             f"{peer.aet} answered {code} ({_PASSING.get(status, 'out of resources')}).",
             fix="The peer's own log says why; Hilum tries again.",
             peer_status=code,
-            comment=comment,
+            peer_comment=said,
         )
     if status >> 8 == 0xA9:
         meaning = "data set does not match SOP class"
@@ -303,4 +386,4 @@ def _outcome(answer: Answer, peer: Peer) -> Settled:
         meaning = "cannot understand"
     else:
         meaning = _LASTING.get(status, "failure")
-    return Settled(state="rejected", peer_status=code, comment=f"{peer.aet}: {meaning}. {comment}".rstrip())
+    return Settled(state="rejected", peer_status=code, comment=f"{peer.aet}: {meaning}.", peer_comment=said)

@@ -57,8 +57,10 @@ def test_there_is_a_service_for_each_role_that_hilum_up_runs() -> None:
     assert wanted <= set(role_names())
 
 
-def test_stow_is_there_for_who_asks_for_it() -> None:
-    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {"stow": ["stow"]}
+def test_stow_and_commands_are_there_for_who_asks_for_them() -> None:
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+
+    assert profiles == {"stow": ["stow"], "hilum": ["commands"]}
 
 
 def test_what_stow_keeps_belongs_to_its_user() -> None:
@@ -153,7 +155,6 @@ def test_receivers_publisher_and_storage_commitment_share_the_spool() -> None:
 def test_commands_see_the_spool_and_start_only_when_they_are_called() -> None:
     commands = SERVICES["hilum"]
 
-    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["hilum"]
     assert commands["command"] == ["reconcile"]
     assert commands["restart"] == "no"
     assert "spool:/var/lib/hilum/spool:ro" in commands["volumes"]

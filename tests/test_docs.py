@@ -148,6 +148,9 @@ def check_hilum(words: list[str], where: str) -> None:
         word = rest.pop(0)
         if word in ("…", "...", "ARGS", "--help"):
             return
+        if word.startswith("-"):
+            rest.insert(0, word)
+            break
         assert word in command.commands, f"{where}: there is no command hilum {' '.join(words)}"
         command = command.commands[word]
     options = {option for each in getattr(command, "params", []) for option in (*each.opts, *each.secondary_opts)} | {"--help"}

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from hilum import __version__
-from hilum.cli.context import Exit, err, show_json
+from hilum.cli.context import Exit, Group, err, show_json
 from hilum.errors import HilumError, Misconfigured, NotFound, TryAgain
 
 app = typer.Typer(
     name="hilum",
+    cls=Group,
     help="Hilum: an event-driven imaging pipeline for hospitals.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")] = False,
+) -> None:
+    """Take the options that stand before any command; each of them has answered when this is called."""
+    del show_version
 
 
 @app.command()
@@ -40,7 +56,7 @@ _commands()
 def main() -> None:
     """Run the command; every error that Hilum knows is a sentence on stderr and an exit code."""
     try:
-        app()
+        app(prog_name="hilum")
     except NotFound as error:
         _end(error, Exit.NOT_FOUND)
     except Misconfigured as error:

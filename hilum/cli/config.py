@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from hilum.cli.context import ConfigOption, DataOption, JsonOption, loaded, out, show_json, show_table
+from hilum.cli.context import ConfigOption, DataOption, Group, JsonOption, loaded, out, show_json, show_table
 from hilum.misfits import together, tried
 from hilum.settings import doubts, entries, is_secret
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    group = typer.Typer(help="Check the settings and see where each value comes from.", no_args_is_help=True)
+    group = typer.Typer(cls=Group, help="Check the settings and see where each value comes from.", no_args_is_help=True)
     group.command()(check)
     group.command()(show)
     app.add_typer(group, name="config")

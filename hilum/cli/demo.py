@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import convert
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from hilum.account import Account
 from hilum.cli.context import Exit, JsonOption, err, out, show_json, show_table
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def _show(result: Result) -> None:
     rows += [("stored at the PACS, by its own count", result.at_the_pacs), ("duplicates", account["duplicates"])]
     rows += [("quarantined", account["quarantined"]), ("unaccounted", account["unaccounted"])]
     show_table("What became of the objects", ("", "Objects"), rows)
+    out.print(convert(account, Account).balance, markup=False)
     if result.not_stored:
         out.print()
         show_table("Not stored", ("File", "Status", "Why"), [(row.file, row.status, row.why) for row in result.not_stored])
@@ -70,6 +73,7 @@ def _show(result: Result) -> None:
         show_table("In quarantine", columns, [(row.reason, row.objects, row.sentence) for row in result.quarantined])
     out.print()
     stages = [(s.stage, s.objects, s.median_ms, s.p95_ms) for s in result.stages]
+    out.print("All objects were sent in one burst: most of the time below is waiting in line.")
     show_table("Time since the object was received", ("Stage", "Objects", "Median ms", "p95 ms"), stages)
     out.print()
     out.print("Seconds: " + ", ".join(f"{name} {value}" for name, value in result.seconds.items()) + ".")

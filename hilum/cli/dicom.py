@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.progress import track
 
-from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, loaded, moment, out, show_json, show_table
+from hilum.cli.context import ConfigOption, DataOption, Exit, Group, JsonOption, connected, err, loaded, moment, out, show_json, show_table
 from hilum.errors import HilumError, Misconfigured, NotFound
 
 HostOption = Annotated[str | None, typer.Option("--host", help="The peer's address; without it, this Hilum's own listener.")]
@@ -22,9 +23,10 @@ CallingOption = Annotated[str, typer.Option("--calling-aet", help="The AE title 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    group = typer.Typer(help="See and test destinations.", no_args_is_help=True)
+    group = typer.Typer(cls=Group, help="See and test destinations.", no_args_is_help=True)
     group.command("list")(list_destinations)
     group.command("test")(try_destination)
+    group.command("rejected")(list_rejected)
     app.add_typer(group, name="dest")
     app.command()(echo)
     app.command()(send)
@@ -45,7 +47,7 @@ def list_destinations(config: ConfigOption = None, data: DataOption = None, json
     for row in rows:
         count = row["counts"]
         figures = (
-            ("", "", "", "", "", "")
+            (0, "", 0, 0, 0, "")
             if count is None
             else (
                 count.pending,
@@ -75,8 +77,11 @@ def try_destination(
     if name not in settings.destinations:
         near = difflib.get_close_matches(name, settings.destinations, n=1)
         raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near[0]}?" if near else "See `hilum dest list`.")
-    if settings.destinations[name].get("type") == "archive":
+    try:
         settings = connected(config, data)
+    except NotFound:
+        if settings.destinations[name].get("type") == "archive":
+            raise  # a peer can be tested before Hilum runs; its own store cannot
     with err.status(f"Testing {name}"):
         steps = list(sinks_of(settings)[name].check(settings))
     if json:
@@ -87,11 +92,33 @@ def try_destination(
     sys.exit(Exit.DONE if all(step.ok for step in steps) else Exit.UNREACHABLE)
 
 
+def list_rejected(
+    name: Annotated[str, typer.Argument(help="Only what this destination did not take.")] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)] = 100,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List deliveries that were not taken in the end, and why, latest first. The peers' own words may name patients."""
+    from hilum.database.queries import rejected_deliveries
+
+    found = rejected_deliveries(connected(config, data).postgres.dsn, destination=name, limit=limit)
+    if json:
+        show_json(found)
+        return
+    rows = [
+        (r.destination, moment(r.settled_at), r.sop_instance_uid, r.study_instance_uid, r.attempts, r.peer_status, r.comment) for r in found
+    ]
+    columns = ("To", "At", "Instance", "Study", "Attempts", "Status", "Why")
+    show_table("", columns, rows, nothing="No delivery was rejected.")
+
+
 def echo(
     host: HostOption = None,
     port: PortOption = None,
     aet: AetOption = None,
     calling_aet: CallingOption = "HILUM_ECHO",
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for a connection and for each answer.", min=0.1)] = 5.0,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
@@ -101,9 +128,11 @@ def echo(
 
     from hilum.association import echo as c_echo
 
-    peer = _peer(host, port, aet, calling_aet, config, data)
+    asked = _peer(host, port, aet, calling_aet, config, data)
+    peer = replace(asked, connect_timeout_s=timeout, association_timeout_s=timeout, response_timeout_s=timeout)
     began = time.perf_counter()
-    answer = c_echo(peer)
+    with err.status(f"Waiting for {peer.address}"):
+        answer = c_echo(peer)
     took_ms = 1000 * (time.perf_counter() - began)
     if json:
         show_json(
@@ -115,7 +144,7 @@ def echo(
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What the peer answered for one file."""
+    """What the peer answered for one file; its status is `not sent` or `no answer` if it did not."""
 
     file: str
     status: str
@@ -139,7 +168,7 @@ def send(
     json: JsonOption = False,
 ) -> None:
     """Send files by C-STORE to this Hilum, or to a peer, each byte for byte in its own transfer syntax."""
-    from hilum.scu import Outgoing, outgoing, send_all
+    from hilum.scu import Outgoing, outgoing, reason_of, send_all, status_of
 
     found: list[Outgoing] = []
     unreadable: list[Outcome] = []
@@ -147,7 +176,7 @@ def send(
         try:
             found.append(outgoing(path))
         except HilumError as error:
-            unreadable.append(Outcome(file=str(path), status="", comment=error.sentence))
+            unreadable.append(Outcome(file=str(path), status="not sent", comment=error.sentence.removeprefix(f"{path} is ")))
     if dry_run:
         rows = [(one.path, one.sop_class_uid, one.transfer_syntax_uid) for one in found]
         if json:
@@ -161,14 +190,14 @@ def send(
     peer = _peer(host, port, aet, calling_aet, config, data)
     sent = track(send_all(peer, found), total=len(found), description="Sending", console=err, disable=json)
     outcomes = [
-        *(Outcome(file=str(one.path), status=f"0x{answer.status:04X}", comment=answer.comment) for one, answer in sent),
+        *(Outcome(file=str(one.path), status=status_of(answer), comment=reason_of(answer)) for one, answer in sent),
         *unreadable,
     ]
     stored = sum(outcome.stored for outcome in outcomes)
     if json:
         show_json({"sent": len(found), "stored": stored, "outcomes": outcomes})
     else:
-        failed = [(o.file, o.status or "not sent", o.comment) for o in outcomes if not o.stored]
+        failed = [(o.file, o.status, o.comment) for o in outcomes if not o.stored]
         if failed:
             show_table("Not stored", ("File", "Status", "Why"), failed)
         out.print(f"{stored} of {len(outcomes)} files are stored at {peer.aet}.")
@@ -186,7 +215,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _peer(host: str | None, port: int | None, aet: str | None, calling_aet: str, config: Path | None, data: Path | None) -> Any:
-    from hilum.association import Peer
+    from hilum.peer import Peer
     from hilum.up import listener_of
 
     listener = listener_of(loaded(config, data).settings)

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, moment, out, show_facts, show_json, show_table
+from hilum.cli.context import (
+    ConfigOption,
+    DataOption,
+    Exit,
+    Group,
+    JsonOption,
+    connected,
+    err,
+    moment,
+    out,
+    show_facts,
+    show_json,
+    show_table,
+)
+from hilum.errors import Misconfigured, Reason
 
 if TYPE_CHECKING:
-    from hilum.database.queries import QuarantinedEvent, Study
+    from hilum.database.queries import QuarantinedEvent, Study, StudySummary
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    study = typer.Typer(help="See studies: where each one is, and why.", no_args_is_help=True)
+    study = typer.Typer(cls=Group, help="See studies: where each one is, and why.", no_args_is_help=True)
     study.command("list")(list_all)
     study.command("show")(show)
     app.add_typer(study, name="study")
-    quarantine = typer.Typer(help="See what waits for a person.", no_args_is_help=True)
+    quarantine = typer.Typer(cls=Group, help="See what waits for a person.", no_args_is_help=True)
     quarantine.command("list")(list_quarantine)
     quarantine.command("show")(show_quarantine)
     app.add_typer(quarantine, name="quarantine")
@@ -42,7 +57,7 @@ def list_all(
     if json:
         show_json(found)
         return
-    columns = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description", "Series", "Objects", "Waiting", "Study")
+    columns = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description", "Series", "Objects", "Open", "Study")
     rows = [
         (
             moment(s.received_at),
@@ -54,7 +69,7 @@ def list_all(
             s.study_description,
             s.series,
             s.instances,
-            _waiting(s.pending, s.quarantined),
+            open_matters(s),
             s.study_instance_uid,
         )
         for s in found
@@ -88,7 +103,7 @@ def _show_study(study: Study) -> None:
             "Patient": f"{summary.patient_id or ''}  {summary.patient_name or ''}".strip(),
             "Study": f"{summary.study_date or ''} {'/'.join(summary.modalities)} {summary.study_description or ''}".strip(),
             "Objects": f"{summary.instances} in {summary.series} series",
-            "State": _waiting(summary.pending, summary.quarantined) or "all settled",
+            "State": open_matters(summary) or "all settled",
         }
     )
     out.print()
@@ -109,15 +124,21 @@ def _show_study(study: Study) -> None:
         )
         for d in study.deliveries
     ]
-    show_table("Delivered", ("To", "State", "Objects", "Attempts", "Answer", "When"), deliveries, nothing="No rule sent it anywhere.")
+    show_table("Deliveries", ("To", "State", "Objects", "Attempts", "Answer", "When"), deliveries, nothing="No rule sent it anywhere.")
     if study.quarantined:
         out.print()
         _show_waiting(study.quarantined)
 
 
-def _waiting(pending: int, quarantined: int) -> str:
-    parts = [f"{pending} to deliver"] * bool(pending) + [f"{quarantined} in quarantine"] * bool(quarantined)
-    return ", ".join(parts)
+def open_matters(study: StudySummary) -> str:
+    """What is not as one expects of a study that is done; empty if all is."""
+    parts = (
+        (study.pending, "to deliver"),
+        (study.rejected, "rejected"),
+        (study.unrouted, "sent nowhere by any rule"),
+        (study.quarantined, "in quarantine"),
+    )
+    return ", ".join(f"{count} {what}" for count, what in parts if count)
 
 
 def list_quarantine(
@@ -128,19 +149,26 @@ def list_quarantine(
     json: JsonOption = False,
 ) -> None:
     """List what waits for a person, oldest first. No value of an object is shown; `show` has them."""
-    from hilum.database.queries import list_quarantined
+    from hilum.database.queries import count_quarantined, list_quarantined
 
-    found = list_quarantined(connected(config, data).postgres.dsn, reason=reason, limit=limit)
+    if reason and reason not in list(Reason):
+        near = difflib.get_close_matches(reason, list(Reason), n=1)
+        fix = f"Did you mean {near[0]}?" if near else f"Reasons are: {', '.join(Reason)}."
+        raise Misconfigured("reason-unknown", f"There is no reason {reason!r}.", fix=fix)
+    dsn = connected(config, data).postgres.dsn
+    found = list_quarantined(dsn, reason=reason, limit=limit)
     if json:
         fields = ("event_id", "receipt", "quarantined_at", "stage", "reason", "sentence", "fix", "calling_aet", "sop_instance_uid")
         show_json([{name: getattr(each, name) for name in fields} for each in found])
+    elif reason and not found:
+        out.print(f"Nothing waits for that reason; {count_quarantined(dsn):,} wait for others.")
     else:
         _show_waiting(found)
 
 
 def _show_waiting(events: list[QuarantinedEvent]) -> None:
-    rows = [(moment(e.quarantined_at), e.reason, e.calling_aet, e.study_instance_uid, e.sentence, e.receipt or e.event_id) for e in events]
-    show_table("In quarantine", ("Since", "Reason", "From", "Study", "What", "Receipt"), rows, nothing="Nothing waits in quarantine.")
+    rows = [(e.receipt or e.event_id, moment(e.quarantined_at), e.reason, e.calling_aet, e.study_instance_uid, e.sentence) for e in events]
+    show_table("In quarantine", ("Receipt", "Since", "Reason", "From", "Study", "What"), rows, nothing="Nothing waits in quarantine.")
 
 
 def show_quarantine(
@@ -178,23 +206,33 @@ def show_quarantine(
 
 
 def reconcile(
+    verify: Annotated[bool, typer.Option("--verify", help="Read every object whole and compare its digest, not a sample only.")] = False,
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for index and ledger to catch up.")] = 60.0,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Account for every object: log, store, index and ledger side by side. Exit code 0 only if nothing is unaccounted or undecided."""
+    """Account for every object: log, store, index and ledger side by side. Exit code 0 only if nothing is unaccounted or undecided.
+
+    A sample of 500 objects is read back from the store, a piece of each; `--verify` reads all.
+    """
+    from hilum.reconcile import SAMPLE
     from hilum.reconcile import reconcile as account_for
 
     settings = connected(config, data)
     with err.status("Reconciling") as spinner:
-        account = account_for(settings, wait_s=wait, progress=spinner.update)
+        account = account_for(settings, wait_s=wait, verify=verify, progress=spinner.update)
     if json:
         show_json(account)
     else:
         account_rows = [(name.replace("_", " "), value) for name, value in account.counts().items()]
         show_table("", ("What", "Objects"), account_rows)
+        out.print(account.balance, markup=False)
         for line in account.details:
             out.print(line, markup=False)
-        out.print("Everything is accounted for." if account.ok else "Not everything is accounted for.")
+        out.print(account.verdict, markup=False)
+        if account.read < account.stored:
+            early = verify or account.read < SAMPLE
+            why = "reading ended when too many could not be read" if early else "`--verify` reads all, whole"
+            out.print(f"{account.read:,} of {account.stored:,} stored objects were read back; {why}.", markup=False)
     sys.exit(Exit.DONE if account.ok else Exit.FAILED)

@@ -21,7 +21,10 @@ R = TypeVar("R", bound=Struct)
 
 
 class StudySummary(Struct, frozen=True, kw_only=True):
-    """A study in a line. `pending` deliveries have no final state, `quarantined` events wait for a person."""
+    """A study in a line. `pending` deliveries have no final state, `rejected` ones were not taken, `quarantined` events wait for a person.
+
+    `unrouted` objects came in and no rule sends them anywhere.
+    """
 
     study_instance_uid: str
     patient_id: str | None
@@ -36,6 +39,8 @@ class StudySummary(Struct, frozen=True, kw_only=True):
     #: When the first instance of it came in.
     received_at: datetime
     pending: int
+    rejected: int
+    unrouted: int
     quarantined: int
 
 
@@ -111,6 +116,26 @@ class Study(Struct, frozen=True, kw_only=True):
     quarantined: list[QuarantinedEvent]
 
 
+class RejectedDelivery(Struct, frozen=True, kw_only=True):
+    """A delivery that its destination did not take in the end. `comment` may hold the destination's own words, about a patient, too."""
+
+    delivery_id: str
+    destination: str
+    study_instance_uid: str
+    sop_instance_uid: str
+    attempts: int
+    peer_status: str | None
+    comment: str | None
+    settled_at: datetime | None
+
+
+class Kind(Struct, frozen=True, kw_only=True):
+    """A kind of object, as a peer must take it."""
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
 class DestinationCount(Struct, frozen=True, kw_only=True):
     """How many deliveries to a destination are in each state, since when the oldest pending one waits, and why all of them do."""
 
@@ -126,11 +151,20 @@ class DestinationCount(Struct, frozen=True, kw_only=True):
     waits_since: datetime | None
 
 
+class _Count(Struct, frozen=True):
+    count: int
+
+
+class _Sample(Struct, frozen=True):
+    percent: float
+
+
 # Counts are made for the studies that are shown only. A study may have no row of its own yet: all that came of it is in quarantine.
 _SUMMARY = """
 SELECT shown.study_instance_uid, study.patient_id, study.patient_name, study.accession_number, study.study_date, study.study_description,
        series.modalities, series.series, instance.instances, instance.size_bytes,
-       coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at, delivery.pending, quarantine.quarantined
+       coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at,
+       delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined
 FROM ({shown}) AS shown
 LEFT JOIN study USING (study_instance_uid)
 CROSS JOIN LATERAL (
@@ -140,9 +174,11 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS instances, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
     FROM instance WHERE instance.study_instance_uid = shown.study_instance_uid) AS instance
 CROSS JOIN LATERAL (
-    SELECT min(received_at) AS received_at FROM receipt WHERE receipt.study_instance_uid = shown.study_instance_uid) AS receipt
+    SELECT min(received_at) AS received_at, count(*) FILTER (WHERE decision = 'no-rule') AS unrouted
+    FROM receipt WHERE receipt.study_instance_uid = shown.study_instance_uid) AS receipt
 CROSS JOIN LATERAL (
-    SELECT count(*) AS pending FROM delivery WHERE delivery.study_instance_uid = shown.study_instance_uid AND state = 'pending') AS delivery
+    SELECT count(*) FILTER (WHERE state = 'pending') AS pending, count(*) FILTER (WHERE state = 'rejected') AS rejected
+    FROM delivery WHERE delivery.study_instance_uid = shown.study_instance_uid) AS delivery
 CROSS JOIN LATERAL (
     SELECT count(*) AS quarantined FROM quarantine
     WHERE quarantine.study_instance_uid = shown.study_instance_uid AND state = 'waiting') AS quarantine
@@ -199,6 +235,19 @@ SELECT event_id, q.receipt, q.state, stage, reason, sentence, fix, found, expect
 FROM quarantine AS q LEFT JOIN receipt USING (receipt)
 """
 
+_REJECTED = """
+SELECT delivery_id, destination, study_instance_uid, sop_instance_uid, attempts, peer_status, comment, settled_at
+FROM delivery WHERE state = 'rejected' AND (%(destination)s = '' OR destination = %(destination)s)
+ORDER BY settled_at DESC, delivery_id LIMIT %(limit)s
+"""
+
+# Of many instances a part is enough: the pages that are read hold about 200,000 rows.
+_KINDS = """
+SELECT sop_class_uid, transfer_syntax_uid FROM instance TABLESAMPLE SYSTEM (%(percent)s)
+GROUP BY sop_class_uid, transfer_syntax_uid ORDER BY count(*) DESC LIMIT %(limit)s
+"""
+_PERCENT = "SELECT least(100, 100 * 200000 / greatest(1, reltuples))::float4 AS percent FROM pg_class WHERE oid = 'instance'::regclass"
+
 _COUNTS = """
 SELECT counts.*, outage.says AS waits_because, outage.since AS waits_since
 FROM (
@@ -252,6 +301,12 @@ def list_quarantined(dsn: str, *, reason: str = "", limit: int = 100) -> list[Qu
     return rows(dsn, QuarantinedEvent, _QUARANTINED + where, {"reason": reason, "limit": limit})
 
 
+def count_quarantined(dsn: str) -> int:
+    """How many events wait for a person."""
+    [counted] = rows(dsn, _Count, "SELECT count(*) AS count FROM quarantine WHERE state = 'waiting'", {})
+    return counted.count
+
+
 def show_quarantined(dsn: str, which: str) -> list[QuarantinedEvent]:
     """The quarantined events of a receipt, an instance or an event's id, decided ones too. Raises `NotFound`."""
     where = "WHERE %(which)s IN (event_id, q.receipt, q.sop_instance_uid, input_id) ORDER BY q.quarantined_at, event_id"
@@ -259,6 +314,17 @@ def show_quarantined(dsn: str, which: str) -> list[QuarantinedEvent]:
     if not found:
         raise NotFound("Nothing in quarantine has that id.", fix="See `hilum quarantine list`.")
     return found
+
+
+def rejected_deliveries(dsn: str, *, destination: str = "", limit: int = 100) -> list[RejectedDelivery]:
+    """What was not taken in the end, latest first; with `destination`, only by that one. Reads the whole ledger."""
+    return rows(dsn, RejectedDelivery, _REJECTED, {"destination": destination, "limit": limit})
+
+
+def kinds_of_objects(dsn: str, *, limit: int) -> list[Kind]:
+    """The kinds of objects in the index, the most frequent first; of a large index a sample, so that rare ones may be left out."""
+    [sample] = rows(dsn, _Sample, _PERCENT, {})
+    return rows(dsn, Kind, _KINDS, {"limit": limit, "percent": sample.percent})
 
 
 def destination_counts(dsn: str) -> list[DestinationCount]:

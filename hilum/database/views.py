@@ -167,7 +167,7 @@ VIEWS = (
             priority | | higher goes first
             attempts | | how often it was tried
             peer_status | | what the destination answered last, e.g. `0x0000`
-            comment | | what it, or Hilum on its behalf, said about it
+            comment | | what Hilum says about it, then the destination's own words, which may identify a patient
             received_at | | when the object came in
             created_at | | when the delivery was entered here
             not_before | | when it may be tried next, if it is pending
@@ -288,7 +288,7 @@ def page() -> str:
         "",
         "A column that holds a DICOM attribute is named by its keyword in lower case; an empty attribute is null. Times are `timestamptz`.",
         f"To give somebody the views and nothing else: `CREATE ROLE {READER} LOGIN PASSWORD '…'`, then `hilum provision`.",
-        "`v_study`, `v_series`, and `v_quarantine` hold patient data.",
+        "`v_study`, `v_series`, `v_delivery` (in `comment`) and `v_quarantine` hold patient data.",
     ]
     for view in VIEWS:
         lines += [f"\n## `{view.name}`\n", view.says, "", "| column | says |", "| --- | --- |"]

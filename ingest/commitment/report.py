@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from hilum import telemetry
-from hilum.association import REFUSALS, Association, AssociationLost, Peer
+from hilum.association import REFUSALS, Association, AssociationLost
 from hilum.commitments import Commitments, Request
 from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, is_taken, write_report
 from hilum.errors import TryAgain
+from hilum.peer import Peer
 from hilum.settings import Node
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Context
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hilum.association import Association, AssociationLost, NoAssociation, Peer, echo
+from hilum.association import Association, AssociationLost, echo
+from hilum.peer import NoAssociation, Peer
 from hilum.testing import eventually
 from hilum.upper_layer import Context, Pdu, associate_rq, pdu
 from tests.peers import (

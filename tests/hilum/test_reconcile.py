@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from hilum import bus
 from hilum.database import connect
+from hilum.dicom.file_meta import part10_head
 from hilum.errors import Misconfigured, Reason, TryAgain
 from hilum.events import (
     DeliverySettled,
@@ -35,7 +37,7 @@ from hilum.events import (
 )
 from hilum.reconcile import Account, reconcile
 from hilum.settings import S3, Kafka, Postgres, Settings
-from hilum.store import open_store
+from hilum.store import ObjectStore, open_store
 from hilum.testing import an_instance, eventually
 from processors import index, ledger
 from tests.conftest import Log
@@ -211,6 +213,33 @@ def copy(hospital: Hospital) -> Iterator[Copy]:
         server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+@dataclass
+class Elsewhere:
+    """A bucket of the test's own with the hospital's objects, as Part 10 files with the digests that the index holds."""
+
+    store: ObjectStore
+    bucket: str
+
+    def key(self, number: int) -> str:
+        return f"2.25.1/2.25.2/2.25.1{number}/object.dcm"
+
+    def put(self, number: int, data_set: bytes = b"data set") -> None:
+        content = part10_head("1.2.840.10008.5.1.4.1.1.2", f"2.25.1{number}", "1.2.840.10008.1.2.1") + data_set
+        self.store.put(self.bucket, self.key(number), BytesIO(content), len(content))
+
+
+@pytest.fixture
+def elsewhere(copy: Copy) -> Elsewhere:
+    bucket = f"r{uuid.uuid4().hex[:8]}"
+    made = Elsewhere(open_store(copy.settings), bucket)
+    made.store.ensure_bucket(bucket)
+    for number in range(5):
+        made.put(number)
+    copy.change("UPDATE receipt SET bucket = %(bucket)s, sha256 = %(sha256)s", bucket=bucket, sha256=sha256(b"data set").hexdigest())
+    copy.settings = msgspec.structs.replace(copy.settings, s3=msgspec.structs.replace(copy.settings.s3, bucket=bucket))
+    return made
+
+
 class TestNothingLost:
     def test_everything_is_counted_once(self, copy: Copy) -> None:
         account = copy.account()
@@ -221,6 +250,8 @@ class TestNothingLost:
             "quarantined": 1,
             "duplicates": 1,
             "undecided": 0,
+            "routed": 2,
+            "unrouted": 1,
             "expected_deliveries": 4,
             "delivered": 2,
             "already_there": 0,
@@ -230,7 +261,12 @@ class TestNothingLost:
             "pending": 2,
             "unaccounted": 0,
             "spooled": 0,
+            "stored": 5,
+            "read": 5,
         }
+        assert account.balance == (
+            "5 received = 2 to be delivered + 1 sent nowhere by any rule + 1 duplicates + 1 quarantined + 0 undecided."
+        )
         assert account.caught_up
         assert account.ok
         assert account.details == ()
@@ -246,6 +282,9 @@ class TestNothingLost:
 
         assert account.ok
         assert (account.delivered, account.rejected, account.pending) == (2, 1, 1)
+        assert account.verdict == (
+            "Everything is accounted for. Rejected deliveries: 1 (see `hilum dest rejected`). Objects that no rule sends anywhere: 1."
+        )
 
     def test_a_delivery_that_was_settled_before_the_log_s_memory_is_accounted_for(self, copy: Copy) -> None:
         copy.change("UPDATE delivery SET state = 'delivered', settled_at = now() - interval '31 days' WHERE delivery_id = 'receipt-0-pacs'")
@@ -426,6 +465,38 @@ class TestLosses:
         assert account.unaccounted == 100
         assert len(account.details) == 20
         assert account.details[0] == "delivery lost-001 was decided on and is not in the ledger"
+
+
+class TestReadBack:
+    def test_an_object_that_is_listed_and_cannot_be_read_is_named(self, copy: Copy, elsewhere: Elsewhere) -> None:
+        def loses(says: str) -> None:
+            if says == "Comparing":  # after the listing
+                elsewhere.store.delete(elsewhere.bucket, elsewhere.key(2))
+
+        account = copy.account(progress=loses)
+
+        assert account.details == (f"object {elsewhere.key(2)} cannot be read",)
+        assert (account.unaccounted, account.ok) == (1, False)
+        assert (account.stored, account.read) == (5, 5)
+
+    def test_what_can_be_read_the_second_time_is_no_loss(self, copy: Copy, elsewhere: Elsewhere) -> None:
+        def comes_back(says: str) -> None:
+            if says == "Comparing":
+                elsewhere.store.delete(elsewhere.bucket, elsewhere.key(2))
+            elif "Reading a second time" in says:
+                elsewhere.put(2)
+
+        assert copy.account(progress=comes_back).ok
+
+    def test_verify_reads_every_object_whole_and_names_one_that_was_changed(self, copy: Copy, elsewhere: Elsewhere) -> None:
+        assert copy.account(verify=True).ok
+        elsewhere.put(3, b"changed")
+
+        assert copy.account().ok
+        account = copy.account(verify=True)
+
+        assert account.details == (f"object {elsewhere.key(3)} is not what was received: its digest differs",)
+        assert not account.ok
 
 
 class TestNotInOrder:

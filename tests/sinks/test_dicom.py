@@ -6,11 +6,12 @@ import pydicom
 import pytest
 from pynetdicom import AllStoragePresentationContexts
 
+from hilum.database import connect
 from hilum.part10 import Part10, Unsound
-from hilum.settings import Settings
+from hilum.settings import Postgres, Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled
 from hilum.testing import MemoryStore, SinkContract, a_delivery, encoded, eventually
-from sinks.dicom import Dicom, contexts_for
+from sinks.dicom import Dicom, contexts_for, hurried
 from tests.peers import CT, EXPLICIT, IMPLICIT, JPEG_2000, MR, Pacs, aborts, free_port, hangs_up, pacs, raw_peer, says_nothing, status
 
 
@@ -175,7 +176,8 @@ def test_a_status_settles_the_delivery_and_is_kept_with_the_peers_words(store: M
         session.close()
 
     assert (outcome.state, outcome.peer_status) == (state, f"0x{code:04X}")
-    assert outcome.comment.endswith("in my words")
+    assert outcome.peer_comment == "in my words"
+    assert "in my words" not in outcome.comment  # that is on the event
 
 
 @pytest.mark.parametrize("code", [0xA700, 0xA7FF, 0x0110, 0x0124, 0x0213])
@@ -185,7 +187,7 @@ def test_a_status_that_may_pass_puts_the_object_off_and_keeps_the_association(st
         for n in range(2):
             with pytest.raises(Later) as later:
                 send(session, store, a_delivery(store, SOPInstanceUID=f"2.25.{n + 10}"))
-            assert (later.value.peer_status, later.value.comment) == (f"0x{code:04X}", "in my words")
+            assert (later.value.peer_status, later.value.peer_comment) == (f"0x{code:04X}", "in my words")
             assert "in my words" not in str(later.value)  # nobody knows what a peer writes there; this text is logged
         session.close()
 
@@ -323,6 +325,7 @@ def test_a_check_walks_from_the_name_to_the_echo() -> None:
             ("connection", True),
             ("association", True),
             ("presentation contexts", True),
+            ("compression", True),
             ("C-ECHO", True),
         ]
 
@@ -353,6 +356,50 @@ def test_a_check_tells_which_usual_classes_are_not_taken() -> None:
         found = {step.name: step for step in sink_for(there.port).check(Settings())}
 
     assert found["presentation contexts"].says.startswith("takes 2 of 13 usual SOP classes; not Computed Radiography Image,")
+
+
+def test_a_check_tells_in_which_compressions_nothing_is_taken() -> None:
+    jpeg_lossless = "1.2.840.10008.1.2.4.70"
+    with pacs(contexts=[(CT, EXPLICIT), (MR, EXPLICIT), (CT, JPEG_2000), (CT, jpeg_lossless), (MR, jpeg_lossless)]) as there:
+        found = {step.name: step for step in sink_for(there.port).check(Settings())}
+
+    assert found["compression"].says == (
+        "takes JPEG Lossless, JPEG 2000 Lossless for 1 of 2 SOP classes; takes no JPEG Baseline, no JPEG-LS Lossless, no JPEG 2000, no RLE"
+    )
+
+
+@pytest.mark.system
+def test_a_check_tells_which_objects_of_the_index_would_not_be_taken(postgres: str) -> None:
+    kinds = [(CT, IMPLICIT), (CT, "1.2.840.10008.1.2.4.51"), ("1.2.840.10008.5.1.4.1.1.104.1", EXPLICIT)]
+    insert = """
+        INSERT INTO instance (sop_instance_uid, series_instance_uid, study_instance_uid, sop_class_uid, transfer_syntax_uid, bucket,
+            object_key, size_bytes, sha256, receipt, received_at)
+        VALUES (%s, 's', 's', %s, %s, 'b', 'k', 1, 'x', 'r', now())
+    """
+    with connect(postgres) as connection:
+        for number, kind in enumerate(kinds):
+            connection.execute(insert, (f"2.25.{number}", *kind))
+    with pacs(contexts=[(CT, EXPLICIT)]) as there:
+        found = {step.name: step for step in sink_for(there.port).check(Settings(postgres=Postgres(dsn=postgres)))}
+
+    says = found["objects in the index"].says
+    assert says.startswith("takes 1 of 3 kinds; not ")
+    assert "CT Image in JPEG Extended (Process 2 and 4)" in says
+    assert "Encapsulated PDF in Explicit VR Little Endian" in says
+
+
+def test_a_check_without_the_index_tests_the_peer_all_the_same() -> None:
+    dsn = f"postgresql://hilum@127.0.0.1:{free_port()}/hilum"
+    with pacs() as there:
+        assert steps(sink_for(there.port)) == [
+            (step.name, step.ok) for step in sink_for(there.port).check(Settings(postgres=Postgres(dsn=dsn)))
+        ]
+
+
+def test_a_check_is_less_patient_than_deliveries() -> None:
+    peer = hurried(sink_for(104, connect_timeout_s=2.0, association_timeout_s=60.0).peer(Settings()))
+
+    assert (peer.connect_timeout_s, peer.association_timeout_s, peer.response_timeout_s) == (2.0, 10.0, 10.0)
 
 
 def test_a_check_of_a_peer_that_hangs_comes_to_an_end() -> None:

@@ -44,10 +44,13 @@ def test_the_demo_accounts_for_every_file_and_leaves_nothing_behind(tmp_path: Pa
     account = result["account"]
     assert result["ok"] is True
     assert account["received"] == result["sent"] - len(result["not_stored"])
+    assert account["received"] == sum(account[name] for name in ("routed", "unrouted", "duplicates", "quarantined", "undecided"))
     assert account["unaccounted"] == 0
     assert account["destinations"]["pacs"] == {"delivered": result["at_the_pacs"]}
     assert result["at_the_pacs"] > 50
     assert all(each["why"] for each in result["not_stored"])
+    assert {each["status"] for each in result["not_stored"]} == {"not sent"}
+    assert "Warning" not in errors
     assert all(each["objects"] > 0 and each["sentence"] for each in result["quarantined"])
     assert processes_in(tmp_path) == []
     assert list(tmp_path.glob("hilum-demo-*")) == []

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import http.client
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import evt
 
 from bench.running import RunningHilum, running_hilum
-from bench.wire import RawReceiver, RawSender, part10_data_set
+from bench.wire import RawSender, part10_data_set
 from hilum import bus
 from hilum.store import open_store
 from hilum.synthetic import ct_study
 from hilum.testing import eventually
+from tests.peers import pacs, status
 
 pytestmark = pytest.mark.system
 
@@ -22,9 +26,9 @@ MARKS = ("QZNAME", "QZID0042", "QZACC077", "QZDESC", "QZINST", "QZREF", "1947031
 
 
 def marked(folder: Path) -> list[tuple[str, str, bytes]]:
-    """Objects of a marked patient: a good one, a conflict with it, one without study, one cut short, one that no parser takes."""
+    """Objects of a marked patient: five good ones, a conflict, one without study, one cut short, one that no parser takes."""
     made = []
-    for n, ds in enumerate(ct_study(5, rows=8, columns=8, patient="QZID0042")):
+    for n, ds in enumerate(ct_study(9, rows=8, columns=8, patient="QZID0042")):
         ds.PatientName, ds.PatientBirthDate, ds.AccessionNumber = "QZNAME^QZNAME", "19470313", "QZACC077"
         ds.StudyDescription, ds.InstitutionName, ds.ReferringPhysicianName = "QZDESC", "QZINST", "QZREF"
         if n == 2:
@@ -39,20 +43,29 @@ def marked(folder: Path) -> list[tuple[str, str, bytes]]:
     return made
 
 
+def talkative() -> Callable[[evt.Event], Dataset]:
+    """A PACS that names the patient in its Error Comments: it has no room at first, refuses one object, and coerces the others."""
+    answers = [0xA700] * 4 + [0xA900]
+
+    def answer(event: evt.Event) -> Dataset:
+        return status(answers.pop(0) if answers else 0xB000, "Patient QZNAME^QZNAME MRN QZID0042 is not known")(event)
+
+    return answer
+
+
 def search(where: str, content: bytes | str) -> list[str]:
     text = content.decode("utf-8", "replace") if isinstance(content, bytes) else content
     return [f"{mark} in {where}: …{text[max(0, text.index(mark) - 80) : text.index(mark) + 20]}…" for mark in MARKS if mark in text]
 
 
 def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None:
-    pacs = RawReceiver()
-    with running_hilum(tmp_path, pacs.port) as hilum:
+    with pacs(talkative()) as there, running_hilum(tmp_path, there.port) as hilum:
         sender = RawSender(hilum.port, [(CTImageStorage, ExplicitVRLittleEndian), (CTImageStorage, ImplicitVRLittleEndian)])
         for uid, transfer_syntax, data_set in marked(tmp_path):
             sender.send(CTImageStorage, uid, transfer_syntax, data_set)
         sender.release()
         account = hilum.come_to_rest()
-        assert account.quarantined == 4
+        assert (account.quarantined, account.destinations["pacs"]) == (4, {"delivered": 4, "rejected": 1})
         hilum.kill("deliver")
         eventually(lambda: hilum.command("status", check=False).returncode == 0, 60)
         listed = hilum.command("quarantine", "list", "--json").stdout
@@ -69,7 +82,8 @@ def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None
         assert found == []
         # The search can find: the data itself holds the marks.
         assert search("the index", str(hilum.rows("SELECT * FROM study"))) != []
-    pacs.close()
+        assert len(search("the ledger", str(hilum.rows("SELECT comment FROM delivery")))) > 0
+        assert any("destination_away" in log.read_text("utf-8", "replace") for log in logs)
 
 
 def _kafka(hilum: RunningHilum) -> list[str]:

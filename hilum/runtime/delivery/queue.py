@@ -86,7 +86,9 @@ class PutOff(Struct, frozen=True, kw_only=True):
 
     after_s: float
     peer_status: str = ""
+    #: What Hilum says about it, and the peer's own words, as in `Settled`.
     comment: str = ""
+    peer_comment: str = ""
 
 
 class Queue:
@@ -116,7 +118,15 @@ class Queue:
         settled = [(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, Settled)]
         put_off = [(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, PutOff)]
         if put_off:
-            values = [{"delivery_id": delivery.delivery_id, **msgspec.structs.asdict(outcome)} for delivery, outcome in put_off]
+            values = [
+                {
+                    "delivery_id": delivery.delivery_id,
+                    "after_s": outcome.after_s,
+                    "peer_status": outcome.peer_status,
+                    "comment": _told(outcome),
+                }
+                for delivery, outcome in put_off
+            ]
             self._connected().execute(_PUT_OFF, {"worker": self.worker, "said": _json(values)})
         if not settled:
             return set()
@@ -145,7 +155,7 @@ class Queue:
                     "delivery_id": delivery.delivery_id,
                     "state": outcome.state,
                     "peer_status": outcome.peer_status,
-                    "comment": outcome.comment,
+                    "comment": _told(outcome),
                     "topic": record.topic,
                     "key": record.key.decode(),
                     "headers": {name: _text(value) for name, value in record.headers},
@@ -165,6 +175,11 @@ class Queue:
 def settled_id(delivery_id: str) -> str:
     """The id of the event that says how the delivery ended: the same whenever it is said."""
     return following_id(delivery_id, "deliver", 0)
+
+
+def _told(outcome: Settled | PutOff) -> str:
+    """Hilum's words and the peer's, for the ledger. The peer's may name a patient, so no event, log or metric has them."""
+    return f"{outcome.comment} {outcome.peer_comment}".strip()
 
 
 def _event(delivery: Delivery, outcome: Settled, now: datetime) -> DeliverySettled:

@@ -138,7 +138,7 @@ class Worker:
         try:
             return session.deliver(delivery, part10)
         except Later as later:
-            return self._put_off(delivery, later.sentence, later.peer_status, later.comment)
+            return self._put_off(delivery, later.sentence, later.peer_status, later.peer_comment)
         except Unsound as unsound:
             log.error("object_unsound", destination=delivery.destination, instance=delivery.sop_instance_uid, says=str(unsound))
             return Settled(state="rejected", comment=str(unsound))
@@ -149,12 +149,13 @@ class Worker:
             log.error("delivery_failed", destination=delivery.destination, instance=delivery.sop_instance_uid, error=failed)
             return self._put_off(delivery, f"The delivery failed in a way nobody foresaw ({type(error).__name__}).")
 
-    def _put_off(self, delivery: Delivery, sentence: str, peer_status: str = "", comment: str = "") -> Settled | PutOff:
-        said = f"{sentence} {comment}".rstrip()
+    def _put_off(self, delivery: Delivery, sentence: str, peer_status: str = "", peer_comment: str = "") -> Settled | PutOff:
         if delivery.attempts + 1 >= self._sink.max_attempts:
-            return Settled(state="rejected", peer_status=peer_status, comment=f"Given up after {delivery.attempts + 1} attempts: {said}")
+            given_up = f"Given up after {delivery.attempts + 1} attempts: {sentence}"
+            return Settled(state="rejected", peer_status=peer_status, comment=given_up, peer_comment=peer_comment)
         pause = min(self._sink.retry_max_s, _FIRST_RETRY_S * 2 ** min(delivery.attempts, 30))
-        return PutOff(after_s=pause * random.uniform(0.75, 1.0), peer_status=peer_status, comment=said)  # noqa: S311  # only spreads the load
+        after_s = pause * random.uniform(0.75, 1.0)  # noqa: S311  # only spreads the load
+        return PutOff(after_s=after_s, peer_status=peer_status, comment=sentence, peer_comment=peer_comment)
 
     def _note(self, delivery: Delivery, outcome: Settled | PutOff) -> None:
         if not self._outcomes:
@@ -189,6 +190,14 @@ class Worker:
         for delivery, outcome in self._outcomes:
             if delivery.delivery_id in settled and isinstance(outcome, Settled):
                 telemetry.DELIVERIES.labels(delivery.destination, outcome.state).inc()
+                if outcome.state == "rejected":
+                    log.warning(
+                        "delivery_rejected",
+                        destination=delivery.destination,
+                        instance=delivery.sop_instance_uid,
+                        status=outcome.peer_status,
+                        says=outcome.comment,
+                    )
                 if delivery.received_at is not None:
                     telemetry.DELIVERY_SECONDS.labels(delivery.destination).observe((now - delivery.received_at).total_seconds())
 

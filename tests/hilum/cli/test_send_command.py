@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from hilum.cli import app
 from hilum.synthetic import write_ct_study
+from tests.peers import pacs
 
 
 @pytest.fixture
@@ -22,6 +23,15 @@ def test_a_dry_run_shows_what_would_be_sent_and_connects_to_nobody(folder: Path)
 
     assert done.exit_code == 0
     assert "3 objects would be sent; 1 files are no DICOM objects." in done.stdout
+
+
+def test_a_file_that_is_no_object_is_named_once(folder: Path) -> None:
+    with pacs() as there:
+        done = CliRunner().invoke(app, ["send", str(folder), "--port", str(there.port), "--host", "127.0.0.1", "--aet", "PACS"])
+
+    text = folder / "README.txt"
+    assert f"{text}\tnot sent\tno DICOM object with SOP class, instance and transfer syntax.\n" in done.stdout
+    assert done.stdout.endswith("3 of 4 files are stored at PACS.\n")
 
 
 def test_a_dry_run_for_machines_names_class_and_transfer_syntax_of_each(folder: Path) -> None:

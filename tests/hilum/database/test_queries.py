@@ -5,7 +5,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hilum.database import connect
-from hilum.database.queries import destination_counts, list_quarantined, list_studies, show_quarantined, show_study
+from hilum.database.queries import (
+    count_quarantined,
+    destination_counts,
+    kinds_of_objects,
+    list_quarantined,
+    list_studies,
+    rejected_deliveries,
+    show_quarantined,
+    show_study,
+)
 from hilum.errors import Misconfigured, NotFound, TryAgain
 
 pytestmark = pytest.mark.system
@@ -70,7 +79,7 @@ class TestListingStudies:
 
         assert (study.patient_id, study.patient_name, study.accession_number) == ("MRN-1", "Marked^Patient", "A-1")
         assert (study.modalities, study.series, study.instances, study.size_bytes) == (["CT", "SR"], 2, 3, 257)
-        assert (study.pending, study.quarantined) == (1, 1)
+        assert (study.pending, study.rejected, study.unrouted, study.quarantined) == (1, 0, 1, 1)
         assert study.received_at == NOON
 
     @pytest.mark.parametrize(
@@ -142,6 +151,9 @@ class TestQuarantine:
         assert [event.event_id for event in list_quarantined(dsn, limit=1)] == ["q8"]
         assert [event.event_id for event in list_quarantined(dsn, reason="unreadable")] == ["q7"]
 
+    def test_what_waits_is_counted_and_what_was_released_is_not(self, dsn: str) -> None:
+        assert count_quarantined(dsn) == 3
+
     @pytest.mark.parametrize("which", ["q6", "r6", "1.1.1.9"])
     def test_an_event_is_shown_by_its_id_its_receipt_and_its_instance(self, dsn: str, which: str) -> None:
         [event] = show_quarantined(dsn, which)
@@ -169,8 +181,29 @@ def test_destinations_are_counted_by_state_with_the_oldest_that_waits(dsn: str) 
     assert (pacs.destination, pacs.delivered, pacs.pending, pacs.oldest_pending) == ("pacs", 1, 1, NOON + timedelta(minutes=1))
 
 
+def test_what_was_rejected_is_listed_latest_first(dsn: str) -> None:
+    assert rejected_deliveries(dsn) == []
+    with connect(dsn) as connection:
+        connection.execute("UPDATE delivery SET state = 'rejected' WHERE delivery_id <> 'd4'")
+
+    assert [each.delivery_id for each in rejected_deliveries(dsn)] == ["d3", "d2", "d1"]
+    assert [each.delivery_id for each in rejected_deliveries(dsn, destination="archive", limit=1)] == ["d3"]
+    assert [study.rejected for study in list_studies(dsn, like="1.1")] == [3]
+
+
+def test_the_kinds_of_objects_are_told_the_most_frequent_first(dsn: str) -> None:
+    with connect(dsn) as connection:
+        connection.execute("UPDATE instance SET transfer_syntax_uid = 'rare' WHERE sop_instance_uid = '1.1.2.1'")
+
+    kinds = kinds_of_objects(dsn, limit=10)
+
+    assert [(kind.sop_class_uid, kind.transfer_syntax_uid) for kind in kinds] == [("c", "t"), ("c", "rare")]
+    assert kinds_of_objects(dsn, limit=1) == kinds[:1]
+
+
 def test_an_empty_database_has_no_studies_and_no_destinations(postgres: str) -> None:
     assert list_studies(postgres) == []
+    assert kinds_of_objects(postgres, limit=10) == []
     assert destination_counts(postgres) == []
 
 

@@ -183,11 +183,16 @@ class TestQueue:
         worker = queue()
         [claimed] = worker.claim(10)
 
-        done = worker.record([(claimed, Settled(state="delivered", peer_status="0xB000", comment="coerced"))])
+        done = worker.record([(claimed, Settled(state="delivered", peer_status="0xB000", comment="PACS: stored.", peer_comment="coerced"))])
 
         [row], [said] = rows(postgres).values(), outbox(postgres)
         assert done == {claimed.delivery_id}
-        assert [row[name] for name in ("state", "peer_status", "comment", "attempts")] == ["delivered", "0xB000", "coerced", 1]
+        assert [row[name] for name in ("state", "peer_status", "comment", "attempts")] == [
+            "delivered",
+            "0xB000",
+            "PACS: stored. coerced",
+            1,
+        ]
         assert (row["claimed_by"], row["lease_until"]) == (None, None)
         event = decode(DeliverySettled, said["value"])
         assert event == DeliverySettled(
@@ -201,7 +206,7 @@ class TestQueue:
             state="delivered",
             attempts=1,
             peer_status="0xB000",
-            comment="coerced",
+            comment="PACS: stored.",  # a peer may name the patient, and this topic names none
             config_version="v1",
             settled_at=row["settled_at"],
         )
@@ -246,10 +251,10 @@ class TestQueue:
         worker = queue()
         [claimed] = worker.claim(1)
 
-        worker.record([(claimed, PutOff(after_s=3600, peer_status="0xA700", comment="out of resources"))])
+        worker.record([(claimed, PutOff(after_s=3600, peer_status="0xA700", comment="Full.", peer_comment="disk"))])
 
         [row] = rows(postgres).values()
-        assert [row[name] for name in ("state", "attempts", "peer_status", "comment")] == ["pending", 1, "0xA700", "out of resources"]
+        assert [row[name] for name in ("state", "attempts", "peer_status", "comment")] == ["pending", 1, "0xA700", "Full. disk"]
         assert worker.claim(1) == []
         assert outbox(postgres) == []
 
@@ -370,27 +375,33 @@ class TestWorker:
 
     def test_an_object_that_is_not_taken_now_is_tried_again(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
         enter(postgres, *some(store, 5))
-        sink = Scripted(answer=raises(lambda: Later("Full.", peer_status="0xA700", comment="disk"), times=2, only="2.25.1.2"))
+        sink = Scripted(answer=raises(lambda: Later("Full.", peer_status="0xA700", peer_comment="disk"), times=2, only="2.25.1.2"))
         with run(sink):
             eventually(lambda: states(postgres) == {"delivered"})
 
         assert {uid: row["attempts"] for uid, row in rows(postgres).items() if row["attempts"] > 1} == {"2.25.1.2": 3}
         assert sink.seen.count("2.25.1.2") == 3
 
-    def test_an_object_that_is_never_taken_is_rejected_in_the_end(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
+    def test_an_object_that_is_never_taken_is_rejected_in_the_end_and_logged(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    ) -> None:
         enter(postgres, *some(store, 1))
-        with run(Scripted(answer=raises(lambda: Later("Full.", peer_status="0xA700", comment="disk")), max_attempts=2)):
+        with run(Scripted(answer=raises(lambda: Later("Full.", peer_status="0xA700", peer_comment="disk")), max_attempts=2)):
             eventually(lambda: states(postgres) == {"rejected"})
 
         [row] = rows(postgres).values()
         assert (row["attempts"], row["peer_status"], row["comment"]) == (2, "0xA700", "Given up after 2 attempts: Full. disk")
+        [line] = [line for line in map(msgspec.json.decode, capfd.readouterr().err.splitlines()) if line["event"] == "delivery_rejected"]
+        assert [line[name] for name in ("destination", "instance", "status")] == ["pacs", "2.25.1.0", "0xA700"]
+        assert line["says"] == "Given up after 2 attempts: Full."
 
     def test_three_objects_in_a_row_that_are_not_taken_let_the_queue_wait(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any]
     ) -> None:
         enter(postgres, *some(store, 50))
-        with run(Scripted(answer=raises(lambda: Later("Full.")), retry_max_s=600.0)) as shared:
+        with run(Scripted(answer=raises(lambda: Later("Full.", peer_comment="Marked^Patient")), retry_max_s=600.0)) as shared:
             eventually(lambda: "3 objects in a row were not taken" in shared.breaker.says)
+            assert "Marked" not in shared.breaker.says  # it is logged, and shown by /health
             eventually(lambda: all(row["claimed_by"] is None for row in rows(postgres).values()))
 
         assert sorted(row["attempts"] for row in rows(postgres).values())[-4:] == [0, 1, 1, 1]

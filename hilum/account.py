@@ -1,0 +1,73 @@
+"""The account of every object, as `hilum reconcile` gives it."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """What `hilum reconcile` says. Objects are counted by receipt: each arrival counts.
+
+    Unless something is unaccounted, `expected_deliveries` is the sum of the six states.
+    """
+
+    received: int
+    accepted: int
+    quarantined: int
+    duplicates: int
+    undecided: int
+    #: Decided to be delivered somewhere.
+    routed: int
+    #: Decided to be delivered nowhere, because no rule asks for it.
+    unrouted: int
+    expected_deliveries: int
+    delivered: int
+    already_there: int
+    returned: int
+    rejected: int
+    cancelled: int
+    pending: int
+    unaccounted: int
+    #: Whether index and ledger had passed the ends of their topics; if not, what is missing may merely be late.
+    caught_up: bool
+    #: Objects in this machine's spool: acknowledged, safe, and not on the log yet.
+    spooled: int
+    #: Originals in the object store.
+    stored: int
+    #: Of these, how many were read back: a piece of each, or with `verify` each whole, against its digest.
+    read: int
+    #: One sentence for each gap, by UID or id; the first ones of each kind.
+    details: tuple[str, ...] = ()
+    #: Deliveries by destination and state.
+    destinations: dict[str, dict[str, int]] = {}
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is accounted for and decided on, so that `hilum reconcile` exits with 0."""
+        return self.unaccounted == 0 and self.undecided == 0 and self.caught_up
+
+    @property
+    def verdict(self) -> str:
+        """All of it in words, for people."""
+        said = "Everything is accounted for." if self.ok else "Not everything is accounted for."
+        if self.rejected:
+            said += f" Rejected deliveries: {self.rejected:,} (see `hilum dest rejected`)."
+        if self.unrouted:
+            said += f" Objects that no rule sends anywhere: {self.unrouted:,}."
+        return said
+
+    @property
+    def balance(self) -> str:
+        """How the objects that were received divide, for people."""
+        parts = (
+            (self.routed, "to be delivered"),
+            (self.unrouted, "sent nowhere by any rule"),
+            (self.duplicates, "duplicates"),
+            (self.quarantined, "quarantined"),
+            (self.undecided, "undecided"),
+        )
+        return f"{self.received:,} received = " + " + ".join(f"{count:,} {what}" for count, what in parts) + "."
+
+    def counts(self) -> dict[str, int]:
+        """The numbers, in their order."""
+        return {name: value for name in self.__struct_fields__ if type(value := getattr(self, name)) is int}

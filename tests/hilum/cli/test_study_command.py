@@ -1,0 +1,41 @@
+"""How `hilum study` puts a study into words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from hilum.cli.studies import open_matters
+from hilum.database.queries import StudySummary
+
+
+def a_summary(**counts: int) -> StudySummary:
+    return StudySummary(
+        study_instance_uid="2.25.1",
+        patient_id=None,
+        patient_name=None,
+        accession_number=None,
+        study_date=None,
+        study_description=None,
+        modalities=[],
+        series=1,
+        instances=1,
+        size_bytes=1,
+        received_at=datetime(2024, 2, 29, tzinfo=UTC),
+        **{"pending": 0, "rejected": 0, "unrouted": 0, "quarantined": 0} | counts,
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({}, ""),
+        ({"pending": 3}, "3 to deliver"),
+        ({"rejected": 2}, "2 rejected"),
+        ({"unrouted": 4}, "4 sent nowhere by any rule"),
+        ({"pending": 1, "rejected": 2, "quarantined": 5}, "1 to deliver, 2 rejected, 5 in quarantine"),
+    ],
+)
+def test_a_study_is_settled_only_if_nothing_was_rejected_or_left_without_a_rule(counts: dict[str, int], said: str) -> None:
+    assert open_matters(a_summary(**counts)) == said
