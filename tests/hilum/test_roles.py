@@ -18,12 +18,12 @@ def test_an_unknown_role_is_refused_with_the_nearest() -> None:
     ("processes", "sentences"),
     [
         (Roles().processes, []),
-        (("dicom", "dicom", "publish", "validate,route,ledger,index", "validate,route,ledger,index", "deliver", "deliver"), []),
+        (("dicom", "dicom", "publish", "validate,route,ledger,index", "validate,route,ledger,index", "deliver", "deliver,commitment"), []),
         ((), ["roles.processes is empty"]),
-        (("dicom", "publish,validate,route,ledger,index"), ["No process of roles.processes has the role deliver"]),
-        (("dicom,publish", "publish", "validate,route,ledger,index,deliver"), ["Several processes have the role publish"]),
-        (("dicom", "publish", "validate,validate,route,ledger,index,deliver"), ["has the role validate twice"]),
-        (("dicom", "publish", "validate,route", "route,ledger,index,deliver"), ["Different processes have the role route"]),
+        (("dicom", "publish,validate,route,ledger,index", "commitment"), ["No process of roles.processes has the role deliver"]),
+        (("dicom,publish", "publish", "validate,route,ledger,index,deliver", "commitment"), ["Several processes have the role publish"]),
+        (("dicom", "publish", "validate,validate,route,ledger,index,deliver", "commitment"), ["has the role validate twice"]),
+        (("dicom", "publish", "validate,route", "route,ledger,index,deliver", "commitment"), ["Different processes have the role route"]),
     ],
 )
 def test_roles_that_are_missing_or_in_each_others_way_are_said(processes: tuple[str, ...], sentences: list[str]) -> None:
