@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -298,6 +299,7 @@ class _Directory:
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.fd)
         self._asked = 0
         self._synced = 0
         self._count = threading.Lock()
@@ -339,6 +341,7 @@ class _Staging:
             if self.path.exists():  # else another process, just starting, took it for a dead one's
                 break
             os.close(self._fd)
+        weakref.finalize(self, os.close, self._fd)
         for other in tmp.iterdir():
             if other != self.path:
                 _remove_if_dead(other)

@@ -192,7 +192,7 @@ def test_each_kind_of_request_gets_its_status_and_the_association_goes_on(associ
 
 
 def test_a_class_that_was_accepted_in_no_context_is_refused_and_the_association_goes_on(association: Association) -> None:
-    stream = command(ul.c_store_rq(1, MR, "2.25.3")) + data(DATA_SET)
+    stream = command(ul.c_store_rq(1, "1.2.840.10008.5.1.4.1.1.20", "2.25.3")) + data(DATA_SET)
 
     assert association.established().statuses(stream, a_store()) == [0x0122, 0x0000]
     assert association.answers == [0x0122, 0x0000]
@@ -200,8 +200,7 @@ def test_a_class_that_was_accepted_in_no_context_is_refused_and_the_association_
 
 
 def test_a_class_that_was_accepted_in_another_context_is_stored(association: Association) -> None:
-    contexts = [ul.Context(abstract_syntax=sop_class, transfer_syntax=EXPLICIT) for sop_class in (CT, MR)]
-    association.receive(ul.associate_rq("CT1", "HILUM", contexts, 16384))
+    association.established()
 
     assert association.statuses(command(ul.c_store_rq(1, CT, "2.25.3"), context=3) + data(DATA_SET, context=3)) == [0x0000]
 
