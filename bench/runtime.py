@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         plan = [(validate, count, 2048) for count in (10_000, 100_000, options.most)]
         plan += [(validate, count, 12_288) for count in (10_000, 100_000)]
         plan += [(Remember(), 100_000, 2048)]
-    servers = Settings(postgres=Postgres(dsn="none"), s3=S3(endpoint="http://none"))
+    servers = Settings(postgres=Postgres(dsn="postgresql://none"), s3=S3(endpoint="http://none"))
     with (
         tempfile.TemporaryDirectory(prefix="hilum-bench-", dir=os.environ.get("TMPDIR")) as folder,
         embedded(Path(folder), servers) as endpoints,

@@ -39,7 +39,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """The settings of a broker that tests share; each uses a prefix of its own."""
-    elsewhere = Settings(postgres=Postgres(dsn="none"), s3=S3(endpoint="http://none"))
+    elsewhere = Settings(postgres=Postgres(dsn="postgresql://none"), s3=S3(endpoint="http://none"))
     with embedded(tmp_path_factory.mktemp("kafka"), elsewhere) as endpoints:
         yield endpoints.filled_into(elsewhere).kafka
 
@@ -68,7 +68,7 @@ def postgres(postgres_server: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """The settings of an object store that tests share; each uses buckets of its own."""
-    elsewhere = Settings(kafka=Kafka(bootstrap="none"), postgres=Postgres(dsn="none"))
+    elsewhere = Settings(kafka=Kafka(bootstrap="none"), postgres=Postgres(dsn="postgresql://none"))
     with embedded(tmp_path_factory.mktemp("s3"), elsewhere) as endpoints:
         yield S3(endpoint=endpoints.s3_endpoint, access_key=endpoints.s3_access_key, secret_key=endpoints.s3_secret_key)
 

@@ -41,7 +41,7 @@ def publish(report: Report, objects: int, rounds: int, folder: Path) -> list[Goa
     sets = [write_ct_study(folder / f"publish-{n}", objects, patient=f"SYNTH1{n:03d}") for n in range(rounds + 1)]
     data = folder / "publish"
     data.mkdir()
-    with embedded(data, Settings(postgres=Postgres(dsn="none"))) as endpoints:
+    with embedded(data, Settings(postgres=Postgres(dsn="postgresql://none"))) as endpoints:
         port = free_port()
         config = data / "hilum.toml"
         config.write_text(_settings(endpoints, data, port), encoding="utf-8")

@@ -325,8 +325,6 @@ def watches(settings: Settings, spool: Spool | None) -> list[Watch]:
     for name, folder in settings.folders.items():
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
             raise _wrong(name, "its name is not of lower case letters, digits, - and _", "Give it such a name.")
-        if not folder.sender.isascii() or not folder.sender.isprintable() or "\\" in folder.sender:
-            raise _wrong(name, "its sender is no AE title", "Take at most 16 characters of ASCII, without backslash (PS3.5 6.2).")
         for setting in ("path", "done", "failed"):
             value = getattr(folder, setting)
             if (value or setting == "path") and not PurePath(os.path.expanduser(value)).is_absolute():  # noqa: PTH111  # of a pure path

@@ -81,7 +81,8 @@ def test_an_association_that_breaks_off_in_the_middle_leaves_nothing(one_hilum: 
 
     assert account.unaccounted == 0
     assert one_hilum.rows("SELECT count(*) FROM receipt WHERE sop_instance_uid = %s", uid) == [(0,)]
-    assert not [path for path in one_hilum.settings.spool_dir.rglob("*") if path.is_file()]
+    spool = one_hilum.settings.spool_dir
+    assert not [path for folder in ("tmp", "new") for path in (spool / folder).rglob("*") if path.is_file()]
 
 
 @pytest.mark.peer("dcmsend")

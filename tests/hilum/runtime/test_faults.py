@@ -73,7 +73,7 @@ def hanging_transactions(settings: Settings) -> list[tuple[str, int]]:
 
 @pytest.mark.system
 def test_kills_of_workers_and_broker_lose_nothing_repeat_nothing_and_spoil_no_state(tmp_path: Path, make_log: type[Log]) -> None:
-    elsewhere = Settings(postgres=Postgres(dsn="none"), s3=S3(endpoint="http://none"))
+    elsewhere = Settings(postgres=Postgres(dsn="postgresql://none"), s3=S3(endpoint="http://none"))
     with embedded(tmp_path / "data", elsewhere) as endpoints:
         settings = endpoints.filled_into(elsewhere)
         log = make_log(settings)

@@ -334,7 +334,6 @@ def a_watch(tmp_path: Path, **tables: dict[str, str]) -> Settings:
         ({"inbox": {"path": "in"}}, "path is not an absolute path"),
         ({"inbox": {"path": "/in", "done": "done"}}, "done is not an absolute path"),
         ({"inbox": {"path": "/in", "failed": "/in"}}, "done or failed is the folder itself"),
-        ({"inbox": {"path": "/in", "sender": "a\\b"}}, "its sender"),
         ({"one": {"path": "/in"}, "other": {"path": "/in/deeper"}}, "folder of folders.one"),
     ],
 )

@@ -50,13 +50,13 @@ NOT_WRITABLE = {"SC_rgb_jpeg.dcm"}
 
 
 @pytest.fixture
-def hilum(tmp_path: Path, kafka: str, s3: S3) -> Settings:
+def hilum(tmp_path: Path, kafka: Kafka, s3: S3) -> Settings:
     """Settings with topics, a spool and a client of the test's own, on servers that tests share."""
     settings = Settings(
         data=str(tmp_path),
         stow=Stow(port=0, clients=str(tmp_path / "clients")),
         spool=SpoolSettings(min_free_bytes=0),
-        kafka=Kafka(bootstrap=kafka, prefix=f"w{uuid.uuid4().hex[:8]}."),
+        kafka=msgspec.structs.replace(kafka, prefix=f"w{uuid.uuid4().hex[:8]}."),
         s3=msgspec.structs.replace(s3, bucket="stow-way-in", sync_path=str(tmp_path)),
     )
     bus.provision_topics(settings, [kind.topic for kind in EVENTS.values()])
