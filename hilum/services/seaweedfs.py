@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import ssl
 import sysconfig
 from pathlib import Path
@@ -19,6 +20,9 @@ from hilum.services.process import Child
 # has the certificate of `secrets/s3-inner.pem`: the master would let any account of the machine delete a bucket.
 INNER_PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc", "s3.port.grpc")
 
+#: So many volumes may be made beyond those that fill the disk. Each bucket has some of its own, however little is in it, and when
+#: there are no more, a new bucket takes nothing; what keeps the disk from filling up is `FREE_SPACE_KEPT`.
+SPARE_VOLUMES = 1000
 VOLUME_SIZE_MB = 1024  #: objects are appended to volume files of about this size; they grow as needed and are never preallocated
 FREE_SPACE_KEPT = "512MiB"  #: below this much free disk the store refuses writes rather than fill the disk
 # For Go's collector. With a limit of 256 MiB it collects without end (a PUT of 528 kB: 25 ms of CPU instead of 7).
@@ -76,7 +80,7 @@ class SeaweedServer:
             "master.resumeState": "false",
             "master.volumeSizeLimitMB": VOLUME_SIZE_MB,
             "master.volumePreallocate": "false",
-            "volume.max": 0,
+            "volume.max": shutil.disk_usage(volumes).total // (VOLUME_SIZE_MB * 2**20) + SPARE_VOLUMES,
             "volume.minFreeSpace": FREE_SPACE_KEPT,
             "volume.preStopSeconds": 0,
             "filer": "true",

@@ -188,6 +188,15 @@ def test_a_killed_store_comes_back_with_its_objects_at_the_same_place(running: R
     assert running.s3().get_object(bucket_name="kept", object_name="1.2/3.4").read() == content
 
 
+def test_a_bucket_takes_objects_however_many_there_are(running: Running) -> None:
+    store = running.s3()
+    gigabytes = shutil.disk_usage(running.data).total // 2**30
+
+    for n in range(min(60, gigabytes // 7 + 5)):  # the store makes 7 files of up to 1 GB for a new bucket
+        store.make_bucket(bucket_name=f"many-{n}")
+        store.put_object(bucket_name=f"many-{n}", object_name="x", data=io.BytesIO(b"x"), length=1)
+
+
 def test_the_database_keeps_what_it_has_committed_through_a_power_cut(running: Running) -> None:
     with psycopg.connect(running.endpoints.postgres_dsn) as connection:
         names = ("fsync", "synchronous_commit", "full_page_writes", "data_checksums")
