@@ -77,7 +77,7 @@ def show_table(
     Where it goes to no terminal, each row is a line of its own with a tab between cells. On a terminal that is too narrow for the words
     of a row, each cell has a line.
     """
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else _printable(str(cell)) for cell in row] for row in rows]
     if not cells:
         console.print(nothing, markup=False)
     elif not console.is_terminal:
@@ -107,6 +107,11 @@ def _print_long(console: Console, title: str, columns: Sequence[str], rows: Sequ
         facts = [(column, cell) for column, cell in zip(columns, row, strict=True) if cell]
         console.print(_table("", ("", ""), facts))
         console.print()
+
+
+def _printable(text: str) -> str:
+    """Without control characters, with which a peer could write to the terminal: they come from AE titles and comments of others."""
+    return "".join(char if char.isprintable() or char in " \n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def moment(at: datetime | None) -> str:

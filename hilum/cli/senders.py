@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, loaded, moment, out, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from hilum.database.associations import AssociationOfSender
+    from hilum.database.associations import AssociationOfSender, SenderSummary
     from hilum.senders import SenderException
     from hilum.settings import Settings
 
@@ -62,19 +63,7 @@ def list_all(config: ConfigOption = None, data: DataOption = None, json: JsonOpt
     lines = {aet: _line(settings, exceptions, aet) for aet in (*settings.senders, *exceptions)}
     for found in list_senders(settings.postgres.dsn):
         lines.pop(found.calling_aet, None)  # to its place by time
-        lines[found.calling_aet] = SenderLine(
-            calling_aet=found.calling_aet,
-            standing=_standing(settings, exceptions, found.calling_aet),
-            served=_served(settings, exceptions, found.calling_aet),
-            peers=found.peers,
-            implementation=found.implementation_version_name or "",
-            associations=found.associations,
-            refused=found.refused,
-            objects=found.objects,
-            size_bytes=found.size_bytes,
-            last_at=found.last_at,
-            last_refused=found.last_refused or "",
-        )
+        lines[found.calling_aet] = _line(settings, exceptions, found.calling_aet, found)
     if json:
         show_json(list(lines.values()))
         return
@@ -105,7 +94,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show a sender's last associations, and which SOP classes it proposed in the latest one that was accepted."""
-    from hilum.database.associations import associations_of
+    from hilum.database.associations import associations_of, list_senders
     from hilum.errors import NotFound
     from hilum.senders import Exceptions
 
@@ -116,7 +105,8 @@ def show(
     if not found and aet not in settings.senders and aet not in exceptions:
         raise NotFound(f"No sender and no association {which!r} is known.", fix="See `hilum sender list`.")
     if json:
-        show_json({"sender": _line(settings, exceptions, aet), "associations": found})
+        summary = next((each for each in list_senders(settings.postgres.dsn) if each.calling_aet == aet), None)
+        show_json({"sender": _line(settings, exceptions, aet, summary), "associations": found})
         return
     terms, exception = settings.senders.get(aet), exceptions.get(aet)
     show_facts(
@@ -127,6 +117,7 @@ def show(
             "Addresses": " ".join((*(terms.addresses if terms else ()), *(exception.addresses if exception else ()))) or "any",
             "May call": " ".join(terms.called) if terms and terms.called else "any title of Hilum's",
             "Objects a second": terms.max_objects_per_s if terms and terms.max_objects_per_s else None,
+            "Certificate": found[0].certificate if found else None,
             "Largest object": f"{terms.max_object_bytes} bytes" if terms and terms.max_object_bytes else None,
         }
     )
@@ -187,8 +178,21 @@ def _put(aet: str, config: ConfigOption, data: DataOption, *, blocked: bool, add
     Exceptions.of(loaded(config, data).settings).put(aet.strip(), blocked=blocked, addresses=addresses)
 
 
-def _line(settings: Settings, exceptions: dict[str, SenderException], aet: str) -> SenderLine:
-    return SenderLine(calling_aet=aet, standing=_standing(settings, exceptions, aet), served=_served(settings, exceptions, aet))
+def _line(settings: Settings, exceptions: dict[str, SenderException], aet: str, found: SenderSummary | None = None) -> SenderLine:
+    line = SenderLine(calling_aet=aet, standing=_standing(settings, exceptions, aet), served=_served(settings, exceptions, aet))
+    if found is None:
+        return line
+    return replace(
+        line,
+        peers=found.peers,
+        implementation=found.implementation_version_name or "",
+        associations=found.associations,
+        refused=found.refused,
+        objects=found.objects,
+        size_bytes=found.size_bytes,
+        last_at=found.last_at,
+        last_refused=found.last_refused or "",
+    )
 
 
 def _standing(settings: Settings, exceptions: dict[str, SenderException], aet: str) -> Standing:

@@ -65,7 +65,8 @@ class Receiver:
         if listener is None or self._spool is None:
             return Health(ready=False, says=self._fault or "not listening")
         if self._spool.nearly_full():
-            return Health(ready=False, says="The spool's disk is nearly full: objects are refused for now with 0xA700. Free some space.")
+            # It listens and answers. Were it not ready, a Hilum whose spool has run full would not start, nor its publisher empty it.
+            return Health(ready=True, says="The spool's disk is nearly full: objects are refused for now with 0xA700. Free some space.")
         says = f"{dicom.aet} listens on {dicom.host}:{listener.port}{f', with TLS on {dicom.tls_port}' if self._tls else ''}"
         says += f", {listener.associations} association{'' if listener.associations == 1 else 's'} open"
         warning = self._tls.warning() if self._tls else ""

@@ -253,7 +253,7 @@ class Acceptor:
         match self._control:
             case Pdu.ASSOCIATE_RQ if self.state is State.REQUESTED:
                 return self._associate(body)
-            case Pdu.RELEASE_RQ if self.state is State.ESTABLISHED and self._command is None:
+            case Pdu.RELEASE_RQ if self.state is State.ESTABLISHED and self._command is None and not self._command_raw:
                 self.close("released")
                 return pdu(Pdu.RELEASE_RP, bytes(4))
             case Pdu.ABORT:

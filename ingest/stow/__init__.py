@@ -82,7 +82,7 @@ class StowReceiver:
         if server is None or service is None or spool is None:
             return Health(ready=False, says=self._fault or "not listening")
         if spool.nearly_full():
-            return Health(ready=False, says="The spool's disk is nearly full: requests are refused for now with 503. Free some space.")
+            return Health(ready=True, says="The spool's disk is nearly full: requests are refused for now with 503. Free some space.")
         if service.fault:
             return Health(ready=False, says=service.fault)
         says = f"{url_of(self._settings.stow, server.port)}, {service.open} request{'' if service.open == 1 else 's'} under way"

@@ -124,6 +124,7 @@ def test_a_sender_is_listed_and_shown_with_what_was_agreed_to(one_hilum: Running
     assert (listed()["HILUM_SEND"]["standing"], listed()["HILUM_SEND"]["served"]) == ("unknown", True)
     shown = json.loads(one_hilum.command("sender", "show", "HILUM_SEND", "--json").stdout)
     association = shown["associations"][-1]
+    assert shown["sender"]["objects"] >= 3
     assert [(each["abstract_syntax"], each["result"]) for each in association["contexts"]] == [("1.2.840.10008.5.1.4.1.1.2", 0)]
     assert association["statuses"] == {"0x0000": 3}
     assert "CT Image Storage" in one_hilum.command("sender", "show", association["association"]).stdout

@@ -51,3 +51,11 @@ def test_what_is_empty_says_so() -> None:
 
     assert isinstance(console.file, StringIO)
     assert console.file.getvalue() == "Nothing waits [here].\n"
+
+
+def test_what_a_peer_calls_itself_cannot_write_to_the_terminal() -> None:
+    console = Console(file=StringIO(), width=80)
+
+    show_table("", ("Sender",), [("CT\x1b[31m\x01",)], console=console)
+
+    assert console.file.getvalue() == "Sender\nCT\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}\n"  # type: ignore[attr-defined]  # a StringIO

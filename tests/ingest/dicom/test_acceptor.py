@@ -278,6 +278,7 @@ AFTER = {
     ),
     "command amid": (command(ul.c_store_rq(1, CT, "2.25.3")) + command(ul.c_echo_rq(1)), acceptor.COMMAND_AMID_MESSAGE),
     "release amid": (command(ul.c_store_rq(1, CT, "2.25.3")) + RELEASE, acceptor.PDU_OUT_OF_PLACE),
+    "release amid a command": (ul.data_header(1, 8, last=False, command=True) + bytes(8) + RELEASE, acceptor.PDU_OUT_OF_PLACE),
     "unknown context": (command(ul.c_echo_rq(1), context=99), acceptor.STRAY_FRAGMENT),
     "fragment over its PDU": (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 99, 1, 3)), acceptor.STRAY_FRAGMENT),
     "no command set": (command(b"\x08\0\0\0\0\0\0\0"), acceptor.GARBLED_COMMAND),

@@ -91,7 +91,7 @@ def test_a_spool_below_its_watermark_refuses_for_now_and_says_so(tmp_path: Path)
 
         assert (answer.Status, receiver.data_sets(), receiver.leftovers()) == (0xA700, [], [])
         assert "full" in answer.ErrorComment
-        assert not receiver.receiver.health().ready
+        assert receiver.receiver.health().ready  # else a Hilum whose spool has run full would not start again, nor empty it
         assert "nearly full" in receiver.receiver.health().says
 
 

@@ -256,7 +256,8 @@ def test_with_a_full_disk_a_client_is_told_when_to_come_again(tmp_path: Path) ->
 
         assert (answered.status, answered.reason) == (503, "no-space")
         assert int(answered.headers["retry-after"]) > 0
-        assert not receiver.receiver.health().ready
+        assert "nearly full" in receiver.receiver.health().says
+        assert receiver.receiver.health().ready
 
 
 def test_a_client_that_stays_silent_is_told_so(tmp_path: Path) -> None:
