@@ -24,7 +24,6 @@ from hilum.dicom.dataset import fitted, read_header
 from hilum.events import EVENTS
 from hilum.host import spare_the_garbage_collector
 from hilum.services import embedded
-from hilum.services.endpoints import Endpoints
 from hilum.settings import Postgres, Settings
 from hilum.spool import Arrival, Spool
 from hilum.store import open_store
@@ -44,8 +43,8 @@ def publish(report: Report, objects: int, rounds: int, folder: Path) -> list[Goa
     with embedded(data, Settings(postgres=Postgres(dsn="postgresql://none"))) as endpoints:
         port = free_port()
         config = data / "hilum.toml"
-        config.write_text(_settings(endpoints, data, port), encoding="utf-8")
         settings = endpoints.filled_into(Settings(data=str(data)))
+        config.write_text(_settings(settings, data, port), encoding="utf-8")
         bus.provision_topics(settings, [kind.topic for kind in EVENTS.values()])
         open_store(settings).ensure_bucket(settings.s3.bucket)
         spool = Spool.of(settings)
@@ -64,16 +63,18 @@ def publish(report: Report, objects: int, rounds: int, folder: Path) -> list[Goa
     return [Goal("publish, CT/s", statistics.median(counted), 250)]
 
 
-def _settings(endpoints: Endpoints, data: Path, probe_port: int) -> str:
+def _settings(settings: Settings, data: Path, probe_port: int) -> str:
+    kafka, s3 = settings.kafka, settings.s3
     tables: dict[str, dict[str, str | int]] = {
-        "kafka": {"bootstrap": endpoints.kafka_bootstrap},
-        "postgres": {"dsn": endpoints.postgres_dsn},
-        "s3": {
-            "endpoint": endpoints.s3_endpoint,
-            "access_key": endpoints.s3_access_key,
-            "secret_key": endpoints.s3_secret_key,
-            "sync_path": endpoints.s3_sync_path,
+        "kafka": {
+            "bootstrap": kafka.bootstrap,
+            "security_protocol": kafka.security_protocol,
+            "sasl_mechanism": kafka.sasl_mechanism,
+            "sasl_username": kafka.sasl_username,
+            "sasl_password": kafka.sasl_password,
         },
+        "postgres": {"dsn": settings.postgres.dsn},
+        "s3": {"endpoint": s3.endpoint, "access_key": s3.access_key, "secret_key": s3.secret_key, "sync_path": s3.sync_path},
         "probe": {"port": probe_port},
     }
     lines = [f"data = {json.dumps(str(data))}"]
