@@ -115,7 +115,7 @@ def _answered(command: bytes, told: Told) -> None:
     response = ul.read_response(command)
     told.outcomes.append(f"answer 0x{of:04X}: 0x{response.status:04X}")
     if of == 0x8001:
-        told.kept += response.status >> 12 in (0x0, 0xB) or response.comment == NOT_DICOM.comment
+        told.kept += response.status == 0x0000 or response.status >> 12 == 0xB or response.comment == NOT_DICOM.comment
 
 
 def _field(command: bytes) -> int:
