@@ -192,7 +192,7 @@ class Sender(Section, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
     #: AE titles by which it may call Hilum; empty: any.
     called: tuple[AeTitle, ...] = ()
-    #: Objects a second; faster ones are answered later. 0: as fast as it can.
+    #: Objects a second, over all its associations with a receiver; faster ones are answered later. 0: as fast as it can.
     max_objects_per_s: Annotated[float, Meta(ge=0)] = 0.0
     #: Largest object accepted from it, in bytes of data set; 0: as `dicom.max_object_bytes` says.
     max_object_bytes: Annotated[int, Meta(ge=0)] = 0

@@ -8,7 +8,7 @@ import mmap
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from hilum.settings import Postgres, Settings
 from hilum.spool import Arrival, Spool
 from hilum.store import open_store
 from hilum.synthetic import write_ct_study
+from hilum.testing import eventually
 from ingest.describe import describe, protected_tags
 
 _EXPLICIT = "1.2.840.10008.1.2.1"
@@ -50,7 +51,7 @@ def publish(report: Report, objects: int, rounds: int, folder: Path) -> list[Goa
         spool = Spool.of(settings)
         rates = []
         with running([sys.executable, "-m", "hilum.host", "publish", "--config", config], port, data / "publish.log") as process:
-            _until(lambda: _is_ready(port))
+            eventually(lambda: _is_ready(port), _PATIENCE_S, what="the publisher is ready")
             for paths in sets:
                 rates.append(_round(psutil.Process(process.pid), spool, paths))
                 print(f"publish: {rates[-1]:.0f} objects/s", file=sys.stderr)
@@ -104,16 +105,8 @@ def _round(publisher: psutil.Process, spool: Spool, paths: Sequence[Path]) -> fl
         incoming.commit()
     began = time.monotonic()
     publisher.resume()
-    _until(lambda: not spool.waiting())
+    eventually(lambda: not spool.waiting(), _PATIENCE_S, what="the spool is empty")
     return len(paths) / (time.monotonic() - began)
-
-
-def _until(reached: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE_S
-    while not reached():
-        if time.monotonic() > end:
-            raise TimeoutError("The publisher did not do it in time.")
-        time.sleep(0.01)
 
 
 def _is_ready(port: int) -> bool:

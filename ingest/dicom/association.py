@@ -34,8 +34,6 @@ log = telemetry.logger("dicom")
 ARTIM_S = 30.0
 #: After our last PDU the peer gets this long to close the connection.
 LINGER_S = 2.0
-#: So much of its rate a sender may use in advance.
-BURST_S = 1.0
 #: Transfer syntaxes of one context that are remembered; nobody means more.
 MOST_SYNTAXES = 64
 _RECEIVE_BYTES = 256 * 1024
@@ -68,7 +66,6 @@ class Association:
         )
         self._reports: Reports | None = None
         self._objects = 0
-        self._next_object = 0.0
         self._bytes = 0
 
     def _negotiate(self, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
@@ -96,7 +93,7 @@ class Association:
                 receipt=storing.receipt if storing is not None else "",
             )
         if self.terms is not None and self.terms.max_objects_per_s:
-            self._slow_down(self.terms.max_objects_per_s)
+            self._listener.slow_down(self.calling_aet, self.terms.max_objects_per_s)
 
     def _asked_commitment(self, command: Command, context_id: int, context: Context, data_set: bytes) -> Answer:
         if self._reports is None:
@@ -104,14 +101,6 @@ class Association:
                 return UNKNOWN_COMMAND
             self._reports = self._listener.committing.on(Scu(self.id, self.calling_aet, self.called_aet, self.peer))
         return self._reports.ask(command, context_id, context, data_set)
-
-    def _slow_down(self, per_second: float) -> None:
-        """Answer later, if the sender is faster than it may be: it then waits for us, and no object is refused."""
-        self._next_object = max(self._next_object, time.monotonic()) + 1 / per_second
-        ahead_s = self._next_object - time.monotonic() - BURST_S
-        if ahead_s > 0:
-            telemetry.SENDERS_SLOWED_SECONDS.inc(ahead_s)
-            time.sleep(ahead_s)
 
     def record(self) -> AssociationEnded | None:
         """What is to be remembered of it; None if nobody asked for an association on this connection."""

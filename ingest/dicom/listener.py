@@ -51,7 +51,7 @@ class Listener:
         self._senders = senders
         self._records = records
         self.committing = committing
-        self._stopping = False
+        self._stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
         self._doors: list[tuple[socket.socket, ServerTls | None]] = []
@@ -79,11 +79,11 @@ class Listener:
             thread.join()
 
     def _accept(self, door: socket.socket, tls: ServerTls | None) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 connection, address = door.accept()
             except OSError:
-                if not self._stopping:
+                if not self._stopping.is_set():
                     time.sleep(0.05)  # out of file descriptors: those who are here go on
                 continue
             with self._lock:
@@ -98,7 +98,7 @@ class Listener:
 
     def stop(self) -> None:
         """Accept no more, let objects under way arrive, then end every association. Returns within `DRAIN_S` and a little."""
-        self._stopping = True
+        self._stopping.set()
         for door, _ in self._doors:
             shut(door, socket.SHUT_RDWR)
             door.close()
@@ -116,7 +116,14 @@ class Listener:
     @property
     def stopping(self) -> bool:
         """Whether associations are to end as soon as nothing is under way in them."""
-        return self._stopping
+        return self._stopping.is_set()
+
+    def slow_down(self, calling_aet: str, per_second: float) -> None:
+        """Return when a sender that may send so many objects a second may have its answer: it then waits for us, and none is refused."""
+        ahead_s = self._senders.ahead_s(calling_aet, per_second)
+        if ahead_s > 0:
+            telemetry.SENDERS_SLOWED_SECONDS.inc(ahead_s)
+            self._stopping.wait(ahead_s)
 
     def negotiate(self, association: Association, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
         """Accept or reject (see `ingest.dicom.negotiation`)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -184,6 +185,7 @@ def reason_to_reject(request: Request) -> Rejection | None:
     return None
 
 
+@lru_cache(4096)
 def is_storage(sop_class_uid: str) -> bool:
     """Whether Hilum stores objects of this class: of the standard, retired, private, or newer than this release."""
     known = UID(sop_class_uid, validation_mode=IGNORE)

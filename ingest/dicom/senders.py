@@ -6,6 +6,8 @@ restart (`hilum/senders.py`).
 
 from __future__ import annotations
 
+import threading
+import time
 from ipaddress import ip_address, ip_network
 
 from msgspec import Struct
@@ -15,6 +17,9 @@ from hilum.settings import Settings
 
 from . import negotiation
 from .negotiation import Rejection, Request
+
+#: So much of its rate a sender may use in advance.
+BURST_S = 1.0
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -31,6 +36,9 @@ class Senders:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._exceptions = Exceptions.of(settings)
+        self._lock = threading.Lock()
+        #: When the next object of a sender with a rate is due, on the monotonic clock: over all its associations with this process.
+        self._due: dict[str, float] = {}
 
     def reason_to_reject(self, request: Request, peer: str) -> Rejection | None:
         """Why the sender of `request`, at the address `peer`, is not served; None if it is (PS3.8 9.3.4)."""
@@ -61,6 +69,13 @@ class Senders:
             max_object_bytes=min(limit for limit in limits if limit),
             max_objects_per_s=sender.max_objects_per_s if sender is not None else 0.0,
         )
+
+    def ahead_s(self, calling_aet: str, per_second: float) -> float:
+        """Count an object of a sender; by how many seconds it is ahead of its rate, beyond what it may use in advance."""
+        with self._lock:
+            now = time.monotonic()
+            due = self._due[calling_aet] = max(self._due.get(calling_aet, now), now) + 1 / per_second
+        return max(0.0, due - now - BURST_S)
 
 
 def _is_in(peer: str, network: str) -> bool:

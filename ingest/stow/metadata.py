@@ -159,7 +159,7 @@ def _encapsulate(ds: Dataset, part: BulkPart, bulk: Bulk) -> str:
 
 
 class _Sink:
-    """What pydicom writes to; it writes a few bytes at a time."""
+    """What pydicom writes to, a few bytes at a time. It wants `seek`, and uses it for sequences only, which it writes to memory first."""
 
     def __init__(self, incoming: Incoming) -> None:
         self._incoming = incoming

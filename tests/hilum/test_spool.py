@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -156,17 +154,6 @@ def test_an_object_larger_than_allowed_leaves_nothing(spool: Spool) -> None:
         incoming.write(b"x")
 
     assert (spool.waiting(), unfinished(spool)) == ([], [])
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here: not root, or in a container that may not")
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
 
 
 def test_a_disk_that_fills_up_amid_an_object_leaves_nothing_of_it_and_takes_the_next(small_disk: Path) -> None:

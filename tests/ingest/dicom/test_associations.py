@@ -97,6 +97,18 @@ class TestLimits:
             receiver.end()
         assert len(receiver.spool.waiting()) == 30
 
+    def test_a_senders_rate_holds_over_all_its_associations(self, tmp_path: Path) -> None:
+        settings = Settings(data=str(tmp_path), dicom=Dicom(port=0), senders={"CT1": Sender(max_objects_per_s=10)})
+        receiver = Running(settings)
+        try:
+            began = time.monotonic()
+            for _ in range(15):
+                with associated(receiver.receiver.port) as association:
+                    assert send(association, encoded(a_slice())).Status == 0x0000
+            assert time.monotonic() - began >= (15 - 10) / 10 - 0.1
+        finally:
+            receiver.end()
+
     def test_two_processes_share_a_port(self, tmp_path: Path) -> None:
         port = free_port()
         receivers = [Running(Settings(data=str(tmp_path), dicom=Dicom(port=port, reuse_port=True))) for _ in range(2)]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import socket
 import struct
@@ -247,17 +246,6 @@ def test_an_object_of_500_mb_is_taken_in_little_memory(receiver: Running) -> Non
     assert most - before < 50 * 2**20
     [receipt] = receiver.spool.waiting()
     assert receiver.spool.path(receipt).stat().st_size > 500 * 2**20
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here: not root, or in a container that may not")
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
 
 
 def test_a_disk_that_fills_up_amid_an_object_gets_the_sender_a_try_again_and_goes_on(tmp_path: Path, small_disk: Path) -> None:

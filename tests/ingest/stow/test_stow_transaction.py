@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -141,17 +139,6 @@ def test_whatever_comes_it_is_answered_or_refused_and_nothing_is_left(
         transaction.drop()
     assert place.unfinished() == []
     assert len(place.spool.waiting()) >= waiting + kept
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here: not root, or in a container that may not")
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
 
 
 def of_json(bulk: bytes) -> bytes:
