@@ -73,7 +73,7 @@ GARBLED_REQUEST = Abort(
 STRAY_FRAGMENT = Abort(
     reason=INVALID_PARAMETER,
     says="it sent a fragment that fits no PDU or no accepted context",
-    when="A fragment is longer than its PDU, or is of a presentation context that was not accepted.",
+    when="A fragment is longer than its PDU or leaves too little room for another, or is of a context that was not accepted.",
 )
 COMMAND_AMID_MESSAGE = Abort(
     reason=UNEXPECTED_PDU,
@@ -230,9 +230,13 @@ class Acceptor:
 
     def _pdu_head(self, head: bytes) -> bytes:
         kind, length = _PDU_HEAD.unpack(head)
+        if kind not in _KNOWN:
+            return self._abort(UNKNOWN_PDU)
         if kind == Pdu.DATA:
             if self.state is not State.ESTABLISHED:
                 return self._abort(EARLY_DATA)
+            if 0 < length < _PDV_HEAD.size:
+                return self._abort(STRAY_FRAGMENT)
             self._pdu_left = length
             self._next()
             return b""
@@ -259,10 +263,8 @@ class Acceptor:
             case Pdu.ABORT:
                 self.close("aborted by the peer")
                 return b""
-            case kind if kind in _KNOWN:
-                return self._abort(PDU_OUT_OF_PLACE)
             case _:
-                return self._abort(UNKNOWN_PDU)
+                return self._abort(PDU_OUT_OF_PLACE)
 
     def _associate(self, body: bytes) -> bytes:
         try:
@@ -280,7 +282,8 @@ class Acceptor:
 
     def _pdv_head(self, head: bytes) -> bytes:
         length, context_id, self._flags = _PDV_HEAD.unpack(head)
-        if length < 2 or length + 4 > self._pdu_left or context_id not in self._contexts:
+        beyond = self._pdu_left - 4 - length
+        if length < 2 or beyond < 0 or 0 < beyond < _PDV_HEAD.size or context_id not in self._contexts:
             return self._abort(STRAY_FRAGMENT)
         self._pdu_left -= _PDV_HEAD.size
         self._fragment_left = length - 2

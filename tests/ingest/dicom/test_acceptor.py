@@ -267,7 +267,7 @@ BEFORE = {
     "huge": (struct.pack(">BxI", 1, 2**31), acceptor.ENDLESS_PDU),
     "garbled request": (ul.pdu(ul.Pdu.ASSOCIATE_RQ, bytes(10)), acceptor.GARBLED_REQUEST),
     "one context id twice": (twice_one_context(), acceptor.GARBLED_REQUEST),
-    "a browser": (b"GET / HTTP/1.1\r\nHost: hilum\r\n\r\n", acceptor.ENDLESS_PDU),
+    "a browser": (b"GET / HTTP/1.1\r\nHost: hilum\r\n\r\n", acceptor.UNKNOWN_PDU),
 }
 AFTER = {
     "a second request": (REQUEST, acceptor.PDU_OUT_OF_PLACE),
@@ -281,6 +281,8 @@ AFTER = {
     "release amid a command": (ul.data_header(1, 8, last=False, command=True) + bytes(8) + RELEASE, acceptor.PDU_OUT_OF_PLACE),
     "unknown context": (command(ul.c_echo_rq(1), context=99), acceptor.STRAY_FRAGMENT),
     "fragment over its PDU": (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 99, 1, 3)), acceptor.STRAY_FRAGMENT),
+    "a PDU without room for a fragment": (ul.pdu(ul.Pdu.DATA, bytes(3)), acceptor.STRAY_FRAGMENT),
+    "bytes after the last fragment": (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 3, 1, 0) + bytes(4)), acceptor.STRAY_FRAGMENT),
     "no command set": (command(b"\x08\0\0\0\0\0\0\0"), acceptor.GARBLED_COMMAND),
     "cut command": (command(b"\0\0"), acceptor.GARBLED_COMMAND),
     "endless command": (ul.data_header(1, MAX_COMMAND_BYTES + 2, last=False, command=True), acceptor.ENDLESS_COMMAND),
