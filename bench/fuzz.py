@@ -144,7 +144,6 @@ class Patient:
     def __init__(self, process: psutil.Process, port: int, folder: Path) -> None:
         self.port = port
         self.spool = Spool(folder / "data" / "spool")
-        self._tmp = folder / "data" / "spool" / "tmp"
         self._records = folder / "data" / "spool" / "associations"
         self._log = folder / "hilum.log"
         self._log_read = 0
@@ -181,7 +180,7 @@ class Patient:
         unknown = sum(what.raw.count(b"\4") for what, each in zip(streams, told, strict=True) if not each.complete)
         if not known <= len(receipts) <= known + unknown:
             yield f"The spool has {len(receipts)} objects; {known} were acknowledged, and of {unknown} at most it is not known."
-        files = [self.spool.path(receipt).read_bytes() for receipt in receipts]
+        files = [self.spool.read(receipt) for receipt in receipts]
         data_sets = {file[read_arrival(file)[1] :] for file in files}
         missing = [what for what in streams if not what.changes and not set(what.data_sets) <= data_sets]
         if missing:
@@ -189,7 +188,7 @@ class Patient:
         self.spool.remove(receipts)
         for record in self._records.glob("*.json"):
             record.unlink(missing_ok=True)
-        leftovers = [path for path in self._tmp.rglob("*") if path.is_file()]
+        leftovers = self.spool.unfinished()
         if leftovers:
             yield f"{len(leftovers)} unfinished files are left in the spool."
 

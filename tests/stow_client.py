@@ -121,12 +121,12 @@ class Running:
 
     def stored(self) -> list[tuple[Arrival, bytes]]:
         """What is in the spool, oldest first: arrival and data set."""
-        files = [self.spool.path(receipt).read_bytes() for receipt in self.spool.waiting()]
+        files = [self.spool.read(receipt) for receipt in self.spool.waiting()]
         return [(arrival, file[begin:]) for file in files for arrival, begin in [read_arrival(file)]]
 
     def leftovers(self) -> list[Path]:
         """Unfinished files in the spool."""
-        return [path for path in (self.spool.new.parent / "tmp").rglob("*") if path.is_file()]
+        return self.spool.unfinished()
 
     def is_clean(self) -> bool:
         """Whether nothing was kept and nothing is left over."""
@@ -136,7 +136,9 @@ class Running:
 @contextmanager
 def running(path: Path, spool: SpoolSettings | None = None, times: dict[str, float] | None = None, **stow: Any) -> Iterator[Running]:
     """The role for as long as the block lasts."""
-    receiver = Running(Settings(data=str(path), stow=Stow(port=0, **stow), spool=spool or SpoolSettings(min_free_bytes=0)), **(times or {}))
+    receiver = Running(
+        Settings(data=str(path), stow=Stow(port=0, **stow), spool=spool or SpoolSettings(min_free_bytes=0, spare_bytes=0)), **(times or {})
+    )
     try:
         yield receiver
     finally:

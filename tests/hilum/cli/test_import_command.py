@@ -35,7 +35,7 @@ def test_everything_is_taken_with_its_sender_and_the_exit_code_says_so(folder: P
 
     assert (code, found["taken"], found["skipped"]) == (0, 3, {"no-dicom": 1})
     spool = Spool(tmp_path / "data" / "spool")
-    arrivals = [read_arrival(spool.path(receipt).read_bytes())[0] for receipt in spool.waiting()]
+    arrivals = [read_arrival(spool.read(receipt))[0] for receipt in spool.waiting()]
     assert {(arrival.adapter, arrival.calling_aet) for arrival in arrivals} == {("media", "CD_DESK")}
 
 

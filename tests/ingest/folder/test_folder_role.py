@@ -162,7 +162,7 @@ def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
             process.kill()
         killed += 1
 
-    spooled = [spool.path(receipt).read_bytes() for receipt in spool.waiting()]
+    spooled = [spool.read(receipt) for receipt in spool.waiting()]
     assert killed >= 2, "it was killed at work at least once"
     assert {sha256(content[read_arrival(content)[1] :]).digest() for content in spooled} == contents
     assert len(spooled) - len(files) <= killed, "at most the file that was under way comes again"
