@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -17,9 +18,10 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 #: with 12 bytes or less it cannot send.
 PduBytes = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Host = Annotated[str, Meta(pattern=r"^\S+\Z", description="a name or an address")]
+_AE_TITLE = r"^[ -\[\]-~]*[!-\[\]-~] *\Z"
 AeTitle = Annotated[
     str,
-    Meta(max_length=16, pattern=r"^[ -\[\]-~]*[!-\[\]-~] *\Z", description="an AE title, 1 to 16 characters without backslash (PS3.5 6.2)"),
+    Meta(max_length=16, pattern=_AE_TITLE, description="an AE title, 1 to 16 characters without backslash (PS3.5 6.2)"),
 ]
 OptionalAeTitle = Annotated[str, Meta(max_length=16, pattern=r"^([ -\[\]-~]*[!-\[\]-~] *)?\Z", description="an AE title, or empty")]
 Bucket = Annotated[
@@ -79,3 +81,8 @@ def refuse_tiny_pdus(max_pdu_bytes: int) -> None:
     """Raise `ValueError` if `max_pdu_bytes` is a limit with which nothing could be sent."""
     if 0 < max_pdu_bytes < 4096:
         raise ValueError("`max_pdu_bytes` must be 0 or at least 4096")
+
+
+def is_ae_title(text: str) -> bool:
+    """Whether `text` is an AE title: 1 to 16 characters of ASCII, not only spaces, without control characters and backslash (PS3.5 6.2)."""
+    return len(text) <= 16 and re.match(_AE_TITLE, text) is not None

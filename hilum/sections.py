@@ -51,9 +51,9 @@ class Dicom(Section, frozen=True, kw_only=True):
     transfer_syntaxes: tuple[str, ...] = ()
     #: Associations open at once in each process; one more is rejected as transient (PS3.8 9.3.4).
     max_associations: Annotated[int, Meta(ge=1, le=10_000)] = 100
-    #: Seconds without a byte from the peer before an association is aborted.
+    #: Seconds without a byte from the peer, or in which a message brings neither its end nor 16 KB, before an association is aborted.
     idle_timeout_s: Seconds = 60.0
-    #: Largest object accepted, in bytes of data set; larger ones get 0xA700.
+    #: Largest object accepted, in bytes of data set; larger ones get 0xA700. A title or a sender may have a narrower limit.
     max_object_bytes: Annotated[int, Meta(ge=1)] = 16 * 2**30
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Title(Section, frozen=True, kw_only=True):
 
     #: Whether senders that are not known are served; empty: as `dicom.unknown_senders` says.
     unknown_senders: Literal["", "accept", "refuse"] = ""
-    #: Largest object accepted under this title, in bytes of data set; 0: as `dicom.max_object_bytes` says.
+    #: Largest object accepted under this title, in bytes of data set, if that is narrower than `dicom.max_object_bytes`; 0: as that says.
     max_object_bytes: Annotated[int, Meta(ge=0)] = 0
 
 
@@ -194,7 +194,8 @@ class Sender(Section, frozen=True, kw_only=True):
     called: tuple[AeTitle, ...] = ()
     #: Objects a second, over all its associations with a receiver; faster ones are answered later. 0: as fast as it can.
     max_objects_per_s: Annotated[float, Meta(ge=0)] = 0.0
-    #: Largest object accepted from it, in bytes of data set; 0: as `dicom.max_object_bytes` says.
+    #: Largest object accepted from it, in bytes of data set, if that is narrower than the title's and `dicom.max_object_bytes`; 0: as
+    #: these say.
     max_object_bytes: Annotated[int, Meta(ge=0)] = 0
     #: Codes of findings that send this sender's objects to quarantine.
     refuse: tuple[str, ...] = ()
