@@ -46,6 +46,7 @@ def statuses_page() -> str:
     negotiation = importlib.import_module("ingest.dicom.negotiation")
     rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
     acceptor = importlib.import_module("ingest.dicom.acceptor")
+    strangers = importlib.import_module("ingest.dicom.strangers")
     endings = importlib.import_module("ingest.dicom.endings")
     results = {1: "permanent", 2: "transient"}
     reasons = {1: "unrecognized PDU", 2: "unexpected PDU", 6: "invalid PDU parameter value"}
@@ -91,9 +92,9 @@ def statuses_page() -> str:
             "",
             _endings(endings.ENDINGS),
             "",
-            "Who sent no request that could be read, or called itself by no AE title, is recorded like any other association, and told of",
-            "in the log, but at most 5 times a minute for each address and 60 times for all; `hilum_attempts_not_recorded_total` counts the",
-            "rest. A connection on which not a word is said leaves no record.",
+            "Who sent no request that could be read, or called itself by no AE title, is recorded like any other association, and told",
+            f"of in the log, but at most {strangers.MOST_OF_PEER} times a minute for each address and {strangers.MOST_OF_ALL} for all, by",
+            "each process; `hilum_attempts_not_recorded_total` counts the rest. A connection on which not a word is said leaves no record.",
             "",
             "## What is odd and taken",
             "",

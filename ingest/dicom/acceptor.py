@@ -222,7 +222,7 @@ class Acceptor:
         return pdu(Pdu.ABORT, bytes(4))
 
     def _abort(self, why: Abort) -> bytes:
-        """End an association that is against the protocol (PS3.8 Table 9-9: AA-1 or AA-8). Leaves nothing of an object that is not complete."""
+        """End an association that is against the protocol (PS3.8 Table 9-9: AA-1 or AA-8). Leaves nothing of an object under way."""
         if self.state is State.REQUESTED:
             return self.abort(why.says)
         self.close(why.says)

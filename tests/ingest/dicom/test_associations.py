@@ -18,7 +18,6 @@ from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[at
 from hilum import telemetry
 from hilum import upper_layer as ul
 from hilum.errors import Misconfigured
-from hilum.events import AssociationEnded
 from hilum.senders import Exceptions
 from hilum.settings import Dicom, Sender, Settings
 from hilum.testing import eventually
@@ -27,19 +26,11 @@ from ingest.dicom import role
 from ingest.dicom.acceptor import GARBLED_REQUEST
 from ingest.dicom.negotiation import NOT_NEGOTIATED
 from ingest.dicom.strangers import MOST_OF_PEER
-from ingest.records import Records
-from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, running, send
+from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, records, running, send
 from tests.peers import free_port
 
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 JPEG = "1.2.840.10008.1.2.4.50"
-
-
-def records(receiver: Running, count: int = 1) -> list[AssociationEnded]:
-    """What is remembered, once there is as much."""
-    kept = Records(receiver.spool.new.parent / "associations")
-    eventually(lambda: len(kept.waiting()) >= count, what="the association is recorded")
-    return [record for name in kept.waiting() if (record := kept.read(name)) is not None]
 
 
 class TestRecords:
@@ -90,6 +81,7 @@ class TestRecords:
             request = ul.associate_rq("CT1", "HILUM", [ul.Context(abstract_syntax=CTImageStorage, transfer_syntax=EXPLICIT)], 16384)
             peer.socket.sendall(ul.pdu(ul.Pdu.ASSOCIATE_RQ, request[6:-5]))
             assert peer.pdu() == (ul.Pdu.ABORT, bytes(4))
+            peer.socket.close()
             [record] = records(receiver)
 
         assert (record.calling_aet, record.called_aet, record.peer, record.contexts) == ("CT1", "HILUM", "127.0.0.1", ())
