@@ -10,6 +10,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 from msgspec import Meta, Struct
 
+from hilum.errors import Misconfigured
+
 #: A TCP port; 0 where Hilum may choose.
 Port = Annotated[int, Meta(ge=0, le=65535)]
 #: A time that something may take: sockets take no longer one than some days.
@@ -23,6 +25,16 @@ AeTitle = Annotated[
     str,
     Meta(max_length=16, pattern=_AE_TITLE, description="an AE title, 1 to 16 characters without backslash (PS3.5 6.2)"),
 ]
+#: Where it is compared with a peer's, around which spaces mean nothing.
+BareAeTitle = Annotated[
+    str,
+    Meta(
+        max_length=16,
+        pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?\Z",
+        description="an AE title, 1 to 16 characters without backslash, and without spaces around it (PS3.5 6.2)",
+    ),
+]
+Uid = Annotated[str, Meta(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)+\Z", description="a UID, such as 1.2.840.10008.1.2.4.90 (PS3.5 9.1)")]
 OptionalAeTitle = Annotated[str, Meta(max_length=16, pattern=r"^([ -\[\]-~]*[!-\[\]-~] *)?\Z", description="an AE title, or empty")]
 Bucket = Annotated[
     str,
@@ -86,3 +98,10 @@ def refuse_tiny_pdus(max_pdu_bytes: int) -> None:
 def is_ae_title(text: str) -> bool:
     """Whether `text` is an AE title: 1 to 16 characters of ASCII, not only spaces, without control characters and backslash (PS3.5 6.2)."""
     return len(text) <= 16 and re.match(_AE_TITLE, text) is not None
+
+
+def check_ae_title(text: str, where: str) -> None:
+    """Raise `Misconfigured` if `text`, which was given as `where`, is no AE title."""
+    if not is_ae_title(text):
+        fix = "An AE title has 1 to 16 characters of ASCII, no control character and no backslash (PS3.5 6.2)."
+        raise Misconfigured("aet-invalid", f"{where}: {text!r} is no AE title.", fix=fix)

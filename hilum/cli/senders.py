@@ -169,12 +169,10 @@ def forget(aet: AetArgument, config: ConfigOption = None, data: DataOption = Non
 
 
 def _put(aet: str, config: ConfigOption, data: DataOption, *, blocked: bool, addresses: tuple[str, ...] = ()) -> None:
-    from hilum.errors import Misconfigured
+    from hilum.kinds import check_ae_title
     from hilum.senders import Exceptions
 
-    if not 1 <= len(aet.strip()) <= 16 or not aet.isascii() or not aet.isprintable() or "\\" in aet:
-        fix = "An AE title has 1 to 16 ASCII characters and no backslash (PS3.5 6.2)."
-        raise Misconfigured("aet-invalid", f"{aet!r} is no AE title.", fix=fix)
+    check_ae_title(aet, "AET")
     Exceptions.of(loaded(config, data).settings).put(aet.strip(), blocked=blocked, addresses=addresses)
 
 
