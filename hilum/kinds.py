@@ -103,5 +103,5 @@ def is_ae_title(text: str) -> bool:
 def check_ae_title(text: str, where: str) -> None:
     """Raise `Misconfigured` if `text`, which was given as `where`, is no AE title."""
     if not is_ae_title(text):
-        fix = "An AE title has 1 to 16 characters of ASCII, no control character and no backslash (PS3.5 6.2)."
+        fix = "An AE title has 1 to 16 ASCII characters, no control character and no backslash (PS3.5 6.2)."
         raise Misconfigured("aet-invalid", f"{where}: {text!r} is no AE title.", fix=fix)
