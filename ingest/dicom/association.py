@@ -127,7 +127,7 @@ class Association:
 
     @property
     def is_strangers(self) -> bool:
-        """Whether it was asked for by nobody whose title could be read, in a request that could: a scanner's, say."""
+        """Whether there was no request that could be read, or none with a calling AE title: a port scanner's, say."""
         return self._request is None or not self.calling_aet
 
     def record(self) -> AssociationEnded | None:
@@ -208,7 +208,7 @@ class Association:
             if not self._socket.recv(1, socket.MSG_PEEK):
                 return  # one that only looks whether somebody listens
             self._heard = True
-            self._socket = self._secured(self._tls)
+            self._secure(self._tls)
         connection = self._socket
         buffer = memoryview(bytearray(_RECEIVE_BYTES))
         pace = Pace(acceptor)
@@ -242,9 +242,10 @@ class Association:
             raise TimeoutError
         return left
 
-    def _secured(self, tls: ServerTls) -> ssl.SSLSocket:
-        """TLS over the connection, the handshake within the ARTIM timer. Raises `OSError` if the peer is not the one to speak to."""
+    def _secure(self, tls: ServerTls) -> None:
+        """Speak TLS from now on, after a handshake within the ARTIM timer. Raises `OSError` if the peer is not the one to speak to."""
         connection = tls.context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+        self._socket = connection
         _time_out(connection, self._artim_s())
         try:
             connection.do_handshake()
@@ -255,7 +256,6 @@ class Association:
             self._acceptor.close(f"{TLS_FAILED} ({why})")
             raise
         self._certificate = subject_of(connection.getpeercert(binary_form=True) or b"")
-        return connection
 
     def _send_last(self, out: bytes) -> None:
         with suppress(OSError):  # the peer is gone: nothing is left to tell
