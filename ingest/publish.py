@@ -151,6 +151,8 @@ class Publisher:
         says = "publishing"
         if self._strange:
             says = f"{len(self._strange)} files in {self._spool.folder} are no spool files; look at them and move them away."
+        if torn := self._spool.torn():
+            says = f"{len(torn)} files in {self._spool.folder} (*.torn) are not as they were written; see docs/operations/running.md."
         return Health(ready=not trouble, says=trouble or says, lag=self._lag())
 
     def _lag(self) -> int:

@@ -11,8 +11,12 @@ from hilum.events import ContextResult
 
 
 class SenderSummary(Struct, frozen=True, kw_only=True):
-    """A calling AE title, and what came of its associations. Refused ones count as associations too."""
+    """A calling AE title, and what came of its associations. Refused ones count as associations too.
 
+    Who gave no title is told apart by network address.
+    """
+
+    #: Empty if none was given that is one.
     calling_aet: str
     #: Network addresses from which it called, without ports.
     peers: list[str]
@@ -53,13 +57,15 @@ SELECT calling_aet, array_agg(DISTINCT peer ORDER BY peer) AS peers,
            AS implementation_version_name,
        count(*) AS associations, count(refused) AS refused, sum(objects)::bigint AS objects, sum(size_bytes)::bigint AS size_bytes,
        max(ended_at) AS last_at, (array_agg(refused ORDER BY ended_at DESC))[1] AS last_refused
-FROM association GROUP BY calling_aet ORDER BY last_at DESC, calling_aet LIMIT %(limit)s
+FROM association GROUP BY calling_aet, CASE WHEN calling_aet = '' THEN peer END
+ORDER BY last_at DESC, calling_aet, peers LIMIT %(limit)s
 """
 
 _ASSOCIATIONS = """
 SELECT association, calling_aet, called_aet, peer, implementation_class_uid, implementation_version_name, max_pdu_bytes, certificate,
        contexts, refused, ended, objects, size_bytes, statuses, opened_at, ended_at
-FROM association WHERE calling_aet = %(which)s OR association = %(which)s ORDER BY ended_at DESC, association LIMIT %(limit)s
+FROM association WHERE calling_aet = %(which)s OR association = %(which)s OR (calling_aet = '' AND peer = %(which)s)
+ORDER BY ended_at DESC, association LIMIT %(limit)s
 """
 
 
@@ -69,5 +75,5 @@ def list_senders(dsn: str, *, limit: int = 1000) -> list[SenderSummary]:
 
 
 def associations_of(dsn: str, which: str, *, limit: int = 20) -> list[AssociationOfSender]:
-    """The last associations of a calling AE title, or the one with this id; the latest first."""
+    """The last associations of a calling AE title, or of an address without one, or the one with this id; the latest first."""
     return rows(dsn, AssociationOfSender, _ASSOCIATIONS, {"which": which, "limit": limit})

@@ -134,9 +134,9 @@ class Spool:
         return self._files.path / (receipt + WAITING)
 
     def read(self, receipt: str) -> bytes:
-        """The whole object, a Part 10 file. Raises as `mapped` does."""
+        """The whole object, a Part 10 file with an empty preamble. Raises as `mapped` does."""
         with mapped(self.path(receipt)) as content:
-            return content[:]
+            return bytes(seal.PREAMBLE_BYTES) + content[seal.PREAMBLE_BYTES :]
 
     def remove(self, receipts: Iterable[str]) -> None:
         """Give back what is published. After a power cut some may be here again: then they are published again, with the same id."""

@@ -2,7 +2,8 @@
 
     <receipt>.dcm        a whole object that waits to be published
     <owner>.<n>.part     an object on its way in, of the process that has locked `tmp/<owner>/`
-    <name>.free          a file to be written again
+    <owner>.<n>.new      a file that is made to be written later
+    <name>.free          a file to be written, or to be written again
     <receipt>.done       published, on its way to be free
     <receipt>.torn       not what its seal says; kept for a person
 
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from . import seal
 
-WAITING, PART, FREE, DONE, TORN = ".dcm", ".part", ".free", ".done", ".torn"
+WAITING, PART, NEW, FREE, DONE, TORN = ".dcm", ".part", ".new", ".free", ".done", ".torn"
 #: Larger files are not kept to be written again.
 MAX_KEPT_BYTES = 4 * 2**20
 #: Size of a file that is made ahead of need: a CT or MR slice fits.
@@ -85,7 +86,7 @@ class Files:
         for name in list(self._names(FREE)):
             self._look_at(self.path / name)
         dead = self._dead()
-        for name in list(self._names(PART)):
+        for name in [*self._names(PART), *self._names(NEW)]:
             owner = name.split(".", 1)[0]
             if owner in dead or not (self._tmp / owner).exists():
                 path = self.path / name
@@ -176,7 +177,7 @@ class Files:
 
     def spare(self) -> None:
         """Make one more file to be written later, so that an object need not wait for a new one. Raises `OSError`."""
-        path = self.path / f"{self.owner.name}.{next(self._count)}{PART}"
+        path = self.path / f"{self.owner.name}.{next(self._count)}{NEW}"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, seal.FREE.ljust(SPARE_BYTES, b"\0"))
