@@ -22,6 +22,7 @@ from hilum.settings import Commitment as Terms
 from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.store import open_store
+from hilum.words import counted
 
 from .decide import Decider, Decision
 from .evidence import Database, Way
@@ -90,8 +91,8 @@ class Committer:
         said = [trouble] if trouble else []
         count, says = self._unreachable
         if count:
-            said.append(f"{count} report{'' if count == 1 else 's'} could not be delivered yet: {says}")
-        said = said or [f"{self._states['asked']} requests wait for objects, {self._states['decided']} for their SCU"]
+            said.append(f"{counted(count, 'report')} could not be delivered yet: {says}")
+        said = said or [f"{counted(self._states['asked'], 'request')} waiting for objects, {self._states['decided']} for their SCU"]
         return Health(ready=not trouble, says=" ".join(said), lag=sum(self._states.values()))
 
     def step(self, decider: Decider) -> None:
