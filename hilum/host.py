@@ -54,7 +54,8 @@ def host(roles: Sequence[Role], settings: Settings) -> int:
     log.info("process_started", roles=[role.name for role in roles], probe_port=server.server_port)
     for thread in threads:
         thread.start()
-    stop.wait()
+    while not stop.wait(1.0):  # a signal that the kernel gives to another thread is dealt with only when this one wakes
+        pass
     for thread in threads:
         thread.join()
     server.shutdown()

@@ -6,10 +6,21 @@ last `fsync` or `fdatasync` of it that has ended, of a folder the entries that w
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
+
+from bench.peers import wait_for_port
+from hilum.spool import Spool, read_arrival
+from tests.peers import free_port
 
 #: What `strace` must be told to write, one file for each thread.
 STRACE = ("strace", "-ff", "-ttt", "-T", "-y", "-xx", "-s", "1000000", "-e", "signal=none", "-e")
@@ -145,3 +156,48 @@ class Disk:
     def _enter(self, moment: float, path: str, file: _File | None, *, removed: bool = False) -> None:
         folder, _, name = path.rpartition("/")
         self._changes.setdefault(folder, []).append((moment, name, file, removed))
+
+
+@contextmanager
+def traced(role: str, port: int, data: Path, logs: Path, **environment: str) -> Iterator[None]:
+    """A process of `role`, which listens on `port`, every system call of which on files and sockets is written into `logs`."""
+    wanted = {
+        **os.environ,
+        "HILUM_SPOOL__MIN_FREE_BYTES": "0",
+        "HILUM_PROBE__PORT": str(free_port()),
+        "HILUM_KAFKA__BOOTSTRAP": "none:9092",  # a receiver asks none of them for anything
+        "HILUM_POSTGRES__DSN": "postgresql://none",
+        "HILUM_S3__ENDPOINT": "http://none",
+        **environment,
+    }
+    command = [*STRACE, CALLS, "-o", logs / "call", sys.executable, "-m", "hilum.host", role, "--data", data]
+    with subprocess.Popen(list(map(str, command)), env=wanted) as strace:
+        try:
+            wait_for_port(port, 60)
+            yield
+        finally:
+            for child in psutil.Process(strace.pid).children():
+                child.terminate()
+            strace.wait(30)
+
+
+def objects_on(files: Mapping[str, bytes], root: Path, folder: Path) -> dict[str, bytes]:
+    """The data sets, by SOP instance, that a spool finds when it starts on a disk of which `files` are left.
+
+    They lay under `root` and are laid out in `folder`, which is removed afterwards.
+    """
+    for path, content in files.items():
+        place = folder / Path(path).relative_to(root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    found: dict[str, bytes] = {}
+    for spool_dir in folder.rglob("spool"):
+        spool = Spool(spool_dir)
+        for receipt in spool.waiting():
+            content = spool.path(receipt).read_bytes()
+            with suppress(ValueError):  # a file whose bytes were not synced
+                arrival, at = read_arrival(content)
+                found[arrival.sop_instance_uid] = content[at:]
+    if folder.exists():
+        shutil.rmtree(folder)
+    return found
