@@ -10,14 +10,15 @@ from hilum.database.associations import associations_of, list_senders
 pytestmark = pytest.mark.system
 
 RECORDS = """
-INSERT INTO association (association, calling_aet, called_aet, peer, contexts, refused, ended, objects, size_bytes, statuses,
-                         opened_at, ended_at, adapter, requests) VALUES
-    ('a1', 'CT1', 'HILUM', '10.0.0.1', '[]', NULL, 'released', 3, 30, '{"0x0000": 3}', '2024-02-29T11:59Z', '2024-02-29T12:00Z', 'dicom', 1),
-    ('s1', 'PORTAL', '', '10.0.0.2', '[]', NULL, '40 requests', 80, 800, '{"0x0000": 80}', '2024-02-29T12:00Z', '2024-02-29T12:01Z',
+INSERT INTO association (association, calling_aet, called_aet, peer, max_pdu_bytes, contexts, refused, ended, objects, size_bytes,
+                         statuses, opened_at, ended_at, adapter, requests) VALUES
+    ('a1', 'CT1', 'HILUM', '10.0.0.1', 0, '[]', NULL, 'released', 3, 30, '{"0x0000": 3}', '2024-02-29T11:59Z', '2024-02-29T12:00Z',
+     'dicom', 1),
+    ('s1', 'PORTAL', '', '10.0.0.2', 0, '[]', NULL, '40 requests', 80, 800, '{"0x0000": 80}', '2024-02-29T12:00Z', '2024-02-29T12:01Z',
      'stow', 40),
-    ('s2', 'PORTAL', '', '10.0.0.2', '[]', 'This sender is blocked (blocked)', '7 requests', 0, 0, '{"403": 7}', '2024-02-29T12:01Z',
+    ('s2', 'PORTAL', '', '10.0.0.2', 0, '[]', 'This sender is blocked (blocked)', '7 requests', 0, 0, '{"403": 7}', '2024-02-29T12:01Z',
      '2024-02-29T12:02Z', 'stow', 7),
-    ('m1', 'PORTAL', '', 'import', '[]', NULL, 'complete', 2, 20, '{"taken": 2}', '2024-02-29T12:02Z', '2024-02-29T12:03Z', 'media', 1);
+    ('m1', 'PORTAL', '', 'import', 0, '[]', NULL, 'complete', 2, 20, '{"taken": 2}', '2024-02-29T12:02Z', '2024-02-29T12:03Z', 'media', 1);
 """
 
 
