@@ -9,10 +9,9 @@ from pathlib import Path
 
 from cryptography import x509
 
+from hilum.client_tls import CIPHERS, no_password, unusable
 from hilum.errors import Misconfigured
 
-#: TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 4.2); what TLS 1.3 has is all like that.
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 #: So long before its end a certificate's expiry is told.
 WARN_DAYS = 30
 
@@ -92,23 +91,14 @@ class ServerTls:
 
     def _load(self) -> None:
         try:
-            self._context.load_cert_chain(self._certificate, self._key, password=_no_password)
+            self._context.load_cert_chain(self._certificate, self._key, password=no_password)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise self._unusable("tls_key", self._key, error) from None
 
     def _unusable(self, setting: str, file: Path, error: Exception) -> Misconfigured:
-        why = getattr(error, "reason", "") or getattr(error, "strerror", "") or str(error) or type(error).__name__
-        return Misconfigured(
-            "tls-unusable",
-            f"{self._section}.{setting}: {file} cannot be used ({why}).",
-            fix="It must be PEM and readable by Hilum's user; the key must belong to the certificate and have no password.",
-        )
+        return unusable(self._section, setting, file, error)
 
 
 def subject_of(certificate: bytes) -> str:
     """Whom a certificate in DER names, as RFC 4514 writes it; at most 256 characters, empty without one."""
     return x509.load_der_x509_certificate(certificate).subject.rfc4514_string()[:256] if certificate else ""
-
-
-def _no_password() -> bytes:
-    raise ValueError("the key has a password")

@@ -38,6 +38,7 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
         partial(sinks_of, settings),
         partial(check_roles, settings),
         partial(find_stage("ingest.folder").check, settings),
+        partial(find_stage("ingest.commitment").check, settings),
     )
     if problems:
         raise together(problems)
