@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import threading
 import warnings
@@ -27,6 +28,10 @@ from .server import DRAIN_S, HEAD_S, Server
 from .service import Service
 
 log = telemetry.logger("stow")
+
+#: asyncio leaves each connection in a cycle, with what hangs on it: garbage is not left to a collector that comes seldom
+#: (`hilum.host`) once there are so many new objects, about those of fifty connections.
+_MOST_OBJECTS = 1000
 
 
 class StowReceiver:
@@ -78,6 +83,8 @@ class StowReceiver:
                 if not server.is_alive:
                     raise Stopped("The web service ended by itself.")
                 self._summed.write()
+                if gc.get_count()[0] > _MOST_OBJECTS:
+                    gc.collect()
                 _ = self._tls and self._tls.context  # takes up a renewed certificate
         finally:
             self._server = None

@@ -103,6 +103,7 @@ class Transaction:
             if self._kept:
                 self.spool.commit(self._kept)
             self._kept.clear()
+            self.documents.clear()
             self.bulk.close()
             self._is_over = True
             return self.outcomes
@@ -211,6 +212,8 @@ class Transaction:
             future.exception() if not future.cancelled() else None  # it must not be written to any more
         if self._part is not None:
             self._part.drop()
+            self._part = None
+        self.documents.clear()
         for incoming in self._kept:
             incoming.discard()
         self._kept.clear()
