@@ -43,7 +43,6 @@ class Patient(ABC):
     def __init__(self, process: psutil.Process, port: int, folder: Path) -> None:
         self.port = port
         self.spool = Spool(folder / "data" / "spool")
-        self._tmp = folder / "data" / "spool" / "tmp"
         self._records = folder / "data" / "spool" / "associations"
         self._log = folder / "hilum.log"
         self._log_read = 0
@@ -102,7 +101,7 @@ class Patient(ABC):
         unknown = sum(self.unknown(what) for what, each in zip(streams, told, strict=True) if not each.complete)
         if not known <= len(receipts) <= known + unknown:
             yield f"The spool has {len(receipts)} objects; {known} were acknowledged, and of {unknown} at most it is not known."
-        files = [self.spool.path(receipt).read_bytes() for receipt in receipts]
+        files = [self.spool.read(receipt) for receipt in receipts]
         data_sets = {file[read_arrival(file)[1] :] for file in files}
         missing = [what for what in streams if not what.changes and not set(what.data_sets) <= data_sets]
         if missing:
@@ -110,7 +109,7 @@ class Patient(ABC):
         self.spool.remove(receipts)
         for record in self._records.glob("*.json"):
             record.unlink(missing_ok=True)
-        leftovers = [path for path in self._tmp.rglob("*") if path.is_file()]
+        leftovers = self.spool.unfinished()
         if leftovers:
             yield f"{len(leftovers)} unfinished files are left in the spool."
 

@@ -86,14 +86,14 @@ class RunningHilum:
     def come_to_rest(self, within_s: float = 120) -> Account:
         """Wait until nothing is on its way any more, then reconcile. Raises `TimeoutError`."""
         end = time.monotonic() + within_s
-        spool = self.settings.spool_dir / "new"
+        spool = self.settings.spool_dir / "objects"
         on_the_way = """
             SELECT (SELECT count(*) FROM receipt WHERE decision IS NULL AND quarantine_reason IS NULL)
                  + (SELECT count(*) FROM delivery WHERE state = 'pending') + (SELECT count(*) FROM outbox)
         """
         while time.monotonic() < end:
             try:
-                if not any(spool.glob("*")) and self.rows(on_the_way) == [(0,)]:
+                if not any(spool.glob("*.dcm")) and self.rows(on_the_way) == [(0,)]:
                     account = reconcile(self.settings, wait_s=end - time.monotonic())
                     if account.pending == 0 and account.undecided == 0 and account.caught_up:
                         return account

@@ -197,7 +197,7 @@ class Demo:
         with psycopg.connect(settings.postgres.dsn, autocommit=True) as connection:
             while time.monotonic() < end and still < 3:
                 [(receipts, open_receipts, deliveries, pending)] = connection.execute(_ON_THE_WAY).fetchall()
-                spooled = sum(1 for _ in (settings.spool_dir / "new").glob("*"))
+                spooled = sum(1 for _ in (settings.spool_dir / "objects").glob("*.dcm"))
                 total = deliveries + spooled + open_receipts
                 self._progress("Archiving, delivering, indexing", total - pending - spooled - open_receipts, max(total, 1))
                 still = still + 1 if receipts and not (open_receipts or pending or spooled) else 0

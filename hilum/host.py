@@ -25,6 +25,9 @@ from hilum.settings import Settings, load
 
 log = telemetry.logger("host")
 
+#: How long a signal may wait until it is seen, if the system gave it to a thread other than the main one.
+SIGNAL_LOOK_S = 0.25
+
 
 def host(roles: Sequence[Role], settings: Settings) -> int:
     """Run `roles` until a signal asks to stop (SIGTERM, SIGINT) or one of them ends. Returns the exit code.
@@ -48,14 +51,17 @@ def host(roles: Sequence[Role], settings: Settings) -> int:
 
     spare_the_garbage_collector()
     server = _serve(roles, settings)
+    asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: asked.append(number))
     threads = [threading.Thread(target=run, args=(role,), name=role.name) for role in roles]
     log.info("process_started", roles=[role.name for role in roles], probe_port=server.server_port)
     for thread in threads:
         thread.start()
-    while not stop.wait(1.0):  # a signal that the kernel gives to another thread is dealt with only when this one wakes
+    # Looked at from time to time: a handler runs in the main thread only, and the system may give the signal to another one.
+    while not asked and not stop.wait(SIGNAL_LOOK_S):
         pass
+    stop.set()
     for thread in threads:
         thread.join()
     server.shutdown()

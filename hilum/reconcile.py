@@ -305,7 +305,7 @@ def _wait(connection: psycopg.Connection, settings: Settings, ends: Mapping[tupl
 
 def _spool(settings: Settings, now: datetime) -> tuple[int, datetime]:
     """How many objects are in this machine's spool, and since when (at least now): what came since may not be on the log yet."""
-    folder = settings.spool_dir / "new"
+    folder = settings.spool_dir / "objects"
     since, count = now, 0
     for path in folder.glob("*.dcm") if folder.is_dir() else ():
         count += 1

@@ -68,9 +68,7 @@ def role_doubts(settings: Settings) -> list[str]:
         elif any(process.count(role) > 1 for process in having):
             found.append(f"A process of roles.processes has the role {role} twice.")
         elif role == "publish" and len(having) > 1:
-            found.append(
-                "Several processes have the role publish: each publishes the whole spool, so that all is stored and told of again."
-            )
+            found.append("Several processes have the role publish: one publishes from a spool, the others wait to take over.")
         elif role not in _WITHOUT_SLOT and any(process != having[0] for process in having):
             found.append(
                 f"Different processes have the role {role}: they take the same slot and end each other."

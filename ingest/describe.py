@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import re
 from io import BytesIO
 from pathlib import Path
@@ -18,8 +17,10 @@ from hilum.dicom.file_meta import MAX_META_BYTES, part10_head
 from hilum.dicom.modules import KEPT_TAGS
 from hilum.events import Instance, InstanceReceived, ObjectRef, Source
 from hilum.settings import Settings
-from hilum.spool import Arrival, read_arrival, received_at
+from hilum.spool import Arrival, mapped, read_arrival, received_at
 from hilum.store import ObjectStore
+
+_READ_BYTES = 2**18
 
 
 class Described(Struct, frozen=True, kw_only=True):
@@ -40,17 +41,18 @@ def describe(path: Path, receipt: str, bucket: str, keep: frozenset[str]) -> Des
     Raises `OSError` if the file cannot be read, and `ValueError` if it is no spool file. What is wrong with the data set is
     part of the description.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        arrival, data_set_at = read_arrival(mapped[:MAX_META_BYTES])
-        file.seek(data_set_at)  # read, not mapped: pages of a huge object would count as this process's memory
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        header = read_header(mapped, arrival.transfer_syntax_uid, start=data_set_at, keep=keep)
+    with mapped(path) as content:
+        arrival, data_set_at = read_arrival(content[:MAX_META_BYTES])
+        size_bytes = len(content) - data_set_at
+        with path.open("rb") as file:  # read, not mapped: pages of a huge object would count as this process's memory
+            file.seek(data_set_at)
+            sha256 = _sha256(file, size_bytes)
+        header = read_header(content, arrival.transfer_syntax_uid, start=data_set_at, keep=keep)
         full_header = None
         shown, cut = (b"{}", ()) if header.fault and not header.truncated else fitted(header, keep)
         if not header.fault and (header.cut_beyond_bulk or set(cut) != set(header.cut)):
-            full = read_header(mapped, arrival.transfer_syntax_uid, start=data_set_at, keep=keep, full=True)
-            full_header, _ = fitted(full, keep, max_bytes=len(mapped) * 8)
-        size_bytes = len(mapped) - data_set_at
+            full = read_header(content, arrival.transfer_syntax_uid, start=data_set_at, keep=keep, full=True)
+            full_header, _ = fitted(full, keep, max_bytes=len(content) * 8)
     uids = {name: _usable(header.uid(tag)) for name, tag in _UIDS.items()}
     head = part10_head(
         uids["sop_class_uid"] or arrival.sop_class_uid, uids["sop_instance_uid"] or arrival.sop_instance_uid, arrival.transfer_syntax_uid
@@ -72,6 +74,14 @@ def describe(path: Path, receipt: str, bucket: str, keep: frozenset[str]) -> Des
         truncated=header.fault if header.truncated else "",
     )
     return Described(event=InstanceReceived(instance=instance), head=head, data_set_at=data_set_at, full_header=full_header)
+
+
+def _sha256(file: BinaryIO, size_bytes: int) -> str:
+    digest = hashlib.sha256()
+    while size_bytes and (piece := file.read(min(size_bytes, _READ_BYTES))):
+        digest.update(piece)
+        size_bytes -= len(piece)
+    return digest.hexdigest()
 
 
 _UIDS = {"study_instance_uid": "0020000D", "series_instance_uid": "0020000E", "sop_instance_uid": "00080018", "sop_class_uid": "00080016"}
@@ -110,22 +120,25 @@ def store_object(store: ObjectStore, path: Path, described: Described) -> None:
     ref = described.event.instance.object
     with path.open("rb") as file:
         file.seek(described.data_set_at)
-        store.put(ref.bucket, ref.key, cast("BinaryIO", _Joined(described.head, file)), ref.size_bytes)
+        data_set = _Joined(described.head, file, ref.size_bytes - len(described.head))
+        store.put(ref.bucket, ref.key, cast("BinaryIO", data_set), ref.size_bytes)
     if described.full_header is not None:
         key = ref.key.removesuffix(".dcm") + ".json"
         store.put(ref.bucket, key, BytesIO(described.full_header), len(described.full_header))
 
 
 class _Joined:
-    """`head`, then the rest of `file`, to be read once."""
+    """`head`, then the next `left` bytes of `file`, to be read once."""
 
-    def __init__(self, head: bytes, file: BinaryIO) -> None:
+    def __init__(self, head: bytes, file: BinaryIO, left: int) -> None:
         self._head = head
         self._file = file
+        self._left = left
 
     def read(self, size_bytes: int = -1) -> bytes:
-        if not self._head:
-            return self._file.read(size_bytes)
-        rest = max(size_bytes - len(self._head), 0) if size_bytes >= 0 else -1
-        data, self._head = self._head[:size_bytes] if size_bytes >= 0 else self._head, self._head[size_bytes:] if size_bytes >= 0 else b""
-        return data + self._file.read(rest) if not self._head else data
+        if size_bytes < 0:
+            size_bytes = len(self._head) + self._left
+        data, self._head = self._head[:size_bytes], self._head[size_bytes:]
+        more = self._file.read(min(size_bytes - len(data), self._left))
+        self._left -= len(more)
+        return data + more if data else more

@@ -11,9 +11,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 from uuid import UUID
@@ -111,9 +111,23 @@ class Publisher:
 
     def run(self, stop: threading.Event) -> None:
         """Publish until `stop`. Raises `Misconfigured` if the store or Kafka refuses, `Stopped` if the producer cannot go on."""
-        kafka = self._until_it_answers(stop)
-        if kafka is None:
-            return
+        with self._until_it_is_alone(stop) as alone:
+            if alone and (kafka := self._until_it_answers(stop)) is not None:
+                self._publish(kafka, stop)
+
+    @contextmanager
+    def _until_it_is_alone(self, stop: threading.Event) -> Iterator[bool]:
+        """A spool file that is published is written again: no second publisher may still be reading it. False if `stop` came first."""
+        while not stop.is_set():
+            with self._spool.sole_publisher() as alone:
+                if alone:
+                    yield True
+                    return
+            self._say("start", "Another process publishes from this spool; this one waits to take over.")
+            stop.wait(RETRY_S)
+        yield False
+
+    def _publish(self, kafka: Log, stop: threading.Event) -> None:
         with ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload") as pool:
             while not stop.is_set():
                 busy = self._step(pool, kafka)
@@ -136,7 +150,7 @@ class Publisher:
             trouble = "Kafka does not acknowledge; what is received waits in the spool."
         says = "publishing"
         if self._strange:
-            says = f"{len(self._strange)} files in {self._spool.new} are no spool files; look at them and move them away."
+            says = f"{len(self._strange)} files in {self._spool.folder} are no spool files; look at them and move them away."
         return Health(ready=not trouble, says=trouble or says, lag=self._lag())
 
     def _lag(self) -> int:
@@ -177,7 +191,7 @@ class Publisher:
 
     def _look(self, now: float) -> None:
         """List the spool, if it may have changed. A file may come within the tick of the clock in which it was listed last."""
-        change = self._spool.new.stat().st_mtime_ns
+        change = self._spool.folder.stat().st_mtime_ns
         if change == self._seen_change and now - self._looked_at < 1.0:
             return
         self._seen_change = change if time.time_ns() - change > 50_000_000 else -1
@@ -192,13 +206,16 @@ class Publisher:
         path = self._spool.path(receipt)
         self._uploading[receipt] = time.monotonic() + IN_ORDER_S
         try:
+            if not self._spool.check(receipt):
+                self._under_way.discard(receipt)
+                return
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
             store_object(self._store, path, described)
             self._stored.append((receipt, self._record(described.event, receipt)))
             self._troubles.pop("store", None)
             self._troubles.pop("spool", None)
         except FileNotFoundError:
-            self._under_way.discard(receipt)  # another publisher was faster
+            self._under_way.discard(receipt)  # it was given back
         except Misconfigured as error:
             self._fatal = error
         except TryAgain as error:

@@ -1,36 +1,27 @@
 """A disk that loses, in a power cut, whatever was not synced: fed with the system calls that `strace` has recorded of a program.
 
-The worst that a file system may do (POSIX; ext4 and xfs do less): of a file there is left what was written before the start of the
-last `fsync` or `fdatasync` of it that has ended, of a folder the entries that were there at the start of its last `fsync`.
+The worst that a file system may do (POSIX; ext4 and xfs do less). What was written before the start of the last `fsync` or `fdatasync`
+of a file that has ended is there; of what was written since, any part may be there and any other not. Of a folder those names are
+there that were there at the start of its last `fsync`; a file whose name was changed since may be there under either.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
-from bench.peers import wait_for_port
-from hilum.spool import Spool, read_arrival
-from tests.peers import free_port
-
 #: What `strace` must be told to write, one file for each thread.
-STRACE = ("strace", "-ff", "-ttt", "-T", "-y", "-xx", "-s", "1000000", "-e", "signal=none", "-e")
-CALLS = "trace=openat,mkdir,write,rename,fsync,fdatasync,sendto,unlink"
+STRACE = ("strace", "-ff", "-ttt", "-T", "-y", "-xx", "-s", "2000000", "-e", "signal=none", "-e")
+CALLS = "trace=openat,mkdir,write,pwrite64,rename,fsync,fdatasync,sendto,unlink"
 
 _LINE = re.compile(
     r"(?P<at>[0-9.]+) (?P<call>\w+)\((?P<arguments>.*)\) = (?P<result>-?\d+)[^<]*(?:<(?P<path>[^>]*)>)? <(?P<took>[0-9.]+)>$"
 )
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
-_FD = re.compile(r"^\d+<((?:\\x[0-9a-f]{2})*)>")
+_FD = re.compile(r"^(\d+)<((?:\\x[0-9a-f]{2})*)>")
+_OFFSET = re.compile(r", (\d+)$")
 
 
 @dataclass(frozen=True, order=True)
@@ -45,31 +36,42 @@ class Call:
     #: What was written or sent; the new name of a `rename`.
     data: bytes = b""
     makes: bool = False
+    #: Process and number of the open file.
+    fd: tuple[str, int] = ("", -1)
+    #: Of a `pwrite64`.
+    offset: int = 0
 
 
 def calls(logs: Iterable[Path]) -> list[Call]:
-    """All calls of all threads, by the time at which they began."""
-    return sorted(call for log in logs for line in log.read_text("ascii").splitlines() if (call := _call(line)) is not None)
+    """All calls of all threads, by the time at which they began. A log is named `<process>.<thread>`."""
+    return sorted(
+        call
+        for log in logs
+        for line in log.read_text("ascii").splitlines()
+        if (call := _call(line, log.name.partition(".")[0])) is not None
+    )
 
 
-def _call(line: str) -> Call | None:
+def _call(line: str, process: str) -> Call | None:
     match = _LINE.match(line)
     if match is None or int(match["result"]) < 0:
         return None
     name, arguments, began = match["call"], match["arguments"], float(match["at"])
     texts = [_bytes(text) for text in _TEXT.findall(arguments)]
-    fd = _FD.match(arguments)
-    path = _bytes(fd[1]).decode() if fd else ""
-    data = b""
-    if name in ("write", "sendto"):
+    open_file = _FD.match(arguments)
+    path, number = (_bytes(open_file[2]).decode(), int(open_file[1])) if open_file else ("", -1)
+    data, offset = b"", 0
+    if name in ("write", "pwrite64", "sendto"):
         data = texts[0][: int(match["result"])]
+        at = _OFFSET.search(arguments) if name == "pwrite64" else None
+        offset = int(at[1]) if at else 0
     elif name == "rename":
         path, data = texts[0].decode(), texts[1]
     elif name in ("mkdir", "unlink"):
         path = texts[0].decode()
     elif name == "openat":
-        path = _bytes(match["path"] or "").decode()
-    return Call(began, began + float(match["took"]), name, path, data, makes="O_CREAT" in arguments)
+        path, number = _bytes(match["path"] or "").decode(), int(match["result"])
+    return Call(began, began + float(match["took"]), name, path, data, "O_CREAT" in arguments, (process, number), offset)
 
 
 def _bytes(text: str) -> bytes:
@@ -77,11 +79,22 @@ def _bytes(text: str) -> bytes:
 
 
 @dataclass
+class _Write:
+    ended: float
+    offset: int
+    data: bytes
+    #: Counts up over all files, so that a test can choose which survive.
+    number: int
+
+
+@dataclass(eq=False)
 class _File:
-    written: bytearray = field(default_factory=bytearray)
-    #: (moment, size) after each write.
-    sizes: list[tuple[float, int]] = field(default_factory=list)
-    synced: int = 0
+    durable: bytearray = field(default_factory=bytearray)
+    waiting: list[_Write] = field(default_factory=list)
+
+
+#: Which of the writes that were not synced have reached the disk all the same, by their number.
+Survives = Callable[[int], bool]
 
 
 class Disk:
@@ -90,6 +103,9 @@ class Disk:
     def __init__(self, root: Path) -> None:
         self._root = str(root)
         self._files: dict[str, _File] = {}
+        #: Where the next `write` to an open file goes.
+        self._positions: dict[tuple[str, int], int] = {}
+        self._writes = 0
         #: Each folder's entries, as (moment, name, file or None for a folder; or True for removed), and those that are durable.
         self._changes: dict[str, list[tuple[float, str, _File | None, bool]]] = {}
         self._durable: dict[str, dict[str, _File | None]] = {}
@@ -101,45 +117,64 @@ class Disk:
                 self._do(call)
                 yield call
 
-    def left(self) -> dict[str, bytes]:
-        """The files that a power cut now would leave, and what is in them."""
+    def left(self, survives: Survives = lambda _: False, *, new_names: bool = False) -> dict[str, bytes]:
+        """The files that a power cut now would leave, and what is in them. With `new_names`, names that were changed are so on disk."""
         found: dict[str, bytes] = {}
-        self._walk(self._root, found)
+        self._walk(self._root, found, survives, new_names)
         return found
 
-    def _walk(self, folder: str, found: dict[str, bytes]) -> None:
-        for name, file in self._durable.get(folder, {}).items():
+    def _walk(self, folder: str, found: dict[str, bytes], survives: Survives, new_names: bool) -> None:
+        entries = dict(self._durable.get(folder, {}))
+        if new_names:
+            for _, name, file, removed in self._changes.get(folder, []):
+                if removed:
+                    entries.pop(name, None)
+                elif file is None or file in self._durable.get(folder, {}).values():  # what was made is not there, what was renamed is
+                    entries[name] = file
+        for name, file in entries.items():
             path = f"{folder}/{name}"
             if file is None:
-                self._walk(path, found)
+                self._walk(path, found, survives, new_names)
             else:
-                found[path] = bytes(file.written[: file.synced])
+                found[path] = _content(file, survives)
 
     def _do(self, call: Call) -> None:
-        if call.name == "openat" and call.makes:
-            self._files[call.path] = _File()
-            self._enter(call.ended, call.path, self._files[call.path])
-        elif call.name == "mkdir":
-            self._enter(call.ended, call.path, None)
-        elif call.name == "write" and call.path in self._files:
-            file = self._files[call.path]
-            file.written += call.data
-            file.sizes.append((call.ended, len(file.written)))
-        elif call.name == "rename":
-            file = self._files.pop(call.path)
-            new = call.data.decode()
-            self._files[new] = file
-            self._enter(call.ended, call.path, file, removed=True)
-            self._enter(call.ended, new, file)
-        elif call.name == "unlink" and call.path in self._files:
-            self._enter(call.ended, call.path, self._files.pop(call.path), removed=True)
-        elif call.name in ("fsync", "fdatasync"):
-            self._sync(call)
+        match call.name:
+            case "openat":
+                self._positions[call.fd] = 0
+                if call.makes and call.path not in self._files:
+                    self._files[call.path] = _File()
+                    self._enter(call.ended, call.path, self._files[call.path])
+            case "mkdir":
+                self._enter(call.ended, call.path, None)
+            case "write" if call.path in self._files:
+                self._write(call, self._positions[call.fd])
+                self._positions[call.fd] += len(call.data)
+            case "pwrite64" if call.path in self._files:
+                self._write(call, call.offset)
+            case "rename":
+                file = self._files.pop(call.path)
+                new = call.data.decode()
+                self._files[new] = file
+                self._enter(call.ended, call.path, file, removed=True)
+                self._enter(call.ended, new, file)
+            case "unlink" if call.path in self._files:
+                self._enter(call.ended, call.path, self._files.pop(call.path), removed=True)
+            case "fsync" | "fdatasync":
+                self._sync(call)
+
+    def _write(self, call: Call, offset: int) -> None:
+        self._writes += 1
+        self._files[call.path].waiting.append(_Write(call.ended, offset, call.data, self._writes))
 
     def _sync(self, call: Call) -> None:
         file = self._files.get(call.path)
         if file is not None:
-            file.synced = max([file.synced, *(size for moment, size in file.sizes if moment <= call.began)])
+            late = [write for write in file.waiting if write.ended > call.began]
+            for write in file.waiting:
+                if write.ended <= call.began:
+                    _apply(file.durable, write)
+            file.waiting = late
             return
         durable = self._durable.setdefault(call.path, {})
         waiting = []
@@ -158,46 +193,15 @@ class Disk:
         self._changes.setdefault(folder, []).append((moment, name, file, removed))
 
 
-@contextmanager
-def traced(role: str, port: int, data: Path, logs: Path, **environment: str) -> Iterator[None]:
-    """A process of `role`, which listens on `port`, every system call of which on files and sockets is written into `logs`."""
-    wanted = {
-        **os.environ,
-        "HILUM_SPOOL__MIN_FREE_BYTES": "0",
-        "HILUM_PROBE__PORT": str(free_port()),
-        "HILUM_KAFKA__BOOTSTRAP": "none:9092",  # a receiver asks none of them for anything
-        "HILUM_POSTGRES__DSN": "postgresql://none",
-        "HILUM_S3__ENDPOINT": "http://none",
-        **environment,
-    }
-    command = [*STRACE, CALLS, "-o", logs / "call", sys.executable, "-m", "hilum.host", role, "--data", data]
-    with subprocess.Popen(list(map(str, command)), env=wanted) as strace:
-        try:
-            wait_for_port(port, 60)
-            yield
-        finally:
-            for child in psutil.Process(strace.pid).children():
-                child.terminate()
-            strace.wait(30)
+def _content(file: _File, survives: Survives) -> bytes:
+    content = bytearray(file.durable)
+    for write in file.waiting:
+        if survives(write.number):
+            _apply(content, write)
+    return bytes(content)
 
 
-def objects_on(files: Mapping[str, bytes], root: Path, folder: Path) -> dict[str, bytes]:
-    """The data sets, by SOP instance, that a spool finds when it starts on a disk of which `files` are left.
-
-    They lay under `root` and are laid out in `folder`, which is removed afterwards.
-    """
-    for path, content in files.items():
-        place = folder / Path(path).relative_to(root)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-    found: dict[str, bytes] = {}
-    for spool_dir in folder.rglob("spool"):
-        spool = Spool(spool_dir)
-        for receipt in spool.waiting():
-            content = spool.path(receipt).read_bytes()
-            with suppress(ValueError):  # a file whose bytes were not synced
-                arrival, at = read_arrival(content)
-                found[arrival.sop_instance_uid] = content[at:]
-    if folder.exists():
-        shutil.rmtree(folder)
-    return found
+def _apply(content: bytearray, write: _Write) -> None:
+    if len(content) < write.offset:
+        content.extend(bytes(write.offset - len(content)))
+    content[write.offset : write.offset + len(write.data)] = write.data

@@ -131,12 +131,12 @@ class Running:
 
     def stored(self) -> list[tuple[Arrival, bytes]]:
         """What is in the spool, oldest first: arrival and data set."""
-        files = [self.spool.path(receipt).read_bytes() for receipt in self.spool.waiting()]
+        files = [self.spool.read(receipt) for receipt in self.spool.waiting()]
         return [(arrival, file[begin:]) for file in files for arrival, begin in [read_arrival(file)]]
 
     def leftovers(self) -> list[Path]:
         """Unfinished files in the spool."""
-        return [path for path in (self.spool.new.parent / "tmp").rglob("*") if path.is_file()]
+        return self.spool.unfinished()
 
     def is_clean(self) -> bool:
         """Whether nothing was kept and nothing is left over."""
@@ -152,7 +152,12 @@ def running(
     **stow: Any,
 ) -> Iterator[Running]:
     """The role for as long as the block lasts."""
-    wanted = Settings(data=str(path), stow=Stow(port=0, **stow), spool=spool or SpoolSettings(min_free_bytes=0), senders=senders or {})
+    wanted = Settings(
+        data=str(path),
+        stow=Stow(port=0, **stow),
+        spool=spool or SpoolSettings(min_free_bytes=0, spare_bytes=0),
+        senders=senders or {},
+    )
     receiver = Running(wanted, **(times or {}))
     try:
         yield receiver

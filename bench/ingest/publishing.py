@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import mmap
 import statistics
 import sys
 import time
@@ -25,7 +24,7 @@ from hilum.events import EVENTS
 from hilum.host import spare_the_garbage_collector
 from hilum.services import embedded
 from hilum.settings import Postgres, Settings
-from hilum.spool import Arrival, Spool
+from hilum.spool import Arrival, Spool, mapped
 from hilum.store import open_store
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
@@ -131,10 +130,10 @@ def parse(report: Report, paths: Sequence[Path], folder: Path) -> list[Goal]:
         receipts.append(incoming.commit())
     header_us, fitted_us, whole_us, pydicom_us = [], [], [], []
     for receipt, path in zip(receipts, paths, strict=True):
-        with spool.path(receipt).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            _, at = file_meta.read_meta(mapped[: file_meta.MAX_META_BYTES])
+        with mapped(spool.path(receipt)) as content:
+            _, at = file_meta.read_meta(content[: file_meta.MAX_META_BYTES])
             began = time.perf_counter()
-            header = read_header(mapped, _EXPLICIT, start=at, keep=keep)
+            header = read_header(content, _EXPLICIT, start=at, keep=keep)
             read = time.perf_counter()
             fitted(header, keep)
             header_us.append(read - began)

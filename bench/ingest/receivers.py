@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers import free_port, installed, orthanc, running
-from hilum.settings import forget_environment
+from hilum.settings import Settings, forget_environment
+from hilum.spool.files import SPARE_BYTES
+from hilum.testing import eventually
 
 #: Nothing listens there: the roles that receive need none of the three.
 _ALONE = """\
@@ -70,7 +72,12 @@ def alone(folder: Path, role: str, port: int, more: str = "", module: str = "hil
 
 def spooled(folder: Path) -> int:
     """How many objects are in the spool of the Hilum that ran on `folder`."""
-    return files_in(folder / "data" / "spool" / "new")
+    return sum(1 for _ in (folder / "data" / "spool" / "objects").glob("*.dcm"))
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether the spare files of the Hilum on `folder` are there: a receiver makes them in its first second."""
+    return sum(1 for _ in (folder / "data" / "spool" / "objects").glob("*.free")) * SPARE_BYTES >= Settings().spool.spare_bytes
 
 
 def _hilum(module: str) -> Callable[[Path], AbstractContextManager[Running]]:
@@ -78,6 +85,7 @@ def _hilum(module: str) -> Callable[[Path], AbstractContextManager[Running]]:
     def run(folder: Path) -> Iterator[Running]:
         port = free_port()
         with alone(folder, "dicom", port, module=module) as process:
+            eventually(lambda: is_prepared(folder), 60, what="the spool has its spare files")
             yield Running(process.pid, port, lambda: spooled(folder))
 
     return run

@@ -43,7 +43,6 @@ class Receiver:
         dicom = self._settings.dicom
         try:
             self._spool = Spool.of(self._settings)
-            self._spool.sweep()
             if dicom.tls_port:
                 self._tls = ServerTls("dicom", dicom.tls_certificate, dicom.tls_key, dicom.tls_client_ca)
             committing = Committing(self._settings)
@@ -52,6 +51,7 @@ class Receiver:
             self._fault = str(error)
             raise
         self._listener = listener
+        threading.Thread(target=self._spool.prepare, args=(stop,), name="spare spool files", daemon=True).start()
         thread = threading.Thread(target=listener.serve, name="dicom listener", daemon=True)
         thread.start()
         stop.wait()

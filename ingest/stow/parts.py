@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from typing import TYPE_CHECKING, Protocol
 
 from hilum.dicom import uid_is_usable
@@ -118,8 +117,8 @@ class FilePart:
 
     def _study(self, incoming: Incoming, transfer_syntax: str) -> str:
         """The StudyInstanceUID: it may stand behind private elements of any size, so the whole file is looked at."""
-        with incoming.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            header = read_header(mapped, transfer_syntax, start=len(mapped) - incoming.size_bytes, keep=frozenset({STUDY_INSTANCE_UID}))
+        with incoming.mapped() as (content, start):
+            header = read_header(content, transfer_syntax, start=start, keep=frozenset({STUDY_INSTANCE_UID}))
         return header.uid(STUDY_INSTANCE_UID)
 
     def drop(self) -> None:

@@ -300,9 +300,9 @@ class TestNothingLost:
         assert account.expected_deliveries == 4
 
     def test_what_is_in_the_spool_is_told_and_no_gap(self, copy: Copy, tmp_path: Path) -> None:
-        (tmp_path / "spool" / "new").mkdir(parents=True)
-        (tmp_path / "spool" / "new" / "0190163d-8694-739b-aea5-966c26f8ad91.dcm").touch()
-        (tmp_path / "spool" / "new" / "no-arrival.dcm").touch()
+        (tmp_path / "spool" / "objects").mkdir(parents=True)
+        (tmp_path / "spool" / "objects" / "0190163d-8694-739b-aea5-966c26f8ad91.dcm").touch()
+        (tmp_path / "spool" / "objects" / "no-arrival.dcm").touch()
 
         account = reconcile(msgspec.structs.replace(copy.settings, data=str(tmp_path)))
 

@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import threading
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pydicom import dcmread
 
 from hilum.errors import Misconfigured
 from hilum.settings import Settings
 from hilum.settings import Spool as SpoolSettings
-from hilum.spool import Arrival, Spool, SpoolFull, SpoolTooLarge, read_arrival, received_at
+from hilum.spool import Arrival, Incoming, Spool, SpoolFull, SpoolTooLarge, read_arrival, received_at
 from hilum.testing import Clock
 
 ARRIVAL = Arrival(
@@ -33,6 +38,12 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "spool")
 
 
+@pytest.fixture
+def thrifty(tmp_path: Path) -> Spool:
+    """A spool that keeps files to be written again."""
+    return Spool(tmp_path / "spool", spare_bytes=2**20)
+
+
 def stored(spool: Spool, data_set: bytes = DATA_SET) -> str:
     """The receipt of an object that was put into the spool."""
     incoming = spool.open(ARRIVAL)
@@ -40,24 +51,19 @@ def stored(spool: Spool, data_set: bytes = DATA_SET) -> str:
     return incoming.commit()
 
 
-def unfinished(spool: Spool) -> list[Path]:
-    """Files that are not finished."""
-    return [path for path in (spool.new.parent / "tmp").rglob("*") if path.is_file()]
-
-
 def test_a_committed_object_waits_with_its_bytes_and_all_that_is_known_of_its_arrival(spool: Spool) -> None:
     receipt = stored(spool)
 
     assert spool.waiting() == [receipt]
-    content = spool.path(receipt).read_bytes()
+    content = spool.read(receipt)
     arrival, data_set_at = read_arrival(content)
     assert arrival == ARRIVAL
     assert content[data_set_at:] == DATA_SET
-    assert unfinished(spool) == []
+    assert spool.unfinished() == []
 
 
 def test_a_spool_file_is_a_part_10_file_that_others_can_read(spool: Spool) -> None:
-    ds = dcmread(spool.path(stored(spool)))
+    ds = dcmread(BytesIO(spool.read(stored(spool))))
 
     assert ds.SOPInstanceUID == "2.25.3"
     assert ds.file_meta.SendingApplicationEntityTitle == "CT1"
@@ -70,7 +76,7 @@ def test_an_arrival_that_tells_little_is_kept_as_that(spool: Spool) -> None:
     incoming = spool.open(little)
     incoming.write(b"x")
 
-    assert read_arrival(spool.path(incoming.commit()).read_bytes())[0] == little
+    assert read_arrival(spool.read(incoming.commit()))[0] == little
 
 
 def test_receipts_sort_by_time_and_tell_it(tmp_path: Path) -> None:
@@ -98,26 +104,26 @@ def test_nothing_is_seen_before_the_commit_and_nothing_left_after_a_discard(spoo
     incoming = spool.open(ARRIVAL)
     incoming.write(DATA_SET)
     assert spool.waiting() == []
-    assert len(unfinished(spool)) == 1
+    assert len(spool.unfinished()) == 1
 
     incoming.discard()
     incoming.discard()
 
-    assert (spool.waiting(), unfinished(spool)) == ([], [])
+    assert (spool.waiting(), spool.unfinished()) == ([], [])
 
 
 def test_objects_that_came_together_are_seen_together_in_their_order(spool: Spool) -> None:
     together = [spool.open(ARRIVAL) for _ in range(3)]
     for number, incoming in enumerate(together):
         incoming.write(b"%d" % number)
-    together[1].sync()
+    together[0].sync()
     assert spool.waiting() == []
 
     receipts = spool.commit(together)
 
     assert spool.waiting() == receipts
-    assert [spool.path(receipt).read_bytes()[-1:] for receipt in receipts] == [b"0", b"1", b"2"]
-    assert unfinished(spool) == []
+    assert [spool.read(receipt)[-1:] for receipt in receipts] == [b"0", b"1", b"2"]
+    assert spool.unfinished() == []
 
 
 def test_if_one_of_those_that_came_together_cannot_be_kept_none_is(spool: Spool) -> None:
@@ -127,7 +133,169 @@ def test_if_one_of_those_that_came_together_cannot_be_kept_none_is(spool: Spool)
     with pytest.raises(SpoolFull):
         spool.commit(together)
 
-    assert (spool.waiting(), unfinished(spool)) == ([], [])
+    assert (spool.waiting(), spool.unfinished()) == ([], [])
+
+
+# Files that are written again
+
+
+def test_a_file_that_was_given_back_is_written_again_and_shows_nothing_of_what_it_held(thrifty: Spool) -> None:
+    thrifty.remove([stored(thrifty, b"long ago" * 1000)])
+    [file] = thrifty.folder.iterdir()
+    inode = file.stat().st_ino
+
+    receipt = stored(thrifty, b"now")
+
+    assert thrifty.path(receipt).stat().st_ino == inode
+    content = thrifty.read(receipt)
+    assert content[read_arrival(content)[1] :] == b"now"
+
+
+def test_what_is_looked_at_before_the_commit_ends_with_the_object(thrifty: Spool) -> None:
+    thrifty.remove([stored(thrifty, b"long ago" * 1000)])
+    incoming = thrifty.open(ARRIVAL)
+    incoming.write(b"now")
+
+    with incoming.mapped() as (content, at):
+        assert content[at:] == b"now"
+    incoming.discard()
+
+
+def test_no_more_is_kept_to_be_written_again_than_the_settings_say(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, spare_bytes=2**20)
+    receipts = [stored(spool, bytes(400_000)) for _ in range(4)]
+
+    spool.remove(receipts)
+
+    assert len(list(spool.folder.iterdir())) == 2
+
+
+def test_a_huge_file_is_not_kept(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, spare_bytes=2**30)
+
+    spool.remove([stored(spool, bytes(5 * 2**20))])
+
+    assert list(spool.folder.iterdir()) == []
+
+
+def test_spare_files_are_made_up_to_the_settings_and_used(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, spare_bytes=3 * 2**20)
+    spool.prepare(threading.Event())
+    spool.prepare(threading.Event())
+    inodes = {file.stat().st_ino for file in spool.folder.iterdir()}
+    assert len(inodes) == 3
+
+    assert spool.path(stored(spool)).stat().st_ino in inodes
+    assert spool.unfinished() == []
+
+
+def test_no_spare_files_are_made_where_the_disk_has_no_room(small_disk: Path) -> None:
+    spool = Spool(small_disk, spare_bytes=2**30)
+    spool.prepare(threading.Event())
+
+    assert stored(spool)
+
+
+# After a power cut
+
+
+@pytest.mark.parametrize("name", ["0123456789abcdef.free", "0123456789abcdef.7.part"])
+def test_a_whole_object_is_brought_to_light_whatever_its_file_is_called(spool: Spool, name: str) -> None:
+    receipt = stored(spool)
+    spool.path(receipt).rename(spool.folder / name)
+
+    again = Spool(spool.folder.parent)
+
+    assert again.waiting() == [receipt]
+    assert again.read(receipt).endswith(DATA_SET)
+
+
+@pytest.mark.parametrize("name", ["0123456789abcdef.free", "0123456789abcdef.7.part"])
+@given(at=st.integers(0), bit=st.integers(0, 7))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_an_object_of_which_anything_is_missing_is_not(spool: Spool, name: str, at: int, bit: int) -> None:
+    receipt = stored(spool)
+    torn = bytearray(spool.read(receipt))
+    at = at % (len(torn) - 88)
+    at = at if at < 40 else at + 88  # the seal, or anything behind the preamble
+    torn[at] ^= 1 << bit
+    spool.path(receipt).unlink()
+    (spool.folder / name).write_bytes(torn)
+
+    again = Spool(spool.folder.parent)
+
+    assert again.waiting() == []
+    assert stored(again)
+    again.remove(again.waiting())
+
+
+def test_a_free_file_that_holds_an_object_after_all_is_not_written_over(thrifty: Spool) -> None:
+    receipt = stored(thrifty, b"acknowledged")
+    thrifty.path(receipt).rename(thrifty.folder / "0123456789abcdef.free")  # as a power cut may leave it, while this process runs
+
+    other = stored(thrifty, b"next")
+
+    assert thrifty.waiting() == [receipt, other]
+    assert thrifty.read(receipt).endswith(b"acknowledged")
+
+
+class Spooling(RuleBasedStateMachine):
+    """Whatever is stored, published, broken off and restarted: what waits is what was stored and not published, byte for byte."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.spool = Spool(Path(self.folder.name), spare_bytes=2**16)
+        self.held: dict[str, bytes] = {}
+        self.open: list[tuple[Incoming, bytes]] = []
+
+    @rule(data=st.binary(max_size=5000))
+    def begin(self, data: bytes) -> None:
+        incoming = self.spool.open(ARRIVAL)
+        incoming.write(data)
+        self.open.append((incoming, data))
+
+    @precondition(lambda self: self.open)
+    @rule(pick=st.integers(0))
+    def commit(self, pick: int) -> None:
+        incoming, data = self.open.pop(pick % len(self.open))
+        self.held[incoming.commit()] = data
+
+    @precondition(lambda self: self.open)
+    @rule(pick=st.integers(0), synced=st.booleans())
+    def break_off(self, pick: int, synced: bool) -> None:
+        incoming, _ = self.open.pop(pick % len(self.open))
+        if synced:
+            incoming.sync()
+        incoming.discard()
+
+    @precondition(lambda self: self.held)
+    @rule(pick=st.integers(0))
+    def publish(self, pick: int) -> None:
+        receipt = sorted(self.held)[pick % len(self.held)]
+        self.spool.remove([receipt])
+        del self.held[receipt]
+
+    @rule()
+    def another_process_starts(self) -> None:
+        self.spool = Spool(Path(self.folder.name), spare_bytes=2**16)
+
+    @invariant()
+    def what_waits_is_what_was_stored(self) -> None:
+        assert self.spool.waiting() == sorted(self.held)
+        for receipt, data in self.held.items():
+            content = self.spool.read(receipt)
+            assert content[read_arrival(content)[1] :] == data
+        assert len(self.spool.unfinished()) == len(self.open)
+
+    def teardown(self) -> None:
+        for incoming, _ in self.open:
+            incoming.discard()
+        self.folder.cleanup()
+
+
+TestSpooling = Spooling.TestCase
+TestSpooling.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 def test_removing_is_final_and_may_be_repeated(spool: Spool) -> None:
@@ -153,7 +321,7 @@ def test_an_object_larger_than_allowed_leaves_nothing(spool: Spool) -> None:
     with pytest.raises(SpoolTooLarge, match="larger than 10 bytes"):
         incoming.write(b"x")
 
-    assert (spool.waiting(), unfinished(spool)) == ([], [])
+    assert (spool.waiting(), spool.unfinished()) == ([], [])
 
 
 def test_a_disk_that_fills_up_amid_an_object_leaves_nothing_of_it_and_takes_the_next(small_disk: Path) -> None:
@@ -163,7 +331,7 @@ def test_a_disk_that_fills_up_amid_an_object_leaves_nothing_of_it_and_takes_the_
     with pytest.raises(SpoolFull, match="disk is full"):
         incoming.write(bytes(2 * 2**20))
 
-    assert (spool.waiting(), unfinished(spool)) == ([], [])
+    assert (spool.waiting(), spool.unfinished()) == ([], [])
     assert stored(spool)
 
 
@@ -196,22 +364,22 @@ def half_written(path: Path) -> subprocess.Popen[str]:
 
 
 def test_what_a_killed_process_left_unfinished_is_removed_at_the_next_start(spool: Spool) -> None:
-    child = half_written(spool.new.parent)
+    child = half_written(spool.folder.parent)
     child.kill()
     child.communicate()
-    assert len(unfinished(spool)) == 1
+    assert len(spool.unfinished()) == 1
 
-    stored(Spool(spool.new.parent))
+    Spool(spool.folder.parent)
 
-    assert unfinished(spool) == []
+    assert spool.unfinished() == []
 
 
 def test_what_a_living_process_has_unfinished_is_left_alone(spool: Spool) -> None:
-    child = half_written(spool.new.parent)
+    child = half_written(spool.folder.parent)
 
     stored(spool)
 
-    assert len(unfinished(spool)) == 1
+    assert len(spool.unfinished()) == 1
     child.communicate("end")
 
 
@@ -228,7 +396,7 @@ def test_many_threads_share_a_spool(spool: Spool) -> None:
 
 
 def test_syncs_of_the_directory_are_shared_and_none_is_missed(spool: Spool) -> None:
-    directory = spool._directory
+    directory = spool._files.directory
     begun, go = threading.Event(), threading.Event()
     syncs = 0
 
@@ -239,7 +407,7 @@ def test_syncs_of_the_directory_are_shared_and_none_is_missed(spool: Spool) -> N
             begun.set()
             assert go.wait(10)
 
-    slow = Slow(spool.new)
+    slow = Slow(spool.folder)
     first = threading.Thread(target=slow.sync)
     first.start()
     assert begun.wait(10)
@@ -262,8 +430,8 @@ def test_a_directory_that_cannot_be_made_is_named_with_its_fix(tmp_path: Path) -
 
 
 def test_the_spool_lies_in_the_data_directory_unless_the_settings_say_otherwise(tmp_path: Path) -> None:
-    assert Spool.of(Settings(data=str(tmp_path))).new == tmp_path.resolve() / "spool" / "new"
-    assert Spool.of(Settings(spool=SpoolSettings(path=str(tmp_path / "other")))).new == tmp_path.resolve() / "other" / "new"
+    assert Spool.of(Settings(data=str(tmp_path))).folder == tmp_path.resolve() / "spool" / "objects"
+    assert Spool.of(Settings(spool=SpoolSettings(path=str(tmp_path / "other")))).folder == tmp_path.resolve() / "other" / "objects"
 
 
 def test_what_is_no_spool_file_is_told_apart() -> None:

@@ -36,7 +36,7 @@ def instance_of(spool: Spool, receipt: str) -> Instance:
 
 def test_an_object_is_described_by_its_uids_its_digest_and_how_it_came(spool: Spool) -> None:
     receipt = spooled(spool)
-    part10 = spool.path(receipt).read_bytes()
+    part10 = spool.read(receipt)
     digest = sha256(part10[data_set_offset(part10) :]).hexdigest()
 
     instance = instance_of(spool, receipt)

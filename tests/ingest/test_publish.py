@@ -38,7 +38,7 @@ class Clockwork:
         self.synced: list[int] = []
         self.error: HilumError | None = None
         self.connect: Callable[[], MemoryLog] = lambda: self.log
-        self.records = Records(spool.new.parent / "associations")
+        self.records = Records(spool.folder.parent / "associations")
         settings = settings or Settings(s3=S3(bucket=BUCKET))
         self.publisher = Publisher(settings, spool, self.store, lambda: self.connect(), self._sync, self.records)
 
@@ -144,8 +144,8 @@ def test_an_event_that_kafka_gave_up_is_said_again_under_its_id(clockwork: Clock
     receipt = spooled(clockwork.spool)
     clockwork.log.failing = True
     with clockwork.running():
-        eventually(lambda: not clockwork.publisher.health().ready)
-        assert "Kafka does not answer" in clockwork.publisher.health().says
+        eventually(lambda: "Kafka does not answer" in clockwork.publisher.health().says)
+        assert not clockwork.publisher.health().ready
         clockwork.log.failing = False
         eventually(lambda: clockwork.log.said)
         eventually(lambda: clockwork.publisher.health().ready, what="it is well again")
@@ -206,22 +206,29 @@ def test_the_whole_header_of_a_cut_one_lies_beside_the_object(clockwork: Clockwo
 
 
 def test_a_file_that_is_no_spool_file_is_left_where_it_is_and_told_of(clockwork: Clockwork) -> None:
-    (clockwork.spool.new / "notes.dcm").write_text("not ours")
+    (clockwork.spool.folder / "notes.dcm").write_text("not ours")
     spooled(clockwork.spool)
     with clockwork.running():
         eventually(lambda: clockwork.log.said)
         eventually(lambda: "1 files in" in clockwork.publisher.health().says)
 
-    assert [path.name for path in clockwork.spool.new.iterdir()] == ["notes.dcm"]
+    assert clockwork.spool.waiting() == ["notes"]
 
 
-def test_two_publishers_on_one_spool_lose_nothing(spool: Spool) -> None:
+def test_of_two_publishers_on_one_spool_one_waits_to_take_over(spool: Spool) -> None:
     receipts = [spooled(spool, SOPInstanceUID=f"2.25.{n}") for n in range(30)]
     one, other = Clockwork(spool), Clockwork(spool)
-    with one.running(), other.running():
+    with one.running():
+        eventually(lambda: not spool.waiting())
+        with other.running():
+            eventually(lambda: "waits to take over" in other.publisher.health().says)
+            last = spooled(spool, SOPInstanceUID="2.25.99")
+            eventually(lambda: not spool.waiting())
+    with other.running():
+        then = spooled(spool, SOPInstanceUID="2.25.100")
         eventually(lambda: not spool.waiting())
 
-    assert {*one.ids(), *other.ids()} == set(receipts)
+    assert (set(one.ids()), other.ids()) == ({*receipts, last}, [then])
 
 
 def test_it_ends_with_words_if_only_a_person_can_help(clockwork: Clockwork) -> None:
@@ -244,7 +251,7 @@ def test_a_disk_that_cannot_be_synced_holds_events_back(spool: Spool) -> None:
 
     log = MemoryLog()
     publisher = Publisher(
-        Settings(s3=S3(bucket=BUCKET)), spool, MemoryStore(), lambda: log, sync, Records(spool.new.parent / "associations")
+        Settings(s3=S3(bucket=BUCKET)), spool, MemoryStore(), lambda: log, sync, Records(spool.folder.parent / "associations")
     )
     spooled(spool)
     stop = threading.Event()

@@ -41,7 +41,7 @@ def hilum(tmp_path: Path, kafka: Kafka, s3: S3) -> Settings:
     settings = Settings(
         data=str(tmp_path),
         dicom=Dicom(port=0),
-        spool=SpoolSettings(min_free_bytes=0),
+        spool=SpoolSettings(min_free_bytes=0, spare_bytes=0),
         kafka=msgspec.structs.replace(kafka, prefix=f"{name}."),
         s3=msgspec.structs.replace(s3, bucket="way-in", sync_path=str(tmp_path)),
     )

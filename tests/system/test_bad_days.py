@@ -16,6 +16,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from bench.faults import objects
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender, part10_data_set
+from hilum.spool import Spool
 from hilum.synthetic import write_ct_study
 
 pytestmark = pytest.mark.system
@@ -81,8 +82,8 @@ def test_an_association_that_breaks_off_in_the_middle_leaves_nothing(one_hilum: 
 
     assert account.unaccounted == 0
     assert one_hilum.rows("SELECT count(*) FROM receipt WHERE sop_instance_uid = %s", uid) == [(0,)]
-    spool = one_hilum.settings.spool_dir
-    assert not [path for folder in ("tmp", "new") for path in (spool / folder).rglob("*") if path.is_file()]
+    spool = Spool.of(one_hilum.settings)
+    assert (spool.unfinished(), spool.waiting()) == ([], [])
 
 
 @pytest.mark.peer("dcmsend")

@@ -17,6 +17,7 @@ import pytest
 from bench.peers import wait_for_port
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver
+from hilum.spool import Spool
 from tests.ingest.dicom.running import RawPeer, a_slice, encoded
 from tests.peers import free_port
 
@@ -88,8 +89,7 @@ def test_what_got_success_is_in_the_index_with_its_digest_and_nothing_is_half_th
             each.join(30)
         with receiver(hilum, port):  # sweeps up what the killed ones left
             account = hilum.come_to_rest(240)
-        spool = hilum.settings.spool_dir
-        unfinished = [path for path in (spool / "tmp").rglob("*") if path.is_file()]
+        unfinished = Spool.of(hilum.settings).unfinished()
         received = hilum.rows("SELECT sop_instance_uid FROM receipt")
         digests = dict(hilum.rows("SELECT sha256, sop_instance_uid FROM receipt"))
         quarantined = hilum.rows("SELECT count(*) FROM receipt WHERE quarantine_reason IS NOT NULL")

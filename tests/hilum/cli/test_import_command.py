@@ -36,7 +36,7 @@ def test_everything_is_taken_with_its_sender_and_the_exit_code_says_so(folder: P
 
     assert (code, found["taken"], found["skipped"]) == (0, 3, {"no-dicom": 1})
     spool = Spool(tmp_path / "data" / "spool")
-    arrivals = [read_arrival(spool.path(receipt).read_bytes())[0] for receipt in spool.waiting()]
+    arrivals = [read_arrival(spool.read(receipt))[0] for receipt in spool.waiting()]
     assert {(arrival.adapter, arrival.calling_aet) for arrival in arrivals} == {("media", "CD_DESK")}
 
 
@@ -50,7 +50,7 @@ def test_an_import_leaves_a_record_which_its_objects_name(folder: Path, tmp_path
     assert record is not None
     assert (record.adapter, record.calling_aet, record.peer, record.ended) == ("media", "CD_DESK", "import", "complete")
     assert (record.objects, record.statuses) == (3, {"taken": 3, "empty": 1})
-    named = {read_arrival(spool.path(receipt).read_bytes())[0].association for receipt in spool.waiting()}
+    named = {read_arrival(spool.read(receipt))[0].association for receipt in spool.waiting()}
     assert named == {record.association}
 
 

@@ -47,7 +47,7 @@ def zipped(folder: Path, archive: Path) -> Path:
 
 
 def data_sets(spool: Spool) -> list[bytes]:
-    found = (spool.path(receipt).read_bytes() for receipt in spool.waiting())
+    found = (spool.read(receipt) for receipt in spool.waiting())
     return sorted(content[read_arrival(content)[1] :] for content in found)
 
 

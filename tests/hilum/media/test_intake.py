@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import pydicom.data
@@ -53,14 +54,14 @@ def refused(intake: Intake, path: Path) -> Unreadable:
 
 
 def nothing_is_left(spool: Spool) -> bool:
-    return not spool.waiting() and not [path for path in (spool.new.parent / "tmp").rglob("*") if path.is_file()]
+    return not spool.waiting() and not spool.unfinished()
 
 
 def test_the_data_set_is_in_the_spool_byte_for_byte_with_who_sent_it(spool: Spool, intake: Intake, slice_file: Path) -> None:
     taken = intake.take(File(slice_file))
 
     [receipt] = spool.waiting()
-    spooled, original = spool.path(receipt).read_bytes(), slice_file.read_bytes()
+    spooled, original = spool.read(receipt), slice_file.read_bytes()
     arrival, at = read_arrival(spooled)
     meta = dcmread(slice_file).file_meta
     assert spooled[at:] == original[data_set_offset(original) :]
@@ -74,9 +75,9 @@ def test_a_data_set_without_file_meta_is_taken_if_it_has_all_uids(spool: Spool, 
 
     intake.take(File(tmp_path / "IM1"))
 
-    spooled = spool.path(spool.waiting()[0]).read_bytes()
+    spooled = spool.read(spool.waiting()[0])
     assert spooled[read_arrival(spooled)[1] :] == encoded(UIDS)
-    assert dcmread(spool.path(spool.waiting()[0])).StudyInstanceUID == "2.25.1"
+    assert dcmread(BytesIO(spool.read(spool.waiting()[0]))).StudyInstanceUID == "2.25.1"
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID"])

@@ -134,7 +134,7 @@ class TestTheWay:
         assert way.behind(moment) == ""
 
     def test_a_file_that_is_no_arrival_is_not_awaited(self, way: Way, spool: Spool) -> None:
-        (spool.new / "notes.dcm").write_text("x")
+        (spool.folder / "notes.dcm").write_text("x")
 
         assert way.behind(datetime.now(UTC)) == ""
 

@@ -49,18 +49,18 @@ class Running:
 
     def data_sets(self) -> list[bytes]:
         """The data sets in the spool, oldest first."""
-        files = [self.spool.path(receipt).read_bytes() for receipt in self.spool.waiting()]
+        files = [self.spool.read(receipt) for receipt in self.spool.waiting()]
         return [file[read_arrival(file)[1] :] for file in files]
 
     def leftovers(self) -> list[Path]:
         """Unfinished files in the spool."""
-        return [path for path in (self.spool.new.parent / "tmp").rglob("*") if path.is_file()]
+        return self.spool.unfinished()
 
 
 @contextmanager
 def running(path: Path, spool: SpoolSettings | None = None, **dicom: object) -> Iterator[Running]:
     """A receiver for as long as the block lasts."""
-    settings = Settings(data=str(path), dicom=Dicom(port=0, **dicom), spool=spool or SpoolSettings(min_free_bytes=0))  # type: ignore[arg-type]  # passed through
+    settings = Settings(data=str(path), dicom=Dicom(port=0, **dicom), spool=spool or SpoolSettings(min_free_bytes=0, spare_bytes=0))  # type: ignore[arg-type]  # passed through
     receiver = Running(settings)
     try:
         yield receiver

@@ -73,7 +73,7 @@ class Association:
         return self
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.spool.new.parent.rglob("*") if path.is_file()]
+        return [*self.spool.unfinished(), *map(self.spool.path, self.spool.waiting())]
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_an_object_is_stored_as_it_came_and_answered(association: Association) -
     assert association.established().statuses(a_store()) == [0x0000]
 
     [receipt] = association.spool.waiting()
-    assert association.spool.path(receipt).read_bytes().endswith(DATA_SET)
+    assert association.spool.read(receipt).endswith(DATA_SET)
 
 
 @settings(max_examples=60, deadline=None)
@@ -118,7 +118,7 @@ def test_it_makes_no_difference_how_the_bytes_are_cut(tmp_path_factory: pytest.T
 
     assert kinds == [ul.Pdu.ASSOCIATE_AC, ul.Pdu.DATA, ul.Pdu.DATA, ul.Pdu.RELEASE_RP]
     [receipt] = association.spool.waiting()
-    assert association.spool.path(receipt).read_bytes().endswith(DATA_SET)
+    assert association.spool.read(receipt).endswith(DATA_SET)
     assert association.acceptor.ended == "released"
 
 
@@ -209,7 +209,7 @@ def test_what_was_no_data_set_is_kept_for_a_person_and_what_was_too_large_is_not
     association.established().statuses(a_store(b"This is a letter, and no data set."), a_store(bytes(20_000)))
 
     [receipt] = association.spool.waiting()
-    assert association.spool.path(receipt).read_bytes().endswith(b"This is a letter, and no data set.")
+    assert association.spool.read(receipt).endswith(b"This is a letter, and no data set.")
     assert association.leftovers() == [association.spool.path(receipt)]
 
 

@@ -31,7 +31,7 @@ JPEG = "1.2.840.10008.1.2.4.50"
 
 def records(receiver: Running, count: int = 1) -> list[AssociationEnded]:
     """What is remembered, once there is as much."""
-    kept = Records(receiver.spool.new.parent / "associations")
+    kept = Records(receiver.spool.folder.parent / "associations")
     eventually(lambda: len(kept.waiting()) >= count, what="the association is recorded")
     return [record for name in kept.waiting() if (record := kept.read(name)) is not None]
 

@@ -59,7 +59,7 @@ def running(path: Path, *, wait_s: float = 600.0, **dicom: object) -> Iterator[R
     settings = Settings(
         data=str(path),
         dicom=Dicom(port=0, **dicom),  # type: ignore[arg-type]  # passed through
-        spool=SpoolSettings(min_free_bytes=0),
+        spool=SpoolSettings(min_free_bytes=0, spare_bytes=0),
         commitment=Terms(wait_s=wait_s),
     )
     receiver = Running(settings)

@@ -97,7 +97,7 @@ def messages(stream: bytes) -> list[tuple[bytes, bytes]]:
 
 @pytest.fixture
 def hilum(tmp_path: Path) -> Settings:
-    return Settings(data=str(tmp_path), spool=SpoolSettings(min_free_bytes=0))
+    return Settings(data=str(tmp_path), spool=SpoolSettings(min_free_bytes=0, spare_bytes=0))
 
 
 def decide(hilum: Settings, *failures: Failure) -> Commitment:
@@ -168,7 +168,7 @@ def test_every_status_of_storage_commitment_has_a_comment_that_fits_and_is_on_th
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_it_makes_no_difference_how_a_request_is_cut(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    hilum = Settings(data=str(tmp_path_factory.mktemp("hilum")), spool=SpoolSettings(min_free_bytes=0))
+    hilum = Settings(data=str(tmp_path_factory.mktemp("hilum")), spool=SpoolSettings(min_free_bytes=0, spare_bytes=0))
     stream = an_n_action()
     cuts = sorted({0, len(stream), *data.draw(st.lists(st.integers(0, len(stream)), max_size=30))})
 

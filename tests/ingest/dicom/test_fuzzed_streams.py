@@ -38,7 +38,7 @@ class Fuzzed(Association):
             self.acknowledged.append(storing.receipt)
 
     def files(self) -> list[bytes]:
-        return [self.spool.path(receipt).read_bytes() for receipt in self.spool.waiting()]
+        return [self.spool.read(receipt) for receipt in self.spool.waiting()]
 
 
 @settings(max_examples=500, deadline=None)

@@ -94,7 +94,7 @@ def test_what_others_send_is_kept_as_it_was_on_the_wire_and_is_what_was_in_the_f
     with running(tmp_path / "hilum") as receiver, recorder(receiver.receiver.port) as proxy:
         send(paths, proxy.port, tmp_path)
         eventually(lambda: len(receiver.data_sets()) == len(proxy.sent), 30, what="all that was sent is kept")
-        kept = [receiver.spool.path(receipt).read_bytes() for receipt in receiver.spool.waiting()]
+        kept = [receiver.spool.read(receipt) for receipt in receiver.spool.waiting()]
 
     files = {str((ds := dcmread(path)).SOPInstanceUID): ds for path in paths}
     for part10 in kept:

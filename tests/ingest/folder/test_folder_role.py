@@ -77,7 +77,7 @@ def test_each_folder_is_watched(tmp_path: Path) -> None:
         ("folder one", "1 file", 1),
         ("folder two", "1 file", 1),
     ]
-    named = {read_arrival(spool.path(receipt).read_bytes())[0].association for receipt in spool.waiting()}
+    named = {read_arrival(spool.read(receipt))[0].association for receipt in spool.waiting()}
     assert named == {record.association for record in found}
     assert role.health().says == "one: 1 object taken since the start; two: 1 object taken since the start"
 
@@ -171,7 +171,7 @@ def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
             process.kill()
         killed += 1
 
-    spooled = [spool.path(receipt).read_bytes() for receipt in spool.waiting()]
+    spooled = [spool.read(receipt) for receipt in spool.waiting()]
     assert killed >= 2, "it was killed at work at least once"
     assert {sha256(content[read_arrival(content)[1] :]).digest() for content in spooled} == contents
     assert len(spooled) - len(files) <= killed, "at most the file that was under way comes again"

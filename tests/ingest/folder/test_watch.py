@@ -81,7 +81,7 @@ def test_a_file_is_taken_once_it_has_not_changed_for_a_while(inbox: Inbox) -> No
     inbox.look(after_s=1)
 
     [receipt] = inbox.spool.waiting()
-    spooled, original = inbox.spool.path(receipt).read_bytes(), inbox.files[0].read_bytes()
+    spooled, original = inbox.spool.read(receipt), inbox.files[0].read_bytes()
     arrival, at = read_arrival(spooled)
     assert spooled[at:] == original[data_set_offset(original) :]
     assert (arrival.adapter, arrival.calling_aet) == ("folder", "SCANNER")

@@ -42,7 +42,7 @@ class Place:
 
     def unfinished(self) -> list[Path]:
         """Files that are not finished."""
-        return [path for path in (self.spool.new.parent / "tmp").rglob("*") if path.is_file()]
+        return self.spool.unfinished()
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def hilum(tmp_path: Path, kafka: Kafka, s3: S3) -> Settings:
     settings = Settings(
         data=str(tmp_path),
         stow=Stow(port=0, clients=str(tmp_path / "clients")),
-        spool=SpoolSettings(min_free_bytes=0),
+        spool=SpoolSettings(min_free_bytes=0, spare_bytes=0),
         kafka=msgspec.structs.replace(kafka, prefix=f"w{uuid.uuid4().hex[:8]}."),
         s3=msgspec.structs.replace(s3, bucket="stow-way-in", sync_path=str(tmp_path)),
     )
