@@ -284,7 +284,8 @@ class ContextResult(Struct, frozen=True, kw_only=True):
     abstract_syntax: str
     #: What the peer proposed, in its order.
     transfer_syntaxes: tuple[str, ...]
-    #: 0 accepted, 3 abstract syntax not supported, 4 transfer syntaxes not supported.
+    #: 0 accepted, 1 refused for its role, 3 abstract syntax not supported, 4 transfer syntaxes not supported; -1 not negotiated, since
+    #: the association was refused.
     result: int
     #: The one that was chosen; empty if the context was not accepted.
     transfer_syntax: str = ""
@@ -293,12 +294,14 @@ class ContextResult(Struct, frozen=True, kw_only=True):
 class AssociationEnded(Event, frozen=True, kw_only=True):
     """An association that a peer asked for is over, or was refused: who, what was agreed to, what came of it.
 
-    Also, summed up, a minute of a STOW-RS client's requests or of a watched folder's files, and an import (`adapter`).
+    Also a connection without a request that could be read, or whose TLS handshake failed; of these only a few a minute. And, summed
+    up, a minute of a STOW-RS client's requests or of a watched folder's files, and an import (`adapter`).
     """
 
     topic = Topic(name="ingest.association.ended.v1", phi="limited", partitions=1)
 
     association: str
+    #: Empty, as `called_aet`, if the peer gave none that is an AE title.
     calling_aet: str
     called_aet: str
     #: Network address of the peer, without port; `folder NAME` or `import` where there is none, `others` of more than can be told.
@@ -312,7 +315,7 @@ class AssociationEnded(Event, frozen=True, kw_only=True):
     #: How its user identified himself (PS3.7 D.3.3.7), such as `username`; who he is, is not kept. Empty: not at all.
     user_identity: str = ""
     contexts: tuple[ContextResult, ...] = ()
-    #: Why it was refused, with result, source and reason of PS3.8 Table 9-21; empty if it was not.
+    #: Why it was refused, if it was rejected with result, source and reason of PS3.8 Table 9-21; empty if it was not refused.
     refused: str = ""
     #: How it ended, in words.
     ended: str

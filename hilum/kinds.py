@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from msgspec import Meta, Struct
+
+from hilum.errors import Misconfigured
 
 #: A TCP port; 0 where Hilum may choose.
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -17,10 +20,21 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 #: with 12 bytes or less it cannot send.
 PduBytes = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Host = Annotated[str, Meta(pattern=r"^\S+\Z", description="a name or an address")]
+_AE_TITLE = r"^[ -\[\]-~]*[!-\[\]-~] *\Z"
 AeTitle = Annotated[
     str,
-    Meta(max_length=16, pattern=r"^[ -\[\]-~]*[!-\[\]-~] *\Z", description="an AE title, 1 to 16 characters without backslash (PS3.5 6.2)"),
+    Meta(max_length=16, pattern=_AE_TITLE, description="an AE title, 1 to 16 characters without backslash (PS3.5 6.2)"),
 ]
+#: Where it is compared with a peer's, around which spaces mean nothing.
+BareAeTitle = Annotated[
+    str,
+    Meta(
+        max_length=16,
+        pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?\Z",
+        description="an AE title, 1 to 16 characters without backslash, and without spaces around it (PS3.5 6.2)",
+    ),
+]
+Uid = Annotated[str, Meta(max_length=64, pattern=r"^[0-9]+(\.[0-9]+)+\Z", description="a UID, such as 1.2.840.10008.1.2.4.90 (PS3.5 9.1)")]
 OptionalAeTitle = Annotated[str, Meta(max_length=16, pattern=r"^([ -\[\]-~]*[!-\[\]-~] *)?\Z", description="an AE title, or empty")]
 Bucket = Annotated[
     str,
@@ -79,3 +93,15 @@ def refuse_tiny_pdus(max_pdu_bytes: int) -> None:
     """Raise `ValueError` if `max_pdu_bytes` is a limit with which nothing could be sent."""
     if 0 < max_pdu_bytes < 4096:
         raise ValueError("`max_pdu_bytes` must be 0 or at least 4096")
+
+
+def is_ae_title(text: str) -> bool:
+    """Whether `text` is an AE title: 1 to 16 characters of ASCII, not only spaces, without control characters and backslash (PS3.5 6.2)."""
+    return len(text) <= 16 and re.match(_AE_TITLE, text) is not None
+
+
+def check_ae_title(text: str, where: str) -> None:
+    """Raise `Misconfigured` if `text`, which was given as `where`, is no AE title."""
+    if not is_ae_title(text):
+        fix = "An AE title has 1 to 16 ASCII characters, no control character and no backslash (PS3.5 6.2)."
+        raise Misconfigured("aet-invalid", f"{where}: {text!r} is no AE title.", fix=fix)

@@ -65,8 +65,12 @@ def misfits(
     if isinstance(value, dict) and isinstance(bare, type) and issubclass(bare, Struct):
         yield from _in_table(value, bare, dotted, origin, secret)
     elif isinstance(value, dict) and get_origin(bare) is dict:
+        key, kind = get_args(bare)
         for name, item in value.items():
-            yield from misfits(item, get_args(bare)[1], f"{dotted}.{name}", origin=origin, secret=secret)
+            if not _fits(name, key):
+                fix = f"Allowed: {kind_in_words(key)}."
+                yield Misconfigured("setting-invalid", f"{dotted} cannot have an entry {json.dumps(name)}{origin(dotted)}.", fix=fix)
+            yield from misfits(item, kind, f"{dotted}.{name}", origin=origin, secret=secret)
     elif isinstance(value, list) and get_origin(bare) in (list, tuple):
         for n, item in enumerate(value, 1):
             name = item.get("name") if isinstance(item, dict) else None
@@ -82,6 +86,14 @@ def misfits(
             near = nearest(str(value), words) if words else ""
             fix = (f"Did you mean {near}? " if near else "") + f"Allowed: {kind_in_words(kind)}."
             yield Misconfigured("setting-invalid", f"{dotted} cannot be {shown}{origin(dotted)}.", fix=fix)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _in_table(

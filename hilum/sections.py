@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from hilum.kinds import AeTitle, Bucket, Endpoint, Host, OptionalAeTitle, PduBytes, Port, Seconds, refuse_tiny_pdus
+from hilum.kinds import AeTitle, BareAeTitle, Bucket, Endpoint, Host, OptionalAeTitle, PduBytes, Port, Seconds, Uid, refuse_tiny_pdus
+
+#: With less a sender waits longer for its answer than most are willing to.
+LEAST_OBJECTS_PER_S = 0.1
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,7 +35,7 @@ class Dicom(Section, frozen=True, kw_only=True):
     #: Whether a peer may call Hilum by any AE title; otherwise only by `aet` and those in `titles` (PS3.8 9.3.4).
     any_called_aet: bool = True
     #: What is different for peers that call Hilum by this AE title.
-    titles: dict[str, Title] = field(default_factory=dict)
+    titles: dict[BareAeTitle, Title] = field(default_factory=dict)
     #: Whether a calling AE title that is not in `senders` and was not allowed by `hilum sender allow` is served.
     unknown_senders: Literal["accept", "refuse"] = "accept"
     #: Port on which TLS is spoken (2762 is registered for it); 0: none. It needs the certificate and its key.
@@ -48,16 +51,18 @@ class Dicom(Section, frozen=True, kw_only=True):
     #: Largest PDU that Hilum offers to receive, in bytes (PS3.8 D.1); 0 means no limit, and less than 4,096 is refused.
     max_pdu_bytes: PduBytes = 131_072
     #: UIDs of transfer syntaxes that Hilum chooses, in this order, where a sender offers them; else the sender's own first choice.
-    transfer_syntaxes: tuple[str, ...] = ()
+    transfer_syntaxes: tuple[Uid, ...] = ()
     #: Associations open at once in each process; one more is rejected as transient (PS3.8 9.3.4).
     max_associations: Annotated[int, Meta(ge=1, le=10_000)] = 100
-    #: Seconds without a byte from the peer before an association is aborted.
+    #: Seconds without a byte from the peer, or in which a message brings neither its end nor 16 KB, before an association is aborted.
     idle_timeout_s: Seconds = 60.0
-    #: Largest object accepted, in bytes of data set; larger ones get 0xA700.
+    #: Largest object accepted, in bytes of data set; larger ones get 0xA700. A title or a sender may have a narrower limit.
     max_object_bytes: Annotated[int, Meta(ge=1)] = 16 * 2**30
 
     def __post_init__(self) -> None:
         refuse_tiny_pdus(self.max_pdu_bytes)
+        if self.tls_port and self.tls_port == self.port:
+            raise ValueError("`tls_port` and `port` must be two ports")
 
 
 class Title(Section, frozen=True, kw_only=True):
@@ -65,7 +70,7 @@ class Title(Section, frozen=True, kw_only=True):
 
     #: Whether senders that are not known are served; empty: as `dicom.unknown_senders` says.
     unknown_senders: Literal["", "accept", "refuse"] = ""
-    #: Largest object accepted under this title, in bytes of data set; 0: as `dicom.max_object_bytes` says.
+    #: Largest object accepted under this title, in bytes of data set, if that is narrower than `dicom.max_object_bytes`; 0: as that says.
     max_object_bytes: Annotated[int, Meta(ge=0)] = 0
 
 
@@ -193,13 +198,19 @@ class Sender(Section, frozen=True, kw_only=True):
     #: Networks from which it may call, such as `192.0.2.0/24`; empty: any.
     addresses: tuple[str, ...] = ()
     #: AE titles by which it may call Hilum; empty: any.
-    called: tuple[AeTitle, ...] = ()
-    #: Objects a second, over all its associations with a receiver; faster ones are answered later. 0: as fast as it can.
+    called: tuple[BareAeTitle, ...] = ()
+    #: Objects a second, over all its associations with a receiver; faster ones are answered later. 0: as fast as it can; else at
+    #: least 0.1, since senders do not wait for ever for an answer.
     max_objects_per_s: Annotated[float, Meta(ge=0)] = 0.0
-    #: Largest object accepted from it, in bytes of data set; 0: as `dicom.max_object_bytes` says.
+    #: Largest object accepted from it, in bytes of data set, if that is narrower than the title's and `dicom.max_object_bytes`; 0: as
+    #: these say.
     max_object_bytes: Annotated[int, Meta(ge=0)] = 0
     #: Codes of findings that send this sender's objects to quarantine.
     refuse: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if 0 < self.max_objects_per_s < LEAST_OBJECTS_PER_S:
+            raise ValueError(f"`max_objects_per_s` must be 0 or at least {LEAST_OBJECTS_PER_S}")
 
 
 class Commitment(Section, frozen=True, kw_only=True):

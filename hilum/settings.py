@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct, field
 
 from hilum.errors import Misconfigured
+from hilum.kinds import BareAeTitle
 from hilum.misfits import misfits, nearest, together
 from hilum.sections import (
     S3,
@@ -86,9 +87,9 @@ class Settings(Section, frozen=True, kw_only=True):
     probe: Probe = field(default_factory=Probe)
     log: Log = field(default_factory=Log)
     roles: Roles = field(default_factory=Roles)
-    senders: dict[str, Sender] = field(default_factory=dict)
+    senders: dict[BareAeTitle, Sender] = field(default_factory=dict)
     commitment: Commitment = field(default_factory=Commitment)
-    peers: dict[str, Node] = field(default_factory=dict)
+    peers: dict[BareAeTitle, Node] = field(default_factory=dict)
     folders: dict[str, Folder] = field(default_factory=dict)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
@@ -165,7 +166,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
     if problems:
         raise together(problems)
     settings = msgspec.convert(tree, Settings, strict=False)
-    if problems := [*_wrong_rules(settings), *_wrong_networks(settings)]:
+    if problems := [*_wrong_rules(settings), *_wrong_networks(settings), *_wrong_syntaxes(settings)]:
         raise together(problems)
     return Loaded(settings=settings, origins=origins)
 
@@ -224,6 +225,26 @@ def _wrong_networks(settings: Settings) -> Iterator[Misconfigured]:
                 yield error
 
 
+def _wrong_syntaxes(settings: Settings) -> Iterator[Misconfigured]:
+    for uid, kind, name in _standard_syntaxes(settings):
+        if kind and kind != "Transfer Syntax":
+            yield Misconfigured(
+                "transfer-syntax-unknown",
+                f"dicom.transfer_syntaxes: {uid} is no transfer syntax, but {name}.",
+                fix="Take UIDs of transfer syntaxes (PS3.6 Table A-1), such as 1.2.840.10008.1.2.4.90 for JPEG 2000 Lossless.",
+            )
+
+
+def _standard_syntaxes(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """UID, kind and name of those of the standard's UIDs that are to be chosen first; empty for one that this release does not know."""
+    if settings.dicom.transfer_syntaxes:
+        from pydicom.uid import UID  # takes a while, and hardly anybody sets them
+
+        for uid in settings.dicom.transfer_syntaxes:
+            if uid.startswith("1.2.840.10008."):
+                yield uid, UID(uid).type, UID(uid).name
+
+
 def check_network(network: str, where: str) -> None:
     """Raise `Misconfigured` if `network` is neither an address nor a network such as `192.0.2.0/24`."""
     try:
@@ -242,6 +263,15 @@ def doubts(settings: Settings) -> list[str]:
         found.insert(0, "There is no rule: what comes in is kept and indexed, and goes nowhere.")
     if settings.folders and not any("folder" in process.split(",") for process in settings.roles.processes):
         found.append("Folders are to be watched, and no process in roles.processes has the role folder.")
+    found += [
+        f"dicom.transfer_syntaxes: {uid} is of the standard, and not known to this release. Is it spelled right?"
+        for uid, kind, _ in _standard_syntaxes(settings)
+        if not kind
+    ]
+    dicom = settings.dicom
+    named = [name for name in ("tls_certificate", "tls_key", "tls_client_ca") if getattr(dicom, name)]
+    if named and not dicom.tls_port:
+        found.append(f"dicom.{named[0]} is set, and dicom.tls_port is 0: no TLS is spoken.")
     return found
 
 

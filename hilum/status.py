@@ -156,7 +156,8 @@ def _roles(child: ChildState, port: int) -> list[RoleStatus]:
     if not port:
         return []
     said = ask(port) or {
-        name: Health(ready=False, says=f"its process is {child.state} and does not answer") for name in child.name.split(",")
+        name: Health(ready=False, says=f"its process is {child.state} and does not answer")
+        for name in child.name.partition("#")[0].split(",")
     }
     return [RoleStatus(name=name, process=child.name, ready=h.ready, says=h.says, lag=h.lag) for name, h in said.items()]
 

@@ -50,6 +50,10 @@ RESTORE_SECONDS = Histogram(
 
 OBJECTS_RECEIVED = Counter("hilum_objects_received", "C-STORE requests answered, by status.", ["status"])
 ASSOCIATIONS_REFUSED = Counter("hilum_associations_refused", "Associations that were refused, by reason.", ["reason"])
+ATTEMPTS_NOT_RECORDED = Counter(
+    "hilum_attempts_not_recorded",
+    "Connections without a usable request, beyond those a minute that are recorded; they are refused as well.",
+)
 SENDERS_SLOWED_SECONDS = Counter("hilum_senders_slowed_seconds", "How long senders were made to wait since they were over their rate.")
 STOW_OBJECTS = Counter("hilum_stow_objects", "Instances answered over STOW-RS, by warning or failure reason.", ["status"])
 STOW_REFUSED = Counter("hilum_stow_refused", "STOW-RS requests of which nothing was taken, by reason.", ["reason"])

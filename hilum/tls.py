@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from hilum.client_tls import CIPHERS, no_password, unusable
+from hilum.client_tls import CIPHERS, no_password
 from hilum.errors import Misconfigured
 
 #: So long before its end a certificate's expiry is told.
@@ -84,19 +84,36 @@ class ServerTls:
         return f"The TLS certificate expires on {ends:%Y-%m-%d}, in {days} days." if days < WARN_DAYS else ""
 
     def _change(self) -> tuple[int, int]:
+        return self._changed_at("tls_certificate", self._certificate), self._changed_at("tls_key", self._key)
+
+    def _changed_at(self, setting: str, file: Path) -> int:
         try:
-            return self._certificate.stat().st_mtime_ns, self._key.stat().st_mtime_ns
+            return file.stat().st_mtime_ns
         except OSError as error:
-            raise self._unusable("tls_certificate", Path(str(error.filename)), error) from None
+            raise self._unusable(setting, file, error) from None
 
     def _load(self) -> None:
+        _ = self.expires_at  # the certificate by itself: else OpenSSL does not say which of the two files it cannot use
         try:
             self._context.load_cert_chain(self._certificate, self._key, password=no_password)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise self._unusable("tls_key", self._key, error) from None
 
     def _unusable(self, setting: str, file: Path, error: Exception) -> Misconfigured:
-        return unusable(self._section, setting, file, error)
+        reason = str(getattr(error, "reason", "") or "")
+        if setting == "tls_key" and self._key == self._certificate:
+            why = f"{self._section}.tls_key is not set, and there is no key beside the certificate"
+        elif reason == "KEY_VALUES_MISMATCH":
+            why = "it is not the key of the certificate"
+        elif isinstance(error, ssl.SSLError) or (isinstance(error, ValueError) and setting == "tls_certificate"):
+            why = reason.replace("_", " ").lower() or "it is not PEM"
+        else:
+            why = getattr(error, "strerror", "") or str(error) or type(error).__name__
+        return Misconfigured(
+            "tls-unusable",
+            f"{self._section}.{setting}: {file} cannot be used ({why}).",
+            fix="It must be PEM and readable by Hilum's user; the key must belong to the certificate and have no password.",
+        )
 
 
 def subject_of(certificate: bytes) -> str:

@@ -216,9 +216,13 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _peer(host: str | None, port: int | None, aet: str | None, calling_aet: str, config: Path | None, data: Path | None) -> Any:
+    from hilum.kinds import check_ae_title
     from hilum.peer import Peer
     from hilum.up import listener_of
 
+    check_ae_title(calling_aet, "--calling-aet")
+    if aet is not None:
+        check_ae_title(aet, "--aet")
     listener = listener_of(loaded(config, data).settings)
     if host is not None and port is None:
         raise Misconfigured("port-missing", f"No port is given for {host}.", fix="Add --port.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -15,13 +16,21 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from hilum.database.associations import AssociationOfSender, SenderSummary
+    from hilum.events import ContextResult
     from hilum.senders import SenderException
     from hilum.settings import Settings
 
 AetArgument = Annotated[str, typer.Argument(help="The sender's calling AE title.", metavar="AET")]
 
 #: Results of a presentation context in words (PS3.8 9.3.3.2).
-RESULTS = {0: "accepted", 1: "user rejection", 2: "no reason", 3: "SOP class not supported", 4: "transfer syntaxes not supported"}
+RESULTS = {
+    -1: "not negotiated",
+    0: "accepted",
+    1: "user rejection",
+    2: "no reason",
+    3: "SOP class not supported",
+    4: "transfer syntaxes not supported",
+}
 
 Standing = Literal["blocked", "allowed", "known", "unknown"]
 
@@ -32,6 +41,8 @@ class SenderLine(Struct, frozen=True, kw_only=True):
     calling_aet: str
     standing: Standing
     served: bool
+    #: How it came in: `dicom`, `stow`, `folder`, `media`.
+    adapters: list[str] = []
     peers: list[str] = []
     implementation: str = ""
     associations: int = 0
@@ -54,24 +65,38 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_all(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """List the senders that are known: from the settings, by hand, or because they asked for an association."""
+    """List the senders that are known: from the settings, by hand, or because something came from them."""
     from hilum.database.associations import list_senders
     from hilum.senders import Exceptions
 
     settings = connected(config, data)
     exceptions = Exceptions.of(settings).all()
-    lines = {aet: _line(settings, exceptions, aet) for aet in (*settings.senders, *exceptions)}
+    lines = {(aet, ""): _line(settings, exceptions, aet) for aet in (*settings.senders, *exceptions)}
     for found in list_senders(settings.postgres.dsn):
-        lines.pop(found.calling_aet, None)  # to its place by time
-        lines[found.calling_aet] = _line(settings, exceptions, found.calling_aet, found)
+        who = (found.calling_aet, "" if found.calling_aet else found.peers[0])
+        lines.pop(who, None)  # to its place by time
+        lines[who] = _line(settings, exceptions, found.calling_aet, found)
     if json:
         show_json(list(lines.values()))
         return
-    columns = ("Sender", "Standing", "From", "Implementation", "Associations", "Refused", "Objects", "Size", "Last", "Last refused because")
+    columns = (
+        "Sender",
+        "Standing",
+        "By",
+        "From",
+        "Implementation",
+        "Associations",
+        "Refused",
+        "Objects",
+        "Size",
+        "Last",
+        "Last refused because",
+    )
     rows = [
         (
-            each.calling_aet,
+            each.calling_aet or "(no title)",
             each.standing if each.served else f"{each.standing}, not served",
+            " ".join(each.adapters),
             " ".join(each.peers),
             each.implementation,
             each.associations,
@@ -83,17 +108,22 @@ def list_all(config: ConfigOption = None, data: DataOption = None, json: JsonOpt
         )
         for each in lines.values()
     ]
-    show_table("", columns, rows, nothing="Nobody has asked for an association yet.")
+    show_table("", columns, rows, nothing="Nobody has sent anything yet.")
 
 
 def show(
-    which: Annotated[str, typer.Argument(help="Calling AE title, or the id of an association.", metavar="AET_OR_ASSOCIATION")],
+    which: Annotated[
+        str,
+        typer.Argument(
+            help="Calling AE title, the id of an association, or the address of a peer that gave no title.", metavar="AET_OR_ASSOCIATION"
+        ),
+    ],
     limit: Annotated[int, typer.Option("--limit", "-n", help="Show at most so many associations.", min=1)] = 20,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a sender's last associations, and which SOP classes it proposed in the latest one that was accepted."""
+    """Show a sender's last associations, and which SOP classes it proposed in the latest one that was accepted, else in the latest."""
     from hilum.database.associations import associations_of, list_senders
     from hilum.errors import NotFound
     from hilum.senders import Exceptions
@@ -105,13 +135,15 @@ def show(
     if not found and aet not in settings.senders and aet not in exceptions:
         raise NotFound(f"No sender and no association {which!r} is known.", fix="See `hilum sender list`.")
     if json:
-        summary = next((each for each in list_senders(settings.postgres.dsn) if each.calling_aet == aet), None)
+        peers = [] if aet else [found[0].peer]
+        known = list_senders(settings.postgres.dsn)
+        summary = next((each for each in known if each.calling_aet == aet and (aet or each.peers == peers)), None)
         show_json({"sender": _line(settings, exceptions, aet, summary), "associations": found})
         return
     terms, exception = settings.senders.get(aet), exceptions.get(aet)
     show_facts(
         {
-            "Sender": aet,
+            "Sender": aet or f"(no title) at {found[0].peer}",
             "Standing": _standing(settings, exceptions, aet) + ("" if _served(settings, exceptions, aet) else ", not served"),
             "By hand since": moment(exception.since) if exception else None,
             "Addresses": " ".join((*(terms.addresses if terms else ()), *(exception.addresses if exception else ()))) or "any",
@@ -125,13 +157,13 @@ def show(
         out.print("It has not asked for an association yet.")
         return
     out.print()
-    columns = ("At", "Association", "Called", "From", "Implementation", "Objects", "Size", "Statuses", "Ended")
+    columns = ("At", "By", "Association", "Called", "From", "Implementation", "Objects", "Size", "Statuses", "Ended")
     show_table("Associations", columns, [_row(each) for each in found])
-    accepted = next((each for each in found if each.contexts), None)
-    if accepted is not None:
+    told = next((each for each in found if each.contexts and not each.refused), next((each for each in found if each.contexts), None))
+    if told is not None:
         out.print()
-        title = f"Proposed in association {accepted.association}"
-        show_table(title, ("SOP class", "Result", "Transfer syntax", "Also proposed"), _contexts(accepted))
+        title = f"Proposed in association {told.association}"
+        show_table(title, ("SOP class", "Result", "Transfer syntax", "Also proposed"), classes(told.contexts))
 
 
 def allow(
@@ -169,12 +201,10 @@ def forget(aet: AetArgument, config: ConfigOption = None, data: DataOption = Non
 
 
 def _put(aet: str, config: ConfigOption, data: DataOption, *, blocked: bool, addresses: tuple[str, ...] = ()) -> None:
-    from hilum.errors import Misconfigured
+    from hilum.kinds import check_ae_title
     from hilum.senders import Exceptions
 
-    if not 1 <= len(aet.strip()) <= 16 or not aet.isascii() or not aet.isprintable() or "\\" in aet:
-        fix = "An AE title has 1 to 16 ASCII characters and no backslash (PS3.5 6.2)."
-        raise Misconfigured("aet-invalid", f"{aet!r} is no AE title.", fix=fix)
+    check_ae_title(aet, "AET")
     Exceptions.of(loaded(config, data).settings).put(aet.strip(), blocked=blocked, addresses=addresses)
 
 
@@ -184,6 +214,9 @@ def _line(settings: Settings, exceptions: dict[str, SenderException], aet: str, 
         return line
     return replace(
         line,
+        # Who has a key, or may write into a watched folder, is known without being named in the settings.
+        served=line.served or (line.standing == "unknown" and "dicom" not in found.adapters),
+        adapters=found.adapters,
         peers=found.peers,
         implementation=found.implementation_version_name or "",
         associations=found.associations,
@@ -210,6 +243,7 @@ def _served(settings: Settings, exceptions: dict[str, SenderException], aet: str
 def _row(each: AssociationOfSender) -> tuple[object, ...]:
     return (
         moment(each.opened_at),
+        each.adapter,
         each.association,
         each.called_aet,
         each.peer,
@@ -221,18 +255,30 @@ def _row(each: AssociationOfSender) -> tuple[object, ...]:
     )
 
 
-def _contexts(association: AssociationOfSender) -> list[tuple[str, str, str, str]]:
+def classes(contexts: Iterable[ContextResult]) -> list[tuple[str, str, str, str]]:
+    """A line for each SOP class: its results, the transfer syntaxes that were accepted, and the others that were proposed.
+
+    Senders propose a class in several contexts, one for each transfer syntax or group of them.
+    """
     from pydicom.uid import UID
 
-    def name(uid: str) -> str:
-        return UID(uid).name if uid else ""
+    def names(uids: Iterable[str]) -> str:
+        return ", ".join(UID(uid).name for uid in uids)
 
-    return [
-        (
-            name(each.abstract_syntax),
-            RESULTS.get(each.result, str(each.result)),
-            name(each.transfer_syntax),
-            ", ".join(name(uid) for uid in each.transfer_syntaxes if uid != each.transfer_syntax),
+    of_class: dict[str, list[ContextResult]] = {}
+    for each in contexts:
+        of_class.setdefault(each.abstract_syntax, []).append(each)
+    lines = []
+    for sop_class, found in of_class.items():
+        results = dict.fromkeys(each.result for each in found)
+        accepted = dict.fromkeys(each.transfer_syntax for each in found if each.transfer_syntax)
+        proposed = dict.fromkeys(uid for each in found for uid in each.transfer_syntaxes)
+        lines.append(
+            (
+                names([sop_class]) if sop_class else "",
+                ", ".join(RESULTS.get(result, str(result)) for result in results),
+                names(accepted),
+                names(uid for uid in proposed if uid not in accepted),
+            )
         )
-        for each in association.contexts
-    ]
+    return lines

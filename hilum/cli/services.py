@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -12,7 +14,7 @@ import typer
 from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, err, loaded, out, show_facts, show_json, show_table
 from hilum.roles import role_doubts
 from hilum.settings import Settings, doubts
-from hilum.status import Status
+from hilum.status import RoleStatus, Status
 from hilum.status import status as status_of
 
 
@@ -105,5 +107,18 @@ def _show(now: Status) -> None:
     rows = [(p.name, p.state, p.pid, f"{p.memory_mb:.0f} MB", p.restarts, p.last_exit) for p in now.processes]
     show_table("", ("Process", "State", "PID", "Memory", "Restarts", "Last end"), rows)
     out.print()
-    roles = [(r.name, "ready" if r.ready else "not ready", "" if r.lag is None else r.lag, r.says) for r in now.roles]
-    show_table("", ("Role", "State", "Waiting", "Says"), roles)
+    lines = [
+        (label, "ready" if role.ready else "not ready", "" if role.lag is None else role.lag, role.says)
+        for label, role in zip(role_labels(now.roles), now.roles, strict=True)
+    ]
+    show_table("", ("Role", "State", "Waiting", "Says"), lines)
+
+
+def role_labels(roles: Sequence[RoleStatus]) -> list[str]:
+    """The names of roles, numbered as their processes are where several have one: `dicom`, `dicom#1`."""
+    seen: Counter[str] = Counter()
+    labels = []
+    for role in roles:
+        labels.append(f"{role.name}#{seen[role.name]}" if seen[role.name] else role.name)
+        seen[role.name] += 1
+    return labels

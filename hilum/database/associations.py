@@ -11,8 +11,12 @@ from hilum.events import ContextResult
 
 
 class SenderSummary(Struct, frozen=True, kw_only=True):
-    """A calling AE title, and what came of its associations, requests or files. Refused ones count too."""
+    """A calling AE title, and what came of its associations, requests or files. Refused ones count too.
 
+    Who gave no title is told apart by network address.
+    """
+
+    #: Empty if none was given that is one.
     calling_aet: str
     #: How it came in, see `hilum.events.Adapter`.
     adapters: list[str]
@@ -59,14 +63,15 @@ SELECT calling_aet, array_agg(DISTINCT adapter ORDER BY adapter) AS adapters, ar
        sum(requests)::bigint AS associations, coalesce(sum(requests) FILTER (WHERE refused IS NOT NULL), 0)::bigint AS refused,
        sum(objects)::bigint AS objects, sum(size_bytes)::bigint AS size_bytes,
        max(ended_at) AS last_at, (array_agg(refused ORDER BY ended_at DESC))[1] AS last_refused
-FROM association GROUP BY calling_aet ORDER BY last_at DESC, calling_aet LIMIT %(limit)s
+FROM association GROUP BY calling_aet, CASE WHEN calling_aet = '' THEN peer END
+ORDER BY last_at DESC, calling_aet, peers LIMIT %(limit)s
 """
 
 _ASSOCIATIONS = """
 SELECT association, calling_aet, called_aet, peer, implementation_class_uid, implementation_version_name, max_pdu_bytes, certificate,
-       contexts, refused, ended, objects, size_bytes, statuses, opened_at, ended_at,
-       adapter, requests
-FROM association WHERE calling_aet = %(which)s OR association = %(which)s ORDER BY ended_at DESC, association LIMIT %(limit)s
+       contexts, refused, ended, objects, size_bytes, statuses, opened_at, ended_at, adapter, requests
+FROM association WHERE calling_aet = %(which)s OR association = %(which)s OR (calling_aet = '' AND peer = %(which)s)
+ORDER BY ended_at DESC, association LIMIT %(limit)s
 """
 
 
@@ -76,5 +81,5 @@ def list_senders(dsn: str, *, limit: int = 1000) -> list[SenderSummary]:
 
 
 def associations_of(dsn: str, which: str, *, limit: int = 20) -> list[AssociationOfSender]:
-    """The last associations of a calling AE title, or the one with this id; the latest first."""
+    """The last associations of a calling AE title, or of an address without one, or the one with this id; the latest first."""
     return rows(dsn, AssociationOfSender, _ASSOCIATIONS, {"which": which, "limit": limit})

@@ -202,15 +202,15 @@ VIEWS = (
         source="FROM association",
         columns="""
             association | | its id, as receipts name it
-            calling_aet | | the sender's AE title
-            called_aet | | the title by which it called Hilum
+            calling_aet | | the sender's AE title; empty if it gave none that is one
+            called_aet | | the title by which it called Hilum; likewise
             peer | | network address of the sender
             implementation_class_uid | | the sender's implementation (PS3.7 D.3.3.2)
             implementation_version_name | | its version
             max_pdu_bytes | | largest PDU that the sender takes; 0 means no limit
             certificate | | whom its TLS certificate names
-            contexts | | JSON: `abstract_syntax`, `transfer_syntaxes`, `result` (PS3.8 9.3.3.2; 0 accepted), `transfer_syntax`
-            refused | | why it was refused, with result, source and reason (PS3.8 9.3.4); null if it was not
+            contexts | | JSON: `abstract_syntax`, `transfer_syntaxes`, `result` (PS3.8 9.3.3.2; 0 accepted; -1 none), `transfer_syntax`
+            refused | | why it was refused, if it was rejected with result, source and reason (PS3.8 9.3.4); null if it was not
             ended | | how it ended, in words
             objects | | objects stored
             size_bytes | | size of their data sets

@@ -46,6 +46,8 @@ def statuses_page() -> str:
     negotiation = importlib.import_module("ingest.dicom.negotiation")
     rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
     acceptor = importlib.import_module("ingest.dicom.acceptor")
+    strangers = importlib.import_module("ingest.dicom.strangers")
+    endings = importlib.import_module("ingest.dicom.endings")
     results = {1: "permanent", 2: "transient"}
     reasons = {1: "unrecognized PDU", 2: "unexpected PDU", 6: "invalid PDU parameter value"}
     return "\n".join(
@@ -73,19 +75,32 @@ def statuses_page() -> str:
             "",
             "## Associations that are aborted (PS3.8 9.3.8)",
             "",
-            "Of the object under way nothing is kept; what had got its status before stays. Hilum is stricter than it need be nowhere:",
-            "PDUs longer than `dicom.max_pdu_bytes`, empty fragments and fragments of one byte are taken.",
+            "Of the object under way nothing is kept; what had got its status before stays.",
             "",
             table(
                 ("Source", "Reason (Table 9-26)", "When"),
                 [
+                    *(("0 (user)", "0", f"Before the association is established: {each.when}") for each in acceptor.ABORTS_BEFORE),
                     *(("2 (provider)", f"{each.reason} ({reasons[each.reason]})", each.when) for each in acceptor.ABORTS),
-                    ("0 (user)", "0", "The peer is silent for longer than `dicom.idle_timeout_s`; before its request, for 30 s."),
-                    ("0 (user)", "0", "Hilum stops; an object under way is let finish first."),
                 ],
             ),
             "",
-            "A connection that asks for nothing for 30 s is closed, however slowly its bytes come (ARTIM timer, PS3.8 9.1.5).",
+            "Before the association is established the standard has the abort come from the service user, who gives no reason",
+            "(PS3.8 Tables 9-9 and 9-10: AA-1 in state 2).",
+            "",
+            "## What else ends a connection",
+            "",
+            _endings(endings.ENDINGS),
+            "",
+            "Who sent no request that could be read, or called itself by no AE title, is recorded like any other association, and told",
+            f"of in the log, but at most {strangers.MOST_OF_PEER} times a minute for each address and {strangers.MOST_OF_ALL} for all, by",
+            "each process; `hilum_attempts_not_recorded_total` counts the rest. A connection on which not a word is said leaves no record.",
+            "",
+            "## What is odd and taken",
+            "",
+            "Hilum is stricter than it need be nowhere.",
+            "",
+            _endings(endings.TAKEN),
             "",
             "## STOW-RS, instance by instance (PS3.18 I.2)",
             "",
@@ -107,6 +122,10 @@ def statuses_page() -> str:
             ),
         ]
     )
+
+
+def _endings(endings: Iterable[Any]) -> str:
+    return table(("When", "What is sent", "What it means"), [(each.when, each.sent, each.means) for each in endings])
 
 
 def _answers(answers: Iterable[Any]) -> str:

@@ -43,8 +43,7 @@ class Receiver:
         dicom = self._settings.dicom
         try:
             self._spool = Spool.of(self._settings)
-            if dicom.tls_port:
-                self._tls = ServerTls("dicom", dicom.tls_certificate, dicom.tls_key, dicom.tls_client_ca)
+            self._tls = _tls_of(self._settings)
             committing = Committing(self._settings)
             listener = Listener(dicom, self._spool, Senders(self._settings), Records.of(self._settings), self._tls, committing)
         except Misconfigured as error:
@@ -71,6 +70,16 @@ class Receiver:
         says += f", {listener.associations} association{'' if listener.associations == 1 else 's'} open"
         warning = self._tls.warning() if self._tls else ""
         return Health(ready=True, says=f"{says}. {warning}" if warning else says)
+
+
+def check(settings: Settings) -> None:
+    """Raise `Misconfigured` if TLS is asked for and cannot be spoken: files that are missing or do not belong together."""
+    _tls_of(settings)
+
+
+def _tls_of(settings: Settings) -> ServerTls | None:
+    dicom = settings.dicom
+    return ServerTls("dicom", dicom.tls_certificate, dicom.tls_key, dicom.tls_client_ca) if dicom.tls_port else None
 
 
 def role(settings: Settings) -> Role:

@@ -18,7 +18,7 @@ from hilum.upper_layer import Pdu, pdu
 
 from .answers import ACTION_TOO_LARGE, NO_DATA_SET, NOT_NEGOTIATED, UNKNOWN_COMMAND, Answer
 from .commands import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, N_ACTION_RQ, N_EVENT_REPORT_RSP, Command, fragments, read_command, respond
-from .negotiation import Context, Negotiate, read_request
+from .negotiation import Context, Negotiate, Titles, read_request, read_titles
 from .storage import Storing
 
 #: An A-ASSOCIATE-RQ with 128 contexts of many transfer syntaxes has some 100 kB.
@@ -38,17 +38,20 @@ _PDV_HEAD = struct.Struct(">IBB")
 
 
 class Abort(Struct, frozen=True, kw_only=True):
-    """Why the protocol machine ends an association: a reason of PS3.8 Table 9-26 by the service provider, in words, and when."""
+    """Why the protocol machine ends an association, in words, and when: a reason of PS3.8 Table 9-26 by the service provider.
+
+    Before the association is established the reason is not told: then the source is the service user (PS3.8 Table 9-9, AA-1).
+    """
 
     reason: int
     says: str
     when: str
 
 
-EARLY_DATA = Abort(
+EARLY_PDU = Abort(
     reason=UNEXPECTED_PDU,
-    says="it sent data before the association was established",
-    when="A P-DATA-TF comes before the association is established.",
+    says="it sent a PDU before it asked for an association",
+    when="Another PDU than an A-ASSOCIATE-RQ comes first.",
 )
 ENDLESS_PDU = Abort(
     reason=INVALID_PARAMETER,
@@ -58,7 +61,7 @@ ENDLESS_PDU = Abort(
 PDU_OUT_OF_PLACE = Abort(
     reason=UNEXPECTED_PDU,
     says="it sent a PDU out of place",
-    when="A PDU comes where PS3.8 9.2 has no place for it, such as a second A-ASSOCIATE-RQ, or a release amid a message.",
+    when="A PDU has no place in an established association, such as a second A-ASSOCIATE-RQ, or a release amid a message (PS3.8 9.2).",
 )
 UNKNOWN_PDU = Abort(
     reason=UNRECOGNIZED_PDU,
@@ -101,13 +104,12 @@ STRAY_ANSWER = Abort(
     when="A response to an N-EVENT-REPORT that Hilum has not sent.",
 )
 
-#: In the order of the reference page.
+#: Before an association is established, and in one; each in the order of the reference page.
+ABORTS_BEFORE = (EARLY_PDU, ENDLESS_PDU, UNKNOWN_PDU, GARBLED_REQUEST)
 ABORTS = (
-    EARLY_DATA,
     ENDLESS_PDU,
     PDU_OUT_OF_PLACE,
     UNKNOWN_PDU,
-    GARBLED_REQUEST,
     STRAY_FRAGMENT,
     COMMAND_AMID_MESSAGE,
     ENDLESS_COMMAND,
@@ -141,6 +143,9 @@ class Acceptor:
     ) -> None:
         self.state = State.REQUESTED
         self.ended = ""  #: how the association ended, in words; empty while it lives
+        self.asked = Titles()  #: the AE titles of the request, also of one that is garbled
+        self.messages = 0  #: messages that came whole, and reports that were begun
+        self.message_bytes = 0  #: bytes of command and data sets, without what is around them
         self._negotiate = negotiate
         self._store = store
         self._settled = settled
@@ -173,6 +178,7 @@ class Acceptor:
         assert self.can_report
         self._message_id = self._message_id % 65_535 + 1
         self._report = answered
+        self.messages += 1
         command = ul.n_event_report_rq(self._message_id, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, event_type)
         limit = self._peer_max_pdu_bytes
         return fragments(command, context_id, limit, command=True) + fragments(data_set, context_id, limit, command=False)
@@ -191,6 +197,7 @@ class Acceptor:
                 at += len(piece)
                 self._fragment_left -= len(piece)
                 self._pdu_left -= len(piece)
+                self.message_bytes += len(piece)
                 if self._flags & 1:
                     self._command_raw += piece
                 elif self._storing is not None:
@@ -215,7 +222,9 @@ class Acceptor:
         return pdu(Pdu.ABORT, bytes(4))
 
     def _abort(self, why: Abort) -> bytes:
-        """End an association that is against the protocol. Leaves nothing of an object that is not complete."""
+        """End an association that is against the protocol (PS3.8 Table 9-9: AA-1 or AA-8). Leaves nothing of an object under way."""
+        if self.state is State.REQUESTED:
+            return self.abort(why.says)
         self.close(why.says)
         return pdu(Pdu.ABORT, bytes((0, 0, 2, why.reason)))
 
@@ -234,7 +243,7 @@ class Acceptor:
             return self._abort(UNKNOWN_PDU)
         if kind == Pdu.DATA:
             if self.state is not State.ESTABLISHED:
-                return self._abort(EARLY_DATA)
+                return self._abort(EARLY_PDU)
             if 0 < length < _PDV_HEAD.size:
                 return self._abort(STRAY_FRAGMENT)
             self._pdu_left = length
@@ -264,9 +273,10 @@ class Acceptor:
                 self.close("aborted by the peer")
                 return b""
             case _:
-                return self._abort(PDU_OUT_OF_PLACE)
+                return self._abort(EARLY_PDU if self.state is State.REQUESTED else PDU_OUT_OF_PLACE)
 
     def _associate(self, body: bytes) -> bytes:
+        self.asked = read_titles(body)
         try:
             request = read_request(body)
         except ValueError:
@@ -338,6 +348,7 @@ class Acceptor:
     def _message_end(self) -> bytes:
         command, storing, action = self._command, self._storing, self._action
         self._command = self._storing = self._action = None
+        self.messages += 1
         assert command is not None
         if command.field == C_CANCEL_RQ:
             return b""

@@ -41,7 +41,7 @@ NO_SPACE = Answer(
 TOO_LARGE = Answer(
     status=0xA700,
     comment="Out of resources: larger than this receiver's limit",
-    when="The data set is larger than `dicom.max_object_bytes`.",
+    when="The data set is larger than the narrowest `max_object_bytes` that applies: of `[dicom]`, the called title's, the sender's.",
     means="Nothing is kept. Raise the setting, then send again.",
 )
 NOT_DICOM = Answer(

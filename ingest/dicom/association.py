@@ -8,7 +8,7 @@ import ssl
 import struct
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -21,7 +21,8 @@ from .acceptor import Acceptor, State
 from .answers import UNKNOWN_COMMAND, Answer
 from .commands import Command
 from .commitment import Reports, Scu
-from .negotiation import Context, Request
+from .negotiation import NOT_NEGOTIATED, Context, Request
+from .pace import Pace, TooSlow
 from .senders import Terms
 from .storage import Storing
 
@@ -32,6 +33,7 @@ log = telemetry.logger("dicom")
 
 #: A peer must have asked for its association within this time (the ARTIM timer, PS3.8 9.1.5).
 ARTIM_S = 30.0
+TLS_FAILED = "its TLS handshake failed"
 #: After our last PDU the peer gets this long to close the connection.
 LINGER_S = 2.0
 #: Transfer syntaxes of one context that are remembered; nobody means more.
@@ -44,7 +46,16 @@ _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 class Association:
     """One connection: moves bytes between its socket and its `Acceptor`."""
 
-    def __init__(self, listener: Listener, connection: socket.socket, peer: str, idle_timeout_s: float, tls: ServerTls | None) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        connection: socket.socket,
+        peer: str,
+        idle_timeout_s: float,
+        tls: ServerTls | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` tells seconds; by it the peer's time is measured."""
         self.id = secrets.token_hex(8)
         self.peer = peer
         self.calling_aet = ""
@@ -57,6 +68,9 @@ class Association:
         self._request: Request | None = None
         self._statuses: Counter[str] = Counter()
         self._opened_at = datetime.now(UTC)
+        self._clock = clock
+        self._began = clock()
+        self._heard = False
         self._ending = False
         self._listener = listener
         self._socket = connection
@@ -70,11 +84,15 @@ class Association:
 
     def _negotiate(self, request: Request) -> tuple[Mapping[int, Context] | None, bytes]:
         self._request = request
-        self.calling_aet, self.called_aet = request.calling_aet, request.called_aet
+        self._take_titles()
         answer = self._listener.negotiate(self, request)
         if self.established:
             _time_out(self._socket, self._idle_timeout_s)
         return answer
+
+    def _take_titles(self) -> None:
+        """From a request, also a garbled one. What is no AE title is not repeated anywhere."""
+        self.calling_aet, self.called_aet = self._acceptor.asked.calling, self._acceptor.asked.called
 
     def _settled(self, command: Command, storing: Storing | None, answer: Answer) -> None:
         self._statuses[f"0x{answer.status:04X}"] += 1
@@ -102,12 +120,22 @@ class Association:
             self._reports = self._listener.committing.on(Scu(self.id, self.calling_aet, self.called_aet, self.peer))
         return self._reports.ask(command, context_id, context, data_set)
 
+    @property
+    def requested(self) -> bool:
+        """Whether the peer has asked for it, in a request that could be read."""
+        return self._request is not None
+
+    @property
+    def is_strangers(self) -> bool:
+        """Whether there was no request that could be read, or none with a calling AE title: a port scanner's, say."""
+        return self._request is None or not self.calling_aet
+
     def record(self) -> AssociationEnded | None:
-        """What is to be remembered of it; None if nobody asked for an association on this connection."""
-        request = self._request
-        if request is None:
+        """What is to be remembered of it; None if not a word was said on this connection."""
+        if not self._heard:
             return None
-        results = self._listener.results(request) if self.established else []
+        request = self._request or Request()
+        results = self._listener.results(request) if self.established else [(each, NOT_NEGOTIATED, "") for each in request.contexts]
         return AssociationEnded(
             association=self.id,
             calling_aet=self.calling_aet,
@@ -139,20 +167,26 @@ class Association:
 
     def run(self) -> None:
         """Serve the association to its end."""
-        began = time.monotonic()
         acceptor = self._acceptor
         try:
-            self._serve(began)
-        except TimeoutError:
-            self._send_last(acceptor.abort("no byte came from the peer in time"))
+            self._serve()
+        except TimeoutError as error:
+            if acceptor.state is State.REQUESTED:
+                acceptor.close("it asked for no association in time")  # AA-2 of PS3.8 Table 9-9: nothing is sent
+            else:
+                says = "too little came from the peer in time" if isinstance(error, TooSlow) else "no byte came from the peer in time"
+                self._send_last(acceptor.abort(says))
         except OSError:
             acceptor.close("the connection broke")
         except Exception as error:  # one association must not take the others with it
             log.error("association_failed", association=self.id, error=telemetry.described(error))
             self._send_last(acceptor.abort("it failed"))
         finally:
-            acceptor.close("closed by the peer")
+            acceptor.close("closed by the peer" if self.requested else "it closed the connection before it asked for an association")
             self._socket.close()
+            if not self.requested:
+                self._take_titles()
+                self.refused = acceptor.ended
             if self._reports is not None:
                 self._reports.close()
             self._listener.closed(self)
@@ -163,46 +197,65 @@ class Association:
                     association=self.id,
                     count=self._objects,
                     size_bytes=self._bytes,
-                    seconds=round(time.monotonic() - began, 3),
+                    seconds=round(self._clock() - self._began, 3),
                 )
 
-    def _serve(self, began: float) -> None:
+    def _serve(self) -> None:
         acceptor = self._acceptor
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _time_out(self._socket, ARTIM_S)
         if self._tls is not None:
-            self._socket = self._secured(self._tls)
+            _time_out(self._socket, ARTIM_S)
+            if not self._socket.recv(1, socket.MSG_PEEK):
+                return  # one that only looks whether somebody listens
+            self._heard = True
+            self._secure(self._tls)
         connection = self._socket
         buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        pace = Pace(acceptor)
         while acceptor.state is not State.CLOSING:
+            if acceptor.state is State.REQUESTED:
+                _time_out(connection, self._artim_s())
+            within_s, waits_from = self._idle_timeout_s, self._clock()
             if self._reports is not None and self._reports.waiting:
+                within_s = max(within_s, self._reports.patience_s)
                 self._reports.until_readable(acceptor, connection)
             size = _receive(connection, buffer)
+            waited_s = self._clock() - waits_from
             if not size:
                 if self._listener.stopping:
                     self._send_last(acceptor.abort("Hilum stops"))
                 return
+            self._heard = True
             if out := acceptor.receive(buffer[:size]):
                 connection.sendall(out)
-            if acceptor.state is State.REQUESTED and time.monotonic() - began > ARTIM_S:
-                raise TimeoutError
+            if acceptor.state is State.ESTABLISHED:
+                pace.waited(waited_s, within_s)
             if self._ending or (self._listener.stopping and acceptor.between_messages and acceptor.state is State.ESTABLISHED):
                 self._send_last(acceptor.abort("Hilum stops"))
                 return
         self._linger()
 
-    def _secured(self, tls: ServerTls) -> ssl.SSLSocket:
-        """TLS over the connection, the handshake within the ARTIM timer. Raises `OSError` if the peer is not the one to speak to."""
+    def _artim_s(self) -> float:
+        """What is left of the ARTIM timer, in seconds. Raises `TimeoutError` if nothing is (PS3.8 9.1.5)."""
+        left = self._began + ARTIM_S - self._clock()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def _secure(self, tls: ServerTls) -> None:
+        """Speak TLS from now on, after a handshake within the ARTIM timer. Raises `OSError` if the peer is not the one to speak to."""
         connection = tls.context.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
-        _time_out(connection, ARTIM_S)
+        self._socket = connection
+        _time_out(connection, self._artim_s())
         try:
             connection.do_handshake()
-        except ssl.SSLError as error:
-            telemetry.ASSOCIATIONS_REFUSED.labels(reason="its TLS handshake failed").inc()
-            log.warning("tls_refused", association=self.id, peer=self.peer, says=error.reason or type(error).__name__)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            why = (getattr(error, "reason", "") or error.strerror or type(error).__name__).replace("_", " ").lower()
+            self._acceptor.close(f"{TLS_FAILED} ({why})")
             raise
         self._certificate = subject_of(connection.getpeercert(binary_form=True) or b"")
-        return connection
 
     def _send_last(self, out: bytes) -> None:
         with suppress(OSError):  # the peer is gone: nothing is left to tell
@@ -249,6 +302,7 @@ def _time_out(connection: socket.socket, seconds: float) -> None:
     if isinstance(connection, ssl.SSLSocket):
         connection.settimeout(seconds)
         return
+    seconds = max(seconds, 0.001)  # 0 is no limit
     limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

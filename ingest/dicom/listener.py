@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hilum import telemetry
 from hilum.errors import Misconfigured
@@ -23,6 +23,7 @@ from .commitment import Committing
 from .negotiation import Context, Request
 from .senders import Senders
 from .storage import Storing
+from .strangers import Strangers
 
 log = telemetry.logger("dicom")
 
@@ -44,13 +45,19 @@ class Listener:
         records: Records,
         tls: ServerTls | None = None,
         committing: Committing | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With `tls`, listen on the settings' `tls_port` too, and speak TLS there; with `committing`, serve storage commitment."""
+        """With `tls`, listen on the settings' `tls_port` too, and speak TLS there; with `committing`, serve storage commitment.
+
+        `clock` tells seconds; by it the time of peers is measured.
+        """
         self._settings = settings
         self._spool = spool
         self._senders = senders
         self._records = records
         self.committing = committing
+        self._clock = clock
+        self._strangers = Strangers(clock)
         self._stopping = threading.Event()
         self._open: set[Association] = set()
         self._lock = threading.Lock()
@@ -92,7 +99,7 @@ class Listener:
                     telemetry.ASSOCIATIONS_REFUSED.labels(reason="a flood of connections").inc()
                     connection.close()
                     continue
-                association = Association(self, connection, str(address[0]), self._settings.idle_timeout_s, tls)
+                association = Association(self, connection, str(address[0]), self._settings.idle_timeout_s, tls, self._clock)
                 self._open.add(association)
             threading.Thread(target=association.run, name=f"association {association.id}", daemon=True).start()
 
@@ -135,14 +142,15 @@ class Listener:
             association.established = rejection is None
         told = {
             "association": association.id,
-            "calling_aet": request.calling_aet,
-            "called_aet": request.called_aet,
+            "calling_aet": association.calling_aet,
+            "called_aet": association.called_aet,
             "peer": association.peer,
         }
         if rejection is not None:
             association.refused = f"{rejection.says} ({rejection.result}/{rejection.source}/{rejection.reason})"
             telemetry.ASSOCIATIONS_REFUSED.labels(reason=rejection.says).inc()
-            log.warning("association_rejected", says=rejection.says, **told)
+            if not association.is_strangers:  # those are told of at their end, a few of them
+                log.warning("association_rejected", says=rejection.says, **told)
             return None, negotiation.reject(rejection)
         association.terms = self._senders.terms(request.calling_aet, request.called_aet)
         contexts, answer = negotiation.accept(request, self._settings)
@@ -173,11 +181,28 @@ class Listener:
         with self._lock:
             self._open.discard(association)
         record = association.record()
-        if record is not None:
+        if record is not None and (not association.is_strangers or self._is_told(association)):
             try:
                 self._records.put(record)
             except OSError as error:
                 log.warning("association_not_recorded", association=association.id, says=error.strerror or "")
+
+    def _is_told(self, association: Association) -> bool:
+        """Count what came of a stranger's attempt; whether it is to be recorded."""
+        if not association.requested:
+            telemetry.ASSOCIATIONS_REFUSED.labels(reason=association.refused.partition(" (")[0]).inc()
+        if not self._strangers.is_remembered(association.peer):
+            telemetry.ATTEMPTS_NOT_RECORDED.inc()
+            return False
+        log.warning(
+            "association_not_asked_for" if not association.requested else "association_rejected",
+            says=association.refused,
+            association=association.id,
+            calling_aet=association.calling_aet,
+            called_aet=association.called_aet,
+            peer=association.peer,
+        )
+        return True
 
 
 def _listening(settings: Dicom, port: int, setting: str) -> socket.socket:

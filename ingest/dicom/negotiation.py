@@ -17,6 +17,7 @@ from pydicom.uid import UID
 
 from hilum.dicom import uid_is_usable
 from hilum.dicom.commitment import STORAGE_COMMITMENT
+from hilum.kinds import is_ae_title
 from hilum.settings import Dicom
 from hilum.upper_layer import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -53,6 +54,8 @@ _WITHOUT_STUDY = frozenset(
 
 #: As an SCP of Storage, Hilum keeps all attributes (level 2) bit by bit (signature level 3) and coerces none (PS3.4 B.3.1).
 _STORAGE_SUPPORT = bytes((2, 0, 3, 0, 0, 0))
+#: In a record, the result of each context of an association that was refused before it came to that (`hilum.events.ContextResult`).
+NOT_NEGOTIATED = -1
 _IDENTITIES = {1: "username", 2: "username and passcode", 3: "Kerberos", 4: "SAML", 5: "JWT"}
 
 
@@ -67,15 +70,15 @@ class Proposed(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """An A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2). Without anything: one that was never made, or could not be read."""
 
-    calling_aet: str
-    called_aet: str
-    contexts: tuple[Proposed, ...]
-    application_context: str
-    protocol_version: int
+    calling_aet: str = ""
+    called_aet: str = ""
+    contexts: tuple[Proposed, ...] = ()
+    application_context: str = ""
+    protocol_version: int = 0
     #: Largest P-DATA-TF that the peer takes, without its first 6 bytes; 0 means no limit.
-    max_pdu_bytes: int
+    max_pdu_bytes: int = 0
     implementation_class_uid: str = ""
     implementation_version_name: str = ""
     #: Roles that the peer proposes for itself, SCU and SCP, by abstract syntax (PS3.7 D.3.3.4).
@@ -87,7 +90,14 @@ class Request(Struct, frozen=True, kw_only=True):
     #: How its user would identify himself (PS3.7 D.3.3.7), such as `username`; who he is, is not kept. Empty: not at all.
     user_identity: str = ""
     #: Called and calling AE title as they came, with the reserved bytes behind: an answer repeats them.
-    titles: bytes
+    titles: bytes = b""
+
+
+class Titles(Struct, frozen=True, kw_only=True):
+    """The AE titles of a request, each empty if it is none."""
+
+    called: str = ""
+    calling: str = ""
 
 
 class Context(Struct, frozen=True, kw_only=True):
@@ -108,6 +118,8 @@ class Rejection(Struct, frozen=True, kw_only=True):
 
 PROTOCOL_VERSION = Rejection(result=1, source=2, reason=2, says="its protocol version is not supported")
 APPLICATION_CONTEXT_NAME = Rejection(result=1, source=1, reason=2, says="its application context is not supported")
+CALLED_INVALID = Rejection(result=1, source=1, reason=7, says="the called AE title is empty or has characters that no AE title has")
+CALLING_INVALID = Rejection(result=1, source=1, reason=3, says="the calling AE title is empty or has characters that no AE title has")
 CALLED_AET = Rejection(result=1, source=1, reason=7, says="the called AE title is not recognised")
 CALLING_AET = Rejection(result=1, source=1, reason=3, says="the calling AE title is not recognised")
 BLOCKED = Rejection(result=1, source=1, reason=3, says="the sender is blocked")
@@ -165,6 +177,12 @@ def read_request(body: bytes) -> Request:
     )
 
 
+def read_titles(body: bytes) -> Titles:
+    """The AE titles where an A-ASSOCIATE-RQ has them (PS3.8 Table 9-11), as far as `body` goes and they are AE titles. Never fails."""
+    called, calling = (_text(body[at : at + 16]) if len(body) >= at + 16 else "" for at in (4, 20))
+    return Titles(called=called if is_ae_title(called) else "", calling=calling if is_ae_title(calling) else "")
+
+
 def _context(item: bytes) -> Proposed:
     if len(item) < 4 or not item[0] % 2:
         raise ValueError("a presentation context has no odd id")
@@ -182,6 +200,10 @@ def reason_to_reject(request: Request) -> Rejection | None:
         return PROTOCOL_VERSION
     if request.application_context != APPLICATION_CONTEXT:
         return APPLICATION_CONTEXT_NAME
+    if not is_ae_title(request.called_aet):
+        return CALLED_INVALID
+    if not is_ae_title(request.calling_aet):
+        return CALLING_INVALID
     return None
 
 

@@ -1,7 +1,10 @@
 import json
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import trustme
 from typer.testing import CliRunner
 
 from hilum.cli import app
@@ -21,6 +24,33 @@ name = "ct"
 when = 'Modality == "CT"'
 to = ["archive"]
 """
+
+
+class Tls(NamedTuple):
+    """Paths of a certificate, its key and another key, in PEM."""
+
+    certificate: str
+    key: str
+    other_key: str
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Tls:
+    ca = trustme.CA()
+    found = Tls(*(str(tmp_path / f"{name}.pem") for name in Tls._fields))
+    leaf = ca.issue_cert("hilum.example")
+    leaf.cert_chain_pems[0].write_to_path(found.certificate)
+    leaf.private_key_pem.write_to_path(found.key)
+    ca.issue_cert("other.example").private_key_pem.write_to_path(found.other_key)
+    return found
+
+
+def checked(folder: Path, dicom: str) -> Misconfigured | None:
+    """What `hilum config check` refuses in these keys of `[dicom]`."""
+    (folder / "hilum.toml").write_text(f"[dicom]\n{dicom}\n")
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(folder / "hilum.toml")])
+    assert done.exception is None or isinstance(done.exception, Misconfigured)
+    return done.exception
 
 
 @pytest.fixture
@@ -70,6 +100,50 @@ def test_a_wrong_name_anywhere_is_refused_with_the_nearest(file: Path, old: str,
 
     assert isinstance(done.exception, Misconfigured)
     assert sentence in str(done.exception)
+
+
+def test_tls_that_is_set_up_is_right(tmp_path: Path, tls: Tls) -> None:
+    assert checked(tmp_path, f'tls_port = 2762\ntls_certificate = "{tls.certificate}"\ntls_key = "{tls.key}"') is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ("", r"dicom\.tls_certificate is missing.*Set dicom\.tls_certificate"),
+        ('tls_certificate = "{certificate}"', r"dicom\.tls_key is not set, and there is no key beside the certificate"),
+        ('tls_certificate = "{certificate}"\ntls_key = "/nowhere.pem"', r"dicom\.tls_key: /nowhere\.pem .*No such file"),
+        ('tls_certificate = "/nowhere.pem"\ntls_key = "{key}"', r"dicom\.tls_certificate: /nowhere\.pem .*No such file"),
+        ('tls_certificate = "{key}"\ntls_key = "{key}"', r"dicom\.tls_certificate: .*it is not PEM"),
+        ('tls_certificate = "{certificate}"\ntls_key = "{other_key}"', r"dicom\.tls_key: .*it is not the key of the certificate"),
+        (
+            'tls_certificate = "{certificate}"\ntls_key = "{key}"\ntls_client_ca = "{key}"',
+            r"dicom\.tls_client_ca: .*no certificate or crl found",
+        ),
+    ],
+    ids=["nothing", "no key", "key's file", "certificate's file", "no certificate", "another key", "no authorities"],
+)
+def test_tls_that_cannot_be_spoken_is_refused_with_what_is_wrong(tmp_path: Path, tls: Tls, keys: str, sentence: str) -> None:
+    for name, path in tls._asdict().items():
+        keys = keys.replace(f"{{{name}}}", path)
+
+    refused = checked(tmp_path, f"tls_port = 2762\n{keys}")
+
+    assert refused is not None
+    assert re.search(sentence, str(refused))
+    assert refused.fix
+
+
+def test_tls_files_without_a_port_are_doubted(tmp_path: Path) -> None:
+    (tmp_path / "hilum.toml").write_text('[dicom]\ntls_client_ca = "/ca.pem"\ntransfer_syntaxes = ["1.2.840.10008.1.2.4.9999"]\n')
+
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(tmp_path / "hilum.toml"), "--json"])
+
+    doubts = json.loads(done.stdout)["doubts"]
+    assert "dicom.tls_client_ca is set, and dicom.tls_port is 0: no TLS is spoken." in doubts
+    assert (
+        "dicom.transfer_syntaxes: 1.2.840.10008.1.2.4.9999 is of the standard, and not known to this release. Is it spelled right?"
+        in doubts
+    )
 
 
 def test_show_tells_where_each_value_comes_from_and_hides_secrets(file: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from typer.testing import CliRunner
 
 from hilum.cli import app
+from hilum.errors import Misconfigured
 from hilum.peer import NoAssociation
 from tests.peers import pacs, raw_peer, says_nothing
 
@@ -30,3 +32,12 @@ def test_a_node_answers() -> None:
 
     assert done.exit_code == 0
     assert "answered 0x0000" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--aet", "--calling-aet"])
+@pytest.mark.parametrize("title", ["SEVENTEEN_LETTERS", "A\\B", " ", "R\u00d6NTGEN"])
+def test_a_title_that_is_none_is_refused_before_anything_is_sent(option: str, title: str) -> None:
+    done = CliRunner().invoke(app, ["echo", "--host", "127.0.0.1", "--port", "9", option, title])
+
+    assert isinstance(done.exception, Misconfigured)
+    assert str(done.exception).startswith(f"{option}: ")

@@ -19,11 +19,13 @@ from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[at
 
 from bench.wire import answers_of
 from hilum import upper_layer as ul
+from hilum.events import AssociationEnded
 from hilum.settings import Dicom, Settings
 from hilum.settings import Spool as SpoolSettings
 from hilum.spool import Spool, read_arrival
 from hilum.testing import eventually
 from ingest.dicom import Receiver, role
+from ingest.records import Records
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 
@@ -66,6 +68,13 @@ def running(path: Path, spool: SpoolSettings | None = None, **dicom: object) -> 
         yield receiver
     finally:
         receiver.end()
+
+
+def records(receiver: Running, count: int = 1) -> list[AssociationEnded]:
+    """What is remembered, once there is as much."""
+    kept = Records(receiver.spool.folder.parent / "associations")
+    eventually(lambda: len(kept.waiting()) >= count, what="the association is recorded")
+    return [record for name in kept.waiting() if (record := kept.read(name)) is not None]
 
 
 def a_slice(**values: str) -> Dataset:

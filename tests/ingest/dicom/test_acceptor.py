@@ -261,8 +261,8 @@ def twice_one_context() -> bytes:
 
 #: What is sent before an association is established, or after, and the abort that answers it.
 BEFORE = {
-    "data": (ul.pdu(ul.Pdu.DATA, bytes(6)), acceptor.EARLY_DATA),
-    "release": (RELEASE, acceptor.PDU_OUT_OF_PLACE),
+    "data": (ul.pdu(ul.Pdu.DATA, bytes(6)), acceptor.EARLY_PDU),
+    "release": (RELEASE, acceptor.EARLY_PDU),
     "unknown PDU": (struct.pack(">BxI", 9, 4) + bytes(4), acceptor.UNKNOWN_PDU),
     "huge": (struct.pack(">BxI", 1, 2**31), acceptor.ENDLESS_PDU),
     "garbled request": (ul.pdu(ul.Pdu.ASSOCIATE_RQ, bytes(10)), acceptor.GARBLED_REQUEST),
@@ -270,6 +270,8 @@ BEFORE = {
     "a browser": (b"GET / HTTP/1.1\r\nHost: hilum\r\n\r\n", acceptor.UNKNOWN_PDU),
 }
 AFTER = {
+    "unknown PDU": (struct.pack(">BxI", 9, 4) + bytes(4), acceptor.UNKNOWN_PDU),
+    "huge": (struct.pack(">BxI", 5, 2**31), acceptor.ENDLESS_PDU),
     "a second request": (REQUEST, acceptor.PDU_OUT_OF_PLACE),
     "no command": (data(DATA_SET), acceptor.DATA_SET_WITHOUT_COMMAND),
     "data set of another context": (
@@ -292,7 +294,7 @@ AFTER = {
 
 @pytest.mark.parametrize(("stream", "why"), BEFORE.values(), ids=BEFORE)
 def test_before_an_association_anything_else_than_a_request_is_aborted(association: Association, stream: bytes, why: Abort) -> None:
-    assert association.receive(stream) == abort(2, why.reason)
+    assert association.receive(stream) == abort(0, 0)  # PS3.8 Table 9-9, AA-1
     assert association.acceptor.state is State.CLOSING
     assert association.acceptor.ended == why.says
 
@@ -305,7 +307,8 @@ def test_what_breaks_the_protocol_is_aborted_and_leaves_nothing(association: Ass
 
 
 def test_every_abort_of_the_reference_page_is_tested() -> None:
-    assert {why for _, why in (*BEFORE.values(), *AFTER.values())} == set(acceptor.ABORTS)
+    assert {why for _, why in BEFORE.values()} == set(acceptor.ABORTS_BEFORE)
+    assert {why for _, why in AFTER.values()} == set(acceptor.ABORTS)
 
 
 def test_after_the_end_nothing_is_answered(association: Association) -> None:

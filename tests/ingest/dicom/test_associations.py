@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 import threading
@@ -14,26 +15,22 @@ import trustme
 from pynetdicom import AE, build_context
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]  # made at import
 
+from hilum import telemetry
+from hilum import upper_layer as ul
 from hilum.errors import Misconfigured
-from hilum.events import AssociationEnded
 from hilum.senders import Exceptions
 from hilum.settings import Dicom, Sender, Settings
 from hilum.testing import eventually
 from hilum.tls import ServerTls
 from ingest.dicom import role
-from ingest.records import Records
-from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, running, send
+from ingest.dicom.acceptor import GARBLED_REQUEST
+from ingest.dicom.negotiation import NOT_NEGOTIATED
+from ingest.dicom.strangers import MOST_OF_PEER
+from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, records, running, send
 from tests.peers import free_port
 
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 JPEG = "1.2.840.10008.1.2.4.50"
-
-
-def records(receiver: Running, count: int = 1) -> list[AssociationEnded]:
-    """What is remembered, once there is as much."""
-    kept = Records(receiver.spool.folder.parent / "associations")
-    eventually(lambda: len(kept.waiting()) >= count, what="the association is recorded")
-    return [record for name in kept.waiting() if (record := kept.read(name)) is not None]
 
 
 class TestRecords:
@@ -66,6 +63,58 @@ class TestRecords:
         assert record.refused == "the calling AE title is not recognised (1/1/3)"
         assert record.calling_aet == "CT1"
         assert record.objects == 0
+
+    def test_of_a_refused_association_it_is_remembered_what_was_proposed(self, tmp_path: Path) -> None:
+        with running(tmp_path, unknown_senders="refuse") as receiver:
+            with associated(receiver.receiver.port, (CTImageStorage, EXPLICIT), (FIND, IMPLICIT)):
+                pass
+            [record] = records(receiver)
+
+        assert [(each.abstract_syntax, each.transfer_syntaxes, each.result, each.transfer_syntax) for each in record.contexts] == [
+            (CTImageStorage, (EXPLICIT,), NOT_NEGOTIATED, ""),
+            (FIND, (IMPLICIT,), NOT_NEGOTIATED, ""),
+        ]
+
+    def test_a_request_that_is_garbled_is_remembered_with_its_titles(self, tmp_path: Path) -> None:
+        with running(tmp_path) as receiver:
+            peer = RawPeer(receiver.receiver.port, associate=False)
+            request = ul.associate_rq("CT1", "HILUM", [ul.Context(abstract_syntax=CTImageStorage, transfer_syntax=EXPLICIT)], 16384)
+            peer.socket.sendall(ul.pdu(ul.Pdu.ASSOCIATE_RQ, request[6:-5]))
+            assert peer.pdu() == (ul.Pdu.ABORT, bytes(4))
+            peer.socket.close()
+            [record] = records(receiver)
+
+        assert (record.calling_aet, record.called_aet, record.peer, record.contexts) == ("CT1", "HILUM", "127.0.0.1", ())
+        assert record.refused == record.ended == GARBLED_REQUEST.says
+
+    @pytest.mark.parametrize("words", [b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\x00\x00"], ids=["a browser", "half a word"])
+    def test_who_speaks_and_asks_for_nothing_is_remembered_by_its_address(self, tmp_path: Path, words: bytes) -> None:
+        with running(tmp_path) as receiver:
+            peer = RawPeer(receiver.receiver.port, associate=False)
+            peer.socket.sendall(words)
+            peer.socket.shutdown(socket.SHUT_WR)
+            [record] = records(receiver)
+            peer.socket.close()
+
+        assert (record.calling_aet, record.key, record.objects) == ("", "127.0.0.1", 0)
+        assert record.refused == record.ended != ""
+
+    def test_a_scanner_leaves_a_few_records_and_the_rest_is_counted(self, tmp_path: Path) -> None:
+        not_recorded = telemetry.ATTEMPTS_NOT_RECORDED._value.get
+        before = not_recorded()
+        with running(tmp_path) as receiver:
+            for _ in range(MOST_OF_PEER + 3):
+                peer = RawPeer(receiver.receiver.port, associate=False)
+                peer.socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert peer.pdu()[0] == ul.Pdu.ABORT
+                peer.socket.close()
+            with associated(receiver.receiver.port) as association:  # who says its name is always recorded
+                assert association.is_established
+            eventually(lambda: not_recorded() == before + 3, what="the others are counted")
+            found = records(receiver, MOST_OF_PEER + 1)
+
+        assert len(found) == MOST_OF_PEER + 1
+        assert [each.ended for each in found if each.calling_aet] == ["released"]
 
     def test_a_connection_on_which_nobody_asks_for_anything_is_not(self, tmp_path: Path) -> None:
         with running(tmp_path) as receiver:
@@ -188,7 +237,10 @@ class TestTls:
             assert not established(None)
             assert not established(stranger)
             assert established(known)
-            [record] = records(receiver)
+            nobody, unknown, record = records(receiver, 3)
+            assert nobody.refused == "its TLS handshake failed (peer did not return a certificate)"
+            assert unknown.refused == "its TLS handshake failed (certificate verify failed)"
+            assert (unknown.calling_aet, unknown.key, unknown.ended) == ("", "127.0.0.1", unknown.refused)
             assert "CN=CT 1" in record.certificate
         finally:
             receiver.end()
