@@ -233,6 +233,16 @@ class Node(Section, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=1, le=65535)]
     #: Where this peer wants its reports; empty: as `commitment.report` says.
     report: Literal["", "same-or-new", "new"] = ""
+    #: Whether Hilum speaks TLS to this port.
+    tls: bool = False
+    #: PEM file of the authorities that the peer's certificate must come from; empty: the system's.
+    tls_ca: str = ""
+    #: Whether the peer's certificate must name `host`, too. Certificates of devices often do not.
+    tls_check_name: bool = True
+    #: PEM file of the certificate that Hilum shows to the peer, if it asks for one.
+    tls_certificate: str = ""
+    #: PEM file of its private key; empty: it is in the file of the certificate.
+    tls_key: str = ""
 
 
 class Folder(Section, frozen=True, kw_only=True):

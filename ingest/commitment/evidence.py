@@ -16,6 +16,7 @@ from hilum.errors import Misconfigured
 from hilum.events import InstanceReceived, ObjectRef
 from hilum.settings import Settings
 from hilum.spool import Spool, received_at
+from hilum.words import counted
 
 from .decide import Arrived
 
@@ -113,7 +114,7 @@ class Way:
                 oldest = min(oldest, came)
                 older += came <= moment
         if older:
-            return f"{older} objects that came before wait in the spool to be published."
+            return f"{counted(older, 'object')} of before still in the spool, to be published."
         self._ends = self._ends_now()
         self._next = min(now, oldest - _TICK)
         return ""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import threading
 import warnings
@@ -13,16 +14,24 @@ from pathlib import Path
 
 from hilum import telemetry
 from hilum.errors import Misconfigured, Stopped
+from hilum.records import Records
 from hilum.role import Health, Role
 from hilum.settings import Settings, Stow
 from hilum.spool import Spool
+from hilum.summed import Summed
 from hilum.tls import ServerTls
 from hilum.web import Clients, url_of
+from hilum.words import counted
 
+from .senders import Senders
 from .server import DRAIN_S, HEAD_S, Server
 from .service import Service
 
 log = telemetry.logger("stow")
+
+#: asyncio leaves each connection in a cycle, with what hangs on it: garbage is not left to a collector that comes seldom
+#: (`hilum.host`) once there are so many new objects, about those of fifty connections.
+_MOST_OBJECTS = 1000
 
 
 class StowReceiver:
@@ -37,6 +46,7 @@ class StowReceiver:
         self._service: Service | None = None
         self._spool: Spool | None = None
         self._fault = ""
+        self._summed: Summed | None = None
         self._tls: ServerTls | None = None
 
     @property
@@ -51,7 +61,8 @@ class StowReceiver:
         try:
             clients = _clients_of(stow)
             self._spool = Spool.of(self._settings)
-            self._service = Service(stow, self._spool, clients, self._spool.scratch)
+            self._summed = Summed(Records.of(self._settings), "stow", "request")
+            self._service = Service(stow, self._spool, clients, Senders(self._settings), self._summed, self._spool.scratch)
             if stow.tls_certificate or stow.tls_key or stow.tls_client_ca:
                 self._tls = ServerTls("stow", stow.tls_certificate, stow.tls_key, stow.tls_client_ca)
                 self._tls.context.set_alpn_protocols(["http/1.1"])
@@ -71,10 +82,14 @@ class StowReceiver:
             while not stop.wait(0.5):
                 if not server.is_alive:
                     raise Stopped("The web service ended by itself.")
+                self._summed.write()
+                if gc.get_count()[0] > _MOST_OBJECTS:
+                    gc.collect()
                 _ = self._tls and self._tls.context  # takes up a renewed certificate
         finally:
             self._server = None
             server.stop()
+            self._summed.write(everything=True)
 
     def health(self) -> Health:
         """Whether it listens, and for whom it is busy."""
@@ -85,7 +100,7 @@ class StowReceiver:
             return Health(ready=True, says="The spool's disk is nearly full: requests are refused for now with 503. Free some space.")
         if service.fault:
             return Health(ready=False, says=service.fault)
-        says = f"{url_of(self._settings.stow, server.port)}, {service.open} request{'' if service.open == 1 else 's'} under way"
+        says = f"{url_of(self._settings.stow, server.port)}, {counted(service.open, 'request')} under way"
         soon = self._tls.warning() if self._tls else ""
         return Health(ready=True, says=f"{says}. {soon}" if soon else says)
 

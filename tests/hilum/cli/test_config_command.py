@@ -182,3 +182,17 @@ def test_all_mistakes_are_said_at_once(file: Path) -> None:
 
     for part in ("5 mistakes", "Modalty", "'other' gives a number", "senders.CT1.refuse", "buckt", "'dicm'"):
         assert part in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("tls = true\ntls_ca = '/nowhere.pem'", "peers.CT1.tls_ca: /nowhere.pem cannot be used"),
+        ("tls_ca = '/nowhere.pem'", "Set peers.CT1.tls = true"),
+    ],
+)
+def test_files_for_tls_to_a_peer_are_looked_at(file: Path, more: str, sentence: str) -> None:
+    file.write_text(f"{GOOD}[peers.CT1]\nhost = 'ct1.example'\nport = 104\n{more}\n")
+
+    with pytest.raises(Misconfigured, match=sentence):
+        CliRunner().invoke(app, ["config", "check", "--config", str(file)], catch_exceptions=False)

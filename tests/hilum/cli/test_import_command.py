@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hilum.cli import app
+from hilum.records import Records
 from hilum.spool import Spool, read_arrival
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
@@ -37,6 +38,20 @@ def test_everything_is_taken_with_its_sender_and_the_exit_code_says_so(folder: P
     spool = Spool(tmp_path / "data" / "spool")
     arrivals = [read_arrival(spool.read(receipt))[0] for receipt in spool.waiting()]
     assert {(arrival.adapter, arrival.calling_aet) for arrival in arrivals} == {("media", "CD_DESK")}
+
+
+def test_an_import_leaves_a_record_which_its_objects_name(folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.dcm").touch()
+    run(tmp_path, folder, "--sender", "CD_DESK")
+    run(tmp_path, folder, "--dry-run")
+
+    records, spool = Records(tmp_path / "data" / "spool" / "associations"), Spool(tmp_path / "data" / "spool")
+    [record] = [records.read(name) for name in records.waiting()]
+    assert record is not None
+    assert (record.adapter, record.calling_aet, record.peer, record.ended) == ("media", "CD_DESK", "import", "complete")
+    assert (record.objects, record.statuses) == (3, {"taken": 3, "empty": 1})
+    named = {read_arrival(spool.read(receipt))[0].association for receipt in spool.waiting()}
+    assert named == {record.association}
 
 
 def test_it_says_that_nothing_runs_that_would_publish(folder: Path, tmp_path: Path) -> None:
@@ -91,6 +106,7 @@ def test_a_path_that_does_not_exist_is_an_error_of_its_own(tmp_path: Path) -> No
     )
 
     assert done.returncode == 3
+    assert done.stderr.startswith("hilum: ")
     assert "does not exist" in done.stderr
 
 
