@@ -25,12 +25,12 @@ from hilum.bus import Record, Writer, away, partition_counts, producer, timestam
 from hilum.disk import sync_file_system
 from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
 from hilum.events import AssociationEnded, InstanceReceived
+from hilum.records import Records
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
 from ingest.describe import describe, protected_tags, store_object
-from ingest.records import Records
 
 log = telemetry.logger("publish")
 

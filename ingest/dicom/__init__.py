@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 
 from hilum.errors import Misconfigured
+from hilum.records import Records
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.tls import ServerTls
-from ingest.records import Records
 
 from .commitment import Committing
 from .listener import Listener

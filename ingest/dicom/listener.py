@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 
 from hilum import telemetry
 from hilum.errors import Misconfigured
+from hilum.records import Records
 from hilum.settings import Dicom
 from hilum.spool import Arrival, Spool
 from hilum.tls import ServerTls
-from ingest.records import Records
 
 from . import negotiation
 from .association import LINGER_S, Association, shut

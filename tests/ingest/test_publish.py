@@ -13,11 +13,11 @@ from pydicom import dcmread
 from hilum.errors import HilumError, Misconfigured
 from hilum.events import InstanceReceived, decode
 from hilum.part10 import data_set_offset
+from hilum.records import Records
 from hilum.settings import S3, Settings
 from hilum.spool import Spool
 from hilum.testing import MemoryLog, MemoryStore, eventually, spooled
 from ingest.publish import Publisher
-from ingest.records import Records
 
 IMPLICIT = "1.2.840.10008.1.2"
 BUCKET = "originals"

@@ -20,12 +20,12 @@ from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[at
 from bench.wire import answers_of
 from hilum import upper_layer as ul
 from hilum.events import AssociationEnded
+from hilum.records import Records
 from hilum.settings import Dicom, Settings
 from hilum.settings import Spool as SpoolSettings
 from hilum.spool import Spool, read_arrival
 from hilum.testing import eventually
 from ingest.dicom import Receiver, role
-from ingest.records import Records
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 

@@ -20,6 +20,7 @@ from pynetdicom.sop_class import CTImageStorage, MRImageStorage  # type: ignore[
 
 from hilum import upper_layer as ul
 from hilum.errors import Quarantine, Reason
+from hilum.records import Records
 from hilum.senders import Exceptions
 from hilum.settings import Dicom, Sender, Settings, Title
 from hilum.settings import Spool as SpoolSettings
@@ -33,7 +34,6 @@ from ingest.dicom.endings import Ending
 from ingest.dicom.listener import Listener
 from ingest.dicom.negotiation import Rejection
 from ingest.dicom.senders import Senders
-from ingest.records import Records
 from processors.validate import Validate
 from tests.ingest.dicom.running import EXPLICIT, RawPeer, Running, a_slice, encoded, records, running
 from tests.ingest.dicom.test_acceptor import AFTER, BEFORE
