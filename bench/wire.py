@@ -80,6 +80,7 @@ class Recorder:
     def _pump(source: socket.socket, target: socket.socket, assembler: _Assembler | None) -> None:
         try:
             while data := source.recv(1 << 18):
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 if assembler is not None:
                     assembler.feed(data)
                 target.sendall(data)
