@@ -25,7 +25,7 @@ from hilum.spool import read_arrival
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
 from ingest.dicom import role
-from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, running, send
+from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, rejection, running, send
 
 
 @pytest.fixture
@@ -127,11 +127,7 @@ def test_other_services_are_refused_context_by_context(receiver: Running) -> Non
 
 def test_a_called_title_that_is_not_ours_is_rejected_if_the_settings_say_so(tmp_path: Path) -> None:
     with running(tmp_path, any_called_aet=False) as receiver:
-        with associated(receiver.receiver.port, called="OTHER") as association:
-            assert association.is_rejected
-            assert association.acceptor.primitive is not None
-            rejection = association.acceptor.primitive
-            assert (rejection.result, rejection.result_source, rejection.diagnostic) == (1, 1, 7)
+        assert rejection(receiver.receiver.port, "OTHER") == (1, 1, 7)
         with associated(receiver.receiver.port) as association:
             assert association.is_established
 
@@ -141,10 +137,7 @@ def test_one_association_more_than_allowed_is_rejected_for_now(tmp_path: Path) -
         open_ones = [AE("CT1").associate("127.0.0.1", receiver.receiver.port, [build_context(Verification)]) for _ in range(3)]
         assert all(each.is_established for each in open_ones)
 
-        with associated(receiver.receiver.port) as one_more:
-            assert one_more.acceptor.primitive is not None
-            rejection = one_more.acceptor.primitive
-            assert (rejection.result, rejection.result_source, rejection.diagnostic) == (2, 3, 2)
+        assert rejection(receiver.receiver.port) == (2, 3, 2)
         open_ones.pop().release()
         eventually(lambda: receiver.receiver.health().says.endswith("2 associations open"))
         with associated(receiver.receiver.port) as next_one:
