@@ -74,10 +74,11 @@ class Spool:
     def prepare(self, stop: threading.Event) -> None:
         """Make the spare files, if they are not there; for a thread of its own. What the disk has no room for is not made."""
         with suppress(OSError):  # a disk that fails or is full is told to whoever sends
-            missing = (self._spare_bytes - self._files.free_bytes()) // SPARE_BYTES
-            while missing > 0 and not stop.is_set() and self.free_bytes() > self._min_free_bytes + SPARE_BYTES:
+            for _ in range(self._spare_bytes // SPARE_BYTES):
+                there = self._files.free_bytes() + SPARE_BYTES > self._spare_bytes  # other receivers make them too
+                if there or stop.is_set() or self.free_bytes() < self._min_free_bytes + SPARE_BYTES:
+                    return
                 self._files.spare()
-                missing -= 1
 
     def nearly_full(self) -> bool:
         """Whether so little space is left that nothing new is taken."""

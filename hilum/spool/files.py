@@ -21,8 +21,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from . import seal
@@ -48,11 +47,15 @@ class Files:
         self.directory = Directory(self.path)
         self._count = itertools.count()
         self._free: list[str] = []
+        self._lock = threading.Lock()
+        self._owner: Owner | None = None
 
-    @cached_property
+    @property
     def owner(self) -> Owner:
-        """This process, as one that writes."""
-        return Owner(self._tmp)
+        """This process, as one that writes; there is one."""
+        with self._lock:
+            self._owner = self._owner or Owner(self._tmp)
+            return self._owner
 
     def waiting(self) -> list[str]:
         """The receipts of all objects that wait, oldest first."""
@@ -62,12 +65,12 @@ class Files:
         """A file to be written from its beginning, open for that; and whether its name is new, so that it must be synced too."""
         path = self.path / f"{self.owner.name}.{next(self._count)}{PART}"
         while (name := self._next_free()) is not None:
-            with suppress(FileNotFoundError):  # another process has it
+            try:
                 (self.path / name).rename(path)
-                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                if not self._rescued(path, fd):
-                    return path, fd, False
-                os.close(fd)
+            except FileNotFoundError:
+                continue  # another process has it
+            if not self._look_at(path):
+                return path, os.open(path, os.O_RDWR | os.O_CLOEXEC), False
         return path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), True
 
     def _next_free(self) -> str | None:
@@ -85,17 +88,17 @@ class Files:
         """
         for name in list(self._names(FREE)):
             self._look_at(self.path / name)
-        dead = self._dead()
-        for name in [*self._names(PART), *self._names(NEW)]:
-            owner = name.split(".", 1)[0]
-            if owner in dead or not (self._tmp / owner).exists():
-                path = self.path / name
-                if not self._look_at(path):
-                    path.unlink(missing_ok=True)
+        with self._dead() as dead:
+            for name in [*self._names(PART), *self._names(NEW)]:
+                owner = name.split(".", 1)[0]
+                if owner in dead or not (self._tmp / owner).exists():
+                    path = self.path / name
+                    if not self._look_at(path):
+                        path.unlink(missing_ok=True)
+            for owner in dead:
+                shutil.rmtree(self._tmp / owner, ignore_errors=True)
         for name in list(self._names(DONE)):
             (self.path / name).unlink(missing_ok=True)
-        for owner in dead:
-            shutil.rmtree(self._tmp / owner, ignore_errors=True)
 
     def _look_at(self, path: Path) -> bool:
         """Whether the file holds a whole object; if so, it now waits."""
@@ -143,9 +146,11 @@ class Files:
         """Names of files that are not what their seals say."""
         return sorted(self._names(TORN))
 
-    def _dead(self) -> set[str]:
-        """Processes that wrote here and are gone."""
-        return {path.name for path in self._tmp.iterdir() if _is_dead(path)}
+    @contextmanager
+    def _dead(self) -> Iterator[set[str]]:
+        """Processes that wrote here and are gone. Meanwhile one that has just made its folder cannot lock it, and then makes another."""
+        with ExitStack() as locks:
+            yield {path.name for path in self._tmp.iterdir() if _locked(path, locks)}
 
     def release(self, receipt: str, *, kept_bytes: int) -> int:
         """Give back the file of a published object, to be written again if it has no more than `kept_bytes`; the bytes kept."""
@@ -228,14 +233,13 @@ class Owner:
         weakref.finalize(self, os.close, self._fd)
 
 
-def _is_dead(owner: Path) -> bool:
+def _locked(owner: Path, locks: ExitStack) -> bool:
+    """Whether the folder's process is gone; then it is locked until `locks` end."""
     with suppress(OSError):
         fd = os.open(owner, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its process lives
-            return True
-        finally:
-            os.close(fd)
+        locks.callback(os.close, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its process lives
+        return True
     return False
 
 

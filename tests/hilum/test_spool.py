@@ -438,3 +438,21 @@ def test_what_is_no_spool_file_is_told_apart() -> None:
     for content in (b"", b"x" * 200, bytes(128) + b"DICM" + b"\x02\0\0\0UL\x04\0\xff\xff\0\0"):
         with pytest.raises(ValueError, match=r"File Meta|Part 10"):
             read_arrival(content)
+
+
+def test_processes_that_start_all_at_once_take_nothing_from_each_other(tmp_path: Path) -> None:
+    receipts: list[str] = []
+
+    def one_process() -> None:
+        spool = Spool(tmp_path / "spool", spare_bytes=2**20)
+        receipts.extend(stored(spool) for _ in range(5))
+
+    for _ in range(5):
+        threads = [threading.Thread(target=one_process) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert Spool(tmp_path / "spool").waiting() == sorted(receipts)
+    assert len(receipts) == 5 * 8 * 5
