@@ -225,11 +225,12 @@ class Owner:
             self.name = secrets.token_hex(8)
             self.path = tmp / self.name
             self.path.mkdir(mode=0o700)
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            if self.path.exists():  # else another process, just starting, took it for a dead one's
-                break
-            os.close(self._fd)
+            with suppress(FileNotFoundError):  # another process, just starting, takes it for a dead one's
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                if self.path.exists():
+                    break
+                os.close(self._fd)
         weakref.finalize(self, os.close, self._fd)
 
 
