@@ -238,7 +238,8 @@ def _little_endian(element: DataElement, ds: Dataset) -> bytes:
     width = _WIDTHS.get(element.VR, 1)
     if width == 1 or ds.original_encoding[1] is not False:
         return value
-    return b"".join(value[n : n + width][::-1] for n in range(0, len(value), width))
+    whole = len(value) // width * width
+    return np.frombuffer(value[:whole], f"u{width}").byteswap().tobytes() + value[whole:]
 
 
 def _even(value: bytes) -> bytes:

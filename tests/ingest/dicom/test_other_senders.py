@@ -5,7 +5,6 @@ What they put on the wire is kept byte for byte, and nothing of the file is lost
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from bench.wire import recorder
 from hilum.spool import read_arrival
 from hilum.testing import eventually
 from tests.ingest.dicom.running import running
-from tests.peers import free_port
+from tests.peers import NOT_FOR_ORTHANC, clear_orthanc, free_port, give_to_orthanc
 from tests.storable import BARE_DATA_SETS, Sample, a_sample, in_runs, missing, storable
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -59,13 +58,6 @@ VIDEO = {
 #: Their UIDs are written as UN, of which dcmtk makes `31\\2e\\32...`: storescu does not send them, and dcmsend announces another class.
 UIDS_OF_UNKNOWN_VR = {"test_files/rtdose_rle.dcm", "test_files/rtdose_rle_1frame.dcm"}
 AS_DCMSEND_ANNOUNCES_THEM = {"31"}
-#: Without StudyInstanceUID: Orthanc has no place for them.
-NOT_FOR_ORTHANC = {
-    "test_files/JPEGLSNearLossless_08.dcm",
-    "test_files/JPEGLSNearLossless_16.dcm",
-    "test_files/SC_rgb_jls_lossy_line.dcm",
-    "test_files/SC_rgb_jls_lossy_sample.dcm",
-}
 
 Send = Callable[[Sequence[Path], int, Path], None]
 
@@ -286,15 +278,14 @@ class TestOrthanc:
             address = f"http://127.0.0.1:{http}"
             with orthanc(folder / "orthanc", free_port(), http, port, lua="", more=settings) as process:
                 for run in in_runs(sample for sample in storable() if sample.path in paths):
-                    given = [requests.post(f"{address}/instances", sample.path.read_bytes(), timeout=60) for sample in run]
-                    taken = [answer.json()["ID"] for answer in given if answer.ok]
+                    taken = give_to_orthanc(address, [sample.path for sample in run])
                     if had is not None:
                         for instance in taken:
                             had.append(folder / f"had-{len(had)}.dcm")
                             had[-1].write_bytes(requests.get(f"{address}/instances/{instance}/file", timeout=60).content)
-                    asked = {"Resources": taken, "Synchronous": True}
-                    requests.post(f"{address}/modalities/pacs/store", json.dumps(asked), timeout=60).raise_for_status()
-                    requests.post(f"{address}/tools/bulk-delete", json.dumps(asked), timeout=60).raise_for_status()
+                    to_hilum = f"{address}/modalities/pacs/store"
+                    requests.post(to_hilum, json={"Resources": taken, "Synchronous": True}, timeout=60).raise_for_status()
+                    clear_orthanc(address, taken)
                 process.kill()  # it takes 2 s to end by itself, and has nothing to save
 
         return send
