@@ -71,7 +71,7 @@ def stow(folder: Path, kept: list[bytes]) -> Iterator[str]:
     with running(folder / "hilum") as receiver, recorder(receiver.port, Posted) as proxy:
         yield f"http://127.0.0.1:{proxy.port}/dicom-web"
         eventually(lambda: len(receiver.spool.waiting()) >= len(proxy.sent), 30, what="all that was sent is kept")
-        kept += [receiver.spool.path(receipt).read_bytes() for receipt in receiver.spool.waiting()]
+        kept += [receiver.spool.read(receipt) for receipt in receiver.spool.waiting()]
         assert sorted(data_set for _, data_set in receiver.stored()) == sorted(each.data_set for each in proxy.sent)
 
 
