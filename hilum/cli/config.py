@@ -40,6 +40,7 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
         partial(find_stage("ingest.folder").check, settings),
         partial(find_stage("ingest.commitment").check, settings),
         partial(find_stage("ingest.dicom").check, settings),
+        partial(find_stage("ingest.stow").check, settings),
     )
     if problems:
         raise together(problems)

@@ -63,9 +63,7 @@ class StowReceiver:
             self._spool = Spool.of(self._settings)
             self._summed = Summed(Records.of(self._settings), "stow", "request")
             self._service = Service(stow, self._spool, clients, Senders(self._settings), self._summed, self._spool.scratch)
-            if stow.tls_certificate or stow.tls_key or stow.tls_client_ca:
-                self._tls = ServerTls("stow", stow.tls_certificate, stow.tls_key, stow.tls_client_ca)
-                self._tls.context.set_alpn_protocols(["http/1.1"])
+            self._tls = _tls_of(stow)
             server = Server(stow, self._service, self._tls, head_s=self._head_s, drain_s=self._drain_s)
         except Misconfigured as error:
             self._fault = str(error)
@@ -103,6 +101,21 @@ class StowReceiver:
         says = f"{url_of(self._settings.stow, server.port)}, {counted(service.open, 'request')} under way"
         soon = self._tls.warning() if self._tls else ""
         return Health(ready=True, says=f"{says}. {soon}" if soon else says)
+
+
+def check(settings: Settings) -> None:
+    """Raise `Misconfigured` if certificate or keys of clients cannot be used, or if the role would take objects from anybody."""
+    _tls_of(settings.stow)
+    if settings.stow.clients or "stow" in settings.role_names:
+        _clients_of(settings.stow)
+
+
+def _tls_of(stow: Stow) -> ServerTls | None:
+    if not (stow.tls_certificate or stow.tls_key or stow.tls_client_ca):
+        return None
+    tls = ServerTls("stow", stow.tls_certificate, stow.tls_key, stow.tls_client_ca)
+    tls.context.set_alpn_protocols(["http/1.1"])
+    return tls
 
 
 def _clients_of(stow: Stow) -> Clients | None:

@@ -45,9 +45,9 @@ def tls(tmp_path: Path) -> Tls:
     return found
 
 
-def checked(folder: Path, dicom: str) -> Misconfigured | None:
-    """What `hilum config check` refuses in these keys of `[dicom]`."""
-    (folder / "hilum.toml").write_text(f"[dicom]\n{dicom}\n")
+def checked(folder: Path, keys: str, section: str = "dicom") -> Misconfigured | None:
+    """What `hilum config check` refuses in these keys of one section."""
+    (folder / "hilum.toml").write_text(f"[{section}]\n{keys}\n")
     done = CliRunner().invoke(app, ["config", "check", "--config", str(folder / "hilum.toml")])
     assert done.exception is None or isinstance(done.exception, Misconfigured)
     return done.exception
@@ -196,3 +196,21 @@ def test_files_for_tls_to_a_peer_are_looked_at(file: Path, more: str, sentence: 
 
     with pytest.raises(Misconfigured, match=sentence):
         CliRunner().invoke(app, ["config", "check", "--config", str(file)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ('tls_certificate = "{certificate}"\ntls_key = "{other_key}"', r"stow\.tls_key: .*it is not the key of the certificate"),
+        ('clients = "/nowhere"', r"/nowhere"),
+    ],
+    ids=["another key", "no clients"],
+)
+def test_the_web_receivers_certificate_and_clients_are_looked_at(tmp_path: Path, tls: Tls, keys: str, sentence: str) -> None:
+    for name, path in tls._asdict().items():
+        keys = keys.replace(f"{{{name}}}", path)
+
+    refused = checked(tmp_path, keys, "stow")
+
+    assert refused is not None
+    assert re.search(sentence, str(refused))
