@@ -68,6 +68,8 @@ class Spool:
     def open(self, arrival: Arrival, *, max_bytes: int | None = None) -> Incoming:
         """Begin to write an object. Raises `SpoolFull` if less than the settings' space is free."""
         if self.nearly_full():
+            self._files.trim()
+        if self.nearly_full():
             raise SpoolFull("The spool's disk is nearly full.", fix="Free some space, or let Kafka and the object store come back.")
         return Incoming(self._files, lambda: self._receipts.make(self._now()), arrival, max_bytes)
 
@@ -76,9 +78,13 @@ class Spool:
         with suppress(OSError):  # a disk that fails or is full is told to whoever sends
             for _ in range(self._spare_bytes // SPARE_BYTES):
                 there = self._files.free_bytes() + SPARE_BYTES > self._spare_bytes  # other receivers make them too
-                if there or stop.is_set() or self.free_bytes() < self._min_free_bytes + SPARE_BYTES:
+                if there or stop.is_set() or not self._has_room():
                     return
                 self._files.spare()
+
+    def _has_room(self) -> bool:
+        """Whether files may be kept to be written again: that must never be why objects are refused."""
+        return self.free_bytes() > 2 * self._min_free_bytes + SPARE_BYTES
 
     def nearly_full(self) -> bool:
         """Whether so little space is left that nothing new is taken."""
@@ -141,7 +147,10 @@ class Spool:
 
     def remove(self, receipts: Iterable[str]) -> None:
         """Give back what is published. After a power cut some may be here again: then they are published again, with the same id."""
-        kept_bytes = 0 if self.nearly_full() else self._spare_bytes - self._files.free_bytes()
+        kept_bytes = self._spare_bytes - self._files.free_bytes()
+        if not self._has_room():
+            self._files.trim()
+            kept_bytes = 0
         for receipt in receipts:
             kept_bytes -= self._files.release(receipt, kept_bytes=kept_bytes)
 

@@ -170,6 +170,12 @@ class Files:
             return size_bytes
         return 0
 
+    def trim(self) -> None:
+        """Give the disk what is kept to be written again."""
+        for name in list(self._names(FREE)):
+            if not self._look_at(self.path / name):
+                (self.path / name).unlink(missing_ok=True)
+
     def free_bytes(self) -> int:
         """Bytes in files that wait to be written again."""
         total = 0

@@ -196,6 +196,29 @@ def test_no_spare_files_are_made_where_the_disk_has_no_room(small_disk: Path) ->
     assert stored(spool)
 
 
+def test_what_is_kept_is_given_up_before_an_object_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, min_free_bytes=2**20, spare_bytes=4 * 2**20)
+    spool.prepare(threading.Event())
+    room = 2**20 - 1
+    monkeypatch.setattr(spool, "free_bytes", lambda: room + (4 - len(list(spool.folder.glob("*.free")))) * 2**20)
+    assert spool.nearly_full()
+
+    receipt = stored(spool)
+
+    assert [file.name for file in spool.folder.iterdir()] == [f"{receipt}.dcm"]
+
+
+def test_a_disk_with_little_room_gets_back_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, min_free_bytes=2**20, spare_bytes=4 * 2**20)
+    spool.remove([stored(spool)])
+    receipt = stored(spool)
+    monkeypatch.setattr(spool, "free_bytes", lambda: 2 * 2**20)
+
+    spool.remove([receipt])
+
+    assert list(spool.folder.iterdir()) == []
+
+
 # After a power cut
 
 
