@@ -59,6 +59,7 @@ STOW_OBJECTS = Counter("hilum_stow_objects", "Instances answered over STOW-RS, b
 STOW_REFUSED = Counter("hilum_stow_refused", "STOW-RS requests of which nothing was taken, by reason.", ["reason"])
 OBJECTS_PUBLISHED = Counter("hilum_objects_published", "Objects that are in the object store and on Kafka.")
 SPOOL_OBJECTS = Gauge("hilum_spool_objects", "Objects in the spool that are not published yet.")
+SPOOL_DAMAGED = Gauge("hilum_spool_damaged", "Files in the spool that cannot be published, because they are damaged or no spool files.")
 SPOOL_FREE_BYTES = Gauge("hilum_spool_free_bytes", "Space left on the spool's disk.")
 FOLDER_FILES = Counter("hilum_folder_files", "Files in watched folders that were dealt with: taken, failed or left.", ["outcome"])
 FOLDER_OBJECTS = Counter("hilum_folder_objects", "Objects from watched folders that were put into the spool.")

@@ -23,10 +23,10 @@ from hilum.settings import Settings
 
 from . import seal
 from .arrival import Arrival, head_of, read_arrival
-from .files import SPARE_BYTES, WAITING, Files
+from .files import PASSING, SPARE_BYTES, WAITING, Files
 from .receipts import Receipts, received_at
 
-__all__ = ["Arrival", "Incoming", "Spool", "SpoolFull", "SpoolTooLarge", "mapped", "read_arrival", "received_at"]
+__all__ = ["Arrival", "Incoming", "Spool", "SpoolFull", "SpoolTooLarge", "is_spool_file", "mapped", "read_arrival", "received_at"]
 
 
 class SpoolFull(TryAgain):
@@ -105,14 +105,18 @@ class Spool:
 
         Raises `SpoolFull` if the disk fails; then nothing of any of them is left.
         """
+        admitted: list[str] = []
         try:
             for incoming in together:
                 incoming.sync()
-            return [incoming.admit() for incoming in together]
+            for incoming in together:
+                admitted.append(incoming.admit())
         except SpoolFull:
             for incoming in together:
                 incoming.discard()
+            self.remove(admitted)
             raise
+        return admitted
 
     # Reading
 
@@ -132,9 +136,9 @@ class Spool:
         """
         return self._files.check(receipt)
 
-    def torn(self) -> list[str]:
-        """Files that are not what was written into them, kept for a person to look at."""
-        return self._files.torn()
+    def damaged(self) -> list[str]:
+        """Files that are not what was written into them (`*.torn`), or that somebody put there; kept for a person to look at."""
+        return self._files.damaged()
 
     def path(self, receipt: str) -> Path:
         """The file of a receipt. What is behind the object's end (`mapped`) means nothing."""
@@ -175,6 +179,19 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
             raise ValueError("no object in this spool file")
         with mmap.mmap(file.fileno(), found.size_bytes, access=mmap.ACCESS_READ) as content:
             yield content
+
+
+def is_spool_file(path: Path) -> bool:
+    """Whether a file of the spool's folder is what its name says, as far as its beginning tells; true also if it is gone by now."""
+    if not path.name.endswith((WAITING, *PASSING)):
+        return False
+    try:
+        with path.open("rb") as file:
+            return not path.name.endswith(WAITING) or seal.read_seal(file.fileno()) is not None
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 class Incoming:

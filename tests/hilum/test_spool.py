@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pydicom import dcmread
 from hilum.errors import Misconfigured
 from hilum.settings import Settings
 from hilum.settings import Spool as SpoolSettings
-from hilum.spool import Arrival, Incoming, Spool, SpoolFull, SpoolTooLarge, read_arrival, received_at
+from hilum.spool import Arrival, Incoming, Spool, SpoolFull, SpoolTooLarge, is_spool_file, read_arrival, received_at
 from hilum.testing import Clock
 
 ARRIVAL = Arrival(
@@ -144,7 +145,8 @@ def test_a_file_that_was_given_back_is_written_again_and_shows_nothing_of_what_i
     [file] = thrifty.folder.iterdir()
     inode = file.stat().st_ino
 
-    receipt = stored(thrifty, b"now")
+    other = Spool(thrifty.folder.parent)
+    receipt = stored(other, b"now")
 
     assert thrifty.path(receipt).stat().st_ino == inode
     content = thrifty.read(receipt)
@@ -461,6 +463,64 @@ def test_what_is_no_spool_file_is_told_apart() -> None:
     for content in (b"", b"x" * 200, bytes(128) + b"DICM" + b"\x02\0\0\0UL\x04\0\xff\xff\0\0"):
         with pytest.raises(ValueError, match=r"File Meta|Part 10"):
             read_arrival(content)
+
+
+def test_a_file_that_was_being_given_back_holds_nothing_that_is_missing(spool: Spool) -> None:
+    receipt = stored(spool)
+    spool.path(receipt).rename(spool.folder / f"{receipt}.done")  # its publisher was killed a moment later
+
+    assert Spool(spool.folder.parent).waiting() == []
+
+
+@pytest.mark.parametrize("suffix", [".done", ".free"])
+def test_a_file_that_has_the_name_of_the_object_before_is_brought_to_light(spool: Spool, suffix: str) -> None:
+    before, receipt = stored(spool), stored(spool)
+    spool.path(receipt).rename(spool.folder / f"{before}{suffix}")
+
+    assert Spool(spool.folder.parent).waiting() == [before, receipt]
+
+
+def test_what_others_put_into_the_folder_stops_nobody_and_is_told_of(spool: Spool) -> None:
+    (spool.folder / "folder.free").mkdir()
+    (spool.folder / "notes.txt").write_text("x")
+    (spool.folder / "x.torn").write_text("x")
+
+    again = Spool(spool.folder.parent, spare_bytes=2**20)
+
+    assert stored(again)
+    assert again.damaged() == ["notes.txt", "x.torn"]
+
+
+def test_a_file_says_at_its_beginning_whether_it_is_a_spool_file(spool: Spool) -> None:
+    (spool.folder / "notes.dcm").write_text("x")
+    (spool.folder / "notes.txt").write_text("x")
+    receipt = stored(spool)
+    (spool.folder / "1.free").touch()
+
+    told = {path.name: is_spool_file(path) for path in spool.folder.iterdir()}
+
+    assert told == {"notes.dcm": False, "notes.txt": False, "1.free": True, f"{receipt}.dcm": True}
+    assert is_spool_file(spool.folder / "gone.dcm")
+
+
+def test_a_long_backlog_is_not_looked_through_for_every_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looks = 0.0, 0
+    scandir = os.scandir
+
+    def slow(path: Path) -> object:
+        nonlocal now, looks
+        now, looks = now + 1.0, looks + 1
+        return scandir(path)
+
+    monkeypatch.setattr("hilum.spool.files.time.monotonic", lambda: now)
+    monkeypatch.setattr("hilum.spool.files.os.scandir", slow)
+    spool = Spool(tmp_path)
+    looks = 0
+    for _ in range(200):
+        now += 0.5
+        stored(spool)
+
+    assert looks == 2  # one second of fifty
 
 
 def test_processes_that_start_all_at_once_take_nothing_from_each_other(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_file_that_is_no_spool_file_is_left_where_it_is_and_told_of(clockwork:
     spooled(clockwork.spool)
     with clockwork.running():
         eventually(lambda: clockwork.log.said)
-        eventually(lambda: "1 files in" in clockwork.publisher.health().says)
+        eventually(lambda: "1 file in" in clockwork.publisher.health().says)
 
     assert clockwork.spool.waiting() == ["notes"]
 

@@ -130,8 +130,8 @@ def lost(recorded: Recorded, found: list[Call], folder: Path, chance: Chance) ->
         told |= answers.get(call, set())
         if call not in answers and call.name not in ("fsync", "fdatasync", "rename"):
             continue  # takes nothing from the disk, and promises nothing
-        survives, new_names = chance()
-        left = in_spool(disk.left(survives, new_names=new_names), folder / "cut")
+        survives, renamed = chance()
+        left = in_spool(disk.left(survives, renamed=renamed), folder / "cut")
         gone |= {uid for uid in told if uid not in left} | {uid for uid, content in left.items() if content != recorded.kept[uid]}
     return told, gone
 
