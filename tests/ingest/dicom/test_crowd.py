@@ -22,7 +22,7 @@ ASKED = [Connection(n, f"198.51.100.{n}", requested=True) for n in range(10)]
     ("connections", "newcomer", "gives_way"),
     [
         ([Connection(1)], "192.0.2.8", None),
-        (ASKED[:9] + [Connection(1), Connection(2)], "192.0.2.8", 1),
+        ([*ASKED[:9], Connection(1), Connection(2)], "192.0.2.8", 1),
         (ASKED, "192.0.2.8", None),
         ([Connection(n) for n in range(5)], "192.0.2.7", 0),
         ([Connection(n) for n in range(5)], "192.0.2.8", None),
