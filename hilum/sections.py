@@ -89,7 +89,7 @@ class Stow(Section, frozen=True, kw_only=True):
     tls_key: str = ""
     #: PEM file with the authorities of client certificates: who has none of theirs is not let in. Empty: none is asked for.
     tls_client_ca: str = ""
-    #: File with the clients and the digests of their keys, for its owner only; `hilum stow key` adds one.
+    #: File with the clients and the digests of their keys, for its owner only; `hilum stow key` makes it. Until then there is none.
     clients: str = ""
     #: Whether requests without a key are taken, also from other machines.
     anonymous: bool = False

@@ -49,7 +49,11 @@ RESTORE_SECONDS = Histogram(
 )
 
 OBJECTS_RECEIVED = Counter("hilum_objects_received", "C-STORE requests answered, by status.", ["status"])
-ASSOCIATIONS_REFUSED = Counter("hilum_associations_refused", "Associations that were refused, by reason.", ["reason"])
+ASSOCIATIONS_REFUSED = Counter(
+    "hilum_associations_refused",
+    "Associations that were refused, and connections that were closed without one: to make room for others, for instance; by reason.",
+    ["reason"],
+)
 ATTEMPTS_NOT_RECORDED = Counter(
     "hilum_attempts_not_recorded",
     "Connections without a usable request, beyond those a minute that are recorded; they are refused as well.",

@@ -56,6 +56,8 @@ def import_(
 
     settings = loaded(config, data).settings
     _check_sender(sender)
+    if not dry_run:
+        _check_place(settings)
     roots_of(paths)  # a path that is not there is said before anything is begun
     record, began = secrets.token_hex(8), datetime.now(UTC)
     with ExitStack() as stack:
@@ -129,6 +131,16 @@ def _check_sender(sender: str) -> None:
     if len(sender) > 16 or not sender.isascii() or not sender.isprintable() or "\\" in sender:
         sentence = f"{sender!r} cannot be a sender's name."
         raise Misconfigured("sender-invalid", sentence, fix="Take at most 16 characters of ASCII, without backslash (PS3.5 6.2).")
+
+
+def _check_place(settings: Settings) -> None:
+    """Raise `Misconfigured` if no Hilum would ever find what is taken: a spool is not begun in a place that is not there."""
+    if not (settings.data_dir.is_dir() or settings.spool_dir.is_dir()):
+        raise Misconfigured(
+            "data-missing",
+            f"The data directory {settings.data_dir} does not exist: Hilum has never run there.",
+            fix="Give the same --data and --config as `hilum up` has, or run `hilum up` there first.",
+        )
 
 
 def _index(settings: Settings) -> tuple[Index | None, str]:

@@ -32,6 +32,7 @@ log = telemetry.logger("stow")
 #: asyncio leaves each connection in a cycle, with what hangs on it: garbage is not left to a collector that comes seldom
 #: (`hilum.host`) once there are so many new objects, about those of fifty connections.
 _MOST_OBJECTS = 1000
+NO_CLIENT_YET = "No client has a key yet, so everybody gets 401: make one with `hilum stow key TITLE`, by the same settings."
 
 
 class StowReceiver:
@@ -44,6 +45,7 @@ class StowReceiver:
         self._head_s, self._drain_s = head_s, drain_s
         self._server: Server | None = None
         self._service: Service | None = None
+        self._clients: Clients | None = None
         self._spool: Spool | None = None
         self._fault = ""
         self._summed: Summed | None = None
@@ -59,7 +61,7 @@ class StowReceiver:
         warnings.filterwarnings("ignore", module=r"pydicom\b")  # they quote values of patients' objects
         stow = self._settings.stow
         try:
-            clients = _clients_of(stow)
+            clients = self._clients = _clients_of(stow)
             self._spool = Spool.of(self._settings)
             self._summed = Summed(Records.of(self._settings), "stow", "request")
             self._service = Service(stow, self._spool, clients, Senders(self._settings), self._summed, self._spool.scratch)
@@ -96,11 +98,14 @@ class StowReceiver:
             return Health(ready=False, says=self._fault or "not listening")
         if spool.nearly_full():
             return Health(ready=True, says="The spool's disk is nearly full: requests are refused for now with 503. Free some space.")
-        if service.fault:
-            return Health(ready=False, says=service.fault)
+        try:
+            nobody = self._clients is not None and self._clients.is_empty() and not self._settings.stow.anonymous
+        except Misconfigured as error:
+            return Health(ready=False, says=str(error))
         says = f"{url_of(self._settings.stow, server.port)}, {counted(service.open, 'request')} under way"
         soon = self._tls.warning() if self._tls else ""
-        return Health(ready=True, says=f"{says}. {soon}" if soon else says)
+        warnings = " ".join(filter(None, (NO_CLIENT_YET if nobody else "", soon)))
+        return Health(ready=True, says=f"{says}. {warnings}" if warnings else says)
 
 
 def check(settings: Settings) -> None:

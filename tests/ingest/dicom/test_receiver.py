@@ -6,7 +6,8 @@ import struct
 import subprocess
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -170,6 +171,15 @@ def test_fifty_associations_at_once_are_all_served(receiver: Running) -> None:
 # Misbehaving peers
 
 
+@contextmanager
+def closing_all(connections: Iterable[socket.socket]) -> Iterator[None]:
+    """Hold the connections open for as long as the block lasts."""
+    with ExitStack() as stack:
+        for connection in connections:
+            stack.enter_context(connection)
+        yield
+
+
 def reset(peer: RawPeer) -> None:
     """Close with a TCP reset."""
     peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -213,6 +223,27 @@ def test_a_connection_without_a_word_does_no_harm(receiver: Running) -> None:
         pass
     with associated(receiver.receiver.port) as association:
         assert association.is_established
+
+
+def test_one_host_with_silent_connections_shuts_nobody_out(tmp_path: Path) -> None:
+    with running(tmp_path, max_associations=2) as receiver:
+        port = receiver.receiver.port
+        with closing_all(socket.create_connection(("127.0.0.1", port)) for _ in range(60)):
+            with associated(port) as association:
+                assert send(association, encoded(a_slice())).Status == 0x0000
+
+            assert "without a request for an association had to make room" in receiver.receiver.health().says
+
+
+def test_an_association_never_gives_way_to_connections_without_a_word(tmp_path: Path) -> None:
+    with running(tmp_path, max_associations=2) as receiver:
+        port = receiver.receiver.port
+        peer = RawPeer(port)
+        with closing_all(socket.create_connection(("127.0.0.1", port)) for _ in range(60)):
+            eventually(lambda: "had to make room" in receiver.receiver.health().says)
+
+            assert peer.store(encoded(a_slice())) == 0x0000
+        peer.release()
 
 
 def test_after_a_release_the_connection_is_closed(receiver: Running) -> None:
