@@ -192,6 +192,28 @@ class Roles(Section, frozen=True, kw_only=True):
     processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment")
 
 
+class Completeness(Section, frozen=True, kw_only=True):
+    """When a study counts as complete. What comes later makes a further revision of it."""
+
+    #: Seconds without anything new for the study, by the time at which objects came in.
+    idle_s: Annotated[float, Meta(gt=0, le=604_800)] = 60.0
+    #: By modality, such as `MR = 300`: seconds without anything new for a series of it, as long as which the study stays open.
+    modalities: dict[str, Annotated[float, Meta(gt=0, le=604_800)]] = field(default_factory=dict)
+    #: Seconds after its first object at which it is complete, whatever still comes or is missing.
+    maximum_s: Annotated[float, Meta(gt=0, le=2_592_000)] = 14_400.0
+    #: Seconds after the last of the objects that were announced (by storage commitment, a manifest) has come.
+    expected_s: Annotated[float, Meta(ge=0, le=604_800)] = 5.0
+
+
+class Studies(Section, frozen=True, kw_only=True):
+    """What becomes of objects that do not fit their study. `note` lets them pass with a finding."""
+
+    #: PatientID or its issuer differ from those of the study's first object.
+    other_patient: Literal["quarantine", "note"] = "quarantine"
+    #: Date, accession number or other attributes of the study differ.
+    differs: Literal["quarantine", "note"] = "note"
+
+
 class Sender(Section, frozen=True, kw_only=True):
     """What is different for one sender, by its calling AE title."""
 
@@ -207,6 +229,12 @@ class Sender(Section, frozen=True, kw_only=True):
     max_object_bytes: Annotated[int, Meta(ge=0)] = 0
     #: Codes of findings that send this sender's objects to quarantine.
     refuse: tuple[str, ...] = ()
+    #: An object that came before, with the same pixels and another header: `take` it in the place of the first, or `ignore` it.
+    corrections: Literal["quarantine", "take", "ignore"] = "quarantine"
+    #: Destinations that this sender is, besides those with its AE title: what they got and send back is `returned`.
+    returns: tuple[str, ...] = ()
+    #: When studies are complete that this sender begins; empty: as `completeness` says.
+    completeness: Completeness | None = None
 
     def __post_init__(self) -> None:
         if 0 < self.max_objects_per_s < LEAST_OBJECTS_PER_S:

@@ -25,6 +25,7 @@ from hilum.misfits import misfits, nearest, together
 from hilum.sections import (
     S3,
     Commitment,
+    Completeness,
     Dicom,
     Folder,
     Kafka,
@@ -39,6 +40,7 @@ from hilum.sections import (
     Site,
     Spool,
     Stow,
+    Studies,
     Title,
 )
 
@@ -46,6 +48,7 @@ __all__ = [
     "S3",
     "VARIABLES",
     "Commitment",
+    "Completeness",
     "Dicom",
     "Folder",
     "Kafka",
@@ -62,6 +65,7 @@ __all__ = [
     "Site",
     "Spool",
     "Stow",
+    "Studies",
     "Title",
     "check_network",
     "doubts",
@@ -91,6 +95,8 @@ class Settings(Section, frozen=True, kw_only=True):
     commitment: Commitment = field(default_factory=Commitment)
     peers: dict[BareAeTitle, Node] = field(default_factory=dict)
     folders: dict[str, Folder] = field(default_factory=dict)
+    completeness: Completeness = field(default_factory=Completeness)
+    studies: Studies = field(default_factory=Studies)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 

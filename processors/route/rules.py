@@ -18,6 +18,7 @@ from hilum.errors import Misconfigured, Quarantine, Reason
 from hilum.events import InstanceAccepted
 from hilum.settings import Rule, Settings
 
+from .facts import Matched, StudyFacts, StudyRoute
 from .sense import refuse_senseless
 
 MAX_RULE_CHARS = 8192
@@ -78,6 +79,20 @@ class Rules:
     def tags(self) -> frozenset[str]:
         """The tags (`GGGGEEEE`) of every attribute that a rule names."""
         return frozenset(tag_of(keyword) for rule in self._rules for keyword in rule.keywords)
+
+    @property
+    def any_of_study(self) -> bool:
+        """Whether there are rules for complete studies."""
+        return False
+
+    def matched(self, event: InstanceAccepted, header: Header | None = None) -> Matched:
+        """What the rules say of an instance that arrives. Raises `Quarantine` if one fails on it."""
+        return Matched(destinations=self.destinations(event, header))
+
+    def of_study(self, facts: StudyFacts, matched: Mapping[str, int]) -> tuple[StudyRoute, ...]:
+        """What the rules say of a complete study."""
+        del facts, matched
+        return ()
 
     def destinations(self, event: InstanceAccepted, header: Header | None = None) -> dict[str, tuple[str, ...]]:
         """Each destination that `event` goes to, with the names of the rules that ask for it.
