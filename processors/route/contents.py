@@ -147,7 +147,7 @@ def _equal_pixels(one: FileDataset, other: FileDataset) -> tuple[bool | None, st
 def _equal_decoded(one: FileDataset, other: FileDataset) -> bool:
     """Frame by frame, colours as RGB. Raises whatever a decoder raises."""
     import numpy  # takes long to load, and most processes never compare
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     frames, others = iter_pixels(one), iter_pixels(other)
     return all(numpy.array_equal(frame, another) for frame, another in zip(frames, others, strict=True))

@@ -54,7 +54,7 @@ def deliveries(row: InstanceRow, sop_instance_uid: str, wanted: Mapping[str, Wan
 def planned_before(row: InstanceRow, sop_instance_uid: str) -> tuple[str, ...]:
     """The ids of all deliveries that were planned for the object as it is."""
     assert row.object is not None
-    return tuple(delivery_id_for(row.object.sha256, sop_instance_uid, destination) for destination in row.to)
+    return (*(delivery_id_for(row.object.sha256, sop_instance_uid, destination) for destination in row.to), *row.again)
 
 
 def row_of(event: InstanceAccepted) -> InstanceRow:
@@ -73,7 +73,7 @@ def row_of(event: InstanceAccepted) -> InstanceRow:
 
 def row_of_indexed(sop_instance_uid: str, decided: Decided, destinations: Iterable[str], note: str) -> InstanceRow:
     """The row that left memory, as far as the index tells. `destinations` are those for which deliveries may have been planned."""
-    to = [each for each in destinations if delivery_id_for(decided.sha256, sop_instance_uid, each) in decided.deliveries]
+    planned = {delivery_id_for(decided.sha256, sop_instance_uid, each): each for each in destinations}
     return InstanceRow(
         receipts=decided.receipts,
         object=decided.object,
@@ -82,7 +82,8 @@ def row_of_indexed(sop_instance_uid: str, decided: Decided, destinations: Iterab
         received_at=decided.received_at,
         study=decided.study_instance_uid,
         series=decided.series_instance_uid,
-        to=tuple(to),
+        to=tuple(each for delivery_id, each in planned.items() if delivery_id in decided.deliveries),
+        again=tuple(delivery_id for delivery_id in decided.deliveries if delivery_id not in planned),
         also=decided.before,
         note=note,
     )

@@ -42,6 +42,8 @@ class InstanceRow(Struct, frozen=True, kw_only=True, tag_field="t", tag="i", omi
     revision: int = 0
     #: Destinations to which `object` was ever to go.
     to: tuple[str, ...] = ()
+    #: Ids of deliveries by which it was sent again with its whole study.
+    again: tuple[str, ...] = ()
     #: SHA-256 of other objects that are the same, encoded otherwise, or that it was before it was corrected.
     also: tuple[str, ...] = ()
     held: Held | None = None

@@ -217,6 +217,12 @@ class Studies:
             if row is None or row.object is None or row.note or row.revision >= study.revision or not wanted:
                 continue
             planned = deliveries(row, sop_instance_uid, wanted, run=f"revision-{study.revision}")
+            row = replace(
+                row,
+                to=tuple(dict.fromkeys((*row.to, *wanted))),
+                again=(*row.again, *(delivery.delivery_id for delivery in planned)),
+            )
+            rows.put_instance(sop_instance_uid, row, saying.now + REMEMBERED)
             yield saying.of_row(row, sop_instance_uid, "deliver", planned, revision=study.revision)
 
 
