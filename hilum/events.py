@@ -11,54 +11,46 @@ import uuid
 from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
+from typing import Annotated, Literal, Self, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
 from hilum.dicom import Header
 from hilum.errors import Reason
+from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
+from hilum.study_events import CommandOutcome, StudyChanged, StudyCommand, StudyExpected
 
-Phi = Literal["full", "limited", "none"]
-#: `full`: may identify a patient; `limited`: internal identifiers such as UIDs; `none`: neither.
-
-DAY_MS = 24 * 3600 * 1000
-
-
-class Topic(Struct, frozen=True, kw_only=True):
-    """How a topic is made: everything that `hilum provision` needs to know of it."""
-
-    name: str
-    phi: Phi
-    #: 0 stands for the site's `kafka.partitions`; topics that are joined must agree.
-    partitions: int = 0
-    cleanup: Literal["delete", "compact"] = "delete"
-    retention_ms: int = 30 * DAY_MS
-
-
-EVENTS: dict[str, type[Event]] = {}
-#: Every event class by its type (which is also its topic's name), filled as the classes are made.
-
-
-class Event(Struct, frozen=True, kw_only=True):
-    """A fact. Subclasses say on which topic (`topic`), in which order (`key`) and of what (`subject`)."""
-
-    topic: ClassVar[Topic]
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "topic" in cls.__dict__:
-            EVENTS[cls.topic.name] = cls
-
-    @property
-    def key(self) -> str:
-        """The Kafka key: facts with one key are read in the order in which they were written."""
-        raise TypeError(f"{type(self).__name__} says no key")
-
-    @property
-    def subject(self) -> str:
-        """CloudEvents `subject`: the thing that the fact is about, by UID or id."""
-        raise TypeError(f"{type(self).__name__} says no subject")
+__all__ = [
+    "DAY_MS",
+    "EVENTS",
+    "AssociationEnded",
+    "CommandOutcome",
+    "ContextResult",
+    "Decision",
+    "DeliverySettled",
+    "DeliveryState",
+    "Event",
+    "Finding",
+    "InputEvent",
+    "Instance",
+    "InstanceAccepted",
+    "InstanceQuarantined",
+    "InstanceReceived",
+    "InstanceRouted",
+    "ObjectRef",
+    "Phi",
+    "PlannedDelivery",
+    "Source",
+    "StudyChanged",
+    "StudyCommand",
+    "StudyExpected",
+    "Topic",
+    "decode",
+    "delivery_id_for",
+    "encode",
+    "following_id",
+]
 
 
 class ObjectRef(Struct, frozen=True, kw_only=True):
@@ -248,121 +240,6 @@ class InstanceRouted(Event, frozen=True, kw_only=True):
         return self.sop_instance_uid
 
 
-class StudyChanged(Event, frozen=True, kw_only=True):
-    """Something happened to a study as a whole. Counts are those after the change."""
-
-    topic = Topic(name="imaging.study.changed.v1", phi="limited")
-
-    study_instance_uid: str
-    #: `opened`, `completed`, `reopened` (something new came after it was complete), or `withdrawn`: a rejection note names instances.
-    change: Annotated[str, Meta(pattern="^[a-z-]+$")]
-    #: The revision that is open, or complete now: 1 is the first.
-    revision: int
-    #: Why it is complete: `idle`, `expected`, `by-hand` or `maximum`. What reopened it: `images` or `objects` (such as reports).
-    reason: str = ""
-    #: Instances that came, without those that were withdrawn; and how many of them are new in this revision.
-    instances: int
-    new: int = 0
-    series: int = 0
-    modalities: tuple[str, ...] = ()
-    #: Instances that somebody announced and that have not come.
-    missing: int = 0
-    #: Instances that rejection notes name.
-    withdrawn: int = 0
-    #: The instances that this rejection note names: its SOPInstanceUID, and the code of its title (PS3.16 CID 7011).
-    note: str = ""
-    code: str = ""
-    sop_instance_uids: tuple[str, ...] = ()
-    #: Who asked for it, by hand.
-    actor: str = ""
-    config_version: str = ""
-    changed_at: datetime
-
-    @property
-    def key(self) -> str:
-        """See `Event.key`."""
-        return self.study_instance_uid
-
-    @property
-    def subject(self) -> str:
-        """See `Event.subject`."""
-        return self.study_instance_uid
-
-
-class StudyExpected(Event, frozen=True, kw_only=True):
-    """Somebody who knows says which instances a study has: it is complete when they are here, and not before."""
-
-    topic = Topic(name="imaging.study.expected.v1", phi="limited")
-
-    study_instance_uid: str
-    #: Who says so: `storage-commitment`, `manifest`, `mpps` or `query`.
-    source: Annotated[str, Meta(pattern="^[a-z-]+$")]
-    sop_instance_uids: tuple[str, ...]
-    said_at: datetime
-
-    @property
-    def key(self) -> str:
-        """See `Event.key`."""
-        return self.study_instance_uid
-
-    @property
-    def subject(self) -> str:
-        """See `Event.subject`."""
-        return self.study_instance_uid
-
-
-class StudyCommand(Event, frozen=True, kw_only=True):
-    """A person asks that something be done with a study. The stage that does it answers with a `CommandOutcome`."""
-
-    topic = Topic(name="control.command.v1", phi="limited")
-
-    id: str
-    #: `complete`: it is complete as it is.
-    action: Annotated[str, Meta(pattern="^[a-z-]+$")]
-    study_instance_uid: str
-    #: The account that asks.
-    actor: str = ""
-    #: Why, as that person said. Not for names of patients.
-    why: str = ""
-    #: The last complete revision as that person saw it; if it is another one by now, nothing is done. -1: whatever it is.
-    expected_revision: int = -1
-    asked_at: datetime
-
-    @property
-    def key(self) -> str:
-        """See `Event.key`."""
-        return self.study_instance_uid
-
-    @property
-    def subject(self) -> str:
-        """See `Event.subject`."""
-        return self.id
-
-
-class CommandOutcome(Event, frozen=True, kw_only=True):
-    """What became of a command."""
-
-    topic = Topic(name="control.outcome.v1", phi="limited")
-
-    command: str
-    stage: str
-    study_instance_uid: str
-    done: bool
-    #: What was done, or why nothing was.
-    sentence: str
-    answered_at: datetime
-
-    @property
-    def key(self) -> str:
-        """See `Event.key`."""
-        return self.study_instance_uid
-
-    @property
-    def subject(self) -> str:
-        """See `Event.subject`."""
-        return self.command
-
-
 DeliveryState = Literal["delivered", "already_there", "returned", "rejected", "cancelled"]
 #: The final states of a delivery; until it has one, it is `pending`.
 
@@ -444,7 +321,7 @@ class AssociationEnded(Event, frozen=True, kw_only=True):
     objects: int = 0
     size_bytes: int = 0
     #: How often each status was given to a C-STORE, such as `0x0000`.
-    statuses: dict[str, int] = {}
+    statuses: dict[str, int] = field(default_factory=dict)
     opened_at: datetime
     ended_at: datetime
 

@@ -126,6 +126,7 @@ class Route:
         self._studies = Studies(rules, Thresholds.of(settings), self, step=step)
         self._arrivals = Arrivals(rules, Origins.of(settings), settings.senders, self._fitting, self._studies)
         self._looked = Looked()
+        self._notes: Mapping[str, str] = {}
         self._leaving: Mapping[str, Decided] = {}
         self._leaving_studies: Mapping[str, IndexedStudy] = {}
 
@@ -153,9 +154,10 @@ class Route:
         study_uids = list(dict.fromkeys(event.key for event in events))
         indexed = self._known.studies(study_uids)
         self._fitting.learn(indexed)
+        asked = list(dict.fromkeys((*uids, *told)))
         self._looked = Looked(
-            rows=self.rows(list(dict.fromkeys((*uids, *told)))),
-            notes=self._known.withdrawn(uids),
+            rows=self.rows(asked),
+            notes=self._notes,
             studies={
                 uid: StudyRow(revision=study.revision, instances=study.instances, withdrawn=study.withdrawn)
                 for uid, study in indexed.items()
@@ -167,7 +169,8 @@ class Route:
     def rows(self, sop_instance_uids: Sequence[str]) -> dict[str, InstanceRow]:
         """See `hilum.processors.route.study.OfStudy`."""
         decided = self._known.decided(sop_instance_uids)
-        return {uid: row_of_indexed(uid, each, self._destinations, "") for uid, each in decided.items()}
+        self._notes = self._known.withdrawn(sop_instance_uids)
+        return {uid: row_of_indexed(uid, each, self._destinations, self._notes.get(uid, "")) for uid, each in decided.items()}
 
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
         """See `hilum.processors.route.study.OfStudy`."""

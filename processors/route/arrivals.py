@@ -62,19 +62,15 @@ class Arrivals:
         uid = instance.sop_instance_uid
         known = rows.instance(uid)
         if known is None or not known.receipts:
-            indexed = looked.rows.get(uid)
             note = (known.note if known else "") or looked.notes.get(uid, "")
-            if indexed is not None:
-                known = replace(indexed, note=note)
-            elif note or known is not None:
-                known = replace(known or InstanceRow(), note=note)
-        if known is not None and instance.receipt in known.receipts:
+            known = replace(looked.rows.get(uid) or known or InstanceRow(), note=note)
+        if instance.receipt in known.receipts:
             return
         origins = self._origins.of_source(instance.source)
-        if known is not None and known.object is not None:
+        if known.object is not None:
             yield from self._again(event, known, origins, rows, looked, compared, saying)
         else:
-            yield from self._new(event, known or InstanceRow(), origins, rows, looked, saying)
+            yield from self._new(event, known, origins, rows, looked, saying)
 
     # New
 
@@ -228,7 +224,7 @@ class Arrivals:
             return
         named = []
         for sop_instance_uid in selection.sop_instance_uids:
-            row = self._known(sop_instance_uid, rows, looked) or rows.instance(sop_instance_uid) or InstanceRow(study=study_uid)
+            row = self._known(sop_instance_uid, rows, looked) or InstanceRow(study=study_uid)
             if row.note or (row.study and row.study != study_uid):
                 continue
             named.append(sop_instance_uid)

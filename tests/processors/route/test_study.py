@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -235,7 +235,7 @@ class TestComplete:
 class TestObjects:
     """Reports and the like come later, and tell of what is there already."""
 
-    REPORT: ClassVar = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.22", "Modality": "SR", "SeriesInstanceUID": "2.25.77"}
+    REPORT: ClassVar[dict[str, Any]] = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.22", "Modality": "SR", "SeriesInstanceUID": "2.25.77"}
     WHOLE = StudyRoute(rule="research", to=("viewer",), send="whole")
 
     def test_a_late_image_has_the_study_sent_whole_where_a_rule_says_so(self) -> None:
