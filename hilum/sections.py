@@ -201,7 +201,10 @@ class Completeness(Section, frozen=True, kw_only=True):
     modalities: dict[str, Annotated[float, Meta(gt=0, le=604_800)]] = field(default_factory=dict)
     #: Seconds after its first object at which it is complete, whatever still comes or is missing.
     maximum_s: Annotated[float, Meta(gt=0, le=2_592_000)] = 14_400.0
-    #: Seconds after the last of the objects that were announced (by storage commitment, a manifest) has come.
+    #: Who is believed to name all objects of a study, which is complete once they are here; whoever else names some only keeps it
+    #: open for them. Many senders ask for storage commitment series by series.
+    lists: tuple[Literal["manifest", "mpps", "query", "storage-commitment"], ...] = ("manifest", "mpps", "query")
+    #: Seconds after the last of the objects that such a list names has come.
     expected_s: Annotated[float, Meta(ge=0, le=604_800)] = 5.0
 
 

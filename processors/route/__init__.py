@@ -194,7 +194,8 @@ class Route:
         uid = event.study_instance_uid
         study = rows.study(uid) or self._looked.studies.get(uid)
         if isinstance(event, StudyExpected):
-            self._studies.expect(uid, event.sop_instance_uids, set(self._looked.rows), rows, study or StudyRow(), saying.now)
+            here = self._looked.rows.keys()
+            self._studies.expect(uid, event.source, event.sop_instance_uids, here, rows, study or StudyRow(), saying.now)
         else:
             yield from self._command(event, rows, study, saying)
 

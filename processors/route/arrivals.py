@@ -220,7 +220,7 @@ class Arrivals:
         study = rows.study(study_uid)
         assert study is not None
         if not selection.rejects:
-            self._studies.expect(study_uid, selection.sop_instance_uids, set(looked.rows), rows, study, saying.now)
+            self._studies.expect(study_uid, "manifest", selection.sop_instance_uids, looked.rows.keys(), rows, study, saying.now)
             return
         named = []
         for sop_instance_uid in selection.sop_instance_uids:

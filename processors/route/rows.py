@@ -93,9 +93,11 @@ class StudyRow(Struct, kw_only=True, tag_field="t", tag="s", omit_defaults=True)
     new_images: int = 0
     #: Destinations that sent something of the open revision.
     origins: tuple[str, ...] = ()
-    #: Instances that were announced and have not come; whether any ever were.
+    #: Instances that were announced and have not come; whether the study is held open for them.
     missing: int = 0
-    announced: bool = False
+    awaited: bool = False
+    #: Whether somebody who is believed to know has named all of them.
+    listed: bool = False
     #: For each rule for studies, the instances of the open revision for which its `when` held.
     matched: dict[str, int] = {}
     #: The last instance of the open revision that waits: its row names the one before.

@@ -7,7 +7,7 @@ holds all of a large study, and a worker that takes over goes on where the forme
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -114,8 +114,10 @@ class Studies:
             reason = ("images" if image else "objects") if study.revision else ""
             yield changed(instance.study_instance_uid, study, change, saying, revision=study.revision + 1, reason=reason)
 
-    def expect(self, uid: str, sop_instance_uids: Sequence[str], here: set[str], rows: Rows, study: StudyRow, now: datetime) -> None:
-        """Somebody announced these instances; those in `here` are known to the index."""
+    def expect(
+        self, uid: str, source: str, sop_instance_uids: Sequence[str], here: Collection[str], rows: Rows, study: StudyRow, now: datetime
+    ) -> None:
+        """Somebody, the `source`, announced these instances; those in `here` are known to the index."""
         for sop_instance_uid in sop_instance_uids:
             known = rows.instance(sop_instance_uid)
             if known is None and sop_instance_uid not in here:
@@ -124,7 +126,8 @@ class Studies:
             elif known is not None and not known.receipts and not known.expected:
                 rows.put_instance(sop_instance_uid, replace(known, expected=True), now + REMEMBERED)
                 study.missing += 1
-        study.announced = True
+        study.awaited = True
+        study.listed = study.listed or source in self._thresholds.of_sender(study.sender).lists
         self.keep(uid, rows, study, now)
 
     def keep(self, uid: str, rows: Rows, study: StudyRow, now: datetime) -> None:
@@ -168,7 +171,7 @@ class Studies:
         )
         routes = self._rules.of_study(facts, study.matched) if study.tail or study.matched else ()
         study.revision += 1
-        study.open = study.announced = False
+        study.open = study.awaited = study.listed = False
         # What tells of images never has a study sent whole again: its origin would get back all that it is about.
         whole = study.revision > 1 and study.new_images > 0 and any(route.send == "whole" for route in routes)
         if study.tail or whole:

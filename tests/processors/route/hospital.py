@@ -200,8 +200,8 @@ class Hospital:
             return []
         return self._commit(changes, said) if not crash else []
 
-    def announce(self, *sops: str, study: str = STUDY) -> list[Event]:
-        return self.take(StudyExpected(study_instance_uid=study, source="storage-commitment", sop_instance_uids=sops, said_at=self.clock()))
+    def announce(self, *sops: str, study: str = STUDY, source: str = "mpps") -> list[Event]:
+        return self.take(StudyExpected(study_instance_uid=study, source=source, sop_instance_uids=sops, said_at=self.clock()))
 
     def complete(self, study: str = STUDY, expected_revision: int = -1) -> CommandOutcome:
         command = StudyCommand(

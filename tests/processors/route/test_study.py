@@ -90,6 +90,15 @@ class TestComplete:
         assert isinstance(completed, StudyChanged)
         assert (completed.reason, completed.missing) == ("maximum", 1)
 
+    def test_storage_commitment_keeps_a_study_open_and_does_not_end_it_unless_the_settings_say_so(self) -> None:
+        hospital, believing = waiting(), waiting(completeness=Completeness(lists=("storage-commitment",)))
+        for each in (hospital, believing):
+            each.arrive("2.25.3")
+            each.announce("2.25.3", source="storage-commitment")
+
+        assert changes_of(hospital.wait(seconds=6)) == []
+        assert changes_of(believing.wait(seconds=6)) == [("completed", 1, "expected")]
+
     def test_a_manifest_says_what_its_study_has(self) -> None:
         hospital = waiting()
         hospital.arrive("2.25.3")
