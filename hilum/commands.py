@@ -52,7 +52,7 @@ def _say(settings: Settings, command: StudyCommand) -> None:
         record.topic,
         record.value,
         record.key,
-        headers=record.headers,  # type: ignore[arg-type]  # its stubs want one type for all values
+        headers=record.headers,
         on_delivery=lambda error, _: failed.append(error) if error is not None else None,
     )
     if producer.flush(ANSWER_S) or failed:

@@ -32,6 +32,7 @@ from hilum.events import (
     InstanceReceived,
     InstanceRouted,
     ObjectRef,
+    StudyChanged,
 )
 from hilum.readback import ReadBack, read_back
 from hilum.settings import Settings
@@ -42,7 +43,7 @@ __all__ = ["SAMPLE", "Account", "reconcile"]
 
 #: Who must have read what before anything is compared.
 READERS: dict[str, tuple[type[Event], ...]] = {
-    "index": (InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted),
+    "index": (InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted, StudyChanged),
     "ledger": (InstanceRouted,),
 }
 #: Of each kind of gap, so many are named.

@@ -59,20 +59,8 @@ def list_all(
     if json:
         show_json(found)
         return
-    columns = (
-        "Received",
-        "Accession",
-        "Patient",
-        "Name",
-        "Date",
-        "Modality",
-        "Description",
-        "Series",
-        "Objects",
-        "Complete",
-        "Open",
-        "Study",
-    )
+    about = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description")
+    columns = (*about, "Series", "Objects", "Complete", "Open", "Study")
     rows = [
         (
             moment(s.received_at),
