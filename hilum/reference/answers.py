@@ -39,7 +39,7 @@ def findings_page() -> str:
             "",
             "## Of studies",
             "",
-            "What routing notes when it holds an object against its study; `[studies]` in the settings says what goes to quarantine instead.",
+            "What routing notes when it holds an object against its study; `[studies]` of the settings says what to quarantine instead.",
             "",
             table(("Finding", "Meaning"), [(code(name), meaning) for name, meaning in of_study.items()]),
         ]
