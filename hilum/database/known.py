@@ -43,6 +43,7 @@ class IndexedStudy(Struct, frozen=True, kw_only=True):
 
     #: The last complete revision; 0: none.
     revision: int = 0
+    #: Instances, those that rejection notes name included; and those.
     instances: int = 0
     withdrawn: int = 0
     attributes: dict[str, str | None] = {}
@@ -64,7 +65,7 @@ ORDER BY sop_instance_uid LIMIT %(limit)s
 """
 
 _STUDIES = """
-SELECT asked.study_instance_uid, coalesce(state.revision, 0) AS revision, coalesce(state.instances, 0) AS instances,
+SELECT asked.study_instance_uid, coalesce(state.revision, 0) AS revision, coalesce(state.instances + state.withdrawn, 0) AS instances,
        coalesce(state.withdrawn, 0) AS withdrawn, study.received_at IS NOT NULL AS described,
        study.patient_id AS "PatientID", study.issuer_of_patient_id AS "IssuerOfPatientID", study.patient_name AS "PatientName",
        study.patient_birth_date AS "PatientBirthDate", study.patient_sex AS "PatientSex", study.study_date AS "StudyDate",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 import psycopg
 from msgspec import Raw
+from msgspec.structs import replace
 
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.dicom import Header, tag_of
@@ -137,46 +138,46 @@ def _receipt(event: InstanceReceived | InstanceAccepted | InstanceQuarantined | 
 
 
 def _write_changes(connection: psycopg.Connection, changes: Sequence[StudyChanged]) -> None:
-    """What became of studies. Only openings and completions say which state a study is in; a withdrawal changes counts."""
+    """What became of studies. Openings and completions say which state a study is in; a withdrawal names instances."""
     states: dict[str, StudyStateRow] = {}
     withdrawn: dict[str, WithdrawnRow] = {}
     for event in changes:
         if event.change == "withdrawn":
             for uid in event.sop_instance_uids:
-                withdrawn[uid] = WithdrawnRow(
+                row = WithdrawnRow(
                     sop_instance_uid=uid,
                     study_instance_uid=event.study_instance_uid,
                     note=event.note,
                     code=event.code,
                     withdrawn_at=event.changed_at,
                 )
+                withdrawn.setdefault(uid, row)
             continue
-        complete = event.change == "completed"
-        last = states.get(event.study_instance_uid)
-        row = StudyStateRow(
-            study_instance_uid=event.study_instance_uid,
-            step=2 * event.revision + complete,
-            state="complete" if complete else "open",
-            revision=event.revision if complete else event.revision - 1,
-            reason=event.reason or None,
-            instances=event.instances,
-            new=event.new,
-            missing=event.missing,
-            withdrawn=event.withdrawn,
-            changed_at=event.changed_at,
-            completed_at=event.changed_at if complete else last.completed_at if last is not None else None,
-        )
-        if last is None or (row.step, row.changed_at) > (last.step, last.changed_at):
-            states[event.study_instance_uid] = row
+        state, last = _state(event), states.get(event.study_instance_uid)
+        if last is not None:
+            completed = [each.completed_at for each in (last, state) if each.completed_at is not None]
+            newest = max(last, state, key=lambda each: (each.step, each.changed_at))
+            state = replace(newest, completed_at=max(completed, default=None))
+        states[event.study_instance_uid] = state
     insert_study_state(connection, [states[uid] for uid in sorted(states)])
     insert_withdrawn(connection, [withdrawn[uid] for uid in sorted(withdrawn)])
-    counted = {event.study_instance_uid: event for event in changes if event.change == "withdrawn"}
-    for uid in sorted(counted):
-        event = counted[uid]
-        connection.execute(
-            "UPDATE study_state SET instances = %s, withdrawn = %s, changed_at = %s WHERE study_instance_uid = %s AND changed_at <= %s",
-            (event.instances, event.withdrawn, event.changed_at, uid, event.changed_at),
-        )
+
+
+def _state(event: StudyChanged) -> StudyStateRow:
+    complete = event.change == "completed"
+    return StudyStateRow(
+        study_instance_uid=event.study_instance_uid,
+        step=2 * event.revision + complete,
+        state="complete" if complete else "open",
+        revision=event.revision if complete else event.revision - 1,
+        reason=event.reason or None,
+        instances=event.instances,
+        new=event.new,
+        missing=event.missing,
+        withdrawn=event.withdrawn,
+        changed_at=event.changed_at,
+        completed_at=event.changed_at if complete else None,
+    )
 
 
 def _association(event: AssociationEnded) -> AssociationRow:

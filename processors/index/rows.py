@@ -208,13 +208,12 @@ insert_study = _first_received("study", StudyRow, "study_instance_uid")
 insert_series = _first_received("series", SeriesRow, "series_instance_uid")
 insert_instance = _first_received("instance", InstanceRow, "sop_instance_uid")
 _STATE = tuple(column for column in StudyStateRow.__struct_fields__ if column not in ("study_instance_uid", "completed_at"))
+_NEWER = "(excluded.step, excluded.changed_at) > (study_state.step, study_state.changed_at)"
 insert_study_state = Insert(
     "study_state",
     StudyStateRow,
-    "ON CONFLICT (study_instance_uid) DO UPDATE SET "
-    + ", ".join(f"{column} = excluded.{column}" for column in _STATE)
-    + ", completed_at = coalesce(excluded.completed_at, study_state.completed_at)"
-    + " WHERE (excluded.step, excluded.changed_at) > (study_state.step, study_state.changed_at)",
+    "ON CONFLICT (study_instance_uid) DO UPDATE SET completed_at = greatest(study_state.completed_at, excluded.completed_at), "
+    + ", ".join(f"{column} = CASE WHEN {_NEWER} THEN excluded.{column} ELSE study_state.{column} END" for column in _STATE),
 )
 insert_withdrawn = Insert("withdrawn", WithdrawnRow, "ON CONFLICT DO NOTHING")
 insert_association = Insert("association", AssociationRow, "ON CONFLICT DO NOTHING")
