@@ -225,8 +225,9 @@ class Session:
         return batch[:done]
 
     def _timer_is_due(self) -> bool:
+        now = milliseconds(self._now())
         first = {partition: state.next_due() for partition, state in self._inputs.states.items()}
-        return any(due is not None and due <= self._time_of(partition, 0) for partition, due in first.items())
+        return any(due is not None and due <= now and due <= self._time_of(partition, 0) for partition, due in first.items())
 
     def _time_of(self, partition: int, handled: int) -> int:
         """The moment up to which timers of a partition are due, in milliseconds: now, unless older events of it wait.

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from hilum import telemetry
 from hilum.database.known import Decided, IndexedInstances, IndexedStudy
-from hilum.dicom import Header
+from hilum.dicom import CutValue, Header
 from hilum.dicom.dataset import read_header
 from hilum.events import CommandOutcome, Instance, InstanceAccepted, InstanceRouted, ObjectRef, StudyChanged, StudyCommand, StudyExpected
 from hilum.part10 import data_set_offset
@@ -36,6 +37,8 @@ from .rules import Rules
 from .study import REMEMBERED, STEP, Studies
 
 __all__ = ["REMEMBERED", "Contents", "Headers", "Known", "Route", "StoredHeaders", "role"]
+
+log = telemetry.logger("route")
 
 #: When the index is asked again whether it has a row that is to leave memory.
 ASKED_AGAIN = timedelta(hours=1)
@@ -114,21 +117,29 @@ class Route:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         step: int = STEP,
     ) -> None:
-        settings = settings or Settings()
-        self._rules = rules
         self._known = known
         self._headers = headers
         self._contents = contents
-        self._config_version = config_version
         self._now = now
-        self._destinations = tuple(settings.destinations)
-        self._fitting = Fitting(settings.studies)
-        self._studies = Studies(rules, Thresholds.of(settings), self, step=step)
-        self._arrivals = Arrivals(rules, Origins.of(settings), settings.senders, self._fitting, self._studies)
+        self._step = step
         self._looked = Looked()
         self._notes: Mapping[str, str] = {}
         self._leaving: Mapping[str, Decided] = {}
+        self._leaving_notes: Mapping[str, str] = {}
         self._leaving_studies: Mapping[str, IndexedStudy] = {}
+        self._follow(settings or Settings(), rules, config_version)
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with `settings`. Raises `Misconfigured` and changes nothing if a rule cannot work."""
+        self._follow(settings, Rules.of(settings), settings.config_version)
+
+    def _follow(self, settings: Settings, rules: Deciding, config_version: str) -> None:
+        self._rules = rules
+        self._config_version = config_version
+        self._destinations = tuple(settings.destinations)
+        self._fitting = Fitting(settings.studies)
+        self._studies = Studies(rules, Thresholds.of(settings), self, step=self._step)
+        self._arrivals = Arrivals(rules, Origins.of(settings), settings.senders, self._fitting, self._studies)
 
     # Before a batch
 
@@ -145,7 +156,11 @@ class Route:
             needed = tags | TAGS if instance.sop_class_uid == KEY_OBJECT_SELECTION else tags
             if not needed.isdisjoint(instance.header_cut):
                 headers[instance.receipt] = self._headers.whole(instance, needed)
-            selection = selection_of(instance, headers.get(instance.receipt) or instance.header)
+            try:
+                selection = selection_of(instance, headers.get(instance.receipt) or instance.header)
+            except CutValue:  # beyond what is read of an object: nobody makes such selections
+                log.warning("selection_too_long", uid=instance.sop_instance_uid)
+                selection = None
             if selection is not None:
                 selections[instance.receipt] = selection
         uids = [instance.sop_instance_uid for instance in instances]
@@ -226,7 +241,9 @@ class Route:
 
     def prepare_due(self, keys: Sequence[str]) -> None:
         """Ask the index, once for all rows whose time has come, what it knows of them. Raises `TryAgain`."""
-        self._leaving = self._known.decided([key for key in keys if not study_of_key(key)])
+        sop_instance_uids = [key for key in keys if not study_of_key(key)]
+        self._leaving = self._known.decided(sop_instance_uids)
+        self._leaving_notes = self._known.withdrawn(sop_instance_uids)
         self._leaving_studies = self._known.studies([uid for key in keys if (uid := study_of_key(key))])
 
     def due(self, key: str, memory: Memory[Row], now: datetime) -> Iterable[InstanceRouted | StudyChanged]:
@@ -241,8 +258,8 @@ class Route:
             gone = not row.revision or (indexed_study is not None and indexed_study.revision >= row.revision)
         elif isinstance(row, InstanceRow):
             indexed = self._leaving.get(key)
-            known = indexed is not None and set(row.receipts) <= set(indexed.receipts)
-            gone = row.held is None and (known or not row.receipts)
+            known = not row.receipts or (indexed is not None and set(row.receipts) <= set(indexed.receipts))
+            gone = row.held is None and known and (not row.note or key in self._leaving_notes)
         else:
             return
         if gone:

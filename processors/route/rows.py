@@ -69,8 +69,8 @@ class Closing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: Whether those of former revisions are still to be sent again, and the last SOPInstanceUID of which that is done.
     again: bool = False
     after: str = ""
-    #: When the next ones are written: another moment for each step, since a timer's moment is in the ids of what it says.
-    due: datetime
+    #: How many steps were made.
+    step: int = 0
 
 
 class StudyRow(Struct, kw_only=True, tag_field="t", tag="s", omit_defaults=True):

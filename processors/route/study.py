@@ -8,11 +8,12 @@ holds all of a large study, and a worker that takes over goes on where the forme
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from msgspec.structs import replace
 
+from hilum.dicom import CutValue
 from hilum.events import Instance, InstanceRouted, StudyChanged
 
 from .completeness import Reason, Thresholds, counted_from, verdict
@@ -24,7 +25,8 @@ from .rows import Closing, Held, InstanceRow, Rows, SeriesRow, StudyRow
 REMEMBERED = timedelta(hours=24)
 #: Instances that are decided on in one step of a complete study.
 STEP = 500
-_MS = timedelta(milliseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_STEPS = 1_000_000
 
 #: What is no image (PS3.3 A.35 and others): it comes after the images and tells of them.
 _OBJECTS = (
@@ -89,7 +91,7 @@ class Studies:
             study.last_at, study.new, study.new_images, study.matched, study.origins = counts_from, 0, 0, {}, ()
         assert study.last_at is not None
         study.last_at = max(study.last_at, counts_from)
-        modality = instance.header.text("Modality")[:16]
+        modality = _modality(instance)
         known = study.series.get(instance.series_instance_uid)
         last = max(counts_from.timestamp(), known.last_at if known else 0.0)
         study.series[instance.series_instance_uid] = SeriesRow(known.modality if known else modality, last)
@@ -137,7 +139,8 @@ class Studies:
 
     def _due(self, study: StudyRow, now: datetime) -> datetime:
         if study.closing is not None:
-            return study.closing.due
+            # At once, and each step at a moment of its own: the moment of a timer is in the ids of what it says.
+            return _EPOCH + timedelta(milliseconds=study.revision * _MOST_STEPS + study.closing.step)
         if study.open:
             return verdict(study, self._thresholds.of_sender(study.sender)).at
         return now + REMEMBERED
@@ -175,7 +178,7 @@ class Studies:
         # What tells of images never has a study sent whole again: its origin would get back all that it is about.
         whole = study.revision > 1 and study.new_images > 0 and any(route.send == "whole" for route in routes)
         if study.tail or whole:
-            study.closing = Closing(cursor=study.tail, routes=routes, again=whole, due=now + _MS)
+            study.closing = Closing(cursor=study.tail, routes=routes, again=whole)
         study.tail = ""
         self.keep(uid, rows, study, now)
         yield changed(uid, study, "completed", saying, revision=study.revision, reason=reason, actor=actor)
@@ -206,7 +209,7 @@ class Studies:
             yield from self._again(page, closing, rows, study, saying)
             after, again = (page[-1], True) if len(page) == left else ("", False)
         if cursor or again:
-            study.closing = replace(closing, cursor=cursor, after=after, again=again, due=max(closing.due, saying.now) + _MS)
+            study.closing = replace(closing, cursor=cursor, after=after, again=again, step=closing.step + 1)
         else:
             study.closing = None
         self.keep(uid, rows, study, saying.now)
@@ -261,6 +264,13 @@ def changed(
         config_version=saying.config_version,
         changed_at=saying.now,
     )
+
+
+def _modality(instance: Instance) -> str:
+    try:
+        return instance.header.text("Modality")[:16]
+    except CutValue:
+        return ""
 
 
 def _modalities(study: StudyRow) -> tuple[str, ...]:

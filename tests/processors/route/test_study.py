@@ -199,6 +199,15 @@ class TestComplete:
         assert sizes == [0, 10, 10, 5]
         assert decisions(hospital.wait(minutes=2)) == [("deliver", ("pacs",))]
 
+    def test_steps_are_due_at_once_also_where_a_partition_is_behind(self) -> None:
+        hospital = waiting()
+        hospital.arrive("2.25.3")
+        hospital.complete()
+
+        due = hospital.state.next_due()
+        assert due is not None
+        assert due < 10_000_000
+
     def test_two_steps_of_one_study_never_have_the_same_moment(self) -> None:
         hospital = waiting(step=1)
         for number in range(3):
