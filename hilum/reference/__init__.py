@@ -128,10 +128,10 @@ def _type_name(hint: Any) -> str:
 
 def rules_page() -> str:
     """The language of the rules."""
-    language, rules = (importlib.import_module(f"processors.route.{name}") for name in ("language", "rules"))
+    language, names = (importlib.import_module(f"processors.route.{name}") for name in ("language", "names"))
     return str(language.PAGE).format(
         examples=table(("`when`", "Asks for"), [(code(when), says) for when, says in language.EXAMPLES.items()]),
-        facts=table(("Name", "Means"), [(code(name), fact.says) for name, fact in rules.ARRIVAL.items()]),
+        facts=table(("Name", "Means"), [(code(name), fact.says) for name, fact in names.ARRIVAL.items()]),
     )
 
 
