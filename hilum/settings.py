@@ -71,6 +71,7 @@ __all__ = [
     "forget_environment",
     "is_secret",
     "load",
+    "wrong_rules",
 ]
 
 
@@ -168,7 +169,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
     if problems:
         raise together(problems)
     settings = msgspec.convert(tree, Settings, strict=False)
-    if problems := [*_wrong_rules(settings), *_wrong_networks(settings), *_wrong_syntaxes(settings)]:
+    if problems := [*wrong_rules(settings), *_wrong_networks(settings), *_wrong_syntaxes(settings)]:
         raise together(problems)
     return Loaded(settings=settings, origins=origins)
 
@@ -339,7 +340,8 @@ def _of(origins: Mapping[str, str], dotted: str) -> str:
     return f" (set by {origin})" if origin else ""
 
 
-def _wrong_rules(settings: Settings) -> Iterator[Misconfigured]:
+def wrong_rules(settings: Settings) -> Iterator[Misconfigured]:
+    """What is wrong with the rules as a whole: names that are taken, and destinations that are not there."""
     counts = Counter(rule.name for rule in settings.rules)
     for name, count in counts.items():
         if count > 1:

@@ -21,6 +21,7 @@ from hilum.settings import Rule
 from .facts import STUDY, StudyFacts
 from .names import TAG, Asked, kinds, nearest, type_of
 from .sense import nodes, refuse_senseless
+from .text import is_call_of
 
 MAX_RULE_CHARS = 8192
 #: What the library raises on an object that a rule does not fit; a `TypeError` or `ValueError` comes from its own operators.
@@ -80,7 +81,7 @@ def _numbers(name: str, expression: Any) -> list[str]:
     """The numbers of elements that the rule asks for. They must stand in its text, so that their values are kept in events."""
     found = []
     for node in nodes(expression.statement.expression):
-        if not (isinstance(node, ast.FunctionCallExpression) and getattr(node.function, "name", "") == TAG):
+        if not is_call_of(node, TAG):
             continue
         if not all(isinstance(argument, ast.StringExpression) for argument in node.arguments):
             raise _refused(name, f"works out what to ask {TAG}() for", f'Write it out: {TAG}("0009,1010", "GEMS_IDEN_01").')

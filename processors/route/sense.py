@@ -52,16 +52,24 @@ def _refused(name: str, what: str, fix: str) -> Misconfigured:
 
 
 def nodes(node: Any) -> Iterator[Any]:
-    """`node` and all below it. Its classes keep their children in slots and in their dictionaries, some in tuples."""
+    """`node` and all below it."""
     waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        waiting += children(each)
+
+
+def children(node: Any) -> Iterator[Any]:
+    """What is directly below `node`. The library's classes keep it in slots and in their dictionaries, some in tuples."""
+    slots = [slot for kind in type(node).__mro__ for slot in getattr(kind, "__slots__", ()) if slot != "context"]
+    waiting = [*(getattr(node, slot, None) for slot in slots), *vars(node).values()]
     while waiting:
         each = waiting.pop()
         if isinstance(each, (tuple, list, set)):
             waiting += each
         elif isinstance(each, ast.ExpressionBase):
             yield each
-            slots = [slot for kind in type(each).__mro__ for slot in getattr(kind, "__slots__", ()) if slot != "context"]
-            waiting += [*(getattr(each, slot, None) for slot in slots), *vars(each).values()]
 
 
 def _conditions(node: Any) -> tuple[Any, ...]:
