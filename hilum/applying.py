@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from confluent_kafka import KafkaError, KafkaException, Message
 from msgspec import Struct
 
-from hilum import __version__, bus
+from hilum import bus
 from hilum.bundle import Bundle, Worker, current, workers
 from hilum.candidate import Candidate, of_bundle
 from hilum.database.queries import rows
@@ -60,12 +60,10 @@ def publish(settings: Settings, candidate: Candidate, *, why: str = "", actor: s
     before = current(settings)
     event = ConfigApplied(
         version=candidate.version,
-        previous=before.version if before else "",
         destinations=candidate.destinations,
         rules=candidate.rules,
         actor=actor or account(),
         why=why,
-        release=__version__,
         applied_at=datetime.now(UTC),
     )
     place = str(before.offset + 1 if before else 0)

@@ -340,18 +340,12 @@ class ConfigApplied(Event, frozen=True, kw_only=True):
 
     #: Twelve hexadecimal digits of the digest of destinations and rules: equal ones have the same version.
     version: str
-    #: The version that was in force before; empty if there was none.
-    previous: str = ""
-    #: Destinations by name, each as in the settings file; secrets are named by files, never held.
+    #: Destinations by name, and rules in their order, each as in the settings file; secrets are named by files, never held.
     destinations: dict[str, dict[str, Any]] = {}
-    #: Rules in their order, each as in the settings file.
     rules: tuple[dict[str, Any], ...] = ()
-    #: The account that applied it.
+    #: The account that applied it, and why.
     actor: str = ""
-    #: Why, as that person said.
     why: str = ""
-    #: The release of Hilum that checked it.
-    release: str = ""
     applied_at: datetime
 
     @property

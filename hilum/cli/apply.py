@@ -196,7 +196,6 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
     applied = bundle.applied
     return {
         "version": applied.version,
-        "previous": applied.previous,
         "applied_at": applied.applied_at,
         "actor": applied.actor,
         "why": applied.why,

@@ -172,12 +172,10 @@ def _association() -> AssociationEnded:
 def _config() -> ConfigApplied:
     return ConfigApplied(
         version="4c1d5f9e0a7b",
-        previous="9f86d081884c",
         destinations={"pacs": {"type": "dicom", "host": "192.0.2.40", "port": 104, "aet": "PACS"}},
         rules=({"name": "ct", "when": 'Modality == "CT"', "to": ["pacs"]},),
         actor="sam",
         why="CT goes to the PACS",
-        release="0.1.0",
         applied_at=RECEIVED_AT + timedelta(minutes=5),
     )
 

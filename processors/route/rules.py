@@ -90,6 +90,9 @@ def matches(rule: Compiled, asked: Asked) -> bool:
     except CutValue as error:
         raise _failed(rule, asked, f"the value of {error.keyword} is too long") from None
     except FAILURES as error:
+        cause = getattr(error, "error", None)  # what a function of the rule raised
+        if isinstance(cause, CutValue):
+            raise _failed(rule, asked, f"the value of {cause.keyword} is too long") from None
         if is_absent(rule, asked, error):
             return False
         raise _failed(rule, asked, type(error).__name__) from None
