@@ -21,7 +21,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol, Self
 
 import msgspec
@@ -33,7 +32,7 @@ from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import ConfigApplied, decode
 from hilum.misfits import misfits, together
 from hilum.sections import Rule
-from hilum.settings import Settings, is_secret
+from hilum.settings import Settings
 
 #: How often a worker says that it is there, and after what time without a word it is not.
 REPORT_S = 5.0
@@ -77,43 +76,18 @@ def version_of(destinations: Mapping[str, Mapping[str, Any]], rules: tuple[dict[
 
 
 def in_force(settings: Settings, bundle: Bundle | None) -> Settings:
-    """`settings` as they are with `bundle`. Secrets that its destinations name by file are read.
-
-    Raises `Misconfigured` if this release cannot read its rules, or a secret's file.
-    """
+    """`settings` as they are with `bundle`. Raises `Misconfigured` if this release cannot read its rules."""
     if bundle is None:
         return settings
     applied = bundle.applied
     if problems := list(misfits(list(applied.rules), tuple[Rule, ...], "rules")):
         raise together(problems)
     own = {name: getattr(settings, name) for name in Settings.__struct_fields__}
-    published = {name: _with_secrets(name, table) for name, table in applied.destinations.items()}
-    own |= {"rules": msgspec.convert(applied.rules, tuple[Rule, ...]), "destinations": settings.destinations | published}
+    own |= {
+        "rules": msgspec.convert(applied.rules, tuple[Rule, ...]),
+        "destinations": settings.destinations | applied.destinations,
+    }
     return InForce(**own, version=applied.version)
-
-
-def named_secrets(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The secrets that a destination's table names by files: the key, and the key that the file is for."""
-    for key in table:
-        secret = key.removesuffix("_file")
-        if secret != key and is_secret(f"destinations.{name}.{secret}"):
-            yield key, secret
-
-
-def _with_secrets(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table as its sink takes it: `secret_key_file = "/run/secrets/…"` becomes `secret_key`."""
-    found = dict(table)
-    for key, secret in named_secrets(name, table):
-        path = found.pop(key)
-        try:
-            found[secret] = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, TypeError, UnicodeDecodeError) as error:
-            raise Misconfigured(
-                "secret-unreadable",
-                f"destinations.{name}.{key} names a file that cannot be read here ({type(error).__name__}).",
-                fix="Put it on every machine on which Hilum delivers, readable for Hilum's account.",
-            ) from None
-    return found
 
 
 # Reading the topic

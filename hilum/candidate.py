@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from hilum.bundle import Bundle, in_force, named_secrets, version_of
+from hilum.bundle import Bundle, in_force, version_of
 from hilum.errors import Misconfigured, NotFound
 from hilum.events import ConfigApplied
 from hilum.misfits import nearest, together, tried
@@ -58,12 +58,21 @@ class Candidate(Struct, frozen=True, kw_only=True):
 def problems_of(settings: Settings) -> list[Misconfigured]:
     """What is wrong with the rules, each tried on its own tests, and with the destinations of `settings`."""
     from hilum.roles import find_stage
-    from hilum.sink import sinks_of
+    from hilum.sink import sink_of
 
     rules, examples = find_stage("processors.route.rules").Rules, find_stage("processors.route.examples")
     wrong = {rule.name: problems for rule in settings.rules if (problems := tried(partial(rules, [rule])))}
     failed = tried(*(partial(examples.check, rule) for rule in settings.rules if rule.name not in wrong))
-    return [*(each for problems in wrong.values() for each in problems), *failed, *tried(partial(sinks_of, settings))]
+    sinks = tried(*(partial(sink_of, name, _secrets_aside(name, table)) for name, table in settings.destinations.items()))
+    return [*(each for problems in wrong.values() for each in problems), *failed, *sinks]
+
+
+def _secrets_aside(name: str, table: dict[str, Any]) -> dict[str, Any]:
+    """The table with something in place of each secret that is in a file: the files are where Hilum delivers, perhaps not here."""
+    from hilum.sink import named_secrets
+
+    files = dict(named_secrets(name, table))
+    return {files.get(key, key): "in its file" if key in files else value for key, value in table.items()}
 
 
 def of_bundle(bundle: Bundle | None) -> Candidate:
@@ -171,6 +180,8 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _inline_secrets(file: Path, name: str, table: Mapping[str, Any]) -> Iterator[Misconfigured]:
     """What is published stays on Kafka for ever, readable for all who may read there."""
+    from hilum.sink import named_secrets
+
     named = {key for key, _ in named_secrets(name, table)}
     for key in table:
         if key not in named and is_secret(f"destinations.{name}.{key}"):

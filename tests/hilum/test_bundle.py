@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -191,18 +190,6 @@ def test_what_is_wrong_in_the_settings_file_alone_ends_the_role() -> None:
             return "taken"
 
         assert eventually(outcome) == "rule-invalid"
-
-
-def test_a_secret_is_read_from_the_file_that_the_bundle_names(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("hidden\n")
-    bundle = a_bundle(0, copy={**PACS, "secret_key_file": str(tmp_path / "key")})
-
-    assert in_force(NO_DATABASE, bundle).destinations["copy"] == {**PACS, "secret_key": "hidden"}
-
-
-def test_a_secret_that_is_not_there_is_named_by_its_key() -> None:
-    with pytest.raises(Misconfigured, match=r"destinations\.copy\.secret_key_file names a file"):
-        in_force(NO_DATABASE, a_bundle(0, copy={**PACS, "secret_key_file": "/nowhere"}))
 
 
 def test_a_rule_with_a_key_of_a_newer_release_is_refused() -> None:
