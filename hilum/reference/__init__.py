@@ -25,7 +25,7 @@ from hilum.database import views
 from hilum.events import DAY_MS, EVENTS
 from hilum.kinds import kind_in_words
 from hilum.roles import role_summaries
-from hilum.settings import VARIABLES, Section, Settings, is_secret
+from hilum.settings import VARIABLES, Example, Rule, Section, Settings, is_secret
 from hilum.sink import Sink
 from hilum.telemetry import metrics
 
@@ -128,11 +128,21 @@ def _type_name(hint: Any) -> str:
 
 def rules_page() -> str:
     """The language of the rules."""
-    language, names = (importlib.import_module(f"processors.route.{name}") for name in ("language", "names"))
+    language, names, studies = (importlib.import_module(f"processors.route.{name}") for name in ("language", "names", "facts"))
     return str(language.PAGE).format(
+        keys=_meanings(Rule),
+        test_keys=_meanings(Example),
+        study_examples=table(("`study`", "Asks for"), [(code(study), says) for study, says in language.STUDY_EXAMPLES.items()]),
+        study_facts=table(("Name", "Means"), [(code(name), fact.says) for name, fact in studies.STUDY.items()]),
         examples=table(("`when`", "Asks for"), [(code(when), says) for when, says in language.EXAMPLES.items()]),
         facts=table(("Name", "Means"), [(code(name), fact.says) for name, fact in names.ARRIVAL.items()]),
     )
+
+
+def _meanings(kind: type[Struct]) -> str:
+    """The rows of a table of keys and what they mean."""
+    comments = comments_of(kind)
+    return "\n".join(f"| {code(field.name)} | {comments.get(field.name, 'Its name.')} |" for field in msgspec.structs.fields(kind))
 
 
 # What goes over Kafka

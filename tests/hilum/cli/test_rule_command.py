@@ -130,5 +130,5 @@ def test_without_a_hilum_nothing_can_be_applied(folder: Path) -> None:
 def test_config_check_tries_the_rules_tests(folder: Path) -> None:
     (folder / "rules.toml").write_text(RULES.replace("<= 1.5", "<= 7"))
 
-    with pytest.raises(Misconfigured, match="thin-ct.*test 2: it is to be left alone"):
+    with pytest.raises(Misconfigured, match=r"thin-ct.*test 2: it is to be left alone"):
         ran("config", "check", "--config", folder / "rules.toml")

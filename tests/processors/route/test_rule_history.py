@@ -103,7 +103,8 @@ class TestOnPostgreSQL:
             what,
         )
         connection.execute(
-            "INSERT INTO receipt (receipt, adapter, calling_aet, called_aet, peer, findings) VALUES (%(sop)s, 'dicom', 'CT1', 'HILUM', '::1', '[]')",
+            "INSERT INTO receipt (receipt, adapter, calling_aet, called_aet, peer, findings)"
+            " VALUES (%(sop)s, 'dicom', 'CT1', 'HILUM', '::1', '[]')",
             what,
         )
 

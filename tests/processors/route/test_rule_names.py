@@ -10,6 +10,7 @@ from hilum.events import InstanceAccepted
 from hilum.settings import Rule
 from hilum.testing import an_instance, dicom_json
 from processors.route.facts import StudyFacts, StudyRoute
+from processors.route.language import EXAMPLES, STUDY_EXAMPLES
 from processors.route.rules import Rules
 
 CODES = "RequestedProcedureCodeSequence"
@@ -81,6 +82,32 @@ def test_a_private_element_is_found_in_the_block_that_its_creator_has_reserved(e
 def test_a_private_element_that_is_not_there_is_absent(when: str) -> None:
     assert not matches(when, CREATOR | {"00091110": {"vr": "LO", "Value": ["abc"]}})
     assert matches('tag("0009,1010", "OTHER") == null')
+
+
+def test_the_private_example_of_the_reference_page_means_what_the_page_says() -> None:
+    [when] = [each for each in EXAMPLES if each.startswith("tag(")]
+
+    assert matches(when, {"00090012": {"vr": "LO", "Value": ["GEMS_IDEN_01"]}, "00091202": {"vr": "SH", "Value": ["CT01"]}})
+    assert not matches(when, {"00090012": {"vr": "LO", "Value": ["OTHER"]}, "00091202": {"vr": "SH", "Value": ["CT01"]}})
+
+
+@pytest.mark.parametrize(
+    ("study", "asked_for", "left_alone"),
+    [
+        ("true", StudyFacts(instances=1, series=1), None),
+        ('"CT" in modalities and instances > 1', StudyFacts(instances=2, series=1, modalities=("CT",)), StudyFacts(instances=2, series=1)),
+        ("revision == 1", StudyFacts(instances=1, series=1), StudyFacts(instances=1, series=1, revision=2)),
+        ("matching == instances", StudyFacts(instances=1, series=1), StudyFacts(instances=2, series=1)),
+    ],
+)
+def test_a_study_example_of_the_reference_page_means_what_the_page_says(
+    study: str, asked_for: StudyFacts, left_alone: StudyFacts | None
+) -> None:
+    assert study in STUDY_EXAMPLES
+    rules = Rules([a_study_rule(study)])
+
+    assert rules.of_study(asked_for, {"whole": 1})
+    assert left_alone is None or not rules.of_study(left_alone, {"whole": 1})
 
 
 def test_a_standard_element_may_be_named_by_its_number() -> None:
