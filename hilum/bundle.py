@@ -128,7 +128,7 @@ class KafkaReader:
 
     def __init__(self, settings: Settings) -> None:
         self._topic = bus.topic_of(settings, ConfigApplied)
-        self._consumer: Consumer = bus.consumer(settings, "hilum.config", **{"queued.min.messages": 1})
+        self._consumer: Consumer = bus.consumer(settings, "hilum.config", **{"queued.min.messages": 1, "fetch.wait.max.ms": 5000})
 
     def __enter__(self) -> Self:
         return self

@@ -280,8 +280,9 @@ class Rule(Section, frozen=True, kw_only=True):
     on: Literal["instance", "study"] = "instance"
     #: An expression over facts of the complete study, e.g. `"CT" in modalities and instances > 1`; for `on = "study"`.
     study: str = "true"
-    #: What goes of a complete study: all of it, or the objects for which `when` holds; for `on = "study"`.
-    send: Literal["all", "matching"] = "all"
+    #: What goes of a complete study: all objects that did not go yet, those of them for which `when` holds, or the whole study again
+    #: each time that something came later; for `on = "study"`.
+    send: Literal["all", "matching", "whole"] = "all"
     #: What goes first: 0 is routine, the higher the more urgent.
     priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     #: Examples that must match and that must not; `hilum rule test`, `hilum config check` and `hilum apply` try them.

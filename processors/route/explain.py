@@ -39,6 +39,13 @@ class Explained(Struct, frozen=True, kw_only=True):
     tests: int
 
 
+_WHAT = {
+    "all": "All objects of the study that did not go yet go",
+    "matching": "The objects of the study for which `when` holds go",
+    "whole": "The whole study goes, again each time that something came later,",
+}
+
+
 def explain(rule: Rule) -> Explained:
     """Explain a rule. Raises `Misconfigured` if it cannot work."""
     each = compiled(rule)
@@ -48,11 +55,6 @@ def explain(rule: Rule) -> Explained:
         if whole
         else "Asked about each object when it arrives."
     )
-    what = (
-        {"all": "All objects of the study", "matching": "The objects of the study for which `when` holds"}[rule.send]
-        if whole
-        else "The object"
-    )
     urgency = "" if not rule.priority else f", with priority {rule.priority} ({'before' if rule.priority > 0 else 'after'} what is routine)"
     expression = each.when.statement.expression
     return Explained(
@@ -60,9 +62,7 @@ def explain(rule: Rule) -> Explained:
         asks=asks,
         all_of=[written(part) for part in _joined(expression)],
         study=[written(part) for part in _joined(each.study.statement.expression)] if whole else [],
-        goes=f"{what} goes to {', '.join(rule.to) or 'no destination'}{urgency}."
-        if not whole
-        else f"{what} go to {', '.join(rule.to)}{urgency}.",
+        goes=f"{_WHAT[rule.send] if whole else 'The object goes'} to {', '.join(rule.to) or 'no destination'}{urgency}.",
         names=[*_names(expression), *(_names(each.study.statement.expression) if whole else ())],
         tests=len(rule.tests),
     )

@@ -240,7 +240,7 @@ class Tally:
         counts = {name: sum(groups[number].count for number in numbers) for name, numbers in said.matching.items()}
         for route in rules.of_study(facts, counts):
             for destination in route.to:
-                said.to[destination] |= set(range(len(groups))) if route.send == "all" else said.matching[route.rule]
+                said.to[destination] |= set(range(len(groups))) if route.send != "matching" else said.matching[route.rule]
         return said
 
     def _count_destinations(self, study: str, groups: list[_Group], now: _Said, then: _Said) -> None:

@@ -97,8 +97,9 @@ And **facts about the arrival**:
 ## Complete studies
 
 A rule with `on = "study"` is asked about each object when it arrives, and once more when the study is complete: if its `when`
-held for any object, and its `study` holds for the study, then all of the study goes to its destinations, or, with
-`send = "matching"`, the objects for which `when` held.
+held for any object, and its `study` holds for the study, then all of the study goes to its destinations. What comes later makes the
+study complete once more: then only what is new goes, or, with `send = "whole"`, the study again. With `send = "matching"` only the
+objects for which `when` held go.
 
 {study_examples}
 

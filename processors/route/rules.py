@@ -30,13 +30,22 @@ class Rules:
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.compiled = tuple(compiled(rule) for rule in rules)
         self._studies = {each.rule.name: each for each in self.compiled if each.study is not None}
-        self.tags = frozenset[str]().union(*(each.tags for each in self.compiled))
-        """The tags (`GGGGEEEE`) of every attribute that a rule names."""
+        self._tags = frozenset[str]().union(*(each.tags for each in self.compiled))
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
         """The rules of `settings`."""
         return cls(settings.rules)
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags (`GGGGEEEE`) of every attribute that a rule names."""
+        return self._tags
+
+    @property
+    def any_of_study(self) -> bool:
+        """Whether there are rules for complete studies."""
+        return bool(self._studies)
 
     def matched(self, event: InstanceAccepted, header: Header | None = None) -> Matched:
         """Where `event` goes at once, and which rules for complete studies it is a part of.
@@ -62,7 +71,7 @@ class Rules:
 
     def destinations(self, event: InstanceAccepted, header: Header | None = None) -> dict[str, tuple[str, ...]]:
         """`matched`, without the rules for complete studies."""
-        return self.matched(event, header).destinations
+        return dict(self.matched(event, header).destinations)
 
     def of_study(self, facts: StudyFacts, matched: Mapping[str, int]) -> tuple[StudyRoute, ...]:
         """Where a complete study goes. `matched` holds for each rule how many of its instances `Matched.study_rules` named it for.
