@@ -97,7 +97,7 @@ class Item:
 
 def _plain_of(values: Any, name: str, asked: Asked) -> Any:
     if _vr(name) == "SQ":
-        return tuple(Item(item or {}, asked) for item in values)
+        return tuple(Item(item if isinstance(item, Mapping) else {}, asked) for item in values)
     if not is_list(name):
         return _plain(values[0], name) if values else None
     return tuple(_plain(value, name) for value in values if value is not None)
