@@ -58,12 +58,13 @@ class Candidate(Struct, frozen=True, kw_only=True):
 def problems_of(settings: Settings) -> list[Misconfigured]:
     """What is wrong with the rules, each tried on its own tests, and with the destinations of `settings`."""
     from hilum.roles import find_stage
-    from hilum.sink import sink_of
+    from hilum.sink import sinks_of
 
     rules, examples = find_stage("processors.route.rules").Rules, find_stage("processors.route.examples")
     wrong = {rule.name: problems for rule in settings.rules if (problems := tried(partial(rules, [rule])))}
     failed = tried(*(partial(examples.check, rule) for rule in settings.rules if rule.name not in wrong))
-    sinks = tried(*(partial(sink_of, name, _secrets_aside(name, table)) for name, table in settings.destinations.items()))
+    aside = {name: _secrets_aside(name, table) for name, table in settings.destinations.items()}
+    sinks = tried(partial(sinks_of, msgspec.structs.replace(settings, destinations=aside)))
     return [*(each for problems in wrong.values() for each in problems), *failed, *sinks]
 
 
