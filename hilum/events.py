@@ -341,8 +341,8 @@ class ConfigApplied(Event, frozen=True, kw_only=True):
     #: Twelve hexadecimal digits of the digest of destinations and rules: equal ones have the same version.
     version: str
     #: Destinations by name, and rules in their order, each as in the settings file; secrets are named by files, never held.
-    destinations: dict[str, dict[str, Any]] = {}
-    rules: tuple[dict[str, Any], ...] = ()
+    destinations: dict[str, dict[str, Any]]
+    rules: tuple[dict[str, Any], ...]
     #: The account that applied it, and why.
     actor: str = ""
     why: str = ""
