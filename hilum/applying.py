@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from msgspec import Struct
 
 from hilum import bus
-from hilum.bundle import Bundle, Worker, current, workers
+from hilum.bundle import UNREADABLE, Bundle, Worker, current, workers
 from hilum.candidate import Candidate, of_bundle
 from hilum.database.queries import rows
 from hilum.errors import Misconfigured, Refused, TryAgain
@@ -126,7 +126,7 @@ def wait(settings: Settings, version: str, timeout_s: float, *, now: Callable[[]
     while True:
         found = workers(settings.postgres.dsn)
         late = [each for each in found if each.version != version]
-        if not late or now() > deadline or all(each.refuses in (version, "unreadable") for each in late):
+        if not late or now() > deadline or all(each.refuses in (version, UNREADABLE) for each in late):
             return Waited(version=version, running=[each for each in found if each.version == version], stragglers=late)
         time.sleep(pause_s)
 

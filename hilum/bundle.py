@@ -37,6 +37,10 @@ from hilum.settings import Settings
 #: How often a worker says that it is there, and after what time without a word it is not.
 REPORT_S = 5.0
 LIVE_S = 30.0
+#: After so long a worker tries once more what it could not run.
+AGAIN_S = 10.0
+#: Instead of the version of what cannot even be read.
+UNREADABLE = "unreadable"
 _POLL_S = 0.5
 
 _REPORT = """
@@ -188,7 +192,12 @@ def _read(value: bytes, offset: int) -> Bundle | Misconfigured:
 class Following:
     """What one role follows, and what it says of itself in the table `worker`. A context; `take` is for one thread."""
 
-    def __init__(self, settings: Settings, role: str, open_reader: Callable[[Settings], Reader] = KafkaReader) -> None:
+    def __init__(
+        self, settings: Settings, role: str, open_reader: Callable[[Settings], Reader] = KafkaReader, *, again_s: float = AGAIN_S
+    ) -> None:
+        """`again_s` is how long what could not be run rests until it is tried again."""
+        self._again_s = again_s
+        self._again_at = 0.0
         self._settings = settings
         self._role = role
         self._open_reader = open_reader
@@ -224,17 +233,19 @@ class Following:
         """Call `apply` with the settings that are in force, if they are not those of the last call; whether it was called.
 
         Raises `TryAgain` until it is known what is in force, and while the role has none that it can run. A later one that it cannot
-        run (`apply` raises `Misconfigured`) is said in the table `worker`, and the role goes on with what it has. What is wrong with
-        the settings file alone is raised as `Misconfigured`.
+        run (`apply` raises `Misconfigured`) is said in the table `worker`, and the role goes on with what it has; it is tried again from
+        time to time, for what is wrong may be a file of this machine. What is wrong with the settings file alone is raised as
+        `Misconfigured`.
         """
         with self._lock:
             known, latest, away = self._known, self._latest, self._away
         if not known:
             raise TryAgain(f"The configuration is not known: {away}.", after_s=0.2)
-        if self._runs is not None and latest is self._taken:
-            return False
-        if self._taken is latest and latest is not None and self._refuses:
-            raise TryAgain(f"The configuration {self._refuses} cannot be run here: {self._says}", after_s=1.0)
+        if latest is self._taken:
+            if self._refuses and time.monotonic() < self._again_at:
+                return self._goes_on()
+            if self._runs is not None and not self._refuses:
+                return False
         self._taken = latest
         try:
             if isinstance(latest, Misconfigured):
@@ -244,16 +255,25 @@ class Following:
         except Misconfigured as error:
             if latest is None:
                 raise
-            self._refuses, self._says = latest.version if isinstance(latest, Bundle) else "unreadable", str(error)
-            log.error("config_refused", stage=self._role, version=self._refuses, says=error.reason)
-            self._changed.set()
-            if self._runs is None:
-                raise TryAgain(f"The configuration {self._refuses} cannot be run here: {error}", after_s=1.0) from None
-            return False
+            self._refuse(latest.version if isinstance(latest, Bundle) else UNREADABLE, error)
+            return self._goes_on()
         self._runs, self._refuses, self._says = settings.config_version, "", ""
         log.info("config_taken", stage=self._role, version=self._runs)
         self._changed.set()
         return True
+
+    def _refuse(self, version: str, error: Misconfigured) -> None:
+        if self._refuses != version:
+            log.error("config_refused", stage=self._role, version=version, reason=error.reason)
+        self._refuses, self._says = version, str(error)
+        self._again_at = time.monotonic() + self._again_s
+        self._changed.set()
+
+    def _goes_on(self) -> bool:
+        """Go on with the version before. Raises `TryAgain` if there is none."""
+        if self._runs is None:
+            raise TryAgain(f"The configuration {self._refuses} cannot be run here: {self._says}", after_s=1.0)
+        return False
 
     def _read(self) -> None:
         while not self._ended.is_set():
@@ -269,6 +289,9 @@ class Following:
             except (HilumError, KafkaException) as error:
                 with self._lock:
                     self._away = str(error if isinstance(error, HilumError) else bus.away(error)).rstrip(".")
+                self._ended.wait(1.0)
+            except Exception as error:  # a role that no longer heard of anything new would not be noticed
+                log.error("config_not_read", stage=self._role, error=error)
                 self._ended.wait(1.0)
 
     def _learn(self, known: bool, latest: Bundle | Misconfigured | None) -> None:

@@ -143,6 +143,24 @@ def test_a_version_that_cannot_be_run_leaves_the_one_before_in_force() -> None:
         assert following.version != before
 
 
+def test_what_cannot_be_run_is_tried_again_since_a_file_of_this_machine_may_be_missing() -> None:
+    topic = Topic(a_bundle(0))
+    with Following(NO_DATABASE, "route", topic, again_s=0.0) as following:
+        part = Part(following)
+        part.begins()
+        topic.said.append(a_bundle(1, CT))
+        missing = [Misconfigured("secret-unreadable", "A file is missing.", fix="Put it there.")] * 3
+
+        def configure(settings: Settings) -> None:
+            if settings.rules and missing:
+                raise missing.pop()
+
+        eventually(lambda: following.take(configure))
+
+    assert missing == []
+    assert following.version == topic.said[1].version  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("last", [UNREADABLE, a_bundle(0, {**CT, "name": "bad"})], ids=["unreadable", "refused"])
 def test_a_role_that_has_nothing_to_run_waits_and_says_why(last: Bundle | Misconfigured) -> None:
     topic = Topic(last)
