@@ -70,6 +70,10 @@ def settings_page() -> str:
         for each in filter(_is_section, get_args(kind)):
             heading = f"[[{name}]]" if get_origin(kind) is tuple else f"[{name}.NAME]"
             lines += [f"\n## `{heading}`\n", summary_of(each), "", _keys(each)]
+            for inner, hint in get_type_hints(each).items():
+                if get_origin(hint) is tuple:
+                    for item in filter(_is_section, get_args(hint)):
+                        lines += [f"\n### `[[{name}.{inner}]]`\n", summary_of(item), "", _keys(item)]
     lines += ["\n## `[destinations.NAME]`\n", "`type` names the sink. Every destination has these keys, and its sink's.", "", _keys(Sink)]
     for name, sink in sinks():
         lines += [f'\n### `type = "{name}"`\n', summary_of(sink), "", _keys(sink)]
