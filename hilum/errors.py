@@ -150,5 +150,9 @@ class NotFound(HilumError):
     """What the command names is not there (exit code 3)."""
 
 
+class Refused(HilumError):
+    """What the command asks for would leave something behind, and nobody said that it may (exit code 4)."""
+
+
 class Stopped(HilumError):
     """A role cannot go on safely and ends with these words, for its supervisor to start it anew."""

@@ -16,16 +16,18 @@ from typing import Annotated, Literal, Self, TypeVar, cast
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
+from hilum.control_events import CommandOutcome, ConfigApplied, StudyCommand
 from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
-from hilum.study_events import CommandOutcome, StudyChanged, StudyCommand, StudyExpected
+from hilum.study_events import StudyChanged, StudyExpected
 
 __all__ = [
     "DAY_MS",
     "EVENTS",
     "AssociationEnded",
     "CommandOutcome",
+    "ConfigApplied",
     "ContextResult",
     "Decision",
     "DeliverySettled",

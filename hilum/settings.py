@@ -27,6 +27,7 @@ from hilum.sections import (
     Commitment,
     Completeness,
     Dicom,
+    Example,
     Folder,
     Kafka,
     Log,
@@ -50,6 +51,7 @@ __all__ = [
     "Commitment",
     "Completeness",
     "Dicom",
+    "Example",
     "Folder",
     "Kafka",
     "Loaded",
@@ -73,6 +75,7 @@ __all__ = [
     "forget_environment",
     "is_secret",
     "load",
+    "wrong_rules",
 ]
 
 
@@ -172,7 +175,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
     if problems:
         raise together(problems)
     settings = msgspec.convert(tree, Settings, strict=False)
-    if problems := [*_wrong_rules(settings), *_wrong_networks(settings), *_wrong_syntaxes(settings)]:
+    if problems := [*wrong_rules(settings), *_wrong_networks(settings), *_wrong_syntaxes(settings)]:
         raise together(problems)
     return Loaded(settings=settings, origins=origins)
 
@@ -343,7 +346,8 @@ def _of(origins: Mapping[str, str], dotted: str) -> str:
     return f" (set by {origin})" if origin else ""
 
 
-def _wrong_rules(settings: Settings) -> Iterator[Misconfigured]:
+def wrong_rules(settings: Settings) -> Iterator[Misconfigured]:
+    """What is wrong with the rules as a whole: names that are taken, and destinations that are not there."""
     counts = Counter(rule.name for rule in settings.rules)
     for name, count in counts.items():
         if count > 1:

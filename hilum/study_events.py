@@ -1,4 +1,4 @@
-"""What Hilum says on Kafka of studies as a whole, and what people ask to be done with them. `hilum.events` has all events."""
+"""What Hilum says on Kafka of studies as a whole. `hilum.events` has all events."""
 
 from __future__ import annotations
 
@@ -71,55 +71,3 @@ class StudyExpected(Event, frozen=True, kw_only=True):
     def subject(self) -> str:
         """See `Event.subject`."""
         return self.study_instance_uid
-
-
-class StudyCommand(Event, frozen=True, kw_only=True):
-    """A person asks that something be done with a study. The stage that does it answers with a `CommandOutcome`."""
-
-    topic = Topic(name="control.command.v1", phi="limited")
-
-    id: str
-    #: `complete`: it is complete as it is.
-    action: Annotated[str, Meta(pattern="^[a-z-]+$")]
-    study_instance_uid: str
-    #: The account that asks.
-    actor: str = ""
-    #: Why, as that person said. Not for names of patients.
-    why: str = ""
-    #: The last complete revision as that person saw it; if it is another one by now, nothing is done. -1: whatever it is.
-    expected_revision: int = -1
-    asked_at: datetime
-
-    @property
-    def key(self) -> str:
-        """See `Event.key`."""
-        return self.study_instance_uid
-
-    @property
-    def subject(self) -> str:
-        """See `Event.subject`."""
-        return self.id
-
-
-class CommandOutcome(Event, frozen=True, kw_only=True):
-    """What became of a command."""
-
-    topic = Topic(name="control.outcome.v1", phi="limited")
-
-    command: str
-    stage: str
-    study_instance_uid: str
-    done: bool
-    #: What was done, or why nothing was.
-    sentence: str
-    answered_at: datetime
-
-    @property
-    def key(self) -> str:
-        """See `Event.key`."""
-        return self.study_instance_uid
-
-    @property
-    def subject(self) -> str:
-        """See `Event.subject`."""
-        return self.command

@@ -13,6 +13,7 @@ from hilum.errors import HilumError, Reason
 from hilum.events import (
     AssociationEnded,
     CommandOutcome,
+    ConfigApplied,
     ContextResult,
     DeliverySettled,
     Event,
@@ -214,6 +215,17 @@ def _outcome() -> CommandOutcome:
     )
 
 
+def _config() -> ConfigApplied:
+    return ConfigApplied(
+        version="4c1d5f9e0a7b",
+        destinations={"pacs": {"type": "dicom", "host": "192.0.2.40", "port": 104, "aet": "PACS"}},
+        rules=({"name": "ct", "when": 'Modality == "CT"', "to": ["pacs"]},),
+        actor="sam",
+        why="CT goes to the PACS",
+        applied_at=RECEIVED_AT + timedelta(minutes=5),
+    )
+
+
 EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceReceived: _received,
     InstanceAccepted: _accepted,
@@ -225,4 +237,5 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     StudyExpected: _study_expected,
     StudyCommand: _command,
     CommandOutcome: _outcome,
+    ConfigApplied: _config,
 }

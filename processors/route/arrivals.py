@@ -16,7 +16,7 @@ from hilum.settings import Sender
 from .contents import Comparison
 from .facts import Deciding
 from .fitting import FINDINGS, Fitting
-from .plan import Saying, Wanted, deliveries, planned_before, row_of
+from .plan import Saying, Wanted, deliveries, planned_before, row_of, wanted_now
 from .rejections import Selection
 from .returns import Origins
 from .rows import InstanceRow, Rows, StudyRow
@@ -82,7 +82,7 @@ class Arrivals:
         matched = self._rules.matched(event, looked.headers.get(instance.receipt))
         row = replace(row_of(event), note=told.note)
         selection = looked.selections.get(instance.receipt)
-        wanted = {} if row.note else {name: Wanted(rules=rules) for name, rules in matched.destinations.items()}
+        wanted = {} if row.note else wanted_now(matched)
         if selection is not None and selection.rejects:
             if selection.elsewhere:
                 findings += (Finding(code="rejects-elsewhere", sentence=FINDINGS["rejects-elsewhere"]),)
@@ -155,8 +155,8 @@ class Arrivals:
         if not known.note:
             matched = self._rules.matched(event, looked.headers.get(instance.receipt))
             wanted = {
-                name: Wanted(rules=rules)
-                for name, rules in matched.destinations.items()
+                name: each
+                for name, each in wanted_now(matched).items()
                 if name not in known.to and name not in origins and not (known.held and name in known.held.origins)
             }
         if not wanted:
@@ -190,7 +190,7 @@ class Arrivals:
         matched = self._rules.matched(event, looked.headers.get(instance.receipt))
         # Whoever got the first is to have the corrected one, and whoever the rules name now.
         wanted = {name: Wanted(rules=("correction",)) for name in known.to}
-        wanted |= {name: Wanted(rules=rules) for name, rules in matched.destinations.items()}
+        wanted |= wanted_now(matched)
         wanted = {name: each for name, each in wanted.items() if name not in origins}
         row = replace(
             row_of(event),

@@ -1,9 +1,9 @@
-"""What rules are asked about a study, and what they answer: the seam between the rules and the state of studies."""
+"""What rules are asked about an instance and a study, and what they answer: the seam between rules and the state of studies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -11,39 +11,60 @@ from hilum.dicom import Header
 from hilum.events import InstanceAccepted
 
 
-class Matched(Struct, frozen=True, kw_only=True):
-    """What the rules say of one instance, when it arrives."""
-
-    #: Each destination that it goes to now, with the names of the rules that ask for it.
-    destinations: Mapping[str, tuple[str, ...]]
-    #: The rules for studies whose `when` holds for it: they are asked again once its study is complete.
-    study_rules: tuple[str, ...] = ()
-
-
 class StudyFacts(Struct, frozen=True, kw_only=True):
-    """A study that is complete, as its rules see it."""
+    """A study at the moment at which it is complete."""
 
-    #: Instances so far, without those that rejection notes name.
+    #: Instances that count as the study's: neither duplicates nor quarantined.
     instances: int
     series: int
-    modalities: tuple[str, ...]
-    #: 1 the first time it is complete; one more each time that something came later.
-    revision: int
-    #: Why it is complete: `idle`, `expected`, `by-hand` or `maximum`.
-    reason: str
-    #: Instances for which the rule's own `when` held; set by the rules, rule by rule.
-    matching: int = 0
+    #: The modalities of its series, each once.
+    modalities: tuple[str, ...] = ()
+    #: 1 for the first time, and one more for each time that something came afterwards.
+    revision: int = 1
+    #: Why it counts as complete, such as `idle`.
+    reason: str = ""
+    #: What is known of its order.
+    order_match: str = ""
 
 
 class StudyRoute(Struct, frozen=True, kw_only=True):
-    """What one rule asks for of a complete study."""
+    """Where a complete study goes by one rule."""
 
     rule: str
     to: tuple[str, ...]
-    #: Every new instance, or only those for which `when` held; `whole`: those of former revisions, too, each time.
+    #: All that is new; of that, the instances for which the rule's `when` held; or the `whole` study again, former revisions included.
     send: Literal["all", "matching", "whole"] = "all"
     #: Higher goes first.
     priority: int = 0
+
+
+class Matched(Struct, frozen=True, kw_only=True):
+    """What the rules say of one instance on its arrival."""
+
+    #: Each destination to which it goes at once, with the rules that ask for it, in their order.
+    destinations: Mapping[str, tuple[str, ...]]
+    #: Rules for complete studies whose `when` holds for it.
+    study_rules: tuple[str, ...] = ()
+    #: The highest priority of the rules that ask for each destination.
+    priorities: Mapping[str, int] = {}
+
+
+class StudyFact(Struct, frozen=True):
+    """A name in a rule's `study`, and what it stands for. `matching` is how many instances the rule's `when` held for."""
+
+    says: str
+    of: Callable[[StudyFacts, int], Any]
+
+
+STUDY: Mapping[str, StudyFact] = {
+    "instances": StudyFact("How many instances there are.", lambda facts, _: facts.instances),
+    "series": StudyFact("How many series there are.", lambda facts, _: facts.series),
+    "modalities": StudyFact("A list: the modalities of its series, each once.", lambda facts, _: facts.modalities),
+    "revision": StudyFact("1 at first, and one more each time after something came later.", lambda facts, _: facts.revision),
+    "reason": StudyFact("Why it counts as complete, such as `idle`.", lambda facts, _: facts.reason),
+    "matching": StudyFact("For how many instances the rule's `when` holds.", lambda _, matching: matching),
+    "order_match": StudyFact("What is known of its order; empty if nothing is.", lambda facts, _: facts.order_match),
+}
 
 
 class Deciding(Protocol):
@@ -51,7 +72,7 @@ class Deciding(Protocol):
 
     @property
     def tags(self) -> frozenset[str]:
-        """The tags of every attribute that a rule names."""
+        """The tags (`GGGGEEEE`) of every attribute that a rule names."""
         ...
 
     @property
@@ -64,5 +85,8 @@ class Deciding(Protocol):
         ...
 
     def of_study(self, facts: StudyFacts, matched: Mapping[str, int]) -> tuple[StudyRoute, ...]:
-        """What the rules say of a complete study; `matched` counts for each rule the instances for which its `when` held."""
+        """What the rules say of a complete study; `matched` counts for each rule the instances for which its `when` held.
+
+        Raises `Quarantine` if one fails on it.
+        """
         ...

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from hilum.database.known import Decided
 from hilum.events import Decision, Finding, InstanceAccepted, InstanceRouted, PlannedDelivery, delivery_id_for
 
-from .facts import StudyRoute
+from .facts import Matched, StudyRoute
 from .rows import InstanceRow
 
 
@@ -20,6 +20,11 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
     rules: tuple[str, ...]
     priority: int = 0
+
+
+def wanted_now(matched: Matched) -> dict[str, Wanted]:
+    """The destinations that rules ask an instance to go to at once."""
+    return {name: Wanted(rules=rules, priority=matched.priorities.get(name, 0)) for name, rules in matched.destinations.items()}
 
 
 def wanted_by(routes: Iterable[StudyRoute], held_rules: Collection[str], *, whole: bool = False) -> dict[str, Wanted]:
