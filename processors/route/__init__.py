@@ -16,6 +16,7 @@ from hilum import telemetry
 from hilum.database.known import Decided, IndexedInstances, IndexedStudy
 from hilum.dicom import CutValue, Header
 from hilum.dicom.dataset import read_header
+from hilum.errors import Quarantine
 from hilum.events import CommandOutcome, Instance, InstanceAccepted, InstanceRouted, ObjectRef, StudyChanged, StudyCommand, StudyExpected
 from hilum.part10 import data_set_offset
 from hilum.role import Role
@@ -42,6 +43,8 @@ log = telemetry.logger("route")
 
 #: When the index is asked again whether it has a row that is to leave memory.
 ASKED_AGAIN = timedelta(hours=1)
+#: When a study is looked at again of which a rule could not be evaluated; `hilum apply` may have brought a better one.
+RULE_TRIED_AGAIN = timedelta(minutes=10)
 
 
 class Known(Protocol):
@@ -231,8 +234,11 @@ class Route:
         elif not study.open:
             sentence = f"Nothing came since revision {study.revision} of the study was complete."
         else:
-            yield from self._studies.complete(uid, "by-hand", rows, study, saying, actor=command.actor)
-            done, sentence = True, f"Revision {study.revision} is complete with {study.instances - study.withdrawn:,} instances."
+            try:
+                yield from self._studies.complete(uid, "by-hand", rows, study, saying, actor=command.actor)
+                done, sentence = True, f"Revision {study.revision} is complete with {study.instances - study.withdrawn:,} instances."
+            except Quarantine as why:  # of a rule: nothing was said or remembered yet
+                sentence = str(why)
         yield CommandOutcome(
             command=command.id, stage=self.name, study_instance_uid=uid, done=done, sentence=sentence, answered_at=saying.now
         )
@@ -252,7 +258,11 @@ class Route:
         if isinstance(row, StudyRow):
             uid = study_of_key(key)
             if row.open or row.closing is not None:
-                yield from self._studies.look(uid, Rows(memory), row, self._saying(now))
+                try:
+                    yield from self._studies.look(uid, Rows(memory), row, self._saying(now))
+                except Quarantine as why:  # of a rule: nothing was said or remembered yet
+                    log.warning("study_waits_for_its_rule", uid=uid, says=str(why))
+                    memory.put(key, row, due=now + RULE_TRIED_AGAIN)
                 return
             indexed_study = self._leaving_studies.get(uid)
             gone = not row.revision or (indexed_study is not None and indexed_study.revision >= row.revision)

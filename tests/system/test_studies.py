@@ -188,6 +188,7 @@ def test_everything_is_accounted_for(running: RunningHilum) -> None:
 @pytest.mark.peer("Orthanc")
 def test_an_orthanc_that_sends_everything_back_comes_to_rest(tmp_path: Path) -> None:
     port, http_port = free_port(), free_port()
+    (tmp_path / "hilum").mkdir()
     with running_hilum(tmp_path / "hilum", port) as hilum:
         more = {"DicomAet": "PACS", "DicomModalities": {"pacs": ["HILUM", "127.0.0.1", hilum.port]}, "OverwriteInstances": True}
         with orthanc(tmp_path / "orthanc", port, http_port, hilum.port, lua=FORWARD_ALL, more=more):

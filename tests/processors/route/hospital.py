@@ -28,8 +28,9 @@ from hilum.settings import Settings
 from hilum.testing import Clock, an_instance
 from processors.route import Route
 from processors.route.contents import Comparison
-from processors.route.facts import Matched, StudyFacts, StudyRoute
+from processors.route.facts import Deciding, Matched, StudyFacts, StudyRoute
 from processors.route.rows import InstanceRow, Row, StudyRow, study_key
+from processors.route.rules import Rules
 
 STUDY, OTHER_STUDY = "2.25.1", "2.25.9"
 CODEC = Codec(Row)
@@ -141,8 +142,8 @@ class ByName:
 class Hospital:
     """The stage, what it says, and the ledger that follows from it."""
 
-    def __init__(self, rules: FixedRules | None = None, settings: Settings | None = None, *, step: int = 500) -> None:
-        self.rules = rules or FixedRules(now=("archive",))
+    def __init__(self, rules: FixedRules | Rules | None = None, settings: Settings | None = None, *, step: int = 500) -> None:
+        self.deciding: Deciding = rules or FixedRules(now=("archive",))
         self.settings = settings or Settings(destinations=DESTINATIONS)
         self.clock = Clock()
         self.index = Index()
@@ -155,10 +156,16 @@ class Hospital:
         self.deliveries: dict[str, str] = {}
         self.start()
 
+    @property
+    def rules(self) -> FixedRules:
+        """The rules, where they are fixed ones."""
+        assert isinstance(self.deciding, FixedRules)
+        return self.deciding
+
     def start(self) -> None:
         """The process begins anew with what is committed."""
         self.route = Route(
-            self.rules, self.index, NoHeaders(), "v1", contents=ByName(), settings=self.settings, now=self.clock, step=self.step
+            self.deciding, self.index, NoHeaders(), "v1", contents=ByName(), settings=self.settings, now=self.clock, step=self.step
         )
 
     def catch_up(self) -> None:

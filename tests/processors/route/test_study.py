@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from hilum.errors import Reason
+from hilum.errors import Quarantine, Reason
 from hilum.events import InstanceRouted, StudyChanged
-from hilum.settings import Completeness, Sender, Settings
+from hilum.settings import Completeness, Rule, Sender, Settings
 from processors.route.facts import StudyRoute
+from processors.route.rules import Rules
 from processors.route.study import REMEMBERED
 from tests.processors.route.hospital import DESTINATIONS, STUDY, FixedRules, Hospital, a_note, changes_of, decisions
 
@@ -395,6 +396,37 @@ class TestFitting:
         hospital.wait(minutes=2)
 
         assert all(b"MRN" not in row and b"Marked" not in row for row in hospital.state.rows.values())
+
+
+def test_rules_of_the_settings_are_asked_about_complete_studies() -> None:
+    rules = [
+        Rule(name="ct", on="study", when='Modality == "CT"', study="matching >= 2 and reason == 'idle'", send="matching", to=("pacs",)),
+        Rule(name="urgent", on="study", when="true", study="revision == 1", to=("viewer",), priority=5),
+        Rule(name="at-once", when='Modality == "MR"', to=("archive",), priority=7),
+    ]
+    hospital = Hospital(Rules(rules), Settings(destinations=DESTINATIONS))
+    hospital.arrive("2.25.3")
+    hospital.arrive("2.25.4")
+    [mr, *_] = hospital.arrive("2.25.5", Modality="MR", SeriesInstanceUID="2.25.22")
+
+    assert isinstance(mr, InstanceRouted)
+    assert [(each.destination, each.priority) for each in mr.deliveries] == [("archive", 7)]
+    said = decisions(hospital.wait(minutes=2))
+    assert sorted(said) == [("deliver", ("pacs", "viewer")), ("deliver", ("pacs", "viewer")), ("deliver", ("viewer",))]
+
+
+def test_a_study_whose_rule_cannot_be_evaluated_waits_for_a_better_one() -> None:
+    def fails(*_: object) -> tuple[StudyRoute, ...]:
+        raise Quarantine(Reason.RULE_FAILED, "Rule 'ct' divides by zero.")
+
+    hospital = waiting()
+    works, hospital.rules.of_study = hospital.rules.of_study, fails  # type: ignore[method-assign]
+    hospital.arrive("2.25.3")
+
+    assert hospital.wait(minutes=2) == []
+    assert "divides by zero" in hospital.complete().sentence
+    hospital.rules.of_study = works  # type: ignore[method-assign]
+    assert decisions(hospital.wait(minutes=11)) == [("deliver", ("pacs",))]
 
 
 def test_a_study_row_stays_small_however_many_instances_there_are() -> None:
