@@ -420,7 +420,7 @@ def test_a_study_whose_rule_cannot_be_evaluated_waits_for_a_better_one() -> None
         raise Quarantine(Reason.RULE_FAILED, "Rule 'ct' divides by zero.")
 
     hospital = waiting()
-    works, hospital.rules.of_study = hospital.rules.of_study, fails  # type: ignore[method-assign]
+    works, hospital.rules.of_study = hospital.rules.of_study, fails  # type: ignore[method-assign, assignment]
     hospital.arrive("2.25.3")
 
     assert hospital.wait(minutes=2) == []
