@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +22,7 @@ from hilum.dicom.modules import EQUIPMENT, PATIENT, SERIES, STUDY
 from hilum.errors import Quarantine
 from hilum.events import Finding, Instance, InstanceAccepted, ObjectRef, Source
 
-from .facts import StudyFacts
+from .facts import StudyFacts, StudyRoute
 from .names import Asked
 from .rules import Rules
 from .text import written
@@ -238,7 +239,10 @@ class Tally:
             for name in matched.study_rules:
                 said.matching[name].add(number)
         counts = {name: sum(groups[number].count for number in numbers) for name, numbers in said.matching.items()}
-        for route in rules.of_study(facts, counts):
+        routes: Iterable[StudyRoute] = ()
+        with suppress(Quarantine):  # a study that a rule fails on goes nowhere by it
+            routes = rules.of_study(facts, counts)
+        for route in routes:
             for destination in route.to:
                 said.to[destination] |= set(range(len(groups))) if route.send != "matching" else said.matching[route.rule]
         return said
