@@ -25,9 +25,11 @@ _CHUNK = 5_000
 _KAFKA_TIMEOUT_S = 5.0
 #: Receipts tell the time by the millisecond.
 _TICK = timedelta(milliseconds=1)
+#: A duplicate has the contents of the first, perhaps in other bytes; what a destination sent back is none of the sender's.
 _ARRIVED = """
     SELECT sop_instance_uid, receipt, sop_class_uid, bucket, object_key, size_bytes, sha256
-    FROM receipt WHERE sop_instance_uid = ANY (%s) AND object_key IS NOT NULL ORDER BY received_at, receipt
+    FROM receipt WHERE sop_instance_uid = ANY (%s) AND object_key IS NOT NULL
+        AND (decision IS NULL OR decision NOT IN ('duplicate', 'returned')) ORDER BY received_at, receipt
 """
 _HOLD = """
     UPDATE receipt SET committed_at = now() WHERE receipt = ANY (%s) AND committed_at IS NULL
