@@ -182,12 +182,13 @@ class Stage:
         except (TryAgain, Stopped, Misconfigured):
             raise
         except NeedsWork as first:
-            if incoming.worked:
-                raise TypeError(f"{self.name} asks a second time for work on one event") from None
-            incoming.asked = first.asked
             if memory is not None:
                 memory.undo()
-            raise
+            if not incoming.worked:
+                incoming.asked = first.asked
+                raise
+            self._count_failure(first)
+            chunk = [self._set_aside(incoming, Quarantine(Reason.PROCESSING_FAILED, self._sentence(incoming, first)))]
         except Quarantine as why:
             self._open_failures.append(False)
             if memory is not None:

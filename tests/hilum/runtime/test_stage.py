@@ -258,6 +258,22 @@ def test_an_event_that_needs_slow_work_is_handled_again_with_it_and_left_no_trac
     assert memory.get("a") == Row(1)
 
 
+def test_an_event_that_asks_for_work_without_end_is_set_aside() -> None:
+    class AsksAgain(Asks):
+        def work_on(self, asked: str) -> None:  # type: ignore[override]  # it answers nothing
+            return None
+
+    stage, memory = a_stage(AsksAgain()), changes()
+    event = incoming(stage, an_instance())
+    with pytest.raises(NeedsWork):
+        next(stage.conclude(event, memory))
+    event.worked = True
+
+    [[record]] = stage.conclude(event, memory)
+
+    assert decode(InstanceQuarantined, record.value).reason is Reason.PROCESSING_FAILED
+
+
 def test_a_look_up_for_timers_that_fails_is_made_again_and_ends_no_worker() -> None:
     class Fails(Remembers):
         def prepare_due(self, keys: Sequence[str]) -> None:
