@@ -108,6 +108,11 @@ class Interleavings(RuleBasedStateMachine):
         self.hospital.state = restored
         self.hospital.start()
 
+    @rule(now=st.sets(st.sampled_from(sorted(DESTINATIONS))), routes=st.sets(st.sampled_from(ROUTES)))
+    def other_rules_are_applied(self, now: set[str], routes: set[StudyRoute]) -> None:
+        self.hospital.rules.now = sorted(now)
+        self.hospital.rules.routes = tuple(sorted(routes, key=lambda route: route.rule))
+
     @precondition(lambda self: any(state == "pending" for state in self.hospital.deliveries.values()))
     @rule(data=st.data(), state=st.sampled_from(["delivered", "already_there", "returned", "rejected", "cancelled"]))
     def a_delivery_ends(self, data: st.DataObject, state: str) -> None:
