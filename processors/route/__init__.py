@@ -125,6 +125,7 @@ class Route:
         self._contents = contents
         self._now = now
         self._step = step
+        self._fitting = Fitting()
         self._looked = Looked()
         self._notes: Mapping[str, str] = {}
         self._leaving: Mapping[str, Decided] = {}
@@ -140,7 +141,7 @@ class Route:
         self._rules = rules
         self._config_version = config_version
         self._destinations = tuple(settings.destinations)
-        self._fitting = Fitting(settings.studies)
+        self._fitting.policy = settings.studies
         self._studies = Studies(rules, Thresholds.of(settings), self, step=self._step)
         self._arrivals = Arrivals(rules, Origins.of(settings), settings.senders, self._fitting, self._studies)
 

@@ -32,7 +32,8 @@ class Fitting:
     """Holds objects against their studies. For one thread."""
 
     def __init__(self, policy: Policy | None = None) -> None:
-        self._policy = policy or Policy()
+        #: What becomes of what does not fit.
+        self.policy = policy or Policy()
         self._seen: OrderedDict[str, dict[str, str]] = OrderedDict()
 
     def learn(self, indexed: Mapping[str, IndexedStudy]) -> None:
@@ -52,12 +53,12 @@ class Fitting:
         found = []
         other_patient = [name for name in _PATIENT if _differs(mine, of_study, name)]
         if other_patient:
-            if self._policy.other_patient == "quarantine":
+            if self.policy.other_patient == "quarantine":
                 raise _quarantine(Reason.PATIENT_DIFFERS, instance.study_instance_uid, other_patient, mine, of_study)
             found.append(Finding(code="patient-differs", sentence=FINDINGS["patient-differs"]))
         differing = [name for name in _OF_STUDY if _differs(mine, of_study, name)]
         if differing:
-            if self._policy.differs == "quarantine":
+            if self.policy.differs == "quarantine":
                 raise _quarantine(Reason.STUDY_DIFFERS, instance.study_instance_uid, differing, mine, of_study)
             sentence = f"{', '.join(differing)} {'differs' if len(differing) == 1 else 'differ'} from the study's first object."
             found.append(Finding(code="study-differs", sentence=sentence))
