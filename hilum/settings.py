@@ -277,6 +277,12 @@ def doubts(settings: Settings) -> list[str]:
         for uid, kind, _ in _standard_syntaxes(settings)
         if not kind
     ]
+    found += [
+        f"senders.{aet}.returns names {name!r}, which is no destination of this file."
+        for aet, sender in settings.senders.items()
+        for name in sender.returns
+        if name not in settings.destinations
+    ]
     dicom = settings.dicom
     named = [name for name in ("tls_certificate", "tls_key", "tls_client_ca") if getattr(dicom, name)]
     if named and not dicom.tls_port:
