@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hilum.errors import Misconfigured
-from hilum.settings import VARIABLES, Settings, entries, is_secret, load
+from hilum.settings import VARIABLES, Settings, doubts, entries, is_secret, load
 
 MINIMAL = """
 [dicom]
