@@ -9,7 +9,7 @@ import psycopg
 from msgspec import Struct
 
 from hilum import bus
-from hilum.database.cancelling import cancel
+from hilum.database.cancelling import cancel, unsettled
 from hilum.database.rows import Insert
 from hilum.events import InstanceRouted
 from hilum.role import Role
@@ -89,6 +89,10 @@ class Ledger:
             for event, _ in events
             for delivery_id in event.cancels
         }
+        withdrawn = [event for event, _ in events if event.decision == "withdrawn"]
+        if withdrawn:  # and what people have asked for besides
+            of = [event.sop_instance_uid for event in withdrawn], [event.study_instance_uid for event in withdrawn]
+            why |= dict.fromkeys(unsettled(connection, *of), "A rejection note names it.")
         if why:
             cancel(connection, self._writer, why, datetime.now(UTC))
 
