@@ -20,6 +20,14 @@ class Account(Struct, frozen=True, kw_only=True):
     routed: int
     #: Decided to be delivered nowhere, because no rule asks for it.
     unrouted: int
+    #: Waiting for their study to be complete.
+    waiting: int = 0
+    #: Sent back by a destination that had got them.
+    sent_back: int = 0
+    #: Of another header than the same object before, and left aside as the settings say.
+    ignored: int = 0
+    #: Named by a rejection note.
+    withdrawn: int = 0
     expected_deliveries: int
     delivered: int
     already_there: int
@@ -63,6 +71,10 @@ class Account(Struct, frozen=True, kw_only=True):
             (self.routed, "to be delivered"),
             (self.unrouted, "sent nowhere by any rule"),
             (self.duplicates, "duplicates"),
+            (self.waiting, "waiting for their study"),
+            (self.sent_back, "sent back by a destination"),
+            (self.ignored, "left aside"),
+            (self.withdrawn, "withdrawn by a rejection note"),
             (self.quarantined, "quarantined"),
             (self.undecided, "undecided"),
         )

@@ -21,6 +21,10 @@ class Reason(StrEnum):
     SOP_CLASS_MISMATCH = "sop-class-mismatch"
     SOP_INSTANCE_MISMATCH = "sop-instance-mismatch"
     INSTANCE_CONFLICT = "instance-conflict"
+    INSTANCE_CORRECTED = "instance-corrected"
+    INSTANCE_ELSEWHERE = "instance-elsewhere"
+    PATIENT_DIFFERS = "patient-differs"
+    STUDY_DIFFERS = "study-differs"
     FINDING_REFUSED = "finding-refused"
     RULE_FAILED = "rule-failed"
     PROCESSING_FAILED = "processing-failed"
@@ -64,6 +68,22 @@ _MEANING: dict[Reason, tuple[str, str]] = {
     Reason.INSTANCE_CONFLICT: (
         "Another object with the same SOPInstanceUID and other content is already here (PS3.5 9).",
         "Compare the two digests; keep the first, or have the source send the second under a UID of its own.",
+    ),
+    Reason.INSTANCE_CORRECTED: (
+        "An object with the same SOPInstanceUID and the same pixels is already here, and its header says something else.",
+        "Compare the two; set `corrections` of the sender to `take` or `ignore` if this is how it corrects.",
+    ),
+    Reason.INSTANCE_ELSEWHERE: (
+        "Another object with the same SOPInstanceUID is already here in another study or series (PS3.5 9).",
+        "Find out which study it belongs to; have the source send it under a UID of its own.",
+    ),
+    Reason.PATIENT_DIFFERS: (
+        "The study has objects of another patient: PatientID or IssuerOfPatientID differ from its first object's.",
+        "Have the wrong one corrected at its source; if both are right, set `studies.other_patient` to `note`.",
+    ),
+    Reason.STUDY_DIFFERS: (
+        "Attributes of the study (PS3.3 C.7.2.1) differ from those of its first object.",
+        "Have the wrong one corrected at its source, or set `studies.differs` to `note`.",
     ),
     Reason.FINDING_REFUSED: (
         "The object has a finding that its sender's settings refuse.",
@@ -128,6 +148,10 @@ class Misconfigured(HilumError):
 
 class NotFound(HilumError):
     """What the command names is not there (exit code 3)."""
+
+
+class Refused(HilumError):
+    """What the command asks for would leave something behind, and nobody said that it may (exit code 4)."""
 
 
 class Stopped(HilumError):

@@ -11,54 +11,48 @@ import uuid
 from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
+from typing import Annotated, Literal, Self, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
+from hilum.control_events import CommandOutcome, ConfigApplied, StudyCommand
 from hilum.dicom import Header
 from hilum.errors import Reason
+from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
+from hilum.study_events import StudyChanged, StudyExpected
 
-Phi = Literal["full", "limited", "none"]
-#: `full`: may identify a patient; `limited`: internal identifiers such as UIDs; `none`: neither.
-
-DAY_MS = 24 * 3600 * 1000
-
-
-class Topic(Struct, frozen=True, kw_only=True):
-    """How a topic is made: everything that `hilum provision` needs to know of it."""
-
-    name: str
-    phi: Phi
-    #: 0 stands for the site's `kafka.partitions`; topics that are joined must agree.
-    partitions: int = 0
-    cleanup: Literal["delete", "compact"] = "delete"
-    retention_ms: int = 30 * DAY_MS
-
-
-EVENTS: dict[str, type[Event]] = {}
-#: Every event class by its type (which is also its topic's name), filled as the classes are made.
-
-
-class Event(Struct, frozen=True, kw_only=True):
-    """A fact. Subclasses say on which topic (`topic`), in which order (`key`) and of what (`subject`)."""
-
-    topic: ClassVar[Topic]
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "topic" in cls.__dict__:
-            EVENTS[cls.topic.name] = cls
-
-    @property
-    def key(self) -> str:
-        """The Kafka key: facts with one key are read in the order in which they were written."""
-        raise TypeError(f"{type(self).__name__} says no key")
-
-    @property
-    def subject(self) -> str:
-        """CloudEvents `subject`: the thing that the fact is about, by UID or id."""
-        raise TypeError(f"{type(self).__name__} says no subject")
+__all__ = [
+    "DAY_MS",
+    "EVENTS",
+    "AssociationEnded",
+    "CommandOutcome",
+    "ConfigApplied",
+    "ContextResult",
+    "Decision",
+    "DeliverySettled",
+    "DeliveryState",
+    "Event",
+    "Finding",
+    "InputEvent",
+    "Instance",
+    "InstanceAccepted",
+    "InstanceQuarantined",
+    "InstanceReceived",
+    "InstanceRouted",
+    "ObjectRef",
+    "Phi",
+    "PlannedDelivery",
+    "Source",
+    "StudyChanged",
+    "StudyCommand",
+    "StudyExpected",
+    "Topic",
+    "decode",
+    "delivery_id_for",
+    "encode",
+    "following_id",
+]
 
 
 class ObjectRef(Struct, frozen=True, kw_only=True):
@@ -206,14 +200,19 @@ class PlannedDelivery(Struct, frozen=True, kw_only=True):
     priority: int = 0
 
 
-Decision = Literal["deliver", "duplicate", "no-rule", "returned", "held", "waits"]
-#: `deliver`: to the destinations named; `duplicate`: the same object came before; `no-rule`: no rule wants it. The others are
-#: for later releases: `returned`: a destination sent back what it got; `held`: a person or an order is waited for; `waits`: for
-#: its study to be complete.
+Decision = Literal["deliver", "duplicate", "no-rule", "returned", "held", "waits", "corrected", "ignored", "withdrawn"]
+#: `deliver`: to the destinations named; `duplicate`: the same object came before, perhaps encoded otherwise; `no-rule`: no rule
+#: wants it; `returned`: a destination sent back what it got; `waits`: for its study to be complete; `corrected`: it takes the place
+#: of an object that differs in its header, and goes where rules send it; `ignored`: such an object that its sender's settings
+#: leave aside; `withdrawn`: a rejection note names it. `held`: a person or an order is waited for, in later releases.
 
 
 class InstanceRouted(Event, frozen=True, kw_only=True):
-    """The one decision on an accepted instance."""
+    """The decision on an accepted instance.
+
+    There is one on arrival. What waited for its study has a second one when that is complete; a rejection note takes back what
+    was planned. `revision` tells the second from the first.
+    """
 
     topic = Topic(name="imaging.instance.routed.v1", phi="limited")
 
@@ -229,6 +228,12 @@ class InstanceRouted(Event, frozen=True, kw_only=True):
     deliveries: tuple[PlannedDelivery, ...] = ()
     config_version: str
     decided_at: datetime
+    #: The study's revision with whose completion this was decided; 0: on arrival.
+    revision: int = 0
+    #: What was noticed when the object was held against its study.
+    findings: tuple[Finding, ...] = ()
+    #: Deliveries planned before that are not to be made any more; those that are settled stay so.
+    cancels: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -324,7 +329,7 @@ class AssociationEnded(Event, frozen=True, kw_only=True):
     size_bytes: int = 0
     #: How often each status was given to a C-STORE, such as `0x0000`, or to an instance or a request of STOW-RS; how often a file
     #: was `taken`, or why it was not.
-    statuses: dict[str, int] = {}
+    statuses: dict[str, int] = field(default_factory=dict)
     opened_at: datetime
     ended_at: datetime
     adapter: Adapter = "dicom"

@@ -58,7 +58,7 @@ _NAMES: dict[Any, str] = {str: "text", int: "whole number", float: "number", boo
 def kind_in_words(hint: Any, quoted: Callable[[str], str] = json.dumps) -> str:
     """`hint` as a person says it, its bounds included: `whole number from 0 to 65535`. `quoted` writes each of a few fixed words."""
     arguments = [each for each in get_args(hint) if each is not Ellipsis]
-    if isinstance(hint, type) and issubclass(hint, Struct):
+    if get_origin(hint) is dict or (isinstance(hint, type) and issubclass(hint, Struct)):
         return "table"
     if not arguments:
         return _NAMES[hint] if hint in _NAMES else str(getattr(hint, "__name__", hint))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -62,6 +63,8 @@ def misfits(
     `origin` tells where the value of a name comes from, in words that can follow it; `secret` whose value is not to be shown.
     """
     bare = get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
+    if get_origin(bare) is UnionType and len(others := [each for each in get_args(bare) if each is not NoneType]) == 1:
+        bare = others[0]  # a table that may be left out
     if isinstance(value, dict) and isinstance(bare, type) and issubclass(bare, Struct):
         yield from _in_table(value, bare, dotted, origin, secret)
     elif isinstance(value, dict) and get_origin(bare) is dict:

@@ -32,6 +32,7 @@ from hilum.events import (
     InstanceReceived,
     InstanceRouted,
     ObjectRef,
+    StudyChanged,
 )
 from hilum.readback import ReadBack, read_back
 from hilum.settings import Settings
@@ -42,7 +43,7 @@ __all__ = ["SAMPLE", "Account", "reconcile"]
 
 #: Who must have read what before anything is compared.
 READERS: dict[str, tuple[type[Event], ...]] = {
-    "index": (InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted),
+    "index": (InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted, StudyChanged),
     "ledger": (InstanceRouted,),
 }
 #: Of each kind of gap, so many are named.
@@ -193,8 +194,12 @@ SELECT count(*) FILTER (WHERE received) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NOT NULL) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision = 'duplicate'),
        count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NULL),
-       count(*) FILTER (WHERE decision = 'deliver'),
+       count(*) FILTER (WHERE decision IN ('deliver', 'corrected')),
        count(*) FILTER (WHERE decision = 'no-rule'),
+       count(*) FILTER (WHERE decision = 'waits'),
+       count(*) FILTER (WHERE decision = 'returned'),
+       count(*) FILTER (WHERE decision = 'ignored'),
+       count(*) FILTER (WHERE decision = 'withdrawn'),
        (SELECT count(DISTINCT id) FROM receipt, unnest(delivery_ids) AS id)
 FROM receipt
 """
@@ -242,7 +247,7 @@ def _account(
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         now_missing = _missing(connection, settings, spooled_since)
         [counted] = connection.execute(_COUNTS.encode(), {"received": bus.topic_of(settings, InstanceReceived)}).fetchall()
-        received, accepted, quarantined, duplicates, undecided, routed, unrouted, expected = counted
+        received, accepted, quarantined, duplicates, undecided, routed, unrouted, waiting, sent_back, ignored, withdrawn, expected = counted
         destinations: dict[str, dict[str, int]] = {}
         for name, state, count in connection.execute(
             "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination, state"
@@ -263,6 +268,10 @@ def _account(
         undecided=undecided,
         routed=routed,
         unrouted=unrouted,
+        waiting=waiting,
+        sent_back=sent_back,
+        ignored=ignored,
+        withdrawn=withdrawn,
         expected_deliveries=expected,
         **states,
         unaccounted=sum(map(len, lost)),

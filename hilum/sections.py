@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -192,6 +192,31 @@ class Roles(Section, frozen=True, kw_only=True):
     processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment")
 
 
+class Completeness(Section, frozen=True, kw_only=True):
+    """When a study counts as complete. What comes later makes a further revision of it."""
+
+    #: Seconds without anything new for the study, by the time at which objects came in.
+    idle_s: Annotated[float, Meta(gt=0, le=604_800)] = 60.0
+    #: By modality, such as `MR = 300`: seconds without anything new for a series of it, as long as which the study stays open.
+    modalities: dict[str, Annotated[float, Meta(gt=0, le=604_800)]] = field(default_factory=dict)
+    #: Seconds after its first object at which it is complete, whatever still comes or is missing.
+    maximum_s: Annotated[float, Meta(gt=0, le=2_592_000)] = 14_400.0
+    #: Who is believed to name all objects of a study, which is complete once they are here; whoever else names some only keeps it
+    #: open for them. Many senders ask for storage commitment series by series.
+    lists: tuple[Literal["manifest", "mpps", "query", "storage-commitment"], ...] = ("manifest", "mpps", "query")
+    #: Seconds after the last of the objects that such a list names has come.
+    expected_s: Annotated[float, Meta(ge=0, le=604_800)] = 5.0
+
+
+class Studies(Section, frozen=True, kw_only=True):
+    """What becomes of objects that do not fit their study. `note` lets them pass with a finding."""
+
+    #: PatientID or its issuer differ from those of the study's first object.
+    other_patient: Literal["quarantine", "note"] = "quarantine"
+    #: Date, accession number or other attributes of the study differ.
+    differs: Literal["quarantine", "note"] = "note"
+
+
 class Sender(Section, frozen=True, kw_only=True):
     """What is different for one sender, by its calling AE title."""
 
@@ -207,6 +232,12 @@ class Sender(Section, frozen=True, kw_only=True):
     max_object_bytes: Annotated[int, Meta(ge=0)] = 0
     #: Codes of findings that send this sender's objects to quarantine.
     refuse: tuple[str, ...] = ()
+    #: An object that came before, with the same pixels and another header: `take` it in the place of the first, or `ignore` it.
+    corrections: Literal["quarantine", "take", "ignore"] = "quarantine"
+    #: Destinations that this sender is, besides those with its AE title: what they got and send back is `returned`.
+    returns: tuple[str, ...] = ()
+    #: When studies are complete that this sender begins; empty: as `completeness` says.
+    completeness: Completeness | None = None
 
     def __post_init__(self) -> None:
         if 0 < self.max_objects_per_s < LEAST_OBJECTS_PER_S:
@@ -263,10 +294,41 @@ class Folder(Section, frozen=True, kw_only=True):
     failed: str = ""
 
 
+class Example(Section, frozen=True, kw_only=True):
+    """An object that a rule must match, or must leave alone: what is not said of it is absent."""
+
+    #: Whether the rule is to match.
+    matches: bool
+    #: Attributes by keyword, or by tag as `"0009,1010"`; a list where there are several values, and of tables for a sequence's items.
+    header: dict[str, Any] = field(default_factory=dict)
+    #: Facts about the arrival, as a rule may ask for them: `calling_aet = "CT1"`.
+    arrival: dict[str, Any] = field(default_factory=dict)
+    #: Facts about the complete study, for a rule `on = "study"`: `instances = 3`.
+    study: dict[str, Any] = field(default_factory=dict)
+    #: What this is an example of.
+    says: str = ""
+
+
 class Rule(Section, frozen=True, kw_only=True):
     """Objects for which `when` holds go to the destinations in `to`."""
 
     name: Annotated[str, Meta(min_length=1)]
     #: An expression over DICOM keywords, e.g. `Modality == "CT"`; see [the rule language](rules.md).
-    when: str
+    when: str = "true"
+    #: Names of destinations.
     to: tuple[str, ...]
+    #: Whether each object goes at once, or those of a study once it is complete.
+    on: Literal["instance", "study"] = "instance"
+    #: An expression over facts of the complete study, e.g. `"CT" in modalities and instances > 1`; for `on = "study"`.
+    study: str = "true"
+    #: What goes of a complete study: all objects that did not go yet, those of them for which `when` holds, or the whole study again
+    #: each time that something came later; for `on = "study"`.
+    send: Literal["all", "matching", "whole"] = "all"
+    #: What goes first: 0 is routine, the higher the more urgent.
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    #: Examples that must match and that must not; `hilum rule test`, `hilum config check` and `hilum apply` try them.
+    tests: tuple[Example, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.on == "instance" and (self.study != "true" or self.send != "all"):
+            raise ValueError('`study` and `send` are for rules with `on = "study"`')

@@ -25,7 +25,9 @@ from hilum.misfits import misfits, nearest, together
 from hilum.sections import (
     S3,
     Commitment,
+    Completeness,
     Dicom,
+    Example,
     Folder,
     Kafka,
     Log,
@@ -39,6 +41,7 @@ from hilum.sections import (
     Site,
     Spool,
     Stow,
+    Studies,
     Title,
 )
 
@@ -46,7 +49,9 @@ __all__ = [
     "S3",
     "VARIABLES",
     "Commitment",
+    "Completeness",
     "Dicom",
+    "Example",
     "Folder",
     "Kafka",
     "Loaded",
@@ -62,6 +67,7 @@ __all__ = [
     "Site",
     "Spool",
     "Stow",
+    "Studies",
     "Title",
     "check_network",
     "doubts",
@@ -69,6 +75,7 @@ __all__ = [
     "forget_environment",
     "is_secret",
     "load",
+    "wrong_rules",
 ]
 
 
@@ -91,6 +98,8 @@ class Settings(Section, frozen=True, kw_only=True):
     commitment: Commitment = field(default_factory=Commitment)
     peers: dict[BareAeTitle, Node] = field(default_factory=dict)
     folders: dict[str, Folder] = field(default_factory=dict)
+    completeness: Completeness = field(default_factory=Completeness)
+    studies: Studies = field(default_factory=Studies)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
@@ -166,7 +175,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
     if problems:
         raise together(problems)
     settings = msgspec.convert(tree, Settings, strict=False)
-    if problems := [*_wrong_rules(settings), *_wrong_networks(settings), *_wrong_syntaxes(settings)]:
+    if problems := [*wrong_rules(settings), *_wrong_networks(settings), *_wrong_syntaxes(settings)]:
         raise together(problems)
     return Loaded(settings=settings, origins=origins)
 
@@ -268,6 +277,12 @@ def doubts(settings: Settings) -> list[str]:
         for uid, kind, _ in _standard_syntaxes(settings)
         if not kind
     ]
+    found += [
+        f"senders.{aet}.returns names {name!r}, which is no destination of this file."
+        for aet, sender in settings.senders.items()
+        for name in sender.returns
+        if name not in settings.destinations
+    ]
     dicom = settings.dicom
     named = [name for name in ("tls_certificate", "tls_key", "tls_client_ca") if getattr(dicom, name)]
     if named and not dicom.tls_port:
@@ -340,7 +355,8 @@ def _of(origins: Mapping[str, str], dotted: str) -> str:
     return f" (set by {origin})" if origin else ""
 
 
-def _wrong_rules(settings: Settings) -> Iterator[Misconfigured]:
+def wrong_rules(settings: Settings) -> Iterator[Misconfigured]:
+    """What is wrong with the rules as a whole: names that are taken, and destinations that are not there."""
     counts = Counter(rule.name for rule in settings.rules)
     for name, count in counts.items():
         if count > 1:

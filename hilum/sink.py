@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 import msgspec
@@ -198,10 +199,34 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
         near = nearest(kind, _types())
         fix = f"Did you mean {near}?" if near else f"Types are: {', '.join(_types())}."
         raise Misconfigured("destination-type-unknown", f"{where}: there is no destination type {kind!r}.", fix=fix)
-    values = {key: value for key, value in table.items() if key != "type"}
+    values = {key: value for key, value in with_secrets(name, table).items() if key != "type"}
     if problems := list(misfits(values, _sink_class(kind), where, secret=is_secret)):
         raise together(problems)
     return msgspec.convert(values, _sink_class(kind), strict=False)
+
+
+def named_secrets(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The secrets that a destination's table names by files: the key, and the key that the file is for."""
+    for key in table:
+        secret = key.removesuffix("_file")
+        if secret != key and is_secret(f"destinations.{name}.{secret}"):
+            yield key, secret
+
+
+def with_secrets(name: str, table: dict[str, Any]) -> dict[str, Any]:
+    """The table with `secret_key` instead of `secret_key_file = "/run/secrets/…"`. Raises `Misconfigured` if a file cannot be read."""
+    found = dict(table)
+    for key, secret in named_secrets(name, table):
+        path = found.pop(key)
+        try:
+            found[secret] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, TypeError, UnicodeDecodeError) as error:
+            raise Misconfigured(
+                "secret-unreadable",
+                f"destinations.{name}.{key} names a file that cannot be read here ({type(error).__name__}).",
+                fix="Put it on every machine on which Hilum delivers, readable for Hilum's account.",
+            ) from None
+    return found
 
 
 def _types() -> list[str]:

@@ -15,6 +15,7 @@ from hilum.dicom import tag_of, uid_is_usable
 from hilum.dicom.dataset import ReadHeader, fitted, read_header
 from hilum.dicom.file_meta import MAX_META_BYTES, part10_head
 from hilum.dicom.modules import KEPT_TAGS
+from hilum.dicom.numbers import NUMBER, tags_numbered
 from hilum.events import Instance, InstanceReceived, ObjectRef, Source
 from hilum.settings import Settings
 from hilum.spool import Arrival, mapped, read_arrival, received_at
@@ -112,7 +113,8 @@ def _source(arrival: Arrival) -> Source:
 def protected_tags(settings: Settings) -> frozenset[str]:
     """Tags (`GGGGEEEE`) that are never cut for size: patient, study, series, equipment, SOP Common, and what a rule names."""
     words = {word for rule in settings.rules for word in re.findall(r"[A-Za-z]\w*", rule.when)}
-    return KEPT_TAGS | {tag_of(word) for word in words if word in keyword_dict}
+    numbers = {tag for rule in settings.rules for text in re.findall(NUMBER, rule.when) for tag in tags_numbered(text)}
+    return KEPT_TAGS | {tag_of(word) for word in words if word in keyword_dict} | numbers
 
 
 def store_object(store: ObjectStore, path: Path, described: Described) -> None:

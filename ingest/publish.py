@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol, cast
 from uuid import UUID
@@ -21,6 +21,7 @@ from uuid import UUID
 from confluent_kafka import KafkaError, KafkaException
 
 from hilum import telemetry
+from hilum.bundle import Following
 from hilum.bus import Record, Writer, away, partition_counts, producer, timestamp, topic_of
 from hilum.disk import sync_file_system
 from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
@@ -82,8 +83,10 @@ class Publisher:
         connect: Callable[[], Log],
         sync: Callable[[], None] | None,
         records: Records,
+        following: Following | None = None,
     ) -> None:
         self._settings = settings
+        self._following = following
         self._spool = spool
         self._store = store
         self._connect = connect
@@ -114,7 +117,7 @@ class Publisher:
 
     def run(self, stop: threading.Event) -> None:
         """Publish until `stop`. Raises `Misconfigured` if the store or Kafka refuses, `Stopped` if the producer cannot go on."""
-        with self._until_it_is_alone(stop) as alone:
+        with self._following or nullcontext(), self._until_it_is_alone(stop) as alone:
             if alone and (kafka := self._until_it_answers(stop)) is not None:
                 self._publish(kafka, stop)
 
@@ -133,6 +136,9 @@ class Publisher:
     def _publish(self, kafka: Log, stop: threading.Event) -> None:
         with ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload") as pool:
             while not stop.is_set():
+                if self._following:
+                    with suppress(TryAgain):  # until it is known: what a header then lacks, whoever needs it reads in the object
+                        self._following.take(self._configure)
                 busy = self._step(pool, kafka)
                 if self._fatal is not None:
                     pool.shutdown(cancel_futures=True)
@@ -144,6 +150,11 @@ class Publisher:
         self._settle(kafka)
         kafka.flush(2.0)
         self._settle(kafka)
+
+    def _configure(self, settings: Settings) -> None:
+        """Keep in headers, from now on, what the rules of `settings` name."""
+        self._keep = protected_tags(settings)
+        self._writer = Writer(settings, self.name)
 
     def health(self) -> Health:
         """What waits, and for whom."""
@@ -368,4 +379,5 @@ def role(settings: Settings) -> Role:
 
     path = Path(settings.s3.sync_path) if settings.s3.sync_path else None
     sync = (lambda: sync_file_system(path)) if path else None
-    return Publisher(settings, Spool.of(settings), open_store(settings), connect, sync, Records.of(settings))
+    following = Following(settings, Publisher.name)
+    return Publisher(settings, Spool.of(settings), open_store(settings), connect, sync, Records.of(settings), following)

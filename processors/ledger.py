@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import psycopg
 from msgspec import Struct
 
+from hilum import bus
+from hilum.database.cancelling import cancel, unsettled
 from hilum.database.rows import Insert
 from hilum.events import InstanceRouted
 from hilum.role import Role
@@ -44,10 +46,13 @@ _insert = Insert("delivery", DeliveryRow, "ON CONFLICT (delivery_id) DO NOTHING"
 
 
 class Ledger:
-    """Reads `imaging.instance.routed.v1`; a delivery that is in the ledger stays as it is."""
+    """Reads `imaging.instance.routed.v1`; a delivery that is in the ledger stays as it is, unless it is taken back."""
 
     name = "ledger"
     apart_s = 0.05  # a delivery can begin only once it is here
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._writer = bus.Writer(settings or Settings(), self.name)
 
     def apply(self, connection: psycopg.Connection, events: Sequence[tuple[InstanceRouted, Envelope]]) -> None:
         """See `hilum.runtime.tables.Tables`."""
@@ -78,8 +83,20 @@ class Ledger:
         if _insert(connection, [rows[delivery_id] for delivery_id in sorted(rows)]):
             destinations = sorted({row.destination for row in rows.values()})
             connection.execute("SELECT pg_notify(%s, destination) FROM unnest(%s::text[]) AS destination", (CHANNEL, destinations))
+        # Said of one study in order, on one topic: what is taken back here is in the ledger by now.
+        why = {
+            delivery_id: "A correction took its place." if event.decision == "corrected" else "A rejection note names it."
+            for event, _ in events
+            for delivery_id in event.cancels
+        }
+        withdrawn = [event for event, _ in events if event.decision == "withdrawn"]
+        if withdrawn:  # and what people have asked for besides
+            of = [event.sop_instance_uid for event in withdrawn], [event.study_instance_uid for event in withdrawn]
+            why |= dict.fromkeys(unsettled(connection, *of), "A rejection note names it.")
+        if why:
+            cancel(connection, self._writer, why, datetime.now(UTC))
 
 
 def role(settings: Settings) -> Role:
     """The role `ledger`."""
-    return TableRole(settings, Ledger())
+    return TableRole(settings, Ledger(settings))

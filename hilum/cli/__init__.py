@@ -10,7 +10,7 @@ import typer
 
 from hilum import __version__
 from hilum.cli.context import Exit, Group, err, show_json
-from hilum.errors import HilumError, Misconfigured, NotFound, TryAgain
+from hilum.errors import HilumError, Misconfigured, NotFound, Refused, TryAgain
 
 app = typer.Typer(
     name="hilum",
@@ -44,9 +44,9 @@ def version() -> None:
 
 
 def _commands() -> None:
-    from hilum.cli import commitments, config, demo, dicom, media, run, senders, services, stow, studies
+    from hilum.cli import commitments, config, demo, dicom, media, rules, run, senders, services, stow, studies
 
-    for module in (services, run, config, studies, senders, commitments, dicom, stow, media, demo):
+    for module in (services, run, config, rules, studies, senders, commitments, dicom, stow, media, demo):
         module.add_to(app)
 
 
@@ -63,6 +63,8 @@ def main() -> None:
         _end(error, Exit.USAGE)
     except TryAgain as error:
         _end(error, Exit.UNREACHABLE)
+    except Refused as error:
+        _end(error, Exit.REFUSED)
     except HilumError as error:
         _end(error, Exit.FAILED)
     except BrokenPipeError:

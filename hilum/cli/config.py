@@ -1,4 +1,4 @@
-"""`hilum config check|show`: are the settings right, and where does each value come from?"""
+"""`hilum config check|show`: are the settings right, and where does each value come from? See `hilum/cli/apply.py` for the rest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from hilum.cli import apply
 from hilum.cli.context import ConfigOption, DataOption, Group, JsonOption, loaded, out, show_json, show_table
 from hilum.misfits import together, tried
 from hilum.settings import doubts, entries, is_secret
@@ -19,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(cls=Group, help="Check the settings and see where each value comes from.", no_args_is_help=True)
     group.command()(check)
     group.command()(show)
+    apply.add_to(app, group)
     app.add_typer(group, name="config")
 
 
@@ -27,15 +29,14 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
 
     What is allowed and hardly meant is said too, and does not change the exit code.
     """
+    from hilum.candidate import problems_of
     from hilum.roles import check_roles, find_stage, role_doubts
-    from hilum.sink import sinks_of
 
     settings = loaded(config, data).settings
-    rules, validate = find_stage("processors.route.rules").Rules, find_stage("processors.validate").Validate
-    problems = tried(
-        *(partial(rules, [rule]) for rule in settings.rules),
+    validate = find_stage("processors.validate").Validate
+    problems = problems_of(settings)
+    problems += tried(
         *(partial(validate, {aet: sender}) for aet, sender in settings.senders.items()),
-        partial(sinks_of, settings),
         partial(check_roles, settings),
         partial(find_stage("ingest.folder").check, settings),
         partial(find_stage("ingest.commitment").check, settings),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hilum.cli.completing import complete
 from hilum.cli.context import (
     ConfigOption,
     DataOption,
@@ -36,6 +37,7 @@ def add_to(app: typer.Typer) -> None:
     study = typer.Typer(cls=Group, help="See studies: where each one is, and why.", no_args_is_help=True)
     study.command("list")(list_all)
     study.command("show")(show)
+    study.command("complete")(complete)
     app.add_typer(study, name="study")
     quarantine = typer.Typer(cls=Group, help="See what waits for a person.", no_args_is_help=True)
     quarantine.command("list")(list_quarantine)
@@ -58,7 +60,8 @@ def list_all(
     if json:
         show_json(found)
         return
-    columns = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description", "Series", "Objects", "Open", "Study")
+    about = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description")
+    columns = (*about, "Series", "Objects", "Complete", "Open", "Study")
     rows = [
         (
             moment(s.received_at),
@@ -70,6 +73,7 @@ def list_all(
             s.study_description,
             s.series,
             s.instances,
+            completeness(s),
             open_matters(s),
             s.study_instance_uid,
         )
@@ -104,6 +108,7 @@ def _show_study(study: Study) -> None:
             "Patient": f"{summary.patient_id or ''}  {summary.patient_name or ''}".strip(),
             "Study": f"{summary.study_date or ''} {'/'.join(summary.modalities)} {summary.study_description or ''}".strip(),
             "Objects": f"{summary.instances} in {summary.series} series",
+            "Complete": completeness(summary),
             "State": open_matters(summary) or "all settled",
         }
     )
@@ -129,6 +134,15 @@ def _show_study(study: Study) -> None:
     if study.quarantined:
         out.print()
         _show_waiting(study.quarantined)
+
+
+def completeness(study: StudySummary) -> str:
+    """Whether a study is complete, in a few words; empty if nothing is known."""
+    missing = f", {study.missing} missing" if study.missing else ""
+    withdrawn = f", {study.withdrawn} withdrawn" if study.withdrawn else ""
+    if study.state == "complete":
+        return f"revision {study.revision} ({study.reason}){missing}{withdrawn}"
+    return f"awaited{f', revision {study.revision} before' if study.revision else ''}{missing}{withdrawn}" if study.state else ""
 
 
 def open_matters(study: StudySummary) -> str:

@@ -12,6 +12,8 @@ import msgspec
 from hilum.errors import HilumError, Reason
 from hilum.events import (
     AssociationEnded,
+    CommandOutcome,
+    ConfigApplied,
     ContextResult,
     DeliverySettled,
     Event,
@@ -25,6 +27,9 @@ from hilum.events import (
     ObjectRef,
     PlannedDelivery,
     Source,
+    StudyChanged,
+    StudyCommand,
+    StudyExpected,
     delivery_id_for,
     encode,
 )
@@ -168,6 +173,59 @@ def _association() -> AssociationEnded:
     )
 
 
+def _study_changed() -> StudyChanged:
+    return StudyChanged(
+        study_instance_uid=STUDY,
+        change="completed",
+        revision=1,
+        reason="idle",
+        instances=312,
+        new=312,
+        series=3,
+        modalities=("CT", "SR"),
+        config_version="4c1d5f9e0a7b",
+        changed_at=RECEIVED_AT + timedelta(minutes=2),
+    )
+
+
+def _study_expected() -> StudyExpected:
+    return StudyExpected(study_instance_uid=STUDY, source="storage-commitment", sop_instance_uids=(INSTANCE,), said_at=RECEIVED_AT)
+
+
+def _command() -> StudyCommand:
+    return StudyCommand(
+        id="7c1f0e9a-53a1-4c6e-8f5e-6a8f3f1f6a77",
+        action="complete",
+        study_instance_uid=STUDY,
+        actor="sam",
+        why="the scanner is switched off",
+        expected_revision=0,
+        asked_at=RECEIVED_AT + timedelta(minutes=1),
+    )
+
+
+def _outcome() -> CommandOutcome:
+    return CommandOutcome(
+        command="7c1f0e9a-53a1-4c6e-8f5e-6a8f3f1f6a77",
+        stage="route",
+        study_instance_uid=STUDY,
+        done=True,
+        sentence="Revision 1 is complete with 312 instances.",
+        answered_at=RECEIVED_AT + timedelta(minutes=1, seconds=1),
+    )
+
+
+def _config() -> ConfigApplied:
+    return ConfigApplied(
+        version="4c1d5f9e0a7b",
+        destinations={"pacs": {"type": "dicom", "host": "192.0.2.40", "port": 104, "aet": "PACS"}},
+        rules=({"name": "ct", "when": 'Modality == "CT"', "to": ["pacs"]},),
+        actor="sam",
+        why="CT goes to the PACS",
+        applied_at=RECEIVED_AT + timedelta(minutes=5),
+    )
+
+
 EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceReceived: _received,
     InstanceAccepted: _accepted,
@@ -175,4 +233,9 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceRouted: _routed,
     DeliverySettled: _settled,
     AssociationEnded: _association,
+    StudyChanged: _study_changed,
+    StudyExpected: _study_expected,
+    StudyCommand: _command,
+    CommandOutcome: _outcome,
+    ConfigApplied: _config,
 }

@@ -1,55 +1,146 @@
-"""What the index knows of instances that were decided on before."""
+"""What the index knows of instances that were decided on before, and of studies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 import psycopg
 from msgspec import Struct
+from psycopg.rows import dict_row
 
 from hilum.errors import TryAgain
+from hilum.events import ObjectRef
 from hilum.settings import Settings
 
 
 class Decided(Struct, frozen=True, kw_only=True):
     """What was decided on an instance: of which receipts, which object they brought (SHA-256 of the data set), and which deliveries."""
 
-    #: Those with a decision other than "duplicate", first received first.
+    #: Those with a decision of their own, other than on repeats, first received first.
     receipts: tuple[str, ...]
     sha256: str
     #: Ids of all deliveries that were ever planned.
     deliveries: tuple[str, ...] = ()
+    #: The object as it is now, and what is known of it.
+    object: ObjectRef | None = None
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_class_uid: str = ""
+    transfer_syntax_uid: str = ""
+    received_at: datetime | None = None
+    #: Digests of objects that it was before it was corrected.
+    before: tuple[str, ...] = ()
 
     def following(self, receipt: str, deliveries: Iterable[str]) -> Decided:
         """With one more receipt, and what was planned for it."""
         return Decided(receipts=(*self.receipts, receipt), sha256=self.sha256, deliveries=(*self.deliveries, *deliveries))
 
 
+class IndexedStudy(Struct, frozen=True, kw_only=True):
+    """What the index knows of a study. `attributes`, by keyword, identify the patient: they are compared, and kept nowhere."""
+
+    #: The last complete revision; 0: none.
+    revision: int = 0
+    #: Instances, those that rejection notes name included; and those.
+    instances: int = 0
+    withdrawn: int = 0
+    attributes: dict[str, str | None] = {}
+
+
+#: Decisions that say nothing of their own: a repeat of what was here.
+_REPEATS = ("duplicate", "returned", "ignored")
+
+_DECIDED = """
+SELECT sop_instance_uid, receipt, sha256, delivery_ids, decision, bucket, object_key, size_bytes, study_instance_uid, series_instance_uid,
+       sop_class_uid, transfer_syntax_uid, received_at
+FROM receipt WHERE sop_instance_uid = ANY(%(uids)s) AND decision IS NOT NULL AND decision <> ALL(%(repeats)s)
+ORDER BY received_at, receipt
+"""
+
+_OF_STUDY = """
+SELECT sop_instance_uid FROM instance WHERE study_instance_uid = %(study)s AND sop_instance_uid > %(after)s
+ORDER BY sop_instance_uid LIMIT %(limit)s
+"""
+
+_STUDIES = """
+SELECT asked.study_instance_uid, coalesce(state.revision, 0) AS revision, coalesce(state.instances + state.withdrawn, 0) AS instances,
+       coalesce(state.withdrawn, 0) AS withdrawn, study.received_at IS NOT NULL AS described,
+       study.patient_id AS "PatientID", study.issuer_of_patient_id AS "IssuerOfPatientID", study.patient_name AS "PatientName",
+       study.patient_birth_date AS "PatientBirthDate", study.patient_sex AS "PatientSex", study.study_date AS "StudyDate",
+       study.study_id AS "StudyID", study.accession_number AS "AccessionNumber"
+FROM unnest(%(uids)s::text[]) AS asked (study_instance_uid)
+LEFT JOIN study ON study.study_instance_uid = asked.study_instance_uid
+LEFT JOIN study_state AS state ON state.study_instance_uid = asked.study_instance_uid
+WHERE study.received_at IS NOT NULL OR state.revision IS NOT NULL
+"""
+
+
 class IndexedInstances:
-    """Looks instances up in the index, with a connection of its own that is opened again after an outage."""
+    """Looks instances and studies up in the index, with a connection of its own that is opened again after an outage.
+
+    Every method asks once, however much is asked for, and raises `TryAgain` while PostgreSQL is away.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._connection: psycopg.Connection | None = None
+        self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
     def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Decided]:
-        """What was decided on these instances, as far as the index has it; the object is that of the first receipt.
+        """What was decided on these instances, as far as the index has it.
 
-        Raises `TryAgain` while PostgreSQL is away.
+        The object is that of the first receipt, unless a later one was taken for its correction.
         """
-        found: dict[str, Decided] = {}
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for row in self._ask(_DECIDED, {"uids": list(sop_instance_uids), "repeats": list(_REPEATS)}):
+            rows.setdefault(row["sop_instance_uid"], []).append(row)
+        return {uid: _decided(found) for uid, found in rows.items()}
+
+    def studies(self, study_instance_uids: Sequence[str]) -> Mapping[str, IndexedStudy]:
+        """What is known of these studies; one of which nothing is known is left out."""
+        found: dict[str, IndexedStudy] = {}
+        for row in self._ask(_STUDIES, {"uids": list(study_instance_uids)}) if study_instance_uids else ():
+            uid, described = row.pop("study_instance_uid"), row.pop("described")
+            state = {name: row.pop(name) for name in ("revision", "instances", "withdrawn")}
+            found[uid] = IndexedStudy(**state, attributes=row if described else {})
+        return found
+
+    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
+        """Those of these instances that a rejection note names, with the note's SOPInstanceUID."""
+        query = "SELECT sop_instance_uid, note FROM withdrawn WHERE sop_instance_uid = ANY(%(uids)s)"
+        return {row["sop_instance_uid"]: row["note"] for row in self._ask(query, {"uids": list(sop_instance_uids)})}
+
+    def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
+        """The study's instances, in the order of their UIDs, from behind `after`."""
+        rows = self._ask(_OF_STUDY, {"study": study_instance_uid, "after": after, "limit": limit})
+        return [row["sop_instance_uid"] for row in rows]
+
+    def _ask(self, query: str, values: Mapping[str, object]) -> list[dict[str, Any]]:
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(self._settings.postgres.dsn, autocommit=True, connect_timeout=5)
-            rows = self._connection.execute(
-                "SELECT sop_instance_uid, receipt, sha256, delivery_ids FROM receipt WHERE sop_instance_uid = ANY(%s)"
-                " AND decision IS NOT NULL AND decision <> 'duplicate' ORDER BY received_at, receipt",
-                (list(sop_instance_uids),),
-            )
-            for uid, receipt, sha256, deliveries in rows:
-                known = found.get(uid) or Decided(receipts=(), sha256=sha256)
-                found[uid] = known.following(receipt, deliveries or ())
+                self._connection = psycopg.connect(self._settings.postgres.dsn, autocommit=True, connect_timeout=5, row_factory=dict_row)
+            return self._connection.execute(query.encode(), values).fetchall()
         except psycopg.OperationalError as error:
             self._connection = None
             raise TryAgain(f"PostgreSQL cannot be asked ({type(error).__name__}).") from None
-        return found
+
+
+def _decided(rows: Sequence[dict[str, Any]]) -> Decided:
+    """What the receipts of one instance say, in the order in which they came."""
+    now = next((row for row in reversed(rows) if row["decision"] == "corrected"), rows[0])
+    ref = None
+    if now["object_key"]:
+        ref = ObjectRef(bucket=now["bucket"] or "", key=now["object_key"], size_bytes=now["size_bytes"] or 0, sha256=now["sha256"])
+    return Decided(
+        receipts=tuple(row["receipt"] for row in rows),
+        sha256=now["sha256"],
+        deliveries=tuple(delivery for row in rows for delivery in row["delivery_ids"] or ()),
+        object=ref,
+        study_instance_uid=now["study_instance_uid"] or "",
+        series_instance_uid=now["series_instance_uid"] or "",
+        sop_class_uid=now["sop_class_uid"] or "",
+        transfer_syntax_uid=now["transfer_syntax_uid"] or "",
+        received_at=now["received_at"],
+        before=tuple(dict.fromkeys(row["sha256"] for row in rows if row["sha256"] != now["sha256"])),
+    )

@@ -42,6 +42,14 @@ class StudySummary(Struct, frozen=True, kw_only=True):
     rejected: int
     unrouted: int
     quarantined: int
+    #: `open` or `complete`, since the last complete revision (0: none) and why; None if nothing is known.
+    state: str | None = None
+    revision: int | None = None
+    reason: str | None = None
+    completed_at: datetime | None = None
+    #: Instances that were announced and have not come, and those that rejection notes name.
+    missing: int | None = None
+    withdrawn: int | None = None
 
 
 class SeriesOfStudy(Struct, frozen=True, kw_only=True):
@@ -164,9 +172,11 @@ _SUMMARY = """
 SELECT shown.study_instance_uid, study.patient_id, study.patient_name, study.accession_number, study.study_date, study.study_description,
        series.modalities, series.series, instance.instances, instance.size_bytes,
        coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at,
-       delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined
+       delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined,
+       study_state.state, study_state.revision, study_state.reason, study_state.completed_at, study_state.missing, study_state.withdrawn
 FROM ({shown}) AS shown
 LEFT JOIN study USING (study_instance_uid)
+LEFT JOIN study_state USING (study_instance_uid)
 CROSS JOIN LATERAL (
     SELECT count(*) AS series, coalesce(array_agg(DISTINCT modality) FILTER (WHERE modality IS NOT NULL), '{{}}') AS modalities
     FROM series WHERE series.study_instance_uid = shown.study_instance_uid) AS series

@@ -42,7 +42,8 @@ VIEWS = (
             LEFT JOIN LATERAL (
                 SELECT count(*) AS series, array_agg(DISTINCT modality ORDER BY modality) FILTER (WHERE modality IS NOT NULL) AS modalities
                 FROM series WHERE series.study_instance_uid = study.study_instance_uid
-            ) AS series ON true""",
+            ) AS series ON true
+            LEFT JOIN study_state ON study_state.study_instance_uid = study.study_instance_uid""",
         columns="""
             study_instance_uid | study.study_instance_uid | StudyInstanceUID
             patient_id | study.patient_id | PatientID
@@ -63,6 +64,12 @@ VIEWS = (
             size_bytes | instances.size_bytes | size of their objects
             first_received_at | instances.first_received_at | when the first of them came in
             last_received_at | instances.last_received_at | when the last of them came in
+            state | study_state.state | `open` while instances are awaited, or `complete`
+            revision | study_state.revision | the last complete revision, 1 at first; 0: none
+            reason | study_state.reason | why it is complete, `idle`, `expected`, `by-hand` or `maximum`; or what opened it again
+            completed_at | study_state.completed_at | when it was complete last
+            missing_count | study_state.missing | instances that were announced and have not come
+            withdrawn_count | study_state.withdrawn | instances that rejection notes name
         """,
     ),
     View(
@@ -120,7 +127,9 @@ VIEWS = (
     View(
         name="v_receipt",
         says="One row for each arrival of an object. Its outcome is `deliver`, `no-rule` (no rule asks for it), `duplicate`"
-        " (the same object was here before), `quarantined` (it waits for a person) or `undecided` (it is on its way).",
+        " (the same object was here before), `returned` (a destination sent back what it got), `waits` (for its study to be complete),"
+        " `corrected` (it took the place of one with another header), `ignored` (such a one that is left aside), `withdrawn` (a rejection"
+        " note names it), `quarantined` (it waits for a person) or `undecided` (it is on its way).",
         source="FROM receipt",
         columns="""
             receipt | | the id of the arrival
@@ -149,6 +158,7 @@ VIEWS = (
             size_bytes | | size of the data set
             sha256 | | SHA-256 of the data set as received, without preamble and File Meta
             committed_at | | when storage commitment was first promised for it; null if it never was
+            study_findings | | what was noticed when it was held against its study: an array of `{code, sentence}`
         """,
     ),
     View(

@@ -68,15 +68,22 @@ class Header:
     def __contains__(self, keyword: object) -> bool:
         return isinstance(keyword, str) and (tag_of(keyword) in self.json or tag_of(keyword) in self.cut)
 
-    def values(self, keyword: str) -> list[Any]:
-        """All values of a top-level attribute, `[]` if absent or empty. Raises `CutValue`."""
+    def element(self, keyword: str) -> dict[str, Any] | None:
+        """A top-level attribute as DICOM JSON (`vr`, `Value`, `InlineBinary`), None if absent. Raises `CutValue`."""
         tag = tag_of(keyword)
         if tag in self.cut:
             raise CutValue(keyword)
-        found = self.json.get(tag)
+        found: dict[str, Any] | Raw | None = self.json.get(tag)
         if isinstance(found, Raw):
-            found = self.json[tag] = msgspec.json.decode(found)
-        return found.get("Value", []) if found is not None else []
+            decoded: dict[str, Any] = msgspec.json.decode(found)
+            found = self.json[tag] = decoded
+        return found
+
+    def values(self, keyword: str) -> list[Any]:
+        """All values of a top-level attribute, `[]` if absent or empty. Raises `CutValue`."""
+        found = self.element(keyword)
+        values: list[Any] = found.get("Value", []) if found is not None else []
+        return values
 
     def value(self, keyword: str) -> Any:
         """The first value of a top-level attribute, None if absent or empty. Person names as `str`. Raises `CutValue`."""

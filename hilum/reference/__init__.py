@@ -25,7 +25,7 @@ from hilum.database import views
 from hilum.events import DAY_MS, EVENTS
 from hilum.kinds import kind_in_words
 from hilum.roles import role_summaries
-from hilum.settings import VARIABLES, Section, Settings, is_secret
+from hilum.settings import VARIABLES, Example, Rule, Section, Settings, is_secret
 from hilum.sink import Sink
 from hilum.telemetry import metrics
 
@@ -70,6 +70,10 @@ def settings_page() -> str:
         for each in filter(_is_section, get_args(kind)):
             heading = f"[[{name}]]" if get_origin(kind) is tuple else f"[{name}.NAME]"
             lines += [f"\n## `{heading}`\n", summary_of(each), "", _keys(each)]
+            for inner, hint in get_type_hints(each).items():
+                if get_origin(hint) is tuple:
+                    for item in filter(_is_section, get_args(hint)):
+                        lines += [f"\n### `[[{name}.{inner}]]`\n", summary_of(item), "", _keys(item)]
     lines += ["\n## `[destinations.NAME]`\n", "`type` names the sink. Every destination has these keys, and its sink's.", "", _keys(Sink)]
     for name, sink in sinks():
         lines += [f'\n### `type = "{name}"`\n', summary_of(sink), "", _keys(sink)]
@@ -128,11 +132,21 @@ def _type_name(hint: Any) -> str:
 
 def rules_page() -> str:
     """The language of the rules."""
-    language, rules = (importlib.import_module(f"processors.route.{name}") for name in ("language", "rules"))
+    language, names, studies = (importlib.import_module(f"processors.route.{name}") for name in ("language", "names", "facts"))
     return str(language.PAGE).format(
+        keys=_meanings(Rule),
+        test_keys=_meanings(Example),
+        study_examples=table(("`study`", "Asks for"), [(code(study), says) for study, says in language.STUDY_EXAMPLES.items()]),
+        study_facts=table(("Name", "Means"), [(code(name), fact.says) for name, fact in studies.STUDY.items()]),
         examples=table(("`when`", "Asks for"), [(code(when), says) for when, says in language.EXAMPLES.items()]),
-        facts=table(("Name", "Means"), [(code(name), fact.says) for name, fact in rules.ARRIVAL.items()]),
+        facts=table(("Name", "Means"), [(code(name), fact.says) for name, fact in names.ARRIVAL.items()]),
     )
+
+
+def _meanings(kind: type[Struct]) -> str:
+    """The rows of a table of keys and what they mean."""
+    comments = comments_of(kind)
+    return "\n".join(f"| {code(field.name)} | {comments.get(field.name, 'Its name.')} |" for field in msgspec.structs.fields(kind))
 
 
 # What goes over Kafka
@@ -144,7 +158,8 @@ def topics_page() -> str:
     for topic in declared_topics():
         kind = EVENTS.get(topic.name)
         key = " or ".join(code(member) for member in schema_of(kind)["x-key"]) if kind else "as its input"
-        keeps = "the newest row of each key" if topic.cleanup == "compact" else f"{topic.retention_ms / DAY_MS:g} days"
+        days = "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms / DAY_MS:g} days"
+        keeps = "the newest row of each key" if topic.cleanup == "compact" else days
         says = summary_of(kind) if kind else "What a stateful processor remembers."
         rows.append((code(topic.name), key, topic.phi, str(topic.partitions or "`kafka.partitions`"), keeps, says))
     return "\n".join(

@@ -25,8 +25,9 @@ def reasons_page() -> str:
 
 
 def findings_page() -> str:
-    """Every finding that validation notes."""
+    """Every finding that validation and routing note."""
     found = importlib.import_module("processors.validate").FINDINGS
+    of_study = importlib.import_module("processors.route.fitting").FINDINGS
     return "\n".join(
         [
             "# Findings",
@@ -35,6 +36,12 @@ def findings_page() -> str:
             "sender's objects to quarantine instead, with the reason `finding-refused`.",
             "",
             table(("Finding", "Meaning"), [(code(name), meaning) for name, meaning in found.items()]),
+            "",
+            "## Of studies",
+            "",
+            "What routing notes when it holds an object against its study; `[studies]` of the settings says what to quarantine instead.",
+            "",
+            table(("Finding", "Meaning"), [(code(name), meaning) for name, meaning in of_study.items()]),
         ]
     )
 

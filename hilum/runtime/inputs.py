@@ -168,6 +168,20 @@ class Inputs:
         for of, (offset, written) in ends.items():
             self.positions[of].committed, self.positions[of].written = offset, written
 
+    def behind(self, partition: int, handled: int) -> int | None:
+        """When the last committed event of a partition was written, in milliseconds since 1970, if more of its events wait; else None.
+
+        They wait in the log or in `pending`, of which the first `handled` are. 0: nothing of it was committed yet.
+        """
+        waiting = {(incoming.topic, incoming.partition) for incoming in self.pending[handled:]}
+        times = []
+        for of, position in self.positions.items():
+            if of[1] == partition:
+                end = self._consumer.get_watermark_offsets(TopicPartition(*of), cached=True)[1]
+                if of in waiting or end < 0 or end > max(position.fetched, position.end):
+                    times.append(int(position.seen_at * 1000))
+        return min(times) if times else None
+
     def lag(self) -> int | None:
         """Events that wait on the partitions at hand, None if that is not known yet."""
         lag = 0

@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from confluent_kafka import KafkaException, TopicPartition
 
 from hilum import bus, telemetry
+from hilum.bundle import Following
 from hilum.errors import Misconfigured, Stopped, TryAgain
 from hilum.role import Health
 from hilum.runtime.inputs import Inputs, Of, metadata_of
 from hilum.runtime.pace import Pace
-from hilum.runtime.processor import Processor
+from hilum.runtime.processor import NeedsWork, Processor
 from hilum.runtime.stage import Incoming, Stage
 from hilum.runtime.state import Changes, Codec, milliseconds
 from hilum.runtime.transaction import BeginAnew, Transactions
@@ -67,9 +68,17 @@ class ProcessorRole:
         Raises `Stopped` (its slot is taken by another process, its input was deleted before it was read, nearly every event
         fails) and `Misconfigured` (topics are missing or do not fit together).
         """
+        if not self._stage.follows:
+            self._run(stop, lambda: False)
+        else:
+            with Following(self._settings, self.name) as following:
+                self._run(stop, lambda: following.take(self._stage.configure))
+        self._say(Health(ready=False, says="stopped"))
+
+    def _run(self, stop: threading.Event, configure: Callable[[], bool]) -> None:
         while not stop.is_set():
             try:
-                with Session(self._settings, self._stage, self._slot, self._now, self._say, stop) as session:
+                with Session(self._settings, self._stage, self._slot, self._now, self._say, stop, configure) as session:
                     session.run()
             except BeginAnew as why:
                 telemetry.RESTARTS.labels(self.name).inc()
@@ -79,7 +88,6 @@ class ProcessorRole:
             except TryAgain as outage:
                 self._say(Health(ready=False, says=str(outage)))
                 stop.wait(outage.after_s)
-        self._say(Health(ready=False, says="stopped"))
 
     def _say(self, health: Health) -> None:
         if health.says != self._health.says and not health.ready:
@@ -98,15 +106,18 @@ class Session:
         now: Callable[[], datetime],
         say: Callable[[Health], None],
         stop: threading.Event,
+        configure: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`configure` takes a configuration that is new, if there is one. Raises `TryAgain` while there is none to begin with."""
         self._stage = stage
+        self._configure = configure
         self._now = now
         self._say = say
         self._stop = stop
         wiring = stage.wiring
         self._codec = Codec(wiring.state) if wiring.state else None
         self._changelog = settings.kafka.prefix + bus.state_topic(stage.name).name
-        self._pool = Pool(stage.name, wiring.work) if wiring.work else None
+        self._pool = Pool(stage.name, wiring.work, wiring.work_on) if wiring.takes_work else None
         identity = f"hilum.{settings.site.name}.{stage.name}.{slot or uuid.uuid4().hex[:12]}"
         self._inputs = Inputs(settings, stage, identity, static=bool(slot))
         self._transactions = Transactions(settings, identity, stop, self._waits)
@@ -145,6 +156,8 @@ class Session:
 
     def _process(self) -> None:
         """Deal with one batch and the timers that are due, if there are any. Raises `TryAgain`; all is as before then."""
+        if not any(position.written for position in self._inputs.positions.values()):
+            self._configure()  # never between two parts of what follows from one event
         self._inputs.limit = self._pace.limit
         batch = self._inputs.batch()
         if not batch and not self._timer_is_due():
@@ -197,7 +210,10 @@ class Session:
             self._transactions.begin()
             for incoming in batch:
                 chunks = self._stage.conclude(incoming, changes.get(incoming.partition))
-                said = self._transactions.say(next(chunks))
+                try:
+                    said = self._transactions.say(next(chunks))
+                except NeedsWork:  # what came before it is committed; it is the first of the next batch
+                    break
                 for chunk in chunks:  # more than one transaction shall hold
                     self._commit(batch[open_since:done], changes, partly=(incoming, incoming.written + said))
                     open_since = done
@@ -209,8 +225,11 @@ class Session:
                 done += 1
                 if time.monotonic() > enough:
                     break
-            timers_of = self._fire_timers(changes)
-            self._commit(batch[open_since:done], changes, timers_of=timers_of)
+            timers_of = self._fire_timers(changes, done - open_since)
+            if batch[open_since:done] or timers_of or not batch:
+                self._commit(batch[open_since:done], changes, timers_of=timers_of)
+            else:
+                self._transactions.abort()
         except BaseException as error:
             self._stage.aborted()
             if not isinstance(error, BeginAnew):
@@ -220,18 +239,32 @@ class Session:
 
     def _timer_is_due(self) -> bool:
         now = milliseconds(self._now())
-        return any((due := state.next_due()) is not None and due <= now for state in self._inputs.states.values())
+        first = {partition: state.next_due() for partition, state in self._inputs.states.items()}
+        return any(due is not None and due <= now and due <= self._time_of(partition, 0) for partition, due in first.items())
 
-    def _fire_timers(self, changes: dict[int, Changes]) -> set[int]:
+    def _time_of(self, partition: int, handled: int) -> int:
+        """The moment up to which timers of a partition are due, in milliseconds: now, unless older events of it wait.
+
+        What is still to be handled may have to do with what a timer is about, so a partition that is behind has the time of its
+        last event. The first `handled` of what is pending are handled.
+        """
+        now = milliseconds(self._now())
+        behind = self._inputs.behind(partition, handled)
+        return now if behind is None else min(now, behind)
+
+    def _fire_timers(self, changes: dict[int, Changes], handled: int) -> set[int]:
         """Call the processor for what is due. Returns the partitions in which something was."""
         fired: set[int] = set()
-        now = milliseconds(self._now())
-        for partition, state in self._inputs.states.items():
+        due_of = {p: state.due(self._time_of(p, handled), TIMERS) for p, state in self._inputs.states.items()}
+        # What an event of this batch has moved is not due any more.
+        due_of = {p: [timer for timer in timers if changes[p].due_of(timer[1]) == timer[0]] for p, timers in due_of.items()}
+        self._stage.prepare_due([key for timers in due_of.values() for _, key in timers])
+        for partition, timers in due_of.items():
             memory = changes[partition]
-            for due, key in state.due(now, TIMERS):
+            for due, key in timers:
                 if self._transactions.age_s > LONGEST_S:
                     return fired
-                if memory.due_of(key) == due:  # no event of this batch has moved it
+                if memory.due_of(key) == due:
                     self._transactions.say(self._stage.due(key, due, memory))
                     fired.add(partition)
         return fired

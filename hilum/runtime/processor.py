@@ -14,13 +14,21 @@ One that is made with what it needs, or that remembers something, is a class wit
 
 What else it may have:
 
+`configure(self, settings)`
+    Called with the settings in force before the first event, and between two batches whenever `hilum apply` has published others
+    (`hilum/bundle.py`). Raises `Misconfigured`, with nothing changed, if it cannot run them.
 `prepare(self, events)`
     Called with the events of a batch before they are handled, for look-ups that are cheaper together. May raise `TryAgain`.
 `work(self, event) -> W`, with `handle(self, event, ..., work: W)`
     Slow work on one event (HTTP, objects, pixels). It runs in threads before the transaction, one event of an object after
     the other; a Kafka client keeps being served meanwhile. Whatever it raises is the event's fate, as in `handle`.
+`work_on(self, asked: A) -> W`, with `handle(self, event, ..., work: W | None)`
+    Slow work that few events need: `handle` is called without, raises `NeedsWork(asked)`, and is called again with what
+    `work_on` made of `asked`. Otherwise as `work`; a processor has one of the two.
 `due(self, key, memory, now)`
     Called once the time given to `memory.put(..., due=)` has come. Returns events as `handle` does.
+`prepare_due(self, keys)`
+    Called before with all keys whose time has come, for look-ups that are cheaper together. May raise `TryAgain`.
 
 The events of several input types (`event: A | B`) that share a key come to the same worker, in order within each type.
 `handle` gives one event, several (an iterable) or none (None). If it raises `Quarantine`, or anything unforeseen, nothing
@@ -44,6 +52,14 @@ from hilum.events import Event
 S = TypeVar("S")
 E = TypeVar("E", bound=Event)
 R = TypeVar("R")
+
+
+class NeedsWork(Exception):
+    """An event cannot be handled before slow work was done for it. What `handle` said and remembered before does not count."""
+
+    def __init__(self, asked: Any) -> None:
+        super().__init__("slow work is to be done first")
+        self.asked = asked
 
 
 class Memory(Protocol[S]):
@@ -104,12 +120,14 @@ class Wiring(Struct, frozen=True, kw_only=True):
     name: str
     inputs: tuple[type[Event], ...]
     outputs: tuple[type[Event], ...]
-    #: The class of its rows; None if it remembers nothing.
-    state: type[Struct] | None
+    #: The class of its rows, or a union of classes with tags; None if it remembers nothing.
+    state: Any
     takes_work: bool
     prepare: Callable[[Sequence[Event]], None] | None
     work: Callable[[Event], Any] | None
+    work_on: Callable[[Any], Any] | None = None
     due: Callable[..., Any] | None
+    prepare_due: Callable[[Sequence[str]], None] | None = None
 
     @classmethod
     def of(cls, processor: Processor) -> Wiring:
@@ -120,9 +138,10 @@ class Wiring(Struct, frozen=True, kw_only=True):
         names = list(inspect.signature(handle).parameters)
         state = getattr(processor, "State", None)
         work = getattr(processor, "work", None)
+        work_on = getattr(processor, "work_on", None)
         due = getattr(processor, "due", None)
         inputs = _events_in(hints.get(names[0])) if names else ()
-        expected = [*names[:1], *(["memory"] if state else []), *(["work"] if work else [])]
+        expected = [*names[:1], *(["memory"] if state else []), *(["work"] if work or work_on else [])]
         if not inputs or gives is inspect.Parameter.empty:
             raise TypeError(f"{processor.name}: `handle` must say in type hints which events it takes and gives.")
         if names != expected:
@@ -135,10 +154,12 @@ class Wiring(Struct, frozen=True, kw_only=True):
             inputs=inputs,
             outputs=tuple(outputs),
             state=state,
-            takes_work=work is not None,
+            takes_work=work is not None or work_on is not None,
             prepare=getattr(processor, "prepare", None),
             work=work,
+            work_on=work_on,
             due=due,
+            prepare_due=getattr(processor, "prepare_due", None),
         )
 
 

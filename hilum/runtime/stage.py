@@ -22,7 +22,7 @@ from hilum.bus import MAX_EVENT_BYTES, MAX_MESSAGE_BYTES, Record, Writer, header
 from hilum.dicom import uid_is_usable
 from hilum.errors import Misconfigured, Quarantine, Reason, Stopped, TryAgain
 from hilum.events import Event, InputEvent, InstanceQuarantined, decode, following_id
-from hilum.runtime.processor import Processor, Wiring, said
+from hilum.runtime.processor import NeedsWork, Processor, Wiring, said
 from hilum.runtime.state import Changes
 from hilum.settings import Settings
 
@@ -47,6 +47,7 @@ class Incoming:
     """One message of an input topic on its way through the stage."""
 
     __slots__ = (
+        "asked",
         "dropped",
         "event",
         "headers",
@@ -74,6 +75,8 @@ class Incoming:
         self.problem: BaseException | None = None
         self.work: Any = None
         self.worked = False
+        #: What slow work is to be done on before it can be handled.
+        self.asked: Any = None
         #: The partition was taken away meanwhile; whoever has it now reads the message again.
         self.dropped = False
         #: How many of the events that follow from this one were committed by an earlier transaction.
@@ -107,11 +110,23 @@ class Stage:
         #: The topics on which it may say something.
         self.says_on = [topic_of(settings, kind) for kind in self.wiring.outputs] + [topic_of(settings, InstanceQuarantined)]
         self._writer = Writer(settings, self.name)
+        self._configure = getattr(processor, "configure", None)
         self._now = now
         self._time = timestamp(now())
         self._failures: deque[bool] = deque(maxlen=BREAKER_INPUTS)
         self._open_failures: list[bool] = []
         self._open_reasons: list[Reason] = []
+
+    @property
+    def follows(self) -> bool:
+        """Whether the processor uses rules or destinations, and so is told of each configuration."""
+        return self._configure is not None
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with `settings`; what is said from now on carries their version. Raises `Misconfigured` and changes nothing."""
+        if self._configure is not None:
+            self._configure(settings)
+        self._writer = Writer(settings, self.name)
 
     def read(self, batch: Sequence[Incoming]) -> None:
         """Decode a batch. What cannot be decoded waits for a person once it is its turn."""
@@ -126,11 +141,22 @@ class Stage:
             if events:
                 self.wiring.prepare(events)
 
+    def prepare_due(self, keys: Sequence[str]) -> None:
+        """Let the processor look up what it needs for these timers. Raises `TryAgain`."""
+        if self.wiring.prepare_due is None or not keys:
+            return
+        try:
+            self.wiring.prepare_due(keys)
+        except (TryAgain, Stopped, Misconfigured):
+            raise
+        except Exception as error:
+            raise TryAgain(f"A look-up for timers failed ({telemetry.described(error)}).", after_s=10) from None
+
     def conclude(self, incoming: Incoming, memory: Changes | None) -> Iterator[list[Record]]:
         """The messages that follow from one input, `CHUNK` at most in each list; the first of them even if it is empty.
 
         When the last list comes, what the handler changed in `memory` is kept or undone. Raises `TryAgain` if the same input
-        is to be handled again later, and `Stopped` if nearly every input fails.
+        is to be handled again later, `NeedsWork` if that is to be done first, and `Stopped` if nearly every input fails.
         """
         chunk: list[Record] = []
         ordinal = 0
@@ -155,6 +181,14 @@ class Stage:
             self._open_failures.append(False)
         except (TryAgain, Stopped, Misconfigured):
             raise
+        except NeedsWork as first:
+            if memory is not None:
+                memory.undo()
+            if not incoming.worked:
+                incoming.asked = first.asked
+                raise
+            self._count_failure(first)
+            chunk = [self._set_aside(incoming, Quarantine(Reason.PROCESSING_FAILED, self._sentence(incoming, first)))]
         except Quarantine as why:
             self._open_failures.append(False)
             if memory is not None:

@@ -35,9 +35,9 @@ _heads = msgspec.json.Decoder(_Head)
 
 
 class Codec:
-    """Encodes and decodes rows of one class."""
+    """Encodes and decodes rows of one class, or of a union of classes with tags."""
 
-    def __init__(self, state: type[Struct]) -> None:
+    def __init__(self, state: Any) -> None:
         row = msgspec.defstruct("Row", [("row", state), ("v", int), ("due", int | None, None)], omit_defaults=True)
         self._row: Any = row
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(row)

@@ -14,10 +14,13 @@ THREADS = 8
 
 
 class Pool:
-    """Threads that do a processor's `work`. Events with one `subject` are worked on in the order of the batch."""
+    """Threads that do a processor's `work`, or `work_on` what was asked for. Events with one `subject` are worked on in order."""
 
-    def __init__(self, name: str, work: Callable[[Event], Any], threads: int = THREADS) -> None:
+    def __init__(
+        self, name: str, work: Callable[[Event], Any] | None, work_on: Callable[[Any], Any] | None = None, threads: int = THREADS
+    ) -> None:
         self._work = work
+        self._work_on = work_on
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-work")
 
     def start(self, batch: Sequence[Incoming]) -> list[Future[None]]:
@@ -27,7 +30,8 @@ class Pool:
         """
         lanes: dict[str, list[Incoming]] = {}
         for incoming in batch:
-            if incoming.event is not None and incoming.problem is None and not incoming.worked:
+            wanted = self._work is not None or incoming.asked is not None
+            if wanted and incoming.event is not None and incoming.problem is None and not incoming.worked:
                 lanes.setdefault(incoming.event.subject, []).append(incoming)
         return [self._threads.submit(self._one_after_the_other, lane) for lane in lanes.values()]
 
@@ -39,7 +43,10 @@ class Pool:
         for incoming in lane:
             assert incoming.event is not None
             try:
-                incoming.work = self._work(incoming.event)
+                if self._work is not None:
+                    incoming.work = self._work(incoming.event)
+                elif self._work_on is not None:
+                    incoming.work = self._work_on(incoming.asked)
             except (TryAgain, Stopped, Misconfigured):
                 raise
             except Exception as error:  # the fate of this event alone; `Stage.conclude` tells poison from fault

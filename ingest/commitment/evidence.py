@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import psycopg
 from confluent_kafka import TopicPartition
 
 from hilum import bus
 from hilum.database import AWAY, away, connect
 from hilum.errors import Misconfigured
-from hilum.events import InstanceReceived, ObjectRef
+from hilum.events import InstanceReceived, ObjectRef, StudyExpected, following_id
 from hilum.settings import Settings
 from hilum.spool import Spool, received_at
 from hilum.words import counted
@@ -25,11 +26,17 @@ _CHUNK = 5_000
 _KAFKA_TIMEOUT_S = 5.0
 #: Receipts tell the time by the millisecond.
 _TICK = timedelta(milliseconds=1)
+#: A duplicate has the contents of the first, perhaps in other bytes; what a destination sent back is none of the sender's.
 _ARRIVED = """
     SELECT sop_instance_uid, receipt, sop_class_uid, bucket, object_key, size_bytes, sha256
-    FROM receipt WHERE sop_instance_uid = ANY (%s) AND object_key IS NOT NULL ORDER BY received_at, receipt
+    FROM receipt WHERE sop_instance_uid = ANY (%s) AND object_key IS NOT NULL
+        AND (decision IS NULL OR decision NOT IN ('duplicate', 'returned')) ORDER BY received_at, receipt
 """
-_HOLD = "UPDATE receipt SET committed_at = now() WHERE receipt = ANY (%s) AND committed_at IS NULL"
+_HOLD = """
+    UPDATE receipt SET committed_at = now() WHERE receipt = ANY (%s) AND committed_at IS NULL
+    RETURNING study_instance_uid, sop_instance_uid
+"""
+_TELL = "INSERT INTO outbox (topic, key, headers, value) VALUES (%s, %s, %s::jsonb, %s)"
 _POSITIONS = "SELECT partition, next_offset FROM consumer_offset WHERE group_name = 'index' AND topic = %s"
 
 
@@ -39,6 +46,7 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self._dsn = settings.postgres.dsn
         self._topic = bus.topic_of(settings, InstanceReceived)
+        self._writer = bus.Writer(settings, "commitment")
         self._connection: psycopg.Connection | None = None
 
     def arrived(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Sequence[Arrived]]:
@@ -51,9 +59,24 @@ class Database:
         return found
 
     def hold(self, receipts: Sequence[str]) -> None:
-        """See `Index`."""
+        """See `Index`. Route learns which instances of each study its sender believes to have sent."""
         for at in range(0, len(receipts), _CHUNK):
-            self._execute(_HOLD, list(receipts[at : at + _CHUNK]))
+            chunk = list(receipts[at : at + _CHUNK])
+            with self._guarded() as connection, connection.transaction():
+                studies: dict[str, list[str]] = {}
+                for study, instance in connection.execute(_HOLD.encode(), (chunk,)):
+                    if study and instance:
+                        studies.setdefault(study, []).append(instance)
+                for study, instances in studies.items():
+                    self._announce(connection, study, sorted(set(instances)))
+
+    def _announce(self, connection: psycopg.Connection, study: str, instances: Sequence[str]) -> None:
+        now = datetime.now(UTC)
+        event = StudyExpected(study_instance_uid=study, source="storage-commitment", sop_instance_uids=tuple(instances), said_at=now)
+        event_id = following_id(f"{study}/{instances[0]}/{now.isoformat()}", "commitment", 0)
+        record = self._writer.record(event, event_id, time=bus.timestamp(now))
+        headers = {name: value.decode() if isinstance(value, bytes) else value or "" for name, value in record.headers}
+        connection.execute(_TELL, (record.topic, record.key.decode(), msgspec.json.encode(headers).decode(), record.value))
 
     def positions(self) -> dict[int, int]:
         """The next offset that the index will read of what was received, by partition. Raises `TryAgain`."""
@@ -63,10 +86,16 @@ class Database:
         return self._execute(query, value).fetchall()
 
     def _execute(self, query: str, value: object) -> psycopg.Cursor[tuple[Any, ...]]:
+        with self._guarded() as connection:
+            return connection.execute(query.encode(), (value,))
+
+    @contextmanager
+    def _guarded(self) -> Iterator[psycopg.Connection]:
+        """The connection, opened if need be; its errors in words."""
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = connect(self._dsn, name="hilum commitment")
-            return self._connection.execute(query.encode(), (value,))
+            yield self._connection
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
             raise Misconfigured("database-tables", "The database lacks tables of this release.", fix="Run `hilum provision`.") from None
         except AWAY as error:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import msgspec
 import psycopg
 from msgspec import Raw
+from msgspec.structs import replace
 
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.dicom import Header, tag_of
-from hilum.events import AssociationEnded, Instance, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted
+from hilum.events import AssociationEnded, Instance, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted, StudyChanged
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
@@ -25,11 +26,15 @@ from .rows import (
     ReceiptRow,
     SeriesRow,
     StudyRow,
+    StudyStateRow,
+    WithdrawnRow,
     insert_association,
     insert_instance,
     insert_receipt,
     insert_series,
     insert_study,
+    insert_study_state,
+    insert_withdrawn,
 )
 
 #: Texts longer than this are cut: an index of PostgreSQL takes 2,704 bytes. The standard's longest here are three times 64 characters.
@@ -37,7 +42,7 @@ LONGEST_TEXT = 400
 
 
 class Index:
-    """Reads what is said of associations, and of instances until they are routed; what becomes of deliveries stands in the ledger."""
+    """Reads what is said of associations, of studies, and of instances until they are routed; the rest stands in the ledger."""
 
     name = "index"
     apart_s = 0.25  # nobody waits for it, and the events of an instance come shortly after each other
@@ -45,16 +50,22 @@ class Index:
     def apply(
         self,
         connection: psycopg.Connection,
-        events: Sequence[tuple[InstanceReceived | InstanceAccepted | InstanceQuarantined | InstanceRouted | AssociationEnded, Envelope]],
+        events: Sequence[
+            tuple[InstanceReceived | InstanceAccepted | InstanceQuarantined | InstanceRouted | StudyChanged | AssociationEnded, Envelope]
+        ],
     ) -> None:
         """See `hilum.runtime.tables.Tables`."""
         associations: dict[str, AssociationRow] = {}
         receipts: dict[str, ReceiptRow] = {}
         quarantined: dict[str, QuarantineRow] = {}
         accepted: list[Instance] = []
+        changes: list[StudyChanged] = []
         for event, envelope in events:
             if isinstance(event, AssociationEnded):
                 associations[event.association] = _association(event)
+                continue
+            if isinstance(event, StudyChanged):
+                changes.append(event)
                 continue
             row = _receipt(event, envelope)
             known = receipts.setdefault(row.receipt, row)
@@ -67,6 +78,7 @@ class Index:
         insert_association(connection, [associations[association] for association in sorted(associations)])
         insert_receipt(connection, [receipts[receipt] for receipt in sorted(receipts)])
         insert_quarantine(connection, [quarantined[event_id] for event_id in sorted(quarantined)])
+        _write_changes(connection, changes)
         accepted.sort(key=lambda instance: (instance.received_at, instance.receipt), reverse=True)
         described = [(instance, _Attributes(instance)) for instance in accepted]
         # Of each, the first received comes last and stays. They are written by key, so that no two workers wait for each other.
@@ -112,6 +124,8 @@ def _receipt(event: InstanceReceived | InstanceAccepted | InstanceQuarantined | 
     if isinstance(event, InstanceRouted):
         row.decision, row.decided_at, row.config_version = event.decision, event.decided_at, event.config_version
         row.delivery_ids = tuple(delivery.delivery_id for delivery in event.deliveries)
+        if event.findings:
+            row.study_findings = Raw(msgspec.json.encode(event.findings))
         return row
     source = event.instance.source
     row.adapter, row.peer, row.association = source.adapter, source.peer, source.association
@@ -121,6 +135,49 @@ def _receipt(event: InstanceReceived | InstanceAccepted | InstanceQuarantined | 
     else:
         row.accepted_at, row.findings = envelope.time, Raw(msgspec.json.encode(event.findings))
     return row
+
+
+def _write_changes(connection: psycopg.Connection, changes: Sequence[StudyChanged]) -> None:
+    """What became of studies. Openings and completions say which state a study is in; a withdrawal names instances."""
+    states: dict[str, StudyStateRow] = {}
+    withdrawn: dict[str, WithdrawnRow] = {}
+    for event in changes:
+        if event.change == "withdrawn":
+            for uid in event.sop_instance_uids:
+                row = WithdrawnRow(
+                    sop_instance_uid=uid,
+                    study_instance_uid=event.study_instance_uid,
+                    note=event.note,
+                    code=event.code,
+                    withdrawn_at=event.changed_at,
+                )
+                withdrawn.setdefault(uid, row)
+            continue
+        state, last = _state(event), states.get(event.study_instance_uid)
+        if last is not None:
+            completed = [each.completed_at for each in (last, state) if each.completed_at is not None]
+            newest = max(last, state, key=lambda each: (each.step, each.changed_at))
+            state = replace(newest, completed_at=max(completed, default=None))
+        states[event.study_instance_uid] = state
+    insert_study_state(connection, [states[uid] for uid in sorted(states)])
+    insert_withdrawn(connection, [withdrawn[uid] for uid in sorted(withdrawn)])
+
+
+def _state(event: StudyChanged) -> StudyStateRow:
+    complete = event.change == "completed"
+    return StudyStateRow(
+        study_instance_uid=event.study_instance_uid,
+        step=2 * event.revision + complete,
+        state="complete" if complete else "open",
+        revision=event.revision if complete else event.revision - 1,
+        reason=event.reason or None,
+        instances=event.instances,
+        new=event.new,
+        missing=event.missing,
+        withdrawn=event.withdrawn,
+        changed_at=event.changed_at,
+        completed_at=event.changed_at if complete else None,
+    )
 
 
 def _association(event: AssociationEnded) -> AssociationRow:

@@ -11,7 +11,10 @@ from hilum.database.rows import Insert
 
 
 class ReceiptRow(Struct, kw_only=True):
-    """What is known of one arrival; None is not known yet. Any two events of it agree where both say something."""
+    """What is known of one arrival; None is not known yet.
+
+    Any two events of it agree where both say something, but for what is decided: a later decision goes further, and adds deliveries.
+    """
 
     receipt: str
     study_instance_uid: str | None = None
@@ -33,6 +36,7 @@ class ReceiptRow(Struct, kw_only=True):
     accepted_at: datetime | None = None
     findings: Raw | None = None
     decision: str | None = None
+    study_findings: Raw | None = None
     decided_at: datetime | None = None
     delivery_ids: tuple[str, ...] | None = None
     config_version: str | None = None
@@ -46,6 +50,10 @@ class ReceiptRow(Struct, kw_only=True):
         if _quarantine(other) > _quarantine(self):
             for column in _QUARANTINE:
                 setattr(self, column, getattr(other, column))
+        if _further(other.decision) > _further(self.decision):
+            self.decision = other.decision
+        if self.delivery_ids is not None and other.delivery_ids is not None and not set(other.delivery_ids) <= set(self.delivery_ids):
+            self.delivery_ids = tuple(sorted({*self.delivery_ids, *other.delivery_ids}))
         self.received = self.received or other.received
         for column in _PLAIN:
             if getattr(self, column) is None:
@@ -54,6 +62,12 @@ class ReceiptRow(Struct, kw_only=True):
 
 _QUARANTINE = ("quarantined_at", "quarantine_stage", "quarantine_reason")
 _PLAIN = tuple(column for column in ReceiptRow.__struct_fields__ if column not in ("receipt", "received", *_QUARANTINE))
+#: Decisions: of two on one arrival, the one that stands further back here holds.
+_DECISIONS = ("held", "waits", "no-rule", "duplicate", "returned", "ignored", "deliver", "corrected", "withdrawn")
+
+
+def _further(decision: str | None) -> int:
+    return _DECISIONS.index(decision) if decision in _DECISIONS else -1
 
 
 def _quarantine(row: ReceiptRow) -> tuple[str, str, str]:
@@ -101,6 +115,32 @@ class SeriesRow(_OfInstance, frozen=True, kw_only=True):
     manufacturer_model_name: str | None
     station_name: str | None
     header: Raw
+
+
+class StudyStateRow(Struct, frozen=True, kw_only=True):
+    """Whether a study is complete."""
+
+    study_instance_uid: str
+    step: int
+    state: str
+    revision: int
+    reason: str | None
+    instances: int
+    new: int
+    missing: int
+    withdrawn: int
+    changed_at: datetime
+    completed_at: datetime | None
+
+
+class WithdrawnRow(Struct, frozen=True, kw_only=True):
+    """An instance that a rejection note names."""
+
+    sop_instance_uid: str
+    study_instance_uid: str
+    note: str
+    code: str
+    withdrawn_at: datetime
 
 
 class AssociationRow(Struct, frozen=True, kw_only=True):
@@ -169,15 +209,34 @@ def _first_received(table: str, row: type[R], key: str) -> Insert[R]:
 insert_study = _first_received("study", StudyRow, "study_instance_uid")
 insert_series = _first_received("series", SeriesRow, "series_instance_uid")
 insert_instance = _first_received("instance", InstanceRow, "sop_instance_uid")
+_STATE = tuple(column for column in StudyStateRow.__struct_fields__ if column not in ("study_instance_uid", "completed_at"))
+_NEWER = "(excluded.step, excluded.changed_at) > (study_state.step, study_state.changed_at)"
+insert_study_state = Insert(
+    "study_state",
+    StudyStateRow,
+    "ON CONFLICT (study_instance_uid) DO UPDATE SET completed_at = greatest(study_state.completed_at, excluded.completed_at), "
+    + ", ".join(f"{column} = CASE WHEN {_NEWER} THEN excluded.{column} ELSE study_state.{column} END" for column in _STATE),
+)
+insert_withdrawn = Insert("withdrawn", WithdrawnRow, "ON CONFLICT DO NOTHING")
 insert_association = Insert("association", AssociationRow, "ON CONFLICT DO NOTHING")
 _LATER = (
     "coalesce((excluded.quarantined_at, excluded.quarantine_stage, excluded.quarantine_reason)"
     " > (receipt.quarantined_at, receipt.quarantine_stage, receipt.quarantine_reason), receipt.quarantined_at IS NULL)"
 )
+_DECIDED = ("decision", "delivery_ids")
+_RANK = "array_position(ARRAY[" + ", ".join(f"'{decision}'" for decision in _DECISIONS) + "], {})"
+_FURTHER = f"coalesce({_RANK.format('excluded.decision')}, 0) > coalesce({_RANK.format('receipt.decision')}, 0)"
+_ALL_DELIVERIES = (
+    "CASE WHEN receipt.delivery_ids IS NULL OR excluded.delivery_ids IS NULL"
+    " THEN coalesce(receipt.delivery_ids, excluded.delivery_ids)"
+    " WHEN receipt.delivery_ids @> excluded.delivery_ids THEN receipt.delivery_ids"
+    " ELSE (SELECT array_agg(DISTINCT id ORDER BY id) FROM unnest(receipt.delivery_ids || excluded.delivery_ids) AS id) END"
+)
 insert_receipt = Insert(
     "receipt",
     ReceiptRow,
     "ON CONFLICT (receipt) DO UPDATE SET received = receipt.received OR excluded.received, "
-    + ", ".join(f"{column} = coalesce(receipt.{column}, excluded.{column})" for column in _PLAIN)
+    + ", ".join(f"{column} = coalesce(receipt.{column}, excluded.{column})" for column in _PLAIN if column not in _DECIDED)
+    + f", decision = CASE WHEN {_FURTHER} THEN excluded.decision ELSE receipt.decision END, delivery_ids = {_ALL_DELIVERIES}"
     + "".join(f", {column} = CASE WHEN {_LATER} THEN excluded.{column} ELSE receipt.{column} END" for column in _QUARANTINE),
 )

@@ -1,22 +1,23 @@
-"""Decide, once for each accepted instance, where it goes.
+"""Decide, once for each accepted instance, where it goes, and know of each study when it is complete.
 
-Reads `imaging.instance.accepted.v1`, writes `imaging.instance.routed.v1`. It remembers which object each SOP instance
-was, so that another object under the same UID waits for a person, and where it was to go, so that the same object again
-goes only where the rules of now send it and it was never to go; if nowhere, it is a duplicate. What has left its memory
-is looked up in the index.
+Reads `imaging.instance.accepted.v1`, what is announced of studies (`imaging.study.expected.v1`) and commands
+(`control.command.v1`); writes `imaging.instance.routed.v1`, `imaging.study.changed.v1` and `control.outcome.v1`. It remembers which
+object each SOP instance was and where it was to go, so that the same object again goes nowhere twice, and another one under
+the same UID is compared with the first. What has left its memory is looked up in the index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from hilum.database.known import Decided, IndexedInstances
-from hilum.dicom import Header
+from hilum import telemetry
+from hilum.database.known import Decided, IndexedInstances, IndexedStudy
+from hilum.dicom import CutValue, Header
 from hilum.dicom.dataset import read_header
-from hilum.errors import Quarantine, Reason
-from hilum.events import Decision, Instance, InstanceAccepted, InstanceRouted, PlannedDelivery, delivery_id_for
+from hilum.errors import Quarantine
+from hilum.events import CommandOutcome, Instance, InstanceAccepted, InstanceRouted, ObjectRef, StudyChanged, StudyCommand, StudyExpected
 from hilum.part10 import data_set_offset
 from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
@@ -24,17 +25,45 @@ from hilum.runtime.processor import Memory
 from hilum.settings import Settings
 from hilum.store import ObjectStore, open_store
 
+from .arrivals import Arrivals, Looked
+from .completeness import Thresholds
+from .contents import Comparison, StoredContents
+from .facts import Deciding
+from .fitting import Fitting
+from .plan import Saying, row_of_indexed
+from .rejections import KEY_OBJECT_SELECTION, TAGS, Selection, selection_of
+from .returns import Origins
+from .rows import InstanceRow, Row, Rows, StudyRow, study_of_key
 from .rules import Rules
+from .study import REMEMBERED, STEP, Studies
 
-#: How long an instance stays in memory after its last decision; afterwards the index answers.
-REMEMBERED = timedelta(hours=24)
+__all__ = ["REMEMBERED", "Contents", "Headers", "Known", "Route", "StoredHeaders", "role"]
+
+log = telemetry.logger("route")
+
+#: When the index is asked again whether it has a row that is to leave memory.
+ASKED_AGAIN = timedelta(hours=1)
+#: When a study is looked at again of which a rule could not be evaluated; `hilum apply` may have brought a better one.
+RULE_TRIED_AGAIN = timedelta(minutes=10)
 
 
 class Known(Protocol):
-    """What the index says of instances that were decided on before."""
+    """What the index says of instances that were decided on before, and of studies. Each method raises `TryAgain`."""
 
     def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Decided]:
-        """What was decided on these instances. Raises `TryAgain`."""
+        """What was decided on these instances."""
+        ...
+
+    def studies(self, study_instance_uids: Sequence[str]) -> Mapping[str, IndexedStudy]:
+        """What is known of these studies."""
+        ...
+
+    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
+        """Those of these instances that a rejection note names, with the note."""
+        ...
+
+    def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
+        """The study's instances, in the order of their UIDs, from behind `after`."""
         ...
 
 
@@ -43,6 +72,14 @@ class Headers(Protocol):
 
     def whole(self, instance: Instance, tags: frozenset[str]) -> Header:
         """The header of the stored object with the values of `tags`, however long. Raises `TryAgain`."""
+        ...
+
+
+class Contents(Protocol):
+    """Compares objects of the object store."""
+
+    def compare(self, first: ObjectRef, second: ObjectRef) -> Comparison:
+        """Compare two objects. Raises `TryAgain` while the store does not answer."""
         ...
 
 
@@ -66,95 +103,194 @@ class StoredHeaders:
 
 
 class Route:
-    """One decision per accepted instance."""
+    """One decision per accepted instance, and one "complete" per revision of a study."""
 
     name = "route"
-    State = Decided
+    State = Row
 
-    def __init__(self, rules: Rules, known: Known, headers: Headers, config_version: str) -> None:
-        self._rules = rules
+    def __init__(
+        self,
+        rules: Deciding,
+        known: Known,
+        headers: Headers,
+        config_version: str,
+        *,
+        contents: Contents | None = None,
+        settings: Settings | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        step: int = STEP,
+    ) -> None:
         self._known = known
         self._headers = headers
-        self._whole: dict[str, Header] = {}
-        self._config_version = config_version
-        self._found: Mapping[str, Decided] = {}
+        self._contents = contents
+        self._now = now
+        self._step = step
+        self._fitting = Fitting()
+        self._looked = Looked()
+        self._notes: Mapping[str, str] = {}
+        self._leaving: Mapping[str, Decided] = {}
+        self._leaving_notes: Mapping[str, str] = {}
+        self._leaving_studies: Mapping[str, IndexedStudy] = {}
+        self._follow(settings or Settings(), rules, config_version)
 
-    def prepare(self, events: Sequence[InstanceAccepted]) -> None:
-        """Ask the index, once for the batch, which of these instances it knows, and the store for what a header leaves out.
+    def configure(self, settings: Settings) -> None:
+        """Go on with `settings`. Raises `Misconfigured` and changes nothing if a rule cannot work."""
+        self._follow(settings, Rules.of(settings), settings.config_version)
+
+    def _follow(self, settings: Settings, rules: Deciding, config_version: str) -> None:
+        self._rules = rules
+        self._config_version = config_version
+        self._destinations = tuple(settings.destinations)
+        self._fitting.policy = settings.studies
+        self._studies = Studies(rules, Thresholds.of(settings), self, step=self._step)
+        self._arrivals = Arrivals(rules, Origins.of(settings), settings.senders, self._fitting, self._studies)
+
+    # Before a batch
+
+    def prepare(self, events: Sequence[InstanceAccepted | StudyExpected | StudyCommand]) -> None:
+        """Ask the index, once for the batch, what it knows, and the store for what a header leaves out.
 
         Raises `TryAgain` while one of them is away.
         """
-        self._found = self._known.decided([event.instance.sop_instance_uid for event in events])
-        instances = (event.instance for event in events)
-        cut = [instance for instance in instances if not self._rules.tags.isdisjoint(instance.header_cut)]
-        self._whole = {instance.receipt: self._headers.whole(instance, self._rules.tags) for instance in cut}
-
-    def handle(self, event: InstanceAccepted, memory: Memory[Decided]) -> Iterable[InstanceRouted]:
-        """Decide. The same event again gives nothing: its decision is made. Raises `Quarantine` on a conflict."""
-        instance = event.instance
-        known = memory.get(instance.sop_instance_uid) or self._found.get(instance.sop_instance_uid)
-        if known is not None and instance.receipt in known.receipts:
-            return
-        if known is not None and known.sha256 != instance.object.sha256:
-            raise Quarantine(
-                Reason.INSTANCE_CONFLICT,
-                f"Instance {instance.sop_instance_uid} came again with other content:"
-                f" first {known.sha256[:12]}… (receipt {known.receipts[0]}), now {instance.object.sha256[:12]}….",
-                found=instance.object.sha256,
-                expected=known.sha256,
-            )
-        planned = [
-            PlannedDelivery(
-                delivery_id=delivery_id_for(instance.object.sha256, instance.sop_instance_uid, destination),
-                destination=destination,
-                rules=rules,
-            )
-            for destination, rules in self._rules.destinations(event, self._whole.get(instance.receipt)).items()
-        ]
-        deliveries = tuple(each for each in planned if known is None or each.delivery_id not in known.deliveries)
-        now = datetime.now(UTC)
-        if known is not None and not deliveries:
-            yield self._routed(event, "duplicate", (), now)
-            return
-        known = (known or Decided(receipts=(), sha256=instance.object.sha256)).following(
-            instance.receipt, (each.delivery_id for each in deliveries)
+        instances = [event.instance for event in events if isinstance(event, InstanceAccepted)]
+        tags = self._rules.tags
+        headers = {}
+        selections: dict[str, Selection] = {}
+        for instance in instances:
+            needed = tags | TAGS if instance.sop_class_uid == KEY_OBJECT_SELECTION else tags
+            if not needed.isdisjoint(instance.header_cut):
+                headers[instance.receipt] = self._headers.whole(instance, needed)
+            try:
+                selection = selection_of(instance, headers.get(instance.receipt) or instance.header)
+            except CutValue:  # beyond what is read of an object: nobody makes such selections
+                log.warning("selection_too_long", uid=instance.sop_instance_uid)
+                selection = None
+            if selection is not None:
+                selections[instance.receipt] = selection
+        uids = [instance.sop_instance_uid for instance in instances]
+        told = [uid for selection in selections.values() for uid in selection.sop_instance_uids]
+        told += [uid for event in events if isinstance(event, StudyExpected) for uid in event.sop_instance_uids]
+        study_uids = list(dict.fromkeys(event.key for event in events))
+        indexed = self._known.studies(study_uids)
+        self._fitting.learn(indexed)
+        asked = list(dict.fromkeys((*uids, *told)))
+        self._looked = Looked(
+            rows=self.rows(asked),
+            notes=self._notes,
+            studies={
+                uid: StudyRow(revision=study.revision, instances=study.instances, withdrawn=study.withdrawn)
+                for uid, study in indexed.items()
+            },
+            headers=headers,
+            selections=selections,
         )
-        memory.put(instance.sop_instance_uid, known, due=now + REMEMBERED)
-        yield self._routed(event, "deliver" if deliveries else "no-rule", deliveries, now)
 
-    def due(self, key: str, memory: Memory[Decided], now: datetime) -> Iterable[InstanceRouted]:
-        """Forget an instance whose decisions the index has; wait for the index otherwise. Raises `TryAgain`."""
-        known = memory.get(key)
-        if known is None:
-            return ()
-        indexed = self._known.decided([key]).get(key)
-        if indexed is not None and set(known.receipts) <= set(indexed.receipts):
+    def rows(self, sop_instance_uids: Sequence[str]) -> dict[str, InstanceRow]:
+        """See `hilum.processors.route.study.OfStudy`."""
+        decided = self._known.decided(sop_instance_uids)
+        self._notes = self._known.withdrawn(sop_instance_uids)
+        return {uid: row_of_indexed(uid, each, self._destinations, self._notes.get(uid, "")) for uid, each in decided.items()}
+
+    def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
+        """See `hilum.processors.route.study.OfStudy`."""
+        return self._known.of_study(study_instance_uid, after, limit)
+
+    def work_on(self, asked: tuple[ObjectRef, ObjectRef]) -> Comparison:
+        """Compare the contents of two objects, in a thread beside the loop."""
+        assert self._contents is not None
+        return self._contents.compare(*asked)
+
+    # Events
+
+    def handle(
+        self, event: InstanceAccepted | StudyExpected | StudyCommand, memory: Memory[Row], work: Comparison | None = None
+    ) -> Iterable[InstanceRouted | StudyChanged | CommandOutcome]:
+        """Decide. The same event again gives nothing: its decision is made. Raises `Quarantine` on a conflict."""
+        rows, saying = Rows(memory), self._saying(self._now())
+        if isinstance(event, InstanceAccepted):
+            yield from self._arrivals.arrive(event, rows, self._looked, work, saying)
+            return
+        uid = event.study_instance_uid
+        study = rows.study(uid) or self._looked.studies.get(uid)
+        if isinstance(event, StudyExpected):
+            here = self._looked.rows.keys()
+            self._studies.expect(uid, event.source, event.sop_instance_uids, here, rows, study or StudyRow(), saying.now)
+        else:
+            yield from self._command(event, rows, study, saying)
+
+    def _command(
+        self, command: StudyCommand, rows: Rows, study: StudyRow | None, saying: Saying
+    ) -> Iterator[StudyChanged | CommandOutcome]:
+        """Complete a study by hand."""
+        uid = command.study_instance_uid
+        done = False
+        if command.action != "complete":
+            sentence = f"This release knows no command {command.action}."
+        elif study is None:
+            sentence = f"Nothing of study {uid} has come."
+        elif command.expected_revision not in (-1, study.revision):
+            sentence = f"Meanwhile revision {study.revision} of the study is complete: look at it again."
+        elif study.closing is not None:
+            sentence = f"Revision {study.revision} is still being written: ask again in a moment."
+        elif not study.open:
+            sentence = f"Nothing came since revision {study.revision} of the study was complete."
+        else:
+            try:
+                yield from self._studies.complete(uid, "by-hand", rows, study, saying, actor=command.actor)
+                done, sentence = True, f"Revision {study.revision} is complete with {study.instances - study.withdrawn:,} instances."
+            except Quarantine as why:  # of a rule: nothing was said or remembered yet
+                sentence = str(why)
+        yield CommandOutcome(
+            command=command.id, stage=self.name, study_instance_uid=uid, done=done, sentence=sentence, answered_at=saying.now
+        )
+
+    # Time
+
+    def prepare_due(self, keys: Sequence[str]) -> None:
+        """Ask the index, once for all rows whose time has come, what it knows of them. Raises `TryAgain`."""
+        sop_instance_uids = [key for key in keys if not study_of_key(key)]
+        self._leaving = self._known.decided(sop_instance_uids)
+        self._leaving_notes = self._known.withdrawn(sop_instance_uids)
+        self._leaving_studies = self._known.studies([uid for key in keys if (uid := study_of_key(key))])
+
+    def due(self, key: str, memory: Memory[Row], now: datetime) -> Iterable[InstanceRouted | StudyChanged]:
+        """Go on with a study, or forget a row that the index has."""
+        row = memory.get(key)
+        if isinstance(row, StudyRow):
+            uid = study_of_key(key)
+            if row.open or row.closing is not None:
+                try:
+                    yield from self._studies.look(uid, Rows(memory), row, self._saying(now))
+                except Quarantine as why:  # of a rule: nothing was said or remembered yet
+                    log.warning("study_waits_for_its_rule", uid=uid, says=str(why))
+                    memory.put(key, row, due=now + RULE_TRIED_AGAIN)
+                return
+            indexed_study = self._leaving_studies.get(uid)
+            gone = not row.revision or (indexed_study is not None and indexed_study.revision >= row.revision)
+        elif isinstance(row, InstanceRow):
+            indexed = self._leaving.get(key)
+            known = not row.receipts or (indexed is not None and set(row.receipts) <= set(indexed.receipts))
+            gone = row.held is None and known and (not row.note or key in self._leaving_notes)
+        else:
+            return
+        if gone:
             memory.forget(key)
         else:
-            memory.put(key, known, due=now + timedelta(hours=1))
-        return ()
+            memory.put(key, row, due=now + ASKED_AGAIN)
 
-    def _routed(
-        self, event: InstanceAccepted, decision: Decision, deliveries: tuple[PlannedDelivery, ...], now: datetime
-    ) -> InstanceRouted:
-        instance = event.instance
-        return InstanceRouted(
-            receipt=instance.receipt,
-            study_instance_uid=instance.study_instance_uid,
-            series_instance_uid=instance.series_instance_uid,
-            sop_instance_uid=instance.sop_instance_uid,
-            sop_class_uid=instance.sop_class_uid,
-            transfer_syntax_uid=instance.transfer_syntax_uid,
-            object=instance.object,
-            received_at=instance.received_at,
-            decision=decision,
-            deliveries=deliveries,
-            config_version=self._config_version,
-            decided_at=now,
-        )
+    def _saying(self, now: datetime) -> Saying:
+        return Saying(config_version=self._config_version, now=now)
 
 
 def role(settings: Settings) -> Role:
     """The role `route`."""
-    known = IndexedInstances(settings)
-    return ProcessorRole(settings, Route(Rules.of(settings), known, StoredHeaders(open_store(settings)), settings.config_version))
+    store = open_store(settings)
+    route = Route(
+        Rules.of(settings),
+        IndexedInstances(settings),
+        StoredHeaders(store),
+        settings.config_version,
+        contents=StoredContents(store),
+        settings=settings,
+    )
+    return ProcessorRole(settings, route)

@@ -18,15 +18,62 @@ EXAMPLES: Mapping[str, str] = {
     'InstitutionName == null or InstitutionName.as_upper == "NORTH CLINIC"': "Images of one clinic, and those that name none.",
     'Modality == "MG" or (Modality == "DX" and Rows > 2000)': "Mammograms, and large projection images.",
     '"uid-leading-zero" in findings': "What validation noted something about.",
+    'ReferencedStudySequence[0].ReferencedSOPInstanceUID == "1.2.3"': "An attribute of a sequence's first item.",
+    '$any([each.CodeValue == "RPID16" for each in ProcedureCodeSequence])': "A code in any item of a sequence.",
+    'tag("0009,1002", "GEMS_IDEN_01") == "CT01"': "A private element, in whichever block its creator has reserved.",
+}
+
+#: Conditions on a complete study, and what each means.
+STUDY_EXAMPLES: Mapping[str, str] = {
+    "true": "Every study.",
+    '"CT" in modalities and instances > 1': "Studies with CT, of more than one instance.",
+    "revision == 1": "Each study once: what comes later is not sent.",
+    "matching == instances": "Studies of which `when` holds for every instance.",
 }
 
 #: The page, with a place for the table of examples and the one of facts about the arrival.
 PAGE = """
 # Rules
 
-A rule of the settings sends objects to destinations: those for which its `when` is true. Every rule is asked about every
-object; a destination that several rules name gets the object once. An object that no rule wants is kept and indexed, with the
-decision `no-rule`. `hilum config check` refuses rules that cannot be evaluated, and those that are the same for every object.
+A rule sends objects to destinations: those for which its `when` is true. Every rule is asked about every object; a destination
+that several rules name gets the object once, with the highest of their priorities. An object that no rule wants is kept and
+indexed, with the decision `no-rule`. Rules that cannot be evaluated, and those that are the same for every object, are refused.
+
+Rules are in the settings file, or in files of their own that `hilum apply` puts in force
+([configuration](../operations/configuration.md)).
+
+```toml
+[destinations.workstation]
+type = "dicom"
+host = "192.0.2.40"
+port = 104
+aet = "WORKSTATION"
+
+[[rules]]
+name = "thin-ct"
+when = 'Modality == "CT" and SliceThickness <= 1.5'
+to = ["workstation"]
+priority = 10
+
+  [[rules.tests]]
+  matches = true
+  header = {{ Modality = "CT", SliceThickness = 1.25 }}
+
+  [[rules.tests]]
+  matches = false
+  says = "thick slices stay"
+  header = {{ Modality = "CT", SliceThickness = 5 }}
+```
+
+| Key | Means |
+| --- | --- |
+{keys}
+
+A test describes an object, what it does not say is absent. Its keys:
+
+| Key | Means |
+| --- | --- |
+{test_keys}
 
 The language is that of the Python library [rule-engine](https://zerosteiner.github.io/rule-engine/syntax.html).
 
@@ -36,10 +83,29 @@ The language is that of the Python library [rule-engine](https://zerosteiner.git
 
 ## Names
 
-**Attributes** by their DICOM keyword (PS3.6), such as `Modality`: any that is not a sequence and not binary, from the top level
-of the data set. What is inside of sequences has no name. And facts about the arrival:
+**Attributes** by their DICOM keyword (PS3.6), such as `Modality`: any that is not binary. What is inside of a sequence is named by
+its path: `RequestAttributesSequence[0].ScheduledProcedureStepID`, over any number of levels. An item that is not there is absent.
+
+**Elements by number**: `tag("0008,0060")`; a private one with its creator, which says in which block it is (PS3.5 7.8.1):
+`tag("0009,1002", "GEMS_IDEN_01")`. Its value is text, a number or a list of them, by the VR with which it came; what came in
+Implicit VR is text: `tag("0009,1002", "GEMS_IDEN_01").to_flt > 2`. It must stand in the rule as text, so that Hilum knows to keep it.
+
+And **facts about the arrival**:
 
 {facts}
+
+## Complete studies
+
+A rule with `on = "study"` is asked about each object when it arrives, and once more when the study is complete: if its `when`
+held for any object, and its `study` holds for the study, then all of the study goes to its destinations. What comes later makes the
+study complete once more: then only what is new goes, or, with `send = "whole"`, the study again. With `send = "matching"` only the
+objects for which `when` held go.
+
+{study_examples}
+
+In `study` there are these names, and no attributes:
+
+{study_facts}
 
 ## Values
 
@@ -54,8 +120,9 @@ of the data set. What is inside of sequences has no name. And facts about the ar
 - A rule that compares something absent by `<`, `<=`, `>` or `>=`, or looks for something in it, does not match at all, unless
   what stands before has decided: write `Modality == "MR" or SliceThickness < 2`, not the other way round, or put a value in its
   place: `(SliceThickness ?? 99) < 2`.
+- The first value of an empty list, and an item that a sequence does not have, are absent too.
 - A rule that fails on an object (`ImageType[7]` of a shorter list, a division by zero) sends the object to
-  [quarantine](reasons.md) with the reason `rule-failed`.
+  [quarantine](reasons.md) with the reason `rule-failed`. A `study` that fails on any study is refused beforehand.
 
 ## Words
 

@@ -16,6 +16,7 @@ from rule_engine.types import DataType
 from hilum.errors import Misconfigured
 
 _SEE = "docs/reference/rules.md says what each name is, with examples."
+ITEM = "item"  # the name of the type of a sequence's items
 _NAMES = {
     "STRING": "text",
     "FLOAT": "a number",
@@ -28,7 +29,7 @@ _NAMES = {
 
 def refuse_senseless(name: str, when: str, expression: Any) -> None:
     """Raise `Misconfigured` if the rule `name`, whose text is `when` and whose syntax tree is `expression`, cannot be meant."""
-    for node in _nodes(expression):
+    for node in nodes(expression):
         if isinstance(node, ast.SymbolExpression) and node.scope is not None and node.name not in node.context.builtins:
             known = ", ".join(f"${each}" for each in sorted(node.context.builtins))
             raise _refused(name, f"names ${node.name}, which is unknown", f"Known with a $ are: {known}. Attributes have none.")
@@ -36,7 +37,7 @@ def refuse_senseless(name: str, when: str, expression: Any) -> None:
         raise _refused(name, f"gives {_a(expression.result_type)}, not true or false", f"Compare it with something. {_SEE}")
     if isinstance(expression, ast.LiteralExpressionBase) and when.partition("#")[0].strip(" \t\r\n()") not in ("true", "false"):
         raise _refused(name, f"is always {_said(expression)}, whatever the object", f"Write {_said(expression)}, or name an attribute.")
-    for node in _nodes(expression):
+    for node in nodes(expression):
         for condition in _conditions(node):
             _check_condition(name, condition)
         if type(node) is ast.ComparisonExpression and not _may_equal(node.left.result_type, node.right.result_type):
@@ -50,17 +51,25 @@ def _refused(name: str, what: str, fix: str) -> Misconfigured:
     return Misconfigured("rule-senseless", f"Rule {name!r} {what}.", fix=fix)
 
 
-def _nodes(node: Any) -> Iterator[Any]:
-    """`node` and all below it. Its classes keep their children in slots and in their dictionaries, some in tuples."""
+def nodes(node: Any) -> Iterator[Any]:
+    """`node` and all below it."""
     waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        waiting += children(each)
+
+
+def children(node: Any) -> Iterator[Any]:
+    """What is directly below `node`. The library's classes keep it in slots and in their dictionaries, some in tuples."""
+    slots = [slot for kind in type(node).__mro__ for slot in getattr(kind, "__slots__", ()) if slot != "context"]
+    waiting = [*(getattr(node, slot, None) for slot in slots), *vars(node).values()]
     while waiting:
         each = waiting.pop()
         if isinstance(each, (tuple, list, set)):
             waiting += each
         elif isinstance(each, ast.ExpressionBase):
             yield each
-            slots = [slot for kind in type(each).__mro__ for slot in getattr(kind, "__slots__", ()) if slot != "context"]
-            waiting += [*(getattr(each, slot, None) for slot in slots), *vars(each).values()]
 
 
 def _conditions(node: Any) -> tuple[Any, ...]:
@@ -139,4 +148,6 @@ def _said(node: Any) -> str:
 def _a(kind: Any) -> str:
     if DataType.is_type(kind, DataType.ARRAY):
         return {"STRING": "a list of texts", "FLOAT": "a list of numbers"}.get(kind.value_type.name, "a list")
+    if kind.name == ITEM:
+        return "an item of a sequence"
     return _NAMES.get(kind.name, "a value of no fixed type" if kind == DataType.UNDEFINED else f"a {kind.name.lower()}")

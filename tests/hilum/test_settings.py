@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hilum.errors import Misconfigured
-from hilum.settings import VARIABLES, Settings, entries, is_secret, load
+from hilum.settings import VARIABLES, Settings, doubts, entries, is_secret, load
 
 MINIMAL = """
 [dicom]
@@ -240,3 +240,18 @@ def test_a_refused_secret_is_not_repeated() -> None:
         load(None, {"HILUM_POSTGRES__DSN": "hidden"})
 
     assert "hidden" not in str(stop.value)
+
+
+def test_a_table_that_may_be_left_out_has_its_mistakes_named_key_by_key(tmp_path: Path) -> None:
+    file = tmp_path / "hilum.toml"
+    file.write_text("[senders.CT1.completeness]\nidle = 20\n")
+
+    with pytest.raises(Misconfigured, match="Did you mean idle_s"):
+        load(file, {})
+
+
+def test_a_sender_that_is_no_destination_of_the_file_is_a_doubt(tmp_path: Path) -> None:
+    file = tmp_path / "hilum.toml"
+    file.write_text('[senders.OUT]\nreturns = ["pac"]\n')
+
+    assert any("senders.OUT.returns names 'pac'" in doubt for doubt in doubts(load(file, {}).settings))

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from hilum.errors import Misconfigured, TryAgain
@@ -21,6 +23,21 @@ def test_the_type_names_the_module() -> None:
 
 def test_values_from_the_environment_are_text_and_fit() -> None:
     assert sink_of("pacs", PACS | {"port": "104", "idle_s": "2.5"}) == sink_of("pacs", PACS | {"idle_s": 2.5})
+
+
+def test_a_secret_is_read_from_the_file_that_its_key_names(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hidden\n")
+    table = {"type": "archive", "bucket": "copies", "endpoint": "http://127.0.0.1:9", "access_key": "a"}
+
+    sink = sink_of("copy", table | {"secret_key_file": str(tmp_path / "key")})
+
+    assert isinstance(sink, Archive)
+    assert sink.secret_key == "hidden"
+
+
+def test_a_secrets_file_that_is_not_there_is_named_by_its_key() -> None:
+    with pytest.raises(Misconfigured, match=r"destinations\.copy\.secret_key_file names a file that cannot be read here"):
+        sink_of("copy", {"type": "archive", "secret_key_file": "/nowhere"})
 
 
 def test_a_destination_without_a_type_is_refused() -> None:

@@ -138,3 +138,9 @@ def test_what_a_rule_names_is_never_cut(spool: Spool) -> None:
     assert {"00204000", "00080060", "00100020"} <= protected_tags(settings)
     found = described(spool, spooled(spool, ImageComments="c" * 70_000, transfer_syntax_uid=IMPLICIT), protected_tags(settings))
     assert found.event.instance.header.text("ImageComments") == "c" * 70_000
+
+
+def test_a_private_element_that_a_rule_names_is_kept_in_whichever_block_it_is() -> None:
+    settings = Settings(rules=(Rule(name="r", when='tag("0009,xx10", "SYNTH") == "a" and ReferencedStudySequence.is_empty', to=()),))
+
+    assert {"00090010", "00091010", "00090042", "00094210", "00081110"} <= protected_tags(settings)

@@ -25,6 +25,7 @@ from hilum.events import (
     InstanceReceived,
     InstanceRouted,
     PlannedDelivery,
+    StudyChanged,
 )
 from hilum.runtime.tables import Envelope, events_of
 from hilum.testing import an_instance
@@ -32,14 +33,25 @@ from processors.index import LONGEST_TEXT, Index
 
 pytestmark = pytest.mark.system
 NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
-TABLES = ("receipt", "study", "series", "instance", "quarantine")
+TABLES = ("receipt", "study", "series", "instance", "quarantine", "study_state", "withdrawn")
 
 
 def accepted(received: InstanceReceived, *findings: Finding) -> InstanceAccepted:
     return InstanceAccepted.following(received, findings)
 
 
-def routed(received: InstanceReceived, *destinations: str, decision: str = "deliver") -> InstanceRouted:
+def changed(change: str, revision: int, second: int, **what: Any) -> StudyChanged:
+    return StudyChanged(
+        study_instance_uid="2.25.1",
+        change=change,
+        revision=revision,
+        instances=second,
+        changed_at=NOON + timedelta(seconds=second),
+        **what,
+    )
+
+
+def routed(received: InstanceReceived, *destinations: str, decision: str = "deliver", revision: int = 0) -> InstanceRouted:
     of = received.instance
     return InstanceRouted(
         receipt=of.receipt,
@@ -54,6 +66,7 @@ def routed(received: InstanceReceived, *destinations: str, decision: str = "deli
         deliveries=tuple(PlannedDelivery(delivery_id=f"{of.receipt}-{name}", destination=name, rules=("all",)) for name in destinations),
         config_version="0123456789ab",
         decided_at=NOON + timedelta(seconds=2),
+        revision=revision,
     )
 
 
@@ -77,7 +90,9 @@ def quarantined(received: InstanceReceived, stage: str = "validate", at: datetim
 def said(event: Event) -> tuple[Event, Envelope]:
     """The event with an envelope that is the same each time."""
     what = type(event).__name__
-    receipt = event.instance.receipt if isinstance(event, InstanceReceived | InstanceAccepted) else event.receipt  # type: ignore[attr-defined]  # all that the index reads have one
+    if isinstance(event, StudyChanged):
+        return event, Envelope(id=f"{event.change}/{event.revision}", time=event.changed_at, traceparent="")
+    receipt = event.instance.receipt if isinstance(event, InstanceReceived | InstanceAccepted) else event.receipt  # type: ignore[attr-defined]  # all others have one
     stage = event.stage if isinstance(event, InstanceQuarantined) else ""
     trace = f"00-{'1' * 32}-{abs(hash(what)) % 10**16:016d}-01"
     return event, Envelope(id=f"{receipt}/{what}/{stage}", time=NOON + timedelta(seconds=1), traceparent=trace)
@@ -103,7 +118,8 @@ def connection(postgres: str) -> Iterator[psycopg.Connection]:
 
 
 def test_the_index_reads_what_is_said_of_associations_and_of_instances_until_they_are_routed() -> None:
-    assert set(events_of(Index())) == {InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted, AssociationEnded}
+    said = {InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted, StudyChanged, AssociationEnded}
+    assert set(events_of(Index())) == said
 
 
 def test_an_association_is_a_row_once_however_often_it_is_told(connection: psycopg.Connection) -> None:
@@ -220,13 +236,32 @@ def test_a_value_that_was_cut_from_the_event_is_unknown_here(connection: psycopg
     assert row(connection, "study")["study_description"] is None
 
 
+def test_what_waited_for_its_study_has_its_later_decision_and_all_its_deliveries(connection: psycopg.Connection) -> None:
+    one = an_instance()
+    write(connection, routed(one, "archive"), routed(one, "pacs", revision=1))
+    write(connection, routed(one, decision="waits"))
+
+    receipt = row(connection, "receipt")
+    assert (receipt["decision"], receipt["delivery_ids"]) == ("deliver", ["receipt-1-archive", "receipt-1-pacs"])
+
+
+def test_a_study_is_shown_with_its_revision_and_why_it_is_complete(connection: psycopg.Connection) -> None:
+    write(connection, accepted(an_instance()), changed("opened", 1, 1), changed("completed", 1, 2, reason="idle", missing=3))
+
+    study = row(connection, "v_study")
+    assert (study["state"], study["revision"], study["reason"], study["missing_count"]) == ("complete", 1, "idle", 3)
+    assert study["completed_at"] == NOON + timedelta(seconds=2)
+
+
 def _events() -> list[Event]:
-    """Five arrivals: two of one instance, two instances of a series, one released from quarantine, one refused."""
+    """Six arrivals: two of one instance, two instances of a series, one released from quarantine, one refused, one that waited for its
+    study and was withdrawn; and what became of that study."""
     one = an_instance(receipt="1", SOPInstanceUID="2.25.31", SeriesDescription="one")
     again = an_instance(receipt="2", SOPInstanceUID="2.25.31", SeriesDescription="again")  # in the same moment
     other = an_instance(receipt="3", SOPInstanceUID="2.25.32", SeriesDescription="other", received_at=NOON - timedelta(seconds=1))
     released = an_instance(receipt="4", SOPInstanceUID="2.25.33", SeriesInstanceUID="2.25.22", received_at=NOON + timedelta(seconds=1))
     refused = an_instance(receipt="5", SOPInstanceUID="", StudyInstanceUID="2.25.1")
+    waited = an_instance(receipt="6", SOPInstanceUID="2.25.34", received_at=NOON + timedelta(seconds=2))
     return [
         *(one, accepted(one), routed(one, "archive", "pacs")),
         *(again, accepted(again), routed(again, decision="duplicate")),
@@ -234,6 +269,15 @@ def _events() -> list[Event]:
         *(released, quarantined(released), quarantined(released, "route", NOON + timedelta(seconds=5)), accepted(released)),
         routed(released, decision="no-rule"),
         *(refused, quarantined(refused)),
+        *(
+            waited,
+            accepted(waited),
+            routed(waited, decision="waits"),
+            routed(waited, "pacs", revision=1),
+            routed(waited, decision="withdrawn"),
+        ),
+        *(changed("opened", 1, 1), changed("completed", 1, 2, reason="idle"), changed("reopened", 2, 3, reason="images")),
+        changed("withdrawn", 2, 4, note="2.25.80", code="113001", sop_instance_uids=("2.25.34", "2.25.35"), withdrawn=1),
     ]
 
 

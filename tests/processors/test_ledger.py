@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from psycopg.rows import dict_row
 
 from hilum.database import connect
-from hilum.events import InstanceRouted, ObjectRef, PlannedDelivery
+from hilum.events import DeliverySettled, InstanceRouted, ObjectRef, PlannedDelivery, decode
 from hilum.runtime.tables import Envelope, events_of
 from processors.ledger import CHANNEL, Ledger
 
@@ -90,3 +91,26 @@ class TestOnPostgreSQL:
             Ledger().apply(connection, [(routed(), ENVELOPE)])
 
             assert connection.execute("SELECT count(*) FROM delivery").fetchall() == [(0,)]
+
+    def test_what_is_taken_back_is_cancelled_with_an_event_and_what_is_settled_stays_so(self, postgres: str) -> None:
+        taken_back = msgspec.structs.replace(routed(), decision="withdrawn", cancels=("delivery-1", "delivery-2", "delivery-9"))
+        with connect(postgres) as connection:
+            Ledger().apply(connection, [(routed(ARCHIVE, PACS), ENVELOPE)])
+            connection.execute("UPDATE delivery SET state = 'delivered' WHERE delivery_id = 'delivery-2'")
+
+            for _ in range(2):
+                Ledger().apply(connection, [(taken_back, ENVELOPE)])
+
+            states = connection.execute("SELECT delivery_id, state, comment FROM delivery ORDER BY 1").fetchall()
+            [(topic, key, headers, value)] = connection.execute("SELECT topic, key, headers, value FROM outbox").fetchall()
+        assert states == [("delivery-1", "cancelled", "A rejection note names it."), ("delivery-2", "delivered", None)]
+        event = decode(DeliverySettled, bytes(value))
+        assert (topic, key, headers["ce_subject"]) == ("delivery.settled.v1", "2.25.1", "delivery-1")
+        assert (event.state, event.destination, event.sha256) == ("cancelled", "archive", "a" * 64)
+
+    def test_what_is_planned_and_taken_back_in_one_batch_is_cancelled(self, postgres: str) -> None:
+        taken_back = msgspec.structs.replace(routed(), decision="corrected", cancels=("delivery-1",))
+        with connect(postgres) as connection:
+            Ledger().apply(connection, [(routed(ARCHIVE), ENVELOPE), (taken_back, ENVELOPE)])
+
+            assert connection.execute("SELECT state FROM delivery").fetchall() == [("cancelled",)]

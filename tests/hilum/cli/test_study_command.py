@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from hilum.cli.studies import open_matters
+from hilum.cli.studies import completeness, open_matters
 from hilum.database.queries import StudySummary
 
 
-def a_summary(**counts: int) -> StudySummary:
+def a_summary(**counts: Any) -> StudySummary:
     return StudySummary(
         study_instance_uid="2.25.1",
         patient_id=None,
@@ -39,3 +40,16 @@ def a_summary(**counts: int) -> StudySummary:
 )
 def test_a_study_is_settled_only_if_nothing_was_rejected_or_left_without_a_rule(counts: dict[str, int], said: str) -> None:
     assert open_matters(a_summary(**counts)) == said
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({}, ""),
+        ({"state": "open", "revision": 0}, "awaited"),
+        ({"state": "open", "revision": 1, "missing": 2}, "awaited, revision 1 before, 2 missing"),
+        ({"state": "complete", "revision": 2, "reason": "idle", "withdrawn": 1}, "revision 2 (idle), 1 withdrawn"),
+    ],
+)
+def test_whether_a_study_is_complete_is_said_with_revision_and_reason(state: dict[str, Any], said: str) -> None:
+    assert completeness(a_summary(**state)) == said

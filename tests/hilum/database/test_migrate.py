@@ -8,8 +8,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from hilum.database import away, connect, migrate, pool
-from hilum.database.known import Decided, IndexedInstances
+from hilum.database.known import IndexedInstances
 from hilum.errors import Misconfigured, TryAgain
+from hilum.events import ObjectRef
 from hilum.settings import Postgres, Settings
 
 
@@ -120,7 +121,42 @@ class TestOnPostgreSQL:
 
         known = IndexedInstances(Settings(postgres=Postgres(dsn=postgres))).decided(["2.25.3", "2.25.4", "2.25.5"])
 
-        assert known == {"2.25.3": Decided(receipts=("a", "b"), sha256="A", deliveries=("y",))}
+        [(uid, decided)] = known.items()
+        assert (uid, decided.receipts, decided.sha256, decided.deliveries) == ("2.25.3", ("a", "b"), "A", ("y",))
+
+    def test_a_correction_that_was_taken_is_the_object_and_the_first_is_what_it_was_before(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute(
+                "INSERT INTO receipt (receipt, sop_instance_uid, study_instance_uid, sha256, bucket, object_key, size_bytes, decision,"
+                " received_at) VALUES ('a', '2.25.3', '2.25.1', 'A', 'b', 'k/A', 7, 'deliver', '2024-01-01Z'),"
+                " ('b', '2.25.3', '2.25.1', 'B', 'b', 'k/B', 8, 'corrected', '2024-01-02Z'),"
+                " ('c', '2.25.3', '2.25.1', 'C', 'b', 'k/C', 9, 'returned', '2024-01-03Z')"
+            )
+
+        known = IndexedInstances(Settings(postgres=Postgres(dsn=postgres))).decided(["2.25.3"])["2.25.3"]
+
+        assert known.object == ObjectRef(bucket="b", key="k/B", size_bytes=8, sha256="B")
+        assert (known.sha256, known.before, known.study_instance_uid) == ("B", ("A",), "2.25.1")
+
+    def test_studies_and_withdrawn_instances_are_known_by_one_question_each(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute(
+                "INSERT INTO study (study_instance_uid, patient_id, receipt, received_at) VALUES ('2.25.1', 'P', 'a', '2024-01-01Z');"
+                " INSERT INTO study_state (study_instance_uid, step, state, revision, instances, new, missing, withdrawn, changed_at)"
+                " VALUES ('2.25.1', 5, 'complete', 2, 3, 1, 0, 1, '2024-01-01Z');"
+                " INSERT INTO withdrawn VALUES ('2.25.3', '2.25.1', '2.25.80', '113001', '2024-01-01Z');"
+                " INSERT INTO instance (sop_instance_uid, series_instance_uid, study_instance_uid, sop_class_uid, transfer_syntax_uid,"
+                " bucket, object_key, size_bytes, sha256, receipt, received_at)"
+                " SELECT '2.25.3' || n, 's', '2.25.1', 'c', 't', 'b', 'k', 1, 'x', 'r', '2024-01-01Z' FROM generate_series(1, 3) AS n"
+            )
+
+        index = IndexedInstances(Settings(postgres=Postgres(dsn=postgres)))
+
+        [(uid, study)] = index.studies(["2.25.1", "2.25.2"]).items()
+        assert (uid, study.revision, study.instances, study.withdrawn) == ("2.25.1", 2, 4, 1)
+        assert study.attributes["PatientID"] == "P"
+        assert index.withdrawn(["2.25.3", "2.25.4"]) == {"2.25.3": "2.25.80"}
+        assert index.of_study("2.25.1", "2.25.31", 1) == ["2.25.32"]
 
 
 def test_a_server_without_room_is_told_apart_from_one_that_is_away() -> None:

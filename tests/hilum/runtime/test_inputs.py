@@ -99,3 +99,10 @@ def test_how_much_of_an_event_is_written_is_committed_beside_its_offset(written:
 @pytest.mark.parametrize("metadata", [None, "", "another tool's note", "written=many"])
 def test_a_note_that_another_tool_left_beside_an_offset_means_nothing(metadata: str | None) -> None:
     assert written_in(metadata) == 0
+
+
+def test_a_partition_of_which_events_wait_has_the_time_of_its_last_event(inputs: Inputs) -> None:
+    inputs.positions[TOPIC, 1].seen_at = 12.5
+    inputs.positions[TOPIC, 2].seen_at = 13.5
+
+    assert [inputs.behind(partition, 0) for partition in range(3)] == [0, 12_500, 13_500]

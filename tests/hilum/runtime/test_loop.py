@@ -18,7 +18,7 @@ from hilum.errors import Misconfigured, Quarantine, Reason, Stopped, TryAgain
 from hilum.events import Event, Finding, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted, Topic, following_id
 from hilum.runtime.inputs import Inputs
 from hilum.runtime.loop import ProcessorRole
-from hilum.runtime.processor import FunctionProcessor, Memory, Processor, processor
+from hilum.runtime.processor import FunctionProcessor, Memory, NeedsWork, Processor, processor
 from hilum.runtime.stage import Stage
 from hilum.runtime.transaction import Transactions
 from hilum.testing import Clock, an_instance, eventually
@@ -624,6 +624,33 @@ def test_slow_work_keeps_the_order_of_each_object_and_the_place_in_the_group(log
 
     assert [event.instance.receipt for event in events if event.instance.sop_instance_uid == "1.1"] == ["slow", "after"]
     assert len(events) == 3
+
+
+class Asking:
+    """Asks for slow work on every third event."""
+
+    name = "asking"
+
+    def work_on(self, asked: str) -> str:
+        return f"worked on {asked}"
+
+    def handle(self, event: InstanceReceived, work: str | None = None) -> InstanceAccepted:
+        receipt = event.instance.receipt
+        if work is None and int(receipt) % 3 == 0:
+            raise NeedsWork(receipt)
+        return InstanceAccepted.following(event, [Finding(code="worked", sentence=work or "")])
+
+
+def test_work_that_few_events_need_is_done_when_they_ask_and_none_is_lost_or_doubled(log: Log) -> None:
+    log.make()
+    log.say(*(an_instance(receipt=str(number), SOPInstanceUID=f"2.25.1{number}") for number in range(30)))
+
+    with log.running(role(log, Asking())):
+        events = log.events(InstanceAccepted, 30)
+
+    found = {int(event.instance.receipt): event.findings[0].sentence for event in events}
+    assert found == {number: f"worked on {number}" if number % 3 == 0 else "" for number in range(30)}
+    assert len(events) == 30
 
 
 def test_slow_work_that_fails_for_good_sets_its_event_aside(log: Log) -> None:

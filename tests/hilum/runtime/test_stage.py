@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -11,9 +11,10 @@ from confluent_kafka import Message
 from hilum import bus
 from hilum.errors import Quarantine, Reason, Stopped, TryAgain
 from hilum.events import Event, Finding, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted, decode, following_id
-from hilum.runtime.processor import Memory, Processor, processor
+from hilum.runtime.processor import Memory, NeedsWork, Processor, processor
 from hilum.runtime.stage import CHUNK, POSTPONED, Incoming, Stage
 from hilum.runtime.state import Changes, Codec, PartitionState, milliseconds
+from hilum.runtime.work import Pool
 from hilum.settings import Settings
 from hilum.testing import Clock, an_instance
 
@@ -220,6 +221,66 @@ def test_a_timer_that_fails_is_tried_again_later_and_does_not_stop_the_others() 
 
     assert stage.due("bad", milliseconds(clock()), memory) == []
     assert memory.due_of("bad") == milliseconds(clock() + POSTPONED)
+
+
+class Asks:
+    """Remembers something, and then asks for slow work."""
+
+    name = "asks"
+    State = Row
+
+    def work_on(self, asked: str) -> str:
+        return asked.upper()
+
+    def handle(self, event: InstanceReceived, memory: Memory[Row], work: str | None = None) -> InstanceAccepted:
+        memory.put("a", Row(1))
+        if work is None:
+            raise NeedsWork("question")
+        return InstanceAccepted.following(event, [Finding(code="answer", sentence=work)])
+
+
+def test_an_event_that_needs_slow_work_is_handled_again_with_it_and_left_no_trace_before() -> None:
+    stage, memory = a_stage(Asks()), changes()
+    event = incoming(stage, an_instance())
+
+    with pytest.raises(NeedsWork):
+        next(stage.conclude(event, memory))
+    memory.keep()
+    assert (event.asked, memory.get("a")) == ("question", None)
+
+    pool = Pool(stage.name, stage.wiring.work, stage.wiring.work_on)
+    for future in pool.start([event, incoming(stage, an_instance())]):
+        future.result()
+    [[record]] = stage.conclude(event, memory)
+    pool.close()
+
+    assert decode(InstanceAccepted, record.value).findings[0].sentence == "QUESTION"
+    assert memory.get("a") == Row(1)
+
+
+def test_an_event_that_asks_for_work_without_end_is_set_aside() -> None:
+    class AsksAgain(Asks):
+        def work_on(self, asked: str) -> None:  # type: ignore[override]  # it answers nothing
+            return None
+
+    stage, memory = a_stage(AsksAgain()), changes()
+    event = incoming(stage, an_instance())
+    with pytest.raises(NeedsWork):
+        next(stage.conclude(event, memory))
+    event.worked = True
+
+    [[record]] = stage.conclude(event, memory)
+
+    assert decode(InstanceQuarantined, record.value).reason is Reason.PROCESSING_FAILED
+
+
+def test_a_look_up_for_timers_that_fails_is_made_again_and_ends_no_worker() -> None:
+    class Fails(Remembers):
+        def prepare_due(self, keys: Sequence[str]) -> None:
+            raise ValueError(keys)
+
+    with pytest.raises(TryAgain, match="ValueError"):
+        a_stage(Fails()).prepare_due(["a"])
 
 
 class Many:

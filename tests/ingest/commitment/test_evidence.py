@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from hilum import bus
 from hilum.database import connect
 from hilum.errors import Misconfigured, TryAgain
-from hilum.events import InstanceReceived, ObjectRef
+from hilum.events import InstanceReceived, ObjectRef, StudyExpected, decode
 from hilum.settings import Kafka, Postgres, Settings
 from hilum.spool import Spool
 from hilum.testing import an_instance, eventually, spooled
@@ -62,6 +62,23 @@ class TestTheIndex:
 
         assert [receipt for receipt, _ in both] == ["r1", "r3"]
         assert both[0] == first[0]
+
+    def test_what_is_promised_is_announced_as_of_its_study_once(self, database: Database, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute("UPDATE receipt SET study_instance_uid = '2.25.9'")
+            for _ in range(2):
+                database.hold(["r1", "r3"])
+            [(topic, key, value)] = connection.execute("SELECT topic, key, value FROM outbox").fetchall()
+
+        said = decode(StudyExpected, bytes(value))
+        assert (topic, key) == ("imaging.study.expected.v1", "2.25.9")
+        assert (said.source, said.sop_instance_uids) == ("storage-commitment", ("2.25.1", "2.25.2"))
+
+    def test_the_same_image_encoded_otherwise_is_no_second_object(self, database: Database, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute("UPDATE receipt SET decision = 'duplicate' WHERE receipt = 'r2'")
+
+        assert [each.receipt for each in database.arrived(["2.25.1"])["2.25.1"]] == ["r1"]
 
     def test_it_goes_on_after_its_connection_was_ended(self, database: Database, postgres: str) -> None:
         assert database.arrived(["2.25.2"])

@@ -1,0 +1,73 @@
+"""What Hilum says on Kafka of studies as a whole. `hilum.events` has all events."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from hilum.event import Event, Topic
+
+
+class StudyChanged(Event, frozen=True, kw_only=True):
+    """Something happened to a study as a whole. Counts are those after the change."""
+
+    topic = Topic(name="imaging.study.changed.v1", phi="limited")
+
+    study_instance_uid: str
+    #: `opened`, `completed`, `reopened` (something new came after it was complete), or `withdrawn`: a rejection note names instances.
+    change: Annotated[str, Meta(pattern="^[a-z-]+$")]
+    #: The revision that is open, or complete now: 1 is the first.
+    revision: int
+    #: Why it is complete: `idle`, `expected`, `by-hand` or `maximum`. What reopened it: `images` or `objects` (such as reports).
+    reason: str = ""
+    #: Instances that came, without those that were withdrawn; and how many of them are new in this revision.
+    instances: int
+    new: int = 0
+    series: int = 0
+    modalities: tuple[str, ...] = ()
+    #: Instances that somebody announced and that have not come.
+    missing: int = 0
+    #: Instances that rejection notes name.
+    withdrawn: int = 0
+    #: The instances that this rejection note names: its SOPInstanceUID, and the code of its title (PS3.16 CID 7011).
+    note: str = ""
+    code: str = ""
+    sop_instance_uids: tuple[str, ...] = ()
+    #: Who asked for it, by hand.
+    actor: str = ""
+    config_version: str = ""
+    changed_at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.study_instance_uid
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.study_instance_uid
+
+
+class StudyExpected(Event, frozen=True, kw_only=True):
+    """Somebody who knows says which instances a study has: it is complete when they are here, and not before."""
+
+    topic = Topic(name="imaging.study.expected.v1", phi="limited")
+
+    study_instance_uid: str
+    #: Who says so: `storage-commitment`, `manifest`, `mpps` or `query`.
+    source: Annotated[str, Meta(pattern="^[a-z-]+$")]
+    sop_instance_uids: tuple[str, ...]
+    said_at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.study_instance_uid
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.study_instance_uid

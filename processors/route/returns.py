@@ -1,0 +1,35 @@
+"""Which sender is which destination, so that what a PACS sends back is known for what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hilum.events import Source
+from hilum.settings import Settings
+
+
+class Origins:
+    """Destinations by the AE titles under which they send.
+
+    A title that several destinations have, such as those of one archive under two names, stands for all of them.
+    """
+
+    def __init__(self, destinations: Mapping[str, Mapping[str, Any]], senders: Mapping[str, Iterable[str]] | None = None) -> None:
+        """`destinations` are the tables of the settings; `senders` names for a calling AE title further destinations that it is."""
+        found: dict[str, dict[str, None]] = {}
+        for name, table in destinations.items():
+            if isinstance(aet := table.get("aet"), str) and aet.strip():
+                found.setdefault(aet.strip(), {})[name] = None
+        for aet, names in (senders or {}).items():
+            found.setdefault(aet.strip(), {}).update(dict.fromkeys(names))
+        self._by_title = {aet: tuple(names) for aet, names in found.items()}
+
+    @classmethod
+    def of(cls, settings: Settings) -> Origins:
+        """Those of `settings`."""
+        return cls(settings.destinations, {aet: sender.returns for aet, sender in settings.senders.items()})
+
+    def of_source(self, source: Source) -> tuple[str, ...]:
+        """The destinations that this sender is; none if it is not one."""
+        return self._by_title.get(source.calling_aet.strip(), ())

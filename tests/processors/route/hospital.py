@@ -1,0 +1,310 @@
+"""A hospital around the stage `route`, without Kafka and PostgreSQL: real rows and timers, an index and a ledger in memory, a clock.
+
+What was said counts only once its transaction is committed; the index learns of it when it is told to catch up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hilum.database.known import Decided, IndexedStudy
+from hilum.dicom import Header
+from hilum.errors import Quarantine
+from hilum.events import (
+    CommandOutcome,
+    Event,
+    Instance,
+    InstanceAccepted,
+    InstanceRouted,
+    ObjectRef,
+    StudyChanged,
+    StudyCommand,
+    StudyExpected,
+)
+from hilum.runtime.processor import NeedsWork
+from hilum.runtime.state import Changes, Codec, PartitionState, milliseconds
+from hilum.settings import Settings
+from hilum.testing import Clock, an_instance
+from processors.route import Route
+from processors.route.contents import Comparison
+from processors.route.facts import Deciding, Matched, StudyFacts, StudyRoute
+from processors.route.rows import InstanceRow, Row, StudyRow, study_key
+from processors.route.rules import Rules
+
+STUDY, OTHER_STUDY = "2.25.1", "2.25.9"
+CODEC = Codec(Row)
+
+#: Deliveries end in one of these, or are `pending`.
+STATES = ("delivered", "already_there", "returned", "rejected", "cancelled", "pending")
+
+
+class FixedRules:
+    """Every instance goes to `now`; of a complete study `routes` hold; the rule `ct` holds for CT."""
+
+    tags: frozenset[str] = frozenset()
+
+    def __init__(self, now: Sequence[str] = (), routes: Sequence[StudyRoute] = ()) -> None:
+        self.now = now
+        self.routes = tuple(routes)
+        self.asked: list[tuple[StudyFacts, dict[str, int]]] = []
+
+    @property
+    def any_of_study(self) -> bool:
+        return bool(self.routes)
+
+    def matched(self, event: InstanceAccepted, header: Header | None = None) -> Matched:
+        ct = event.instance.header.text("Modality") == "CT"
+        return Matched(destinations=dict.fromkeys(self.now, ("always",)), study_rules=("ct",) if ct else ())
+
+    def of_study(self, facts: StudyFacts, matched: Mapping[str, int]) -> tuple[StudyRoute, ...]:
+        self.asked.append((facts, dict(matched)))
+        return self.routes
+
+
+class Index:
+    """What the index makes of events, in whatever order they come."""
+
+    def __init__(self) -> None:
+        self.accepted: dict[str, Instance] = {}
+        self.routed: dict[str, list[InstanceRouted]] = {}
+        self.states: dict[str, StudyChanged] = {}
+        self.notes: dict[str, str] = {}
+        #: What it is said to know besides.
+        self.known: dict[str, Decided] = {}
+        #: How often it was asked for instances.
+        self.asked = 0
+
+    def learn(self, event: Event) -> None:
+        if isinstance(event, InstanceAccepted):
+            self.accepted.setdefault(event.instance.sop_instance_uid, event.instance)
+        elif isinstance(event, InstanceRouted):
+            self.routed.setdefault(event.sop_instance_uid, []).append(event)
+        elif isinstance(event, StudyChanged) and event.change == "completed":
+            self.states[event.study_instance_uid] = event
+        elif isinstance(event, StudyChanged):
+            self.notes |= dict.fromkeys(event.sop_instance_uids, event.note)
+
+    def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Decided]:
+        self.asked += 1
+        return {uid: found for uid in sop_instance_uids if (found := self.known.get(uid) or self._decided(uid)) is not None}
+
+    def _decided(self, uid: str) -> Decided | None:
+        own = [each for each in self.routed.get(uid, ()) if each.decision not in ("duplicate", "returned", "ignored")]
+        if not own:
+            return None
+        now = next((each for each in reversed(own) if each.decision == "corrected"), own[0])
+        return Decided(
+            receipts=tuple(dict.fromkeys(each.receipt for each in own)),
+            sha256=now.object.sha256,
+            deliveries=tuple(delivery.delivery_id for each in own for delivery in each.deliveries),
+            object=now.object,
+            study_instance_uid=now.study_instance_uid,
+            series_instance_uid=now.series_instance_uid,
+            sop_class_uid=now.sop_class_uid,
+            transfer_syntax_uid=now.transfer_syntax_uid,
+            received_at=now.received_at,
+            before=tuple({each.object.sha256 for each in own} - {now.object.sha256}),
+        )
+
+    def studies(self, study_instance_uids: Sequence[str]) -> Mapping[str, IndexedStudy]:
+        return {
+            uid: IndexedStudy(revision=said.revision, instances=said.instances + said.withdrawn, withdrawn=said.withdrawn)
+            for uid in study_instance_uids
+            if (said := self.states.get(uid)) is not None
+        }
+
+    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
+        return {uid: self.notes[uid] for uid in sop_instance_uids if uid in self.notes}
+
+    def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
+        found = sorted(uid for uid, instance in self.accepted.items() if instance.study_instance_uid == study_instance_uid)
+        return [uid for uid in found if uid > after][:limit]
+
+
+class NoHeaders:
+    def whole(self, instance: Instance, tags: frozenset[str]) -> Header:
+        raise AssertionError("no header is cut here")
+
+
+def by_name(first: ObjectRef, second: ObjectRef) -> Comparison:
+    """Objects whose digests begin with the same letter have the same pixels; the second letter is the header, the rest the encoding."""
+    if first.sha256[0] != second.sha256[0]:
+        return Comparison(result="pixels")
+    return Comparison(result="same" if first.sha256[1] == second.sha256[1] else "header", tags=("00100010",))
+
+
+class ByName:
+    def compare(self, first: ObjectRef, second: ObjectRef) -> Comparison:
+        return by_name(first, second)
+
+
+class Hospital:
+    """The stage, what it says, and the ledger that follows from it."""
+
+    def __init__(self, rules: FixedRules | Rules | None = None, settings: Settings | None = None, *, step: int = 500) -> None:
+        self.deciding: Deciding = rules or FixedRules(now=("archive",))
+        self.settings = settings or Settings(destinations=DESTINATIONS)
+        self.clock = Clock()
+        self.index = Index()
+        self.step = step
+        self.state = PartitionState(0)
+        self.said: list[Event] = []
+        self.untold: list[Event] = []
+        self.arrivals: list[InstanceAccepted] = []
+        self.quarantined: dict[str, Quarantine] = {}
+        self.deliveries: dict[str, str] = {}
+        self.start()
+
+    @property
+    def rules(self) -> FixedRules:
+        """The rules, where they are fixed ones."""
+        assert isinstance(self.deciding, FixedRules)
+        return self.deciding
+
+    def start(self) -> None:
+        """The process begins anew with what is committed."""
+        self.route = Route(
+            self.deciding, self.index, NoHeaders(), "v1", contents=ByName(), settings=self.settings, now=self.clock, step=self.step
+        )
+
+    def catch_up(self) -> None:
+        """The index has read everything."""
+        for event in self.untold:
+            self.index.learn(event)
+        self.untold.clear()
+
+    # What comes
+
+    def arrive(self, sop: str = "2.25.3", *, crash: bool = False, **what: Any) -> list[Event]:
+        """An instance comes; what follows at once. With `crash` the worker dies before the commit, and another does it."""
+        what.setdefault("receipt", f"receipt-{len(self.arrivals)}")
+        what.setdefault("received_at", self.clock())
+        what["sha256"] = (what.get("sha256", "aa") * 32)[:64]
+        event = InstanceAccepted.following(an_instance(SOPInstanceUID=sop, **what))
+        self.arrivals.append(event)
+        self.untold.append(event)
+        if crash:
+            self.take(event, crash=True)
+            self.start()
+        return self.take(event)
+
+    def take(self, event: InstanceAccepted | StudyExpected | StudyCommand, *, crash: bool = False) -> list[Event]:
+        """One event in one transaction; with `crash` it is undone."""
+        self.route.prepare([event])
+        changes = Changes(self.state, CODEC)
+        try:
+            try:
+                said = list(self.route.handle(event, changes))
+            except NeedsWork as first:
+                changes.undo()
+                said = list(self.route.handle(event, changes, self.route.work_on(first.asked)))
+        except Quarantine as why:
+            changes.undo()
+            assert isinstance(event, InstanceAccepted)
+            if not crash:
+                self.quarantined[event.instance.receipt] = why
+            return []
+        return self._commit(changes, said) if not crash else []
+
+    def announce(self, *sops: str, study: str = STUDY, source: str = "mpps") -> list[Event]:
+        return self.take(StudyExpected(study_instance_uid=study, source=source, sop_instance_uids=sops, said_at=self.clock()))
+
+    def complete(self, study: str = STUDY, expected_revision: int = -1) -> CommandOutcome:
+        command = StudyCommand(
+            id="c", action="complete", study_instance_uid=study, expected_revision=expected_revision, asked_at=self.clock()
+        )
+        *_, outcome = self.take(command)
+        assert isinstance(outcome, CommandOutcome)
+        return outcome
+
+    def wait(self, **time: float) -> list[Event]:
+        """Let time pass, and do what is due at its end."""
+        self.clock.forward(**time)
+        said: list[Event] = []
+        for _ in range(10_000):
+            done, more = self.fire()
+            said += more
+            if not done:
+                return said
+            self.clock.forward(milliseconds=2)
+        raise AssertionError("there is no end of it")
+
+    def fire(self, *, limit: int = 500, crash: bool = False) -> tuple[bool, list[Event]]:
+        """Timers that are due, in one transaction: whether there were any, and what was said."""
+        timers = self.state.due(milliseconds(self.clock()), limit)
+        changes = Changes(self.state, CODEC)
+        if not timers:
+            return False, []
+        self.route.prepare_due([key for _, key in timers])
+        said: list[Event] = []
+        for due, key in timers:
+            if changes.due_of(key) == due:
+                said += self.route.due(key, changes, self.clock())
+                if changes.due_of(key) == due:
+                    changes.put(key, changes.get(key))
+                changes.keep()
+        return True, [] if crash else self._commit(changes, said)
+
+    def _commit(self, changes: Changes, said: Iterable[Event]) -> list[Event]:
+        changes.keep()
+        changes.commit()
+        events = list(said)
+        self.said += events
+        self.untold += events
+        for event in events:
+            if isinstance(event, InstanceRouted):
+                for delivery in event.deliveries:
+                    assert delivery.delivery_id not in self.deliveries, "a delivery is planned once"
+                    self.deliveries[delivery.delivery_id] = "pending"
+                for delivery_id in event.cancels:
+                    if self.deliveries.get(delivery_id) == "pending":
+                        self.deliveries[delivery_id] = "cancelled"
+        return events
+
+    # What is
+
+    def study(self, study: str = STUDY) -> StudyRow:
+        row = Changes(self.state, CODEC).get(study_key(study))
+        assert isinstance(row, StudyRow)
+        return row
+
+    def instance(self, sop: str) -> InstanceRow | None:
+        row: InstanceRow | None = Changes(self.state, CODEC).get(sop)
+        return row
+
+
+DESTINATIONS: dict[str, dict[str, Any]] = {
+    "archive": {"type": "archive"},
+    "pacs": {"type": "dicom", "host": "192.0.2.1", "port": 104, "aet": "PACS"},
+    "viewer": {"type": "dicom", "host": "192.0.2.2", "port": 104, "aet": "VIEWER"},
+}
+
+
+def decisions(events: Iterable[Event]) -> list[tuple[str, tuple[str, ...]]]:
+    """Each decision with its destinations."""
+    return [
+        (event.decision, tuple(delivery.destination for delivery in event.deliveries))
+        for event in events
+        if isinstance(event, InstanceRouted)
+    ]
+
+
+def changes_of(events: Iterable[Event]) -> list[tuple[str, int, str]]:
+    """Each change of a study, with revision and reason."""
+    return [(event.change, event.revision, event.reason) for event in events if isinstance(event, StudyChanged)]
+
+
+def a_note(code: str, *sops: str, study: str = STUDY) -> dict[str, Any]:
+    """The attributes of a key object selection with this title, about these instances."""
+    reference = [{"00081155": {"vr": "UI", "Value": [sop]}} for sop in sops]
+    series = [{"00081199": {"vr": "SQ", "Value": reference}}]
+    return {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.59",
+        "Modality": "KO",
+        "SeriesInstanceUID": "2.25.88",
+        "ConceptNameCodeSequence": [{"00080100": {"vr": "SH", "Value": [code]}, "00080102": {"vr": "SH", "Value": ["DCM"]}}],
+        "CurrentRequestedProcedureEvidenceSequence": [
+            {"0020000D": {"vr": "UI", "Value": [study]}, "00081115": {"vr": "SQ", "Value": series}}
+        ],
+    }

@@ -1,0 +1,136 @@
+"""`hilum apply` on a whole Hilum: in force without a restart, visible on what it decided, refused where it would leave things behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.running import RunningHilum, running_hilum
+from bench.wire import RawReceiver
+from hilum.synthetic import write_ct_study
+from hilum.testing import eventually
+
+pytestmark = pytest.mark.system
+
+CONFIG = """
+[[rules]]
+name = "keep"
+to = ["archive"]
+"""
+TO_PACS = """
+[[rules]]
+name = "ct"
+when = 'Modality == "CT"'
+to = ["pacs"]
+  [[rules.tests]]
+  matches = true
+  header = { Modality = "CT" }
+"""
+
+
+@pytest.fixture(scope="module")
+def hilum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHilum]:
+    receiver = RawReceiver()
+    with running_hilum(tmp_path_factory.mktemp("hilum"), receiver.port) as running:
+        yield running
+    receiver.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "rules.toml").write_text(CONFIG)
+    return tmp_path / "config"
+
+
+def answer(hilum: RunningHilum, *words: str | Path, code: int = 0) -> Any:
+    done = hilum.command(*words, "--json", check=False)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def sent(hilum: RunningHilum, folder: Path, patient: str) -> dict[str, set[str]]:
+    """Send a study of two slices; for each version of its decisions, where they sent it."""
+    write_ct_study(folder, 2, rows=16, columns=16, patient=patient)
+    assert answer(hilum, "send", folder)["stored"] == 2
+    hilum.come_to_rest()
+    rows = hilum.rows(
+        "SELECT r.config_version, d.destination FROM receipt r JOIN study s USING (study_instance_uid)"
+        " LEFT JOIN delivery d ON d.delivery_id = ANY(r.delivery_ids) WHERE s.patient_id = %s",
+        patient,
+    )
+    found: dict[str, set[str]] = {}
+    for version, destination in rows:
+        found.setdefault(version, set()).add(destination)
+    return found
+
+
+def test_rules_are_in_force_without_a_restart_and_can_be_rolled_back(hilum: RunningHilum, folder: Path, tmp_path: Path) -> None:
+    first = answer(hilum, "apply", "-f", folder, "-m", "to begin with")
+    assert first["stragglers"] == []
+    assert any("/route/" in worker for worker in first["running"])
+    assert sent(hilum, tmp_path / "a", "SYNTHA") == {first["version"]: {"archive"}}
+
+    (folder / "ct.toml").write_text(TO_PACS)
+    second = answer(hilum, "apply", "-f", folder)
+    assert [(change["change"], change["name"]) for change in second["changes"]] == [("added", "ct")]
+    assert sent(hilum, tmp_path / "b", "SYNTHB") == {second["version"]: {"archive", "pacs"}}
+
+    back = answer(hilum, "config", "rollback")
+    assert back["version"] == first["version"]
+    assert sent(hilum, tmp_path / "c", "SYNTHC") == {first["version"]: {"archive"}}
+    listed = answer(hilum, "config", "history")
+    assert [each["version"] for each in listed[:3]] == [first["version"], second["version"], first["version"]]
+    assert [change["name"] for change in answer(hilum, "config", "diff")["changes"]] == ["ct"]
+
+
+def test_a_worker_that_was_killed_comes_back_with_what_is_in_force(hilum: RunningHilum, folder: Path, tmp_path: Path) -> None:
+    applied = answer(hilum, "apply", "-f", folder)
+    hilum.kill("route")
+
+    assert sent(hilum, tmp_path / "a", "SYNTHK") == {applied["version"]: {"archive"}}
+
+
+def test_candidates_are_tried_on_what_came_in_and_nothing_is_sent(hilum: RunningHilum, folder: Path, tmp_path: Path) -> None:
+    answer(hilum, "apply", "-f", folder)
+    sent(hilum, tmp_path / "a", "SYNTHH")
+    before = hilum.rows("SELECT count(*) FROM delivery")
+    (folder / "ct.toml").write_text(TO_PACS.replace('"CT"\'', '"CT" and Rows > 100\'').replace('"CT" }', '"CT", Rows = 101 }'))
+
+    found = answer(hilum, "rule", "test", folder, "--last", "1d")["history"]
+
+    assert found["instances"] >= 2
+    assert ("ct", "Rows > 100") in {(near["rule"], near["missed"]) for near in found["near"]}
+    assert hilum.rows("SELECT count(*) FROM delivery") == before
+
+
+def test_a_configuration_that_would_orphan_deliveries_is_refused_with_their_count(
+    hilum: RunningHilum, folder: Path, tmp_path: Path
+) -> None:
+    nowhere = '[destinations.gone]\ntype = "dicom"\nhost = "127.0.0.1"\nport = 1\naet = "GONE"\n'
+    (folder / "gone.toml").write_text(nowhere + '[[rules]]\nname = "gone"\nto = ["gone"]\n')
+    answer(hilum, "apply", "-f", folder)
+    write_ct_study(tmp_path / "a", 2, rows=16, columns=16, patient="SYNTHG")
+    answer(hilum, "send", tmp_path / "a")
+    eventually(lambda: hilum.rows("SELECT count(*) FROM delivery WHERE destination = 'gone'") == [(2,)], 30)
+    (folder / "gone.toml").unlink()
+
+    refused = answer(hilum, "apply", "-f", folder, code=4)
+
+    assert "2 deliveries wait for destinations that this configuration does not have: 2 for gone." in refused["error"]["sentence"]
+    assert answer(hilum, "apply", "-f", folder, "--dry-run")["orphans"] == [{"destination": "gone", "pending": 2}]
+    assert answer(hilum, "apply", "-f", folder, "--confirm")["stragglers"] == []
+
+
+def test_a_configuration_with_a_mistake_changes_nothing(hilum: RunningHilum, folder: Path) -> None:
+    before = answer(hilum, "config", "history")
+    (folder / "rules.toml").write_text(CONFIG + TO_PACS.replace("Modality ==", "Modalty =="))
+
+    refused = answer(hilum, "apply", "-f", folder, code=2)
+
+    assert "Did you mean Modality?" in refused["error"]["fix"]
+    assert answer(hilum, "config", "history") == before

@@ -1,0 +1,201 @@
+"""Studies on a whole Hilum: what comes twice, corrected, sent back or rejected, and when a study is complete."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import KeyObjectSelectionDocumentStorage, RLELossless, generate_uid
+from pynetdicom import AE
+
+from bench.peers import free_port, orthanc
+from bench.running import RunningHilum, running_hilum
+from bench.wire import RawReceiver
+from hilum.synthetic import ct_study
+from hilum.testing import eventually
+
+pytestmark = pytest.mark.system
+
+SETTINGS = """
+[senders.CORRECTS]
+corrections = "take"
+[senders.QUICK.completeness]
+idle_s = 1.0
+"""
+FORWARD_ALL = """
+function OnStoredInstance(instanceId, tags, metadata, origin)
+  SendToModality(instanceId, 'pacs')
+end
+"""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHilum]:
+    receiver = RawReceiver()
+    with running_hilum(tmp_path_factory.mktemp("hilum"), receiver.port, SETTINGS) as found:
+        yield found
+    receiver.close()
+
+
+def slices(count: int, patient: str) -> list[FileDataset]:
+    return list(ct_study(count, rows=32, columns=32, patient=patient))
+
+
+def send(running: RunningHilum, objects: Sequence[Dataset], sender: str = "CT1") -> str:
+    """Send objects as `sender`; their StudyInstanceUID."""
+    ae = AE(sender)
+    for sop_class, syntax in {(each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in objects}:
+        ae.add_requested_context(sop_class, syntax)
+    association = ae.associate("127.0.0.1", running.port, ae_title="HILUM")
+    assert association.is_established
+    for each in objects:
+        assert association.send_c_store(each).Status == 0x0000
+    association.release()
+    return str(objects[0].StudyInstanceUID)
+
+
+def outcomes(running: RunningHilum, study: str) -> Counter[str]:
+    """How often each outcome is among the arrivals of a study, once none is undecided."""
+
+    def decided() -> list[str]:
+        found = [outcome for (outcome,) in running.rows("SELECT outcome FROM v_receipt WHERE study_instance_uid = %s", study)]
+        return [] if "undecided" in found else found
+
+    return Counter(eventually(decided, 60, what="a decision on everything"))
+
+
+def state(running: RunningHilum, study: str) -> tuple[Any, ...]:
+    [found] = running.rows("SELECT state, revision, reason, instance_count FROM v_study WHERE study_instance_uid = %s", study) or [()]
+    return tuple(found)
+
+
+def a_note(images: Sequence[Dataset], code: str) -> FileDataset:
+    """A rejection note of these images."""
+    note = copy.deepcopy(slices(1, str(images[0].PatientID))[0])
+    del note.PixelData, note.Rows, note.Columns
+    note.SOPClassUID = note.file_meta.MediaStorageSOPClassUID = KeyObjectSelectionDocumentStorage
+    note.SOPInstanceUID = note.file_meta.MediaStorageSOPInstanceUID = generate_uid(prefix=None)
+    note.StudyInstanceUID, note.SeriesInstanceUID, note.Modality = images[0].StudyInstanceUID, generate_uid(prefix=None), "KO"
+    title, evidence, series = Dataset(), Dataset(), Dataset()
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = images[0].SeriesInstanceUID, []
+    for image in images:
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        series.ReferencedSOPSequence.append(reference)
+    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = images[0].StudyInstanceUID, [series]
+    note.ConceptNameCodeSequence, note.CurrentRequestedProcedureEvidenceSequence = [title], [evidence]
+    return note
+
+
+def test_the_same_image_compressed_is_a_duplicate_and_nothing_is_sent_twice(running: RunningHilum) -> None:
+    images = slices(2, "STUDY01")
+    study = send(running, images)
+    for image in images:
+        image.compress(RLELossless, generate_instance_uid=False)
+    send(running, images, "CT2")
+
+    assert outcomes(running, study) == {"deliver": 2, "duplicate": 2}
+    assert running.rows("SELECT count(*) FROM delivery WHERE study_instance_uid = %s", study) == [(4,)]
+
+
+def test_a_corrected_header_waits_for_a_person_or_takes_the_place_of_the_first_as_its_sender_s_settings_say(running: RunningHilum) -> None:
+    first, second = slices(2, "STUDY02")
+    study = send(running, [first, second])
+    outcomes(running, study)
+    first.SeriesDescription = second.SeriesDescription = "Corrected"
+    send(running, [first])
+    send(running, [second], "CORRECTS")
+
+    assert outcomes(running, study) == {"deliver": 2, "quarantined": 1, "corrected": 1}
+    [(reason, sentence)] = running.rows("SELECT reason, sentence FROM v_quarantine WHERE study_instance_uid = %s", study)
+    assert reason == "instance-corrected"
+    assert "(0008,103E)" in sentence
+
+
+def test_other_pixels_under_one_uid_wait_for_a_person(running: RunningHilum) -> None:
+    [image] = slices(1, "STUDY03")
+    study = send(running, [image])
+    image.PixelData = bytes(len(image.PixelData))
+    send(running, [image])
+
+    assert outcomes(running, study) == {"deliver": 1, "quarantined": 1}
+    assert running.rows("SELECT reason FROM v_quarantine WHERE study_instance_uid = %s", study) == [("instance-conflict",)]
+
+
+def test_what_the_destination_sends_back_is_returned(running: RunningHilum) -> None:
+    [image] = slices(1, "STUDY04")
+    study = send(running, [image])
+    outcomes(running, study)
+    image.PatientName = "Coerced^Name"
+    send(running, [image], "PACS")
+
+    assert outcomes(running, study) == {"deliver": 1, "returned": 1}
+
+
+def test_a_study_is_complete_after_a_silence_and_again_after_what_comes_later(running: RunningHilum) -> None:
+    first, second = slices(2, "STUDY05")
+    study = send(running, [first], "QUICK")
+    eventually(lambda: state(running, study) == ("complete", 1, "idle", 1), 60, what="the first revision")
+    send(running, [second], "QUICK")
+    eventually(lambda: state(running, study) == ("complete", 2, "idle", 2), 60, what="the second revision")
+
+
+def test_a_person_says_that_a_study_is_complete(running: RunningHilum) -> None:
+    study = send(running, slices(2, "STUDY06"))
+    outcomes(running, study)
+    eventually(lambda: state(running, study)[:2] == ("open", 0), what="the open study")
+
+    done = running.command("study", "complete", study, "--why", "test")
+    assert "Revision 1 is complete with 2 instances." in done.stdout
+    eventually(lambda: state(running, study) == ("complete", 1, "by-hand", 2), what="the completion")
+    refused = running.command("study", "complete", study, "--json", check=False)
+    assert refused.returncode == 4
+    assert not json.loads(refused.stdout)["outcome"]["done"]
+    assert running.command("study", "complete", "1.2.3.4", check=False).returncode == 3
+    [shown] = json.loads(running.command("study", "show", study, "--json").stdout)
+    assert (shown["summary"]["state"], shown["summary"]["revision"], shown["summary"]["reason"]) == ("complete", 1, "by-hand")
+
+
+def test_a_rejection_note_withdraws_what_is_here_and_what_comes_later(running: RunningHilum) -> None:
+    first, second = slices(2, "STUDY07")
+    study = send(running, [first])
+    outcomes(running, study)
+    send(running, [a_note([first, second], "113001")])
+    eventually(
+        lambda: running.rows("SELECT count(*) FROM withdrawn WHERE study_instance_uid = %s", study) == [(2,)], 60, what="the withdrawal"
+    )
+    send(running, [second])
+
+    assert outcomes(running, study) == {"deliver": 1, "withdrawn": 2}
+
+
+def test_everything_is_accounted_for(running: RunningHilum) -> None:
+    """The last of this module: whatever the others did."""
+    account = running.come_to_rest()
+
+    assert (account.unaccounted, account.details) == (0, ())
+    parts = account.routed + account.unrouted + account.duplicates + account.quarantined + account.waiting
+    assert account.received == parts + account.sent_back + account.ignored + account.withdrawn
+
+
+@pytest.mark.peer("Orthanc")
+def test_an_orthanc_that_sends_everything_back_comes_to_rest(tmp_path: Path) -> None:
+    port, http_port = free_port(), free_port()
+    (tmp_path / "hilum").mkdir()
+    with running_hilum(tmp_path / "hilum", port) as hilum:
+        more = {"DicomAet": "PACS", "DicomModalities": {"pacs": ["HILUM", "127.0.0.1", hilum.port]}, "OverwriteInstances": True}
+        with orthanc(tmp_path / "orthanc", port, http_port, hilum.port, lua=FORWARD_ALL, more=more):
+            images = slices(5, "LOOP01")
+            study = send(hilum, images)
+            eventually(lambda: outcomes(hilum, study).total() >= 10, 60, what="everything back")
+            account = hilum.come_to_rest()
+
+            assert outcomes(hilum, study) == {"deliver": 5, "returned": 5}
+            assert (account.unaccounted, account.sent_back) == (0, 5)
