@@ -21,6 +21,7 @@ from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import DeliveryState, ObjectRef
 from hilum.misfits import misfits, nearest, together, tried
 from hilum.part10 import Part10
+from hilum.profiles import with_profile
 from hilum.settings import Settings, is_secret
 
 __all__ = ["Delivery", "Later", "Outage", "Part10", "Session", "Settled", "Sink", "Step", "sink_of", "sinks_of", "step"]
@@ -199,6 +200,7 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
         fix = f"Did you mean {near}?" if near else f"Types are: {', '.join(_types())}."
         raise Misconfigured("destination-type-unknown", f"{where}: there is no destination type {kind!r}.", fix=fix)
     values = {key: value for key, value in table.items() if key != "type"}
+    values = with_profile(where, kind, values, _sink_class(kind).__struct_fields__)
     if problems := list(misfits(values, _sink_class(kind), where, secret=is_secret)):
         raise together(problems)
     return msgspec.convert(values, _sink_class(kind), strict=False)

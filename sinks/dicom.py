@@ -33,8 +33,10 @@ from hilum.association import REFUSALS, Answer, Association, AssociationLost
 from hilum.database.queries import Kind, kinds_of_objects
 from hilum.errors import HilumError
 from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Seconds, refuse_tiny_pdus
+from hilum.outcomes import Meanings, meanings
 from hilum.part10 import Part10, data_set_offset
 from hilum.peer import NoAssociation, Peer, addresses, connect
+from hilum.profiles import Outcome, Profile, StatusCode, profile
 from hilum.settings import Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled, Sink, Step, step
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, MAX_CONTEXTS, VERIFICATION, Context
@@ -95,6 +97,10 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group_by: Literal["study", "none"] = "study"
     #: Longest PDU sent, if the peer takes it; 0: as long as the peer takes; less than 4,096 is refused.
     max_pdu_bytes: PduBytes = 0
+    #: What is known of this product; empty: the standard at its word. Known ones: docs/reference/profiles.md.
+    profile: str = ""
+    #: What becomes of an object, by the peer's status, where that is to be otherwise than the profile says: `"0xC000" = "retry"`.
+    statuses: dict[StatusCode, Outcome] = {}  # noqa: RUF012  # msgspec copies an empty one
 
     def __post_init__(self) -> None:
         refuse_tiny_pdus(self.max_pdu_bytes)
@@ -119,7 +125,7 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
-        return _Associations(self.peer(settings), self.grouped, self.idle_s)
+        return _Associations(self.peer(settings), self.grouped, self.idle_s, meanings(self.profile, self.statuses))
 
     def check(self, settings: Settings) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, association, presentation contexts, C-ECHO.
@@ -158,6 +164,8 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             yield _contexts_step(association)
             if any(context != verification for context in association.accepted):
                 yield _compressions_step(association)
+                if self.profile:
+                    yield _profile_step(association, profile(self.profile))
             if kinds:
                 yield _kinds_step(association, kinds)
             with step("C-ECHO") as echoing:
@@ -214,6 +222,19 @@ def _compressions_step(association: Association) -> Step:
     return asking.done
 
 
+def _profile_step(association: Association, profile: Profile) -> Step:
+    """Whether the peer is as its profile says. Where it is not, the profile may be of another release, or the peer is set otherwise."""
+    with step("profile") as comparing:
+        storage = [each for each in (*association.accepted, *association.refused) if each.abstract_syntax != VERIFICATION]
+        taken = {each.transfer_syntax for each in association.accepted}
+        found = profile.against({each.transfer_syntax for each in storage}, taken)
+        if profile.fact("dicom", "query_title") == "separate":
+            found.append("queries go to another AE title")
+        known = "a stub, all values are defaults" if profile.is_stub else "as documented"
+        comparing.says = f"{profile.title}: {'; '.join(found) or known}"
+    return comparing.done
+
+
 def _kinds(settings: Settings) -> list[Kind]:
     if settings.postgres.dsn:
         with suppress(HilumError):  # the peer can be tested without the index
@@ -239,8 +260,9 @@ def _kinds_step(association: Association, kinds: list[Kind]) -> Step:
 class _Associations:
     """One association at a time, opened for what is to be sent and kept for as long as such work comes."""
 
-    def __init__(self, peer: Peer, by_study: bool, idle_s: float) -> None:
+    def __init__(self, peer: Peer, by_study: bool, idle_s: float, meanings: Meanings) -> None:
         self._peer = peer
+        self._meanings = meanings
         self._by_study = by_study
         self._idle_s = idle_s
         self._association: Association | None = None
@@ -302,8 +324,9 @@ class _Associations:
     def _store(self, association: Association, delivery: Delivery, part10: Part10) -> Settled:
         asked, *others = contexts_for(delivery)
         if asked in association.accepted:
-            return _outcome(association.c_store(asked, delivery.sop_instance_uid, part10.data_set), self._peer)
-        for context in others:
+            return self._settled(association.c_store(asked, delivery.sop_instance_uid, part10.data_set))
+        by_syntax = {context.transfer_syntax: context for context in others}
+        for context in (by_syntax[uid] for uid in self._meanings.profile.in_order(list(by_syntax))):
             if context in association.accepted:
                 try:
                     data = converted(part10.file(), context.transfer_syntax)
@@ -312,8 +335,11 @@ class _Associations:
                 except Exception:  # pydicom raises whatever the object makes it raise; its text may hold values
                     sentence = f"{self._peer.aet} takes no transfer syntax {asked.transfer_syntax}, and the object cannot be rewritten."
                     return Settled(state="rejected", comment=sentence)
-                return _outcome(association.c_store(context, delivery.sop_instance_uid, partial(_pieces, data)), self._peer)
+                return self._settled(association.c_store(context, delivery.sop_instance_uid, partial(_pieces, data)))
         return self._refused(association.refused[asked], asked)
+
+    def _settled(self, answer: Answer) -> Settled:
+        return self._meanings.of_status(self._peer.aet, answer.status, answer.comment)
 
     def _refused(self, result: int, context: Context) -> Settled:
         reason = REFUSALS.get(result, f"result {result}")
@@ -351,39 +377,3 @@ def _pieces(data: bytes, size: int) -> Iterator[memoryview]:
     view = memoryview(data)
     for at in range(0, len(view), size):
         yield view[at : at + size]
-
-
-#: Statuses that may pass (PS3.4 B.2.3, PS3.7 C): besides A7xx "out of resources".
-_PASSING = {0x0110: "processing failure", 0x0124: "not authorised", 0x0213: "resource limitation"}
-_LASTING = {
-    0x0112: "no such SOP instance",
-    0x0117: "invalid SOP instance",
-    0x0122: "SOP class not supported",
-    0x0211: "unrecognised operation",
-    0x0212: "mistyped argument",
-}
-
-
-def _outcome(answer: Answer, peer: Peer) -> Settled:
-    """What a C-STORE status means (PS3.4 B.2.3, PS3.7 C.4). Raises `Later` if the object may be taken another time."""
-    status, code, said = answer.status, f"0x{answer.status:04X}", answer.comment
-    if status == 0x0000:
-        return Settled(state="delivered", peer_status=code, peer_comment=said)
-    if status == 0x0111:
-        return Settled(state="already_there", peer_status=code, peer_comment=said)
-    if status >> 12 == 0xB or status in (0x0001, 0x0107, 0x0116):  # warnings: the object is stored
-        return Settled(state="delivered", peer_status=code, peer_comment=said)
-    if status >> 8 == 0xA7 or status in _PASSING:
-        raise Later(
-            f"{peer.aet} answered {code} ({_PASSING.get(status, 'out of resources')}).",
-            fix="The peer's own log says why; Hilum tries again.",
-            peer_status=code,
-            peer_comment=said,
-        )
-    if status >> 8 == 0xA9:
-        meaning = "data set does not match SOP class"
-    elif status >> 12 == 0xC:
-        meaning = "cannot understand"
-    else:
-        meaning = _LASTING.get(status, "failure")
-    return Settled(state="rejected", peer_status=code, comment=f"{peer.aet}: {meaning}.", peer_comment=said)

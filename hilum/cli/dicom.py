@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from rich.progress import track
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, Group, JsonOption, connected, err, loaded, moment, out, show_json, show_table
+from hilum.cli.profiles import list_profiles
 from hilum.errors import HilumError, Misconfigured, NotFound
 
 HostOption = Annotated[str | None, typer.Option("--host", help="The peer's address; without it, this Hilum's own listener.")]
@@ -27,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("list")(list_destinations)
     group.command("test")(try_destination)
     group.command("rejected")(list_rejected)
+    group.command("profiles")(list_profiles)
     app.add_typer(group, name="dest")
     app.command()(echo)
     app.command()(send)

@@ -1,0 +1,48 @@
+"""What a peer's status makes of a delivery, as the destination and its profile say: the one place where a sink asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from hilum.profiles import GENERIC, Outcome, Profile, profile
+from hilum.sink import Later, Settled
+
+_FIX = {
+    "retry": "The peer's own log says why; Hilum tries again.",
+    "person": "Put right there or here what it says; Hilum tries again.",
+}
+
+
+class Meanings(Struct, frozen=True, kw_only=True):
+    """What a destination's answers mean: its profile, and where its own settings say otherwise."""
+
+    profile: Profile
+    own: Mapping[str, Outcome]
+
+    def of_status(self, peer: str, status: int, comment: str) -> Settled:
+        """What a C-STORE status means for the object (PS3.4 B.2.3, PS3.7 C).
+
+        `peer` names the destination to people; `comment` are its own words, which go to the ledger only. Raises `Later` if the object
+        may be taken another time.
+        """
+        outcome = self.profile.outcome(status, self.own)
+        return self._settled(peer, outcome, f"0x{status:04X}", self.profile.words("statuses", status), comment)
+
+    def of_reason(self, peer: str, code: int, comment: str) -> Settled:
+        """What a FailureReason (0008,1197) of a STOW-RS response means for its instance (PS3.18 I.2); as `of_status`."""
+        outcome = self.profile.reason(code, self.own)
+        return self._settled(peer, outcome, f"0x{code:04X}", self.profile.words("reasons", code), comment)
+
+    def _settled(self, peer: str, outcome: Outcome, code: str, words: str, comment: str) -> Settled:
+        if outcome in ("delivered", "already_there"):
+            return Settled(state=outcome, peer_status=code, peer_comment=comment)
+        if outcome == "permanent":
+            return Settled(state="rejected", peer_status=code, comment=f"{peer}: {words}.", peer_comment=comment)
+        raise Later(f"{peer} answered {code} ({words}).", fix=_FIX[outcome], peer_status=code, peer_comment=comment)
+
+
+def meanings(profile_name: str, own: Mapping[str, Outcome]) -> Meanings:
+    """The meanings of a destination's answers by the name of its profile, empty if it has none. Raises `Misconfigured`."""
+    return Meanings(profile=profile(profile_name or GENERIC), own=own)
