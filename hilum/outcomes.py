@@ -7,12 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from hilum.profiles import GENERIC, Outcome, Profile, profile
-from hilum.sink import Later, Settled
-
-_FIX = {
-    "retry": "The peer's own log says why; Hilum tries again.",
-    "person": "Put right there or here what it says; Hilum tries again.",
-}
+from hilum.sink import Later, Park, Settled
 
 
 class Meanings(Struct, frozen=True, kw_only=True):
@@ -25,7 +20,7 @@ class Meanings(Struct, frozen=True, kw_only=True):
         """What a C-STORE status means for the object (PS3.4 B.2.3, PS3.7 C).
 
         `peer` names the destination to people; `comment` are its own words, which go to the ledger only. Raises `Later` if the object
-        may be taken another time.
+        may be taken another time, and `Park` if it will not be without a person.
         """
         outcome = self.profile.outcome(status, self.own)
         return self._settled(peer, outcome, f"0x{status:04X}", self.profile.words("statuses", status), comment)
@@ -40,7 +35,11 @@ class Meanings(Struct, frozen=True, kw_only=True):
             return Settled(state=outcome, peer_status=code, peer_comment=comment)
         if outcome == "permanent":
             return Settled(state="rejected", peer_status=code, comment=f"{peer}: {words}.", peer_comment=comment)
-        raise Later(f"{peer} answered {code} ({words}).", fix=_FIX[outcome], peer_status=code, peer_comment=comment)
+        sentence = f"{peer} answered {code} ({words})."
+        if outcome == "person":
+            fix = "Put that right there or here, then have it tried again."
+            raise Park(sentence, fix=fix, peer_status=code, peer_comment=comment)
+        raise Later(sentence, fix="The peer's own log says why; Hilum tries again.", peer_status=code, peer_comment=comment)
 
 
 def meanings(profile_name: str, own: Mapping[str, Outcome]) -> Meanings:

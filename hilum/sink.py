@@ -68,6 +68,16 @@ class Later(TryAgain):
         self.peer_comment = peer_comment
 
 
+class Park(HilumError):
+    """This one object needs a person before it can be delivered: it is put aside at once, and the others go on."""
+
+    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", peer_comment: str = "") -> None:
+        """`peer_comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
+        super().__init__(sentence, fix=fix)
+        self.peer_status = peer_status
+        self.peer_comment = peer_comment
+
+
 class Outage(TryAgain):
     """The destination as a whole takes nothing now: its queue waits, and no attempt is counted against any object."""
 

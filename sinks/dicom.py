@@ -32,7 +32,7 @@ from pydicom.uid import (
 from hilum.association import REFUSALS, Answer, Association, AssociationLost
 from hilum.database.queries import Kind, kinds_of_objects
 from hilum.errors import HilumError
-from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Seconds, refuse_tiny_pdus
+from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Port, Seconds, refuse_tiny_pdus
 from hilum.outcomes import Meanings, meanings
 from hilum.part10 import Part10, data_set_offset
 from hilum.peer import NoAssociation, Peer, addresses, connect
@@ -97,6 +97,10 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group_by: Literal["study", "none"] = "study"
     #: Longest PDU sent, if the peer takes it; 0: as long as the peer takes; less than 4,096 is refused.
     max_pdu_bytes: PduBytes = 0
+    #: The AE title that answers its queries, where that is another one; empty: `aet`.
+    query_aet: OptionalAeTitle = ""
+    #: The port of that title; 0: `port`.
+    query_port: Port = 0
     #: What is known of this product; empty: the standard at its word. Known ones: docs/reference/profiles.md.
     profile: str = ""
     #: What becomes of an object, by the peer's status, where that is to be otherwise than the profile says: `"0xC000" = "retry"`.
@@ -122,6 +126,10 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             response_timeout_s=self.response_timeout_s,
             max_pdu_bytes=self.max_pdu_bytes,
         )
+
+    def query_peer(self, settings: Settings) -> Peer:
+        """The node that answers queries about what it stored: the same, unless a title of its own is set for them."""
+        return replace(self.peer(settings), aet=self.query_aet or self.aet, port=self.query_port or self.port)
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
@@ -165,7 +173,7 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if any(context != verification for context in association.accepted):
                 yield _compressions_step(association)
                 if self.profile:
-                    yield _profile_step(association, profile(self.profile))
+                    yield _profile_step(association, profile(self.profile), self.query_aet)
             if kinds:
                 yield _kinds_step(association, kinds)
             with step("C-ECHO") as echoing:
@@ -222,14 +230,14 @@ def _compressions_step(association: Association) -> Step:
     return asking.done
 
 
-def _profile_step(association: Association, profile: Profile) -> Step:
+def _profile_step(association: Association, profile: Profile, query_aet: str) -> Step:
     """Whether the peer is as its profile says. Where it is not, the profile may be of another release, or the peer is set otherwise."""
     with step("profile") as comparing:
         storage = [each for each in (*association.accepted, *association.refused) if each.abstract_syntax != VERIFICATION]
         taken = {each.transfer_syntax for each in association.accepted}
         found = profile.against({each.transfer_syntax for each in storage}, taken)
-        if profile.fact("dicom", "query_title") == "separate":
-            found.append("queries go to another AE title")
+        if profile.fact("dicom", "query_title") == "separate" and not query_aet:
+            found.append("its queries have an AE title of their own, and `query_aet` is not set")
         known = "a stub, all values are defaults" if profile.is_stub else "as documented"
         comparing.says = f"{profile.title}: {'; '.join(found) or known}"
     return comparing.done

@@ -26,7 +26,7 @@ from hilum.profiles import (
     shown,
 )
 from hilum.reference.profiles import TESTED_BY, page
-from hilum.sink import Later, sink_of
+from hilum.sink import Later, Park, sink_of
 from sinks.dicom import Dicom
 from tests.misbehaving import EVERY_STATUS
 
@@ -291,14 +291,15 @@ def test_an_outcome_settles_with_the_peers_status_and_words(outcome: Outcome, st
     assert "in my words" not in settled.comment  # that is on the event
 
 
-@pytest.mark.parametrize("outcome", ["retry", "person"])
-def test_an_outcome_puts_off_with_the_peers_status_and_words(outcome: Outcome) -> None:
-    with pytest.raises(Later) as later:
+@pytest.mark.parametrize(("outcome", "error"), [("retry", Later), ("person", Park)])
+def test_an_outcome_puts_off_with_the_peers_status_and_words(outcome: Outcome, error: type[Later | Park]) -> None:
+    with pytest.raises(error) as stop:
         meanings("", {"0x1234": outcome}).of_reason("service", 0x1234, "in my words")
 
-    assert (later.value.peer_status, later.value.peer_comment) == ("0x1234", "in my words")
-    assert "in my words" not in str(later.value)  # that is logged
-    assert later.value.fix
+    assert isinstance(stop.value, Later | Park)
+    assert (stop.value.peer_status, stop.value.peer_comment) == ("0x1234", "in my words")
+    assert "in my words" not in str(stop.value)  # that is logged
+    assert stop.value.fix
 
 
 def test_a_status_is_told_in_the_words_of_the_profile() -> None:

@@ -180,7 +180,7 @@ def test_a_status_settles_the_delivery_and_is_kept_with_the_peers_words(store: M
     assert "in my words" not in outcome.comment  # that is on the event
 
 
-@pytest.mark.parametrize("code", [0xA700, 0xA7FF, 0x0110, 0x0124, 0x0213])
+@pytest.mark.parametrize("code", [0xA700, 0xA7FF, 0x0110, 0x0213])
 def test_a_status_that_may_pass_puts_the_object_off_and_keeps_the_association(store: MemoryStore, code: int) -> None:
     with pacs(status(code, "in my words")) as there:
         session = sink_for(there.port).open(Settings())

@@ -11,7 +11,7 @@ from hilum.association import Association
 from hilum.part10 import Part10
 from hilum.profiles import Outcome, names, profile
 from hilum.settings import Settings
-from hilum.sink import Delivery, Later, Outage, Session, sink_of
+from hilum.sink import Delivery, Later, Outage, Park, Session, sink_of
 from hilum.testing import MemoryStore, a_delivery, encoded
 from hilum.upper_layer import Context
 from sinks.dicom import Dicom
@@ -38,13 +38,13 @@ def attempt(session: Session, store: MemoryStore, delivery: Delivery) -> tuple[s
     session.begin([delivery])
     try:
         settled = session.deliver(delivery, Part10(store, delivery.object))
-    except Later as later:
-        return "later", later.peer_status, later.peer_comment
+    except (Later, Park) as stop:
+        return type(stop).__name__, stop.peer_status, stop.peer_comment
     return settled.state, settled.peer_status, settled.peer_comment
 
 
 def becomes(outcome: Outcome) -> str:
-    return {"permanent": "rejected", "retry": "later", "person": "later"}.get(outcome, outcome)
+    return {"permanent": "rejected", "retry": "Later", "person": "Park"}.get(outcome, outcome)
 
 
 def statuses_of(name: str) -> list[int]:
@@ -129,6 +129,14 @@ def test_what_must_be_written_anew_is_written_as_the_profile_prefers(store: Memo
     assert there.syntaxes == {"2.25.7": profile(name).fact("dicom", "prefers")[:1]}
 
 
+def test_queries_go_to_the_title_that_is_set_for_them() -> None:
+    sink = Dicom(host="pacs.example", port=104, aet="STORE", query_aet="QUERY", query_port=105)
+
+    assert (sink.peer(Settings()).aet, sink.peer(Settings()).port) == ("STORE", 104)
+    assert (sink.query_peer(Settings()).aet, sink.query_peer(Settings()).port) == ("QUERY", 105)
+    assert Dicom(host="pacs.example", port=104, aet="STORE").query_peer(Settings()).aet == "STORE"
+
+
 def test_a_check_says_how_the_peer_differs_from_its_profile() -> None:
     with scp(healthy(), contexts=[(CT, EXPLICIT), (CT, IMPLICIT)]) as there:
         found = {
@@ -138,6 +146,6 @@ def test_a_check_says_how_the_peer_differs_from_its_profile() -> None:
 
     assert found == {
         "synapse-pacs": f"Synapse PACS: {UID('1.2.840.10008.1.2.4.70').name} is said to be taken, and is not",
-        "isite": "IntelliSpace PACS, iSite PACS: queries go to another AE title",
+        "isite": "IntelliSpace PACS, iSite PACS: its queries have an AE title of their own, and `query_aet` is not set",
         "merge": "Merge PACS: a stub, all values are defaults",
     }

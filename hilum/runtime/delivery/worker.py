@@ -17,7 +17,7 @@ from hilum.part10 import Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
 from hilum.runtime.delivery.queue import PutOff, Queue
 from hilum.settings import Settings
-from hilum.sink import Delivery, Later, Session, Settled, Sink
+from hilum.sink import Delivery, Later, Park, Session, Settled, Sink
 from hilum.store import ObjectStore
 
 #: An outcome is recorded after at most so long, together with those that came meanwhile.
@@ -137,6 +137,8 @@ class Worker:
         """Deliver one object. Raises `HilumError` if the destination as a whole cannot be used now."""
         try:
             return session.deliver(delivery, part10)
+        except Park as park:
+            return self._put_off(delivery, park.sentence, park.peer_status, park.peer_comment)
         except Later as later:
             return self._put_off(delivery, later.sentence, later.peer_status, later.peer_comment)
         except Unsound as unsound:
