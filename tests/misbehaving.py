@@ -22,7 +22,10 @@ from io import BytesIO
 from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time there
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time there
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
 SUCCESS = 0x0000
 #: Statuses of a C-STORE response: the storage service's (PS3.4 Table B.2-1), with more than one of each range, and the general ones
@@ -70,6 +73,8 @@ class Scp:
         """Without `contexts` it takes every storage SOP class that pynetdicom knows, in every transfer syntax."""
         #: Digests of the data sets that it has, by SOP Instance UID.
         self.kept: dict[str, set[str]] = {}
+        #: What it says that it has, when it is asked: study, series, instance and SOP class.
+        self.has: dict[str, tuple[str, str, str, str]] = {}
         #: How often each instance came.
         self.came: Counter[str] = Counter()
         #: Transfer syntaxes in which each instance came.
@@ -82,20 +87,27 @@ class Scp:
         ae.maximum_pdu_size = 0
         ae.maximum_associations = associations
         ae.add_supported_context(Verification)
+        ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
         if contexts is None:
             for context in AllStoragePresentationContexts:
                 ae.add_supported_context(str(context.abstract_syntax), ALL_TRANSFER_SYNTAXES)
         for sop_class, transfer_syntax in contexts or ():
             ae.add_supported_context(sop_class, transfer_syntax)
-        server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        server = ae.start_server(
+            ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find)]
+        )
         assert server is not None
         self._server = server
         self.port: int = server.server_address[1]
 
     def keep(self, arrival: Arrival) -> None:
         """Have it."""
+        ds = arrival.event.dataset
         with self._lock:
             self.kept.setdefault(arrival.uid, set()).add(sha256(arrival.data_set).hexdigest())
+            uids = (ds.get(keyword, "") for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"))
+            study, series, instance, sop_class = map(str, uids)
+            self.has[arrival.uid] = (study, series, instance, sop_class)
 
     def close(self) -> None:
         """Take no more associations and end those that are open."""
@@ -133,6 +145,20 @@ class Scp:
         if status != SUCCESS:
             answer.ErrorComment = words_of(status)
         return answer
+
+    def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        """Instances, by the UIDs of their study and series (PS3.4 C.6.2)."""
+        asked = event.identifier
+        wanted = [str(asked.get(keyword, "")) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
+        with self._lock:
+            found = list(self.has.values())
+        for study, series, instance, sop_class in found:
+            if all(uid in ("", has) or has in uid.split("\\") for uid, has in zip(wanted, (study, series, instance), strict=True)):
+                answer = Dataset()
+                answer.QueryRetrieveLevel = asked.get("QueryRetrieveLevel", "IMAGE")
+                answer.StudyInstanceUID, answer.SeriesInstanceUID = study, series
+                answer.SOPInstanceUID, answer.SOPClassUID = instance, sop_class
+                yield 0xFF00, answer
 
 
 @contextmanager
@@ -216,11 +242,12 @@ def answers(*statuses: int) -> Answer:
 
 
 def refuses_at_first(times: int, *statuses: int) -> Answer:
-    """Answer each instance so many times with one of these statuses, in turn, and take it then."""
+    """Answer each instance so many times with one of these statuses, in turn, and take it then; at once where it is Success."""
 
     def answer(arrival: Arrival) -> int:
-        if arrival.times <= times:
-            return statuses[(arrival.instance - 1) % len(statuses)]
+        status = statuses[(arrival.instance - 1) % len(statuses)]
+        if arrival.times <= times and status != SUCCESS:
+            return status
         arrival.peer.keep(arrival)
         return SUCCESS
 

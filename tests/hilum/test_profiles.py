@@ -381,7 +381,7 @@ def test_the_page_has_every_fact_of_every_profile() -> None:
 
 @pytest.mark.parametrize("kind", [DicomFacts, StowFacts])
 def test_a_fact_that_sets_something_is_named_among_those_that_are_tested(kind: type[msgspec.Struct]) -> None:
-    for_people_only = {"private_sop_classes", "duplicates", "commitment", "rejection_notes", "conflict", "warnings", "max_request_bytes"}
+    for_people_only = {"private_sop_classes", "duplicates", "commitment", "rejection_notes"}
     assert {field.name for field in msgspec.structs.fields(kind)} <= TESTED_BY.keys() | for_people_only
 
 
