@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hilum.errors import Misconfigured
@@ -166,6 +166,7 @@ def test_every_http_status_means_something_in_every_profile(name: str) -> None:
     assert {profile(name).http(status) for status in range(100, 600)} <= set(get_args(HttpOutcome))
 
 
+@settings(deadline=None)  # the first example reads the files
 @given(st.integers(0, 0xFFFF))
 def test_every_possible_status_means_something_in_every_profile(code: int) -> None:
     for name in names():
