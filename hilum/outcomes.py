@@ -37,7 +37,7 @@ class Meanings(Struct, frozen=True, kw_only=True):
             return Settled(state="rejected", peer_status=code, comment=f"{peer}: {words}.", peer_comment=comment)
         sentence = f"{peer} answered {code} ({words})."
         if outcome == "person":
-            fix = "Put that right there or here, then have it tried again."
+            fix = "Put that right there or here, then: hilum deliver retry."
             raise Park(sentence, fix=fix, peer_status=code, peer_comment=comment)
         raise Later(sentence, fix="The peer's own log says why; Hilum tries again.", peer_status=code, peer_comment=comment)
 
