@@ -30,7 +30,9 @@ BASES: tuple[Basis, ...] = get_args(Basis)
 #: What becomes of a delivery: `retry` tries again, up to `max_attempts` times; `permanent` rejects it; `person` waits for somebody who
 #: changes something there or here.
 Outcome = Literal["delivered", "already_there", "retry", "permanent", "person"]
-#: The same of a whole HTTP response: `by_instance`: the body tells of each instance; `conflict`: as `stow.conflict` says;
+#: The same of a FailureReason: `conflict`: as the setting `conflict` says, because it does not tell what is there.
+ReasonOutcome = Literal["delivered", "already_there", "retry", "permanent", "person", "conflict"]
+#: The same of a whole HTTP response: `by_instance`: the body tells of each instance; `conflict`: as the setting `conflict` says;
 #: `outage`: nothing is wrong with the objects, the queue waits.
 HttpOutcome = Literal["by_instance", "conflict", "retry", "permanent", "person", "outage"]
 #: One status, a range of them with `x` for any last digits, or all that is named nowhere else.
@@ -94,16 +96,15 @@ class StowFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is known of a service that takes STOW-RS (PS3.18 10.5)."""
 
     #: What a FailureReason (0008,1197) means. An instance that is in the ReferencedSOPSequence is stored, whatever the warning beside it.
-    reasons: dict[StatusCode, Fact[Outcome]] = field(default_factory=dict)
-    #: What a response means as a whole, by its HTTP status; `other` for all that are not named.
-    http: dict[Annotated[str, Meta(pattern=r"^([1-5][0-9][0-9]|other)\Z")], Fact[HttpOutcome]] = field(default_factory=dict)
-    #: What 409 means for an instance of which the body says no more than "processing failure": `verify` asks the service whether it
-    #: has the instance, by QIDO-RS.
-    conflict: Fact[Literal["already_there", "verify", "permanent"]] | None = None
+    reasons: dict[StatusCode, Fact[ReasonOutcome]] = field(default_factory=dict)
+    #: What a response means as a whole, by its HTTP status, its class such as `4xx`, or `other` for all that are not named.
+    http: dict[Annotated[str, Meta(pattern=r"^([1-5][0-9][0-9]|[1-5]xx|other)\Z")], Fact[HttpOutcome]] = field(default_factory=dict)
+    #: What a conflict means for an instance of which the answer does not tell why: `ask` the service whether it has it, by QIDO-RS.
+    conflict: Fact[Literal["ask", "already-there", "rejected"]] | None = None
     #: WarningReasons (0008,1196) that it gives with instances that are stored.
     warnings: Fact[list[StatusCode]] | None = None
-    #: Longest request.
-    max_request_bytes: Fact[Annotated[int, Meta(ge=1)]] | None = None
+    #: Largest instance, where that is known.
+    max_instance_bytes: Fact[Annotated[int, Meta(ge=1)]] | None = None
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -152,19 +153,21 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return "delivered"
         return _meaning(status, own or {}, *(_values(each.dicom.statuses) for each in self._lineage()))
 
-    def reason(self, code: int, own: Mapping[str, Outcome] | None = None) -> Outcome:
+    def reason(self, code: int, own: Mapping[str, ReasonOutcome] | None = None) -> ReasonOutcome:
         """What a FailureReason (0008,1197) of STOW-RS means; `own` as in `outcome`."""
         return _meaning(code, own or {}, *(_values(each.stow.reasons) for each in self._lineage()))
 
     def words(self, table: Literal["statuses", "reasons"], code: int) -> str:
         """What a status says, in a few words."""
-        facts = [each.dicom.statuses if table == "statuses" else each.stow.reasons for each in self._lineage()]
+        facts: list[Mapping[str, Fact[Any]]] = [
+            each.dicom.statuses if table == "statuses" else each.stow.reasons for each in self._lineage()
+        ]
         found = (each[key].says for key in (*_names(code), "other") for each in facts if key in each)
         return next(filter(None, found), "failure")
 
     def http(self, status: int) -> HttpOutcome:
         """What an HTTP response means as a whole."""
-        for key in (str(status), "other"):
+        for key in (str(status), f"{status // 100}xx", "other"):
             for each in self._lineage():
                 if key in each.stow.http:
                     return each.stow.http[key].value
@@ -272,7 +275,7 @@ def shown(value: Any) -> str:
     return ", ".join(value) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _meaning(code: int, *tables: Mapping[str, Outcome]) -> Outcome:
+def _meaning(code: int, *tables: Mapping[str, T]) -> T:
     for keys in (_names(code), ["other"]):
         for table in tables:
             for key in keys:
@@ -287,7 +290,7 @@ def _names(code: int) -> list[str]:
     return [text[: 6 - wild] + "x" * wild for wild in range(4)]
 
 
-def _values(facts: Mapping[str, Fact[Outcome]]) -> dict[str, Outcome]:
+def _values(facts: Mapping[str, Fact[T]]) -> dict[str, T]:
     return {key: fact.value for key, fact in facts.items()}
 
 

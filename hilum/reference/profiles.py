@@ -19,7 +19,7 @@ TESTED_BY = {
     "reasons": "tests/hilum/test_profiles.py::test_each_failure_reason_becomes_what_the_profile_says",
     "conflict": "tests/sinks/test_web_services_of_tests.py::test_another_file_with_the_same_uids_is_a_conflict_to_be_asked_about",
     "warnings": "tests/sinks/test_web_services_of_tests.py::test_a_warning_comes_with_202_and_the_instance_is_stored",
-    "max_request_bytes": "tests/sinks/test_web_services_of_tests.py::test_a_service_may_take_no_such_request",
+    "max_instance_bytes": "tests/sinks/test_web_services_of_tests.py::test_a_service_may_take_no_such_request",
     "http": "tests/hilum/test_profiles.py::test_every_http_status_means_something_in_every_profile",
 }
 

@@ -20,6 +20,7 @@ from hilum.profiles import (
     HttpOutcome,
     Outcome,
     Profile,
+    ReasonOutcome,
     StowFacts,
     names,
     profile,
@@ -171,7 +172,7 @@ def test_every_http_status_means_something_in_every_profile(name: str) -> None:
 def test_every_possible_status_means_something_in_every_profile(code: int) -> None:
     for name in names():
         assert profile(name).outcome(code) in get_args(Outcome)
-        assert profile(name).reason(code) in get_args(Outcome)
+        assert profile(name).reason(code) in get_args(ReasonOutcome)
         assert profile(name).words("statuses", code)
 
 
@@ -257,7 +258,7 @@ def test_a_status_means_what_its_product_says(name: str, status: int, outcome: s
         ("azure", 0xB00F, "retry"),
         ("azure", 0xA900, "permanent"),
         ("azure", 0x0110, "retry"),
-        ("google", 0x0110, "permanent"),
+        ("google", 0x0110, "conflict"),
         ("dcm4chee", 0xA778, "person"),
         ("dcm4chee", 0xA922, "permanent"),
         ("generic-strict", 0xB000, "permanent"),
@@ -268,7 +269,7 @@ def test_a_failure_reason_means_what_its_service_says(name: str, reason: int, ou
 
 
 def test_a_conflict_at_google_says_that_it_must_be_asked() -> None:
-    assert (profile("google").http(409), profile("google").fact("stow", "conflict")) == ("conflict", "verify")
+    assert (profile("google").http(409), profile("google").fact("stow", "conflict")) == ("conflict", "ask")
 
 
 def test_what_a_destination_says_of_a_range_wins_over_what_its_profile_says_of_one_status() -> None:
@@ -295,12 +296,23 @@ def test_an_outcome_settles_with_the_peers_status_and_words(outcome: Outcome, st
 @pytest.mark.parametrize(("outcome", "error"), [("retry", Later), ("person", Park)])
 def test_an_outcome_puts_off_with_the_peers_status_and_words(outcome: Outcome, error: type[Later | Park]) -> None:
     with pytest.raises(error) as stop:
-        meanings("", {"0x1234": outcome}).of_reason("service", 0x1234, "in my words")
+        meanings("", own_reasons={"0x1234": outcome}).of_reason("service", 0x1234, "in my words", http=409)
 
     assert isinstance(stop.value, Later | Park)
-    assert (stop.value.peer_status, stop.value.peer_comment) == ("0x1234", "in my words")
+    assert (stop.value.peer_status, stop.value.peer_comment) == ("409 0x1234", "in my words")
     assert "in my words" not in str(stop.value)  # that is logged
     assert stop.value.fix
+
+
+def test_a_conflict_is_left_to_the_setting_that_says_what_to_make_of_it() -> None:
+    assert meanings("google").of_reason("service", 0x0110) is None
+    assert {profile(name).fact("stow", "conflict") for name in names()} == {"ask"}
+
+
+def test_an_http_status_may_be_named_by_its_class() -> None:
+    assert {profile(GENERIC).http(status) for status in (402, 406, 418, 499)} == {"permanent"}
+    assert {profile(GENERIC).http(status) for status in (302, 404, 405, 429, 503)} == {"outage"}
+    assert {profile(GENERIC).http(status) for status in (408, 500, 599)} == {"retry"}
 
 
 def test_a_status_is_told_in_the_words_of_the_profile() -> None:

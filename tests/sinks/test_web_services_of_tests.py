@@ -74,7 +74,7 @@ def test_another_file_with_the_same_uids_is_a_conflict_to_be_asked_about() -> No
     [(_, reason)] = other.failed
     google = profile("google")
     assert (again.status, other.status, reason) == (200, 409, 0x0110)
-    assert (google.http(409), google.fact("stow", "conflict"), google.reason(reason)) == ("conflict", "verify", "permanent")
+    assert (google.http(409), google.fact("stow", "conflict"), google.reason(reason)) == ("conflict", "ask", "conflict")
 
 
 def test_a_warning_comes_with_202_and_the_instance_is_stored() -> None:
