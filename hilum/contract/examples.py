@@ -22,8 +22,10 @@ from hilum.events import (
     InstanceQuarantined,
     InstanceReceived,
     InstanceRouted,
+    Limits,
     ObjectRef,
     PlannedDelivery,
+    ResourceWanted,
     Source,
     delivery_id_for,
     encode,
@@ -168,11 +170,24 @@ def _association() -> AssociationEnded:
     )
 
 
+def _wanted() -> ResourceWanted:
+    return ResourceWanted(
+        resource="destination/pacs",
+        paused=True,
+        limits=Limits(objects_per_s=20.0, max_associations=2, hours="Mo-Fr 18:00-07:00"),
+        table={"type": "dicom", "host": "192.0.2.40", "port": 104, "aet": "PACS"},
+        why="The archive is being moved until Monday.",
+        by="operator",
+        since=RECEIVED_AT,
+    )
+
+
 EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceReceived: _received,
     InstanceAccepted: _accepted,
     InstanceQuarantined: _quarantined,
     InstanceRouted: _routed,
     DeliverySettled: _settled,
+    ResourceWanted: _wanted,
     AssociationEnded: _association,
 }
