@@ -69,7 +69,7 @@ def _span(text: str) -> Span:
     if found is None:
         raise ValueError(f"{text!r} is no span of hours. {_SHOULD}")
     begin, end = _minutes(found["begin"]), _minutes(found["end"])
-    if begin == end or begin == _DAY_MINUTES:
+    if begin in (end, _DAY_MINUTES):
         raise ValueError(f"{text!r} has no length. {_SHOULD}")
     return Span(_days(found["days"] or "Mo-Su"), begin, end if end > begin else end + _DAY_MINUTES)
 

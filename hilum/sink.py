@@ -178,6 +178,7 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
         Raises `Misconfigured` if destinations of this type cannot be asked, or are not configured for it; `TryAgain` while it is away.
         """
+        del settings, study_instance_uid, series_instance_uids
         raise Misconfigured(
             "destination-not-asked",
             f"A destination of type {type(self).__name__.lower()} cannot be asked what it has.",
