@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from hilum import bus, telemetry
 from hilum.errors import HilumError, TryAgain
-from hilum.events import ResourceWanted, decode
+from hilum.events import Limits, ResourceWanted, decode
 from hilum.settings import Settings
 
 #: How long a command waits for the broker.
@@ -60,10 +60,10 @@ def study(uid: str) -> str:
     return f"study/{uid}"
 
 
-def read(settings: Settings) -> Desired:
+def read(settings: Settings, *, timeout_s: float = ANSWERS_WITHIN_S) -> Desired:
     """What is wanted now. Raises `TryAgain` while the broker does not answer, `Misconfigured` if the topic was never made."""
-    with _reader(settings) as reader:
-        deadline = time.monotonic() + ANSWERS_WITHIN_S
+    with _reader(settings, timeout_s) as reader:
+        deadline = time.monotonic() + timeout_s
         while not reader.read(0.5):
             if time.monotonic() > deadline:
                 raise TryAgain("Kafka does not answer.", fix="Check that the broker runs.")
@@ -97,8 +97,7 @@ def _who() -> str:
 
 
 def _says_nothing(wanted: ResourceWanted) -> bool:
-    limits = wanted.limits is not None and any(msgspec.structs.astuple(wanted.limits)[n] is not None for n in range(4))
-    return not (wanted.paused or wanted.held or limits or wanted.table is not None)
+    return not (wanted.paused or wanted.held or wanted.limits not in (None, Limits()) or wanted.table is not None)
 
 
 def _say(settings: Settings, wanted: ResourceWanted) -> None:
@@ -120,10 +119,10 @@ def _say(settings: Settings, wanted: ResourceWanted) -> None:
 class _Reader:
     """Reads the topic from its beginning on, and keeps the last word on each resource."""
 
-    def __init__(self, settings: Settings, consumer: Consumer) -> None:
+    def __init__(self, settings: Settings, consumer: Consumer, timeout_s: float) -> None:
         self._consumer = consumer
         self._topic = bus.topic_of(settings, ResourceWanted)
-        bus.partition_counts(consumer, [self._topic])
+        bus.partition_counts(consumer, [self._topic], timeout_s=timeout_s)
         consumer.assign([TopicPartition(self._topic, 0, 0)])
         self._wanted: dict[str, ResourceWanted] = {}
         self._at_end = False
@@ -158,10 +157,10 @@ class _Reader:
 
 
 @contextmanager
-def _reader(settings: Settings) -> Iterator[_Reader]:
+def _reader(settings: Settings, timeout_s: float = ANSWERS_WITHIN_S) -> Iterator[_Reader]:
     consumer = bus.consumer(settings, "hilum-desired", **{"enable.partition.eof": True})
     try:
-        yield _Reader(settings, consumer)
+        yield _Reader(settings, consumer, timeout_s)
     except KafkaException as error:
         raise bus.away(error) from None
     finally:

@@ -134,6 +134,7 @@ def open_matters(study: StudySummary) -> str:
     """What is not as one expects of a study that is done; empty if all is."""
     parts = (
         (study.pending, "to deliver"),
+        (study.parked, "waiting for a person"),
         (study.rejected, "rejected"),
         (study.unrouted, "sent nowhere by any rule"),
         (study.quarantined, "in quarantine"),
