@@ -169,6 +169,10 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Whether `deliver` reads the object, so that it is worth reading ahead."""
         return True
 
+    def fits(self, name: str, settings: Settings) -> None:
+        """Raise `Misconfigured` if the destination `name`, which this is, cannot work beside what else is in the settings."""
+        del name, settings
+
     def check(self, settings: Settings) -> Iterator[Step]:
         """Try the way to the destination without delivering: each step, timed; the last one is the one that fails, if one does."""
         raise NotImplementedError
@@ -233,7 +237,10 @@ def sinks_of(settings: Settings) -> dict[str, Sink]:
     """Every destination of the settings by name. Raises `Misconfigured` that names every mistake, by destination and key."""
     if problems := tried(*(partial(sink_of, name, table) for name, table in settings.destinations.items())):
         raise together(problems)
-    return {name: sink_of(name, table) for name, table in settings.destinations.items()}
+    sinks = {name: sink_of(name, table) for name, table in settings.destinations.items()}
+    if problems := tried(*(partial(sink.fits, name, settings) for name, sink in sinks.items())):
+        raise together(problems)
+    return sinks
 
 
 def sink_of(name: str, table: dict[str, Any]) -> Sink:

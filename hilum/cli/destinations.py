@@ -18,7 +18,6 @@ from hilum.errors import Misconfigured, TryAgain
 if TYPE_CHECKING:
     from hilum.database.queries import DestinationCount
     from hilum.desired import Desired
-    from hilum.settings import Settings
 
 NameArgument = Annotated[str, typer.Argument(help="The destination's name.")]
 _RETIRES_WITHIN_S = 10.0

@@ -120,6 +120,7 @@ class Deliver:
             return
         try:
             sink = sink_of(name, table)
+            sink.fits(name, settings)
         except Misconfigured as error:
             self._wrong[name] = (key, str(error))
             log.error("destination_wrong", destination=name, says=str(error))

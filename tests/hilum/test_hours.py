@@ -44,7 +44,9 @@ def test_the_next_opening_is_told() -> None:
     assert Hours.read("Mo-Fr 18:00-07:00", "UTC").opens_at(at(5, 7, 30)) == at(7, 18)
 
 
-@pytest.mark.parametrize("text", ["always", "Mo-Fr", "Mx 08:00-09:00", "Mo 25:00-26:00", "Mo 08:60-09:00", "Mo 08:00-08:00", "Mo 24:00-03:00"])
+@pytest.mark.parametrize(
+    "text", ["always", "Mo-Fr", "Mx 08:00-09:00", "Mo 25:00-26:00", "Mo 08:60-09:00", "Mo 08:00-08:00", "Mo 24:00-03:00"]
+)
 def test_what_says_no_hours_is_refused_in_words(text: str) -> None:
     with pytest.raises(ValueError, match=r"no day|no span|no time|no length"):
         Hours.read(text)

@@ -382,16 +382,18 @@ class TestWorker:
         assert {uid: row["attempts"] for uid, row in rows(postgres).items() if row["attempts"] > 1} == {"2.25.1.2": 3}
         assert sink.seen.count("2.25.1.2") == 3
 
-    def test_an_object_that_is_never_taken_is_rejected_in_the_end_and_logged(
+    def test_an_object_that_is_never_taken_is_put_aside_for_a_person_in_the_end_and_logged(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any], capfd: pytest.CaptureFixture[str]
     ) -> None:
         enter(postgres, *some(store, 1))
         with run(Scripted(answer=raises(lambda: Later("Full.", peer_status="0xA700", peer_comment="disk")), max_attempts=2)):
-            eventually(lambda: states(postgres) == {"rejected"})
+            eventually(lambda: states(postgres) == {"parked"})
 
         [row] = rows(postgres).values()
+        assert row["parked_at"] is not None
+        assert outbox(postgres) == []
         assert (row["attempts"], row["peer_status"], row["comment"]) == (2, "0xA700", "Given up after 2 attempts: Full. disk")
-        [line] = [line for line in map(msgspec.json.decode, capfd.readouterr().err.splitlines()) if line["event"] == "delivery_rejected"]
+        [line] = [line for line in map(msgspec.json.decode, capfd.readouterr().err.splitlines()) if line["event"] == "delivery_parked"]
         assert [line[name] for name in ("destination", "instance", "status")] == ["pacs", "2.25.1.0", "0xA700"]
         assert line["says"] == "Given up after 2 attempts: Full."
 
@@ -446,6 +448,7 @@ class TestWorker:
 
         found = rows(postgres)
         assert {uid for uid, row in found.items() if row["state"] == "delivered"} == set(found) - {"2.25.1.2"}
+        assert found["2.25.1.2"]["state"] == "parked"
         assert found["2.25.1.2"]["comment"] == (
             "Given up after 2 attempts: The delivery failed in a way nobody foresaw (ZeroDivisionError)."
         )
