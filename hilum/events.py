@@ -374,6 +374,38 @@ class AssociationEnded(Event, frozen=True, kw_only=True):
         return self.association
 
 
+class ConfigApplied(Event, frozen=True, kw_only=True):
+    """A whole configuration of destinations and rules is in force from here on, until the next one."""
+
+    topic = Topic(name="control.config.v1", phi="limited", partitions=1, retention_ms=-1)
+
+    #: Twelve hexadecimal digits of the digest of destinations and rules: equal ones have the same version.
+    version: str
+    #: The version that was in force before; empty if there was none.
+    previous: str = ""
+    #: Destinations by name, each as in the settings file; secrets are named by files, never held.
+    destinations: dict[str, dict[str, Any]] = {}
+    #: Rules in their order, each as in the settings file.
+    rules: tuple[dict[str, Any], ...] = ()
+    #: The account that applied it.
+    actor: str = ""
+    #: Why, as that person said.
+    why: str = ""
+    #: The release of Hilum that checked it.
+    release: str = ""
+    applied_at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`. There is one partition, so that all are in order."""
+        return self.version
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.version
+
+
 _IDS = uuid.UUID("6f1d5d0e-5b0c-4c39-9d5e-0d9b3b1c7a11")
 _IDS_BYTES = _IDS.bytes
 

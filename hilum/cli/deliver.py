@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -307,13 +307,21 @@ def enter(settings: Settings, run: Run, yes: bool, json: bool) -> None:
 
 
 def check_destination(settings: Settings, name: str) -> None:
-    """Raise `NotFound` that names the nearest one, if there is no destination `name` in the settings, and none was added by hand."""
+    """Raise `NotFound` that names the nearest one, if no destination has that name: in the settings, as applied, or added by hand."""
     from hilum import desired
     from hilum.misfits import nearest
 
-    if name not in settings.destinations and name not in (known := desired.read(settings).tables(settings)):
+    if name not in settings.destinations and name not in (known := {**desired.read(settings).added, **configured(settings)}):
         near = nearest(name, known)
         raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near}?" if near else "See `hilum dest list`.")
+
+
+def configured(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The tables of the destinations in the settings file and of those that were applied. Raises `TryAgain`, `Misconfigured`."""
+    from hilum.bundle import current
+
+    bundle = current(settings)
+    return {**settings.destinations, **(bundle.applied.destinations if bundle else {})}
 
 
 def _selection(

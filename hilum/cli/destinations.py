@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, JsonOption, connected, err, moment, out, show_json, show_table
-from hilum.cli.deliver import WhyOption, check_destination
+from hilum.cli.deliver import WhyOption, check_destination, configured
 from hilum.errors import Misconfigured, TryAgain
 
 if TYPE_CHECKING:
@@ -45,12 +45,14 @@ def list_destinations(config: ConfigOption = None, data: DataOption = None, json
 
     settings = connected(config, data)
     counts = {count.destination: count for count in destination_counts(settings.postgres.dsn)}
+    known = settings.destinations
     try:
         wanted = desired.read(settings, timeout_s=3.0)
+        known = configured(settings)
     except TryAgain as error:
         wanted = desired.Desired()
         err.print(f"What is paused, limited or added by hand is not known: {error}", markup=False)
-    tables = wanted.tables(settings)
+    tables = {**wanted.added, **known}
     for name, each in counts.items():
         if each.pending or each.parked:
             tables.setdefault(name, {"type": "(none)"})
@@ -58,7 +60,7 @@ def list_destinations(config: ConfigOption = None, data: DataOption = None, json
         {
             "name": name,
             "type": table.get("type", ""),
-            "added_by_hand": name in wanted.added and name not in settings.destinations,
+            "added_by_hand": name in wanted.added and name not in known,
             "wanted": wanted.destinations.get(name),
             "counts": counts.get(name),
             "waits_because": _waits_because(name, table, counts.get(name), wanted),
@@ -119,8 +121,9 @@ def add(
     if not _NAME.fullmatch(name):
         fix = "Take letters, digits, hyphens and underscores, 63 at most."
         raise Misconfigured("destination-name", f"A destination cannot be called {name!r}.", fix=fix)
-    if name in settings.destinations:
-        raise Misconfigured("destination-exists", f"{name} is in the settings.", fix="Change it there, and apply them.")
+    if name in configured(settings):
+        fix = "Change it there; `hilum apply` publishes a configuration."
+        raise Misconfigured("destination-exists", f"{name} is in the settings, or in the configuration that was applied.", fix=fix)
     table: dict[str, Any] = {}
     for each in setting:
         key, equals, value = each.partition("=")
@@ -189,9 +192,9 @@ def remove(
     from hilum.deliveries import cancel
 
     settings = connected(config, data)
-    if name in settings.destinations:
-        fix = "Take it out there, and apply them."
-        raise Misconfigured("destination-in-settings", f"{name} is in the settings, not added by hand.", fix=fix)
+    if name in configured(settings):
+        fix = "Take it out there; `hilum apply` publishes a configuration."
+        raise Misconfigured("destination-in-settings", f"{name} is in the settings or applied, not added by hand.", fix=fix)
     check_destination(settings, name)
     waiting = Selection(destination=name, states=OPEN)
     count = sum(each.deliveries for each in count_deliveries(settings.postgres.dsn, waiting))

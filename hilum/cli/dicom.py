@@ -68,11 +68,13 @@ def try_destination(
 
 
 def _with_added(settings: Settings, config: Path | None, data: Path | None) -> Settings:
-    """With the destinations that were added by hand, if Hilum runs."""
-    from hilum import desired
+    """With the destinations that were applied, and those that were added by hand, if Hilum runs."""
+    from hilum import bundle, desired
 
     try:
-        return replace(settings, destinations=desired.read(connected(config, data)).tables(settings))
+        running = connected(config, data)
+        in_force = bundle.in_force(settings, bundle.current(running))
+        return replace(settings, destinations=desired.read(running).tables(in_force))
     except (NotFound, TryAgain):
         return settings
 

@@ -12,6 +12,7 @@ import msgspec
 from hilum.errors import HilumError, Reason
 from hilum.events import (
     AssociationEnded,
+    ConfigApplied,
     ContextResult,
     DeliverySettled,
     Event,
@@ -182,6 +183,19 @@ def _wanted() -> ResourceWanted:
     )
 
 
+def _config() -> ConfigApplied:
+    return ConfigApplied(
+        version="4c1d5f9e0a7b",
+        previous="9f86d081884c",
+        destinations={"pacs": {"type": "dicom", "host": "192.0.2.40", "port": 104, "aet": "PACS"}},
+        rules=({"name": "ct", "when": 'Modality == "CT"', "to": ["pacs"]},),
+        actor="sam",
+        why="CT goes to the PACS",
+        release="0.1.0",
+        applied_at=RECEIVED_AT + timedelta(minutes=5),
+    )
+
+
 EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceReceived: _received,
     InstanceAccepted: _accepted,
@@ -190,4 +204,5 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     DeliverySettled: _settled,
     ResourceWanted: _wanted,
     AssociationEnded: _association,
+    ConfigApplied: _config,
 }

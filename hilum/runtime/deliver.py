@@ -13,11 +13,11 @@ from typing import Any
 from msgspec.structs import replace
 
 from hilum import bus, telemetry
+from hilum.bundle import Following
 from hilum.desired import Desired, Follower
-from hilum.errors import HilumError, Misconfigured, Stopped
+from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
 from hilum.role import Health
 from hilum.runtime.delivery.crew import Crew, key_of
-from hilum.runtime.delivery.destinations import Destinations, OfSettings
 from hilum.runtime.delivery.orders import Orders
 from hilum.runtime.delivery.outbox import Outbox
 from hilum.runtime.delivery.watch import Watch
@@ -46,15 +46,16 @@ class Deliver:
 
     name = "deliver"
 
-    def __init__(self, settings: Settings, destinations: Destinations | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Raises `Misconfigured` if a destination of the settings cannot work."""
         sinks_of(settings)
         self._settings = settings
-        self._configured = destinations or OfSettings(settings)
+        #: Those in force: what `hilum apply` published, or the file's; None until that is known.
+        self._in_force: Settings | None = None
+        self._unknown = ""
         self._follower = Follower(settings)
         self._store = open_store(settings)
         self._outbox = Outbox(settings)
-        self._writer = bus.Writer(settings, "deliver")
         # Process ids repeat, also between containers; a worker's name must not.
         self._process = f"{socket.gethostname()}/{uuid.uuid4().hex[:8]}"
         self._numbers = itertools.count()
@@ -76,10 +77,12 @@ class Deliver:
         ]
         for thread in threads:
             thread.start()
-        while not stop.is_set() and not ended.is_set():
-            if self._follower.now is not None:  # until then nobody knows what is paused
-                self._follow(self._follower.now, settled)
-            stop.wait(_LOOK_S)
+        with Following(self._settings, self.name) as following:
+            while not stop.is_set() and not ended.is_set():
+                self._take(following)
+                if self._in_force is not None and self._follower.now is not None:  # until then nobody knows what is paused
+                    self._follow(self._in_force, self._follower.now, settled)
+                stop.wait(_LOOK_S)
         ended.set()
         settled.set()
         crews = [crew for _, crew in self._crews.values()] + self._retired
@@ -93,10 +96,22 @@ class Deliver:
         if self._failed:
             raise self._failed[0]
 
-    def _follow(self, desired: Desired, settled: threading.Event) -> None:
+    def configure(self, settings: Settings) -> None:
+        """Deliver to the destinations of `settings` from now on. Raises `Misconfigured`, with nothing changed, if one cannot work."""
+        sinks_of(settings)
+        self._in_force = settings
+
+    def _take(self, following: Following) -> None:
+        try:
+            following.take(self.configure)
+            self._unknown = ""
+        except TryAgain as error:  # what was in force still is
+            self._unknown = str(error)
+
+    def _follow(self, in_force: Settings, desired: Desired, settled: threading.Event) -> None:
         """Have for each destination the workers that it needs now, and none for what is none any more."""
-        tables = {**desired.added, **self._configured.now()}
-        settings = replace(self._settings, destinations=dict(tables))
+        tables = desired.tables(in_force)
+        settings = replace(in_force, destinations=tables)
         for name in [name for name in self._crews if name not in tables]:
             self._retire(name)
         for name in [name for name in self._wrong if name not in tables]:
@@ -127,7 +142,8 @@ class Deliver:
             return
         self._wrong.pop(name, None)
         shared = Shared(name, sink, Orders.of(name, sink, desired))
-        crew = Crew(shared, f"{self._process}/{next(self._numbers)}", self._writer, self._store, settings, settled)
+        writer = bus.Writer(settings, self.name)
+        crew = Crew(shared, f"{self._process}/{next(self._numbers)}", writer, self._store, settings, settled)
         self._crews[name] = (key, crew)
         self._destinations[name] = shared
         crew.start()
@@ -145,9 +161,9 @@ class Deliver:
         destinations = dict(self._destinations)
         away = self._watch.database_away or any(shared.database_away for shared in destinations.values())
         said = ["PostgreSQL does not answer; deliveries wait"] if away else []
-        unknown = self._follower.now is None
-        if unknown and self._follower.says:
-            said.append(f"what is paused is not known yet, and deliveries wait: {self._follower.says}")
+        unknown = self._follower.now is None or self._in_force is None
+        if unknown and (why := self._follower.says or self._unknown):
+            said.append(f"what is configured and paused is not known yet, and deliveries wait: {why}")
         for name, shared in destinations.items():
             if says := shared.says():
                 said.append(f"{name} waits: {says}")
