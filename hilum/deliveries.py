@@ -114,6 +114,8 @@ class Run(Struct, frozen=True, kw_only=True):
     study: str = ""
     since: datetime | None = None
     until: datetime | None = None
+    #: Ids of deliveries, if only these of what was delivered there are meant.
+    ids: tuple[str, ...] = ()
     #: Whether it is what was delivered there before, and not what is in the index.
     again: bool = False
     priority: int = 0
@@ -124,7 +126,7 @@ class Run(Struct, frozen=True, kw_only=True):
         if not self.again:
             return _OF_STUDY, {"study": self.study}
         there = ("delivered", "already_there", "returned")
-        chosen = Selection(destination=self.destination, study=self.study, states=there, since=self.since, until=self.until)
+        chosen = Selection(destination=self.destination, study=self.study, states=there, since=self.since, until=self.until, ids=self.ids)
         return _DELIVERED, chosen.values
 
     def count(self, dsn: str) -> tuple[int, int, int]:

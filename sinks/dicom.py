@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Literal
@@ -32,7 +32,7 @@ from pydicom.uid import (
 from hilum.association import REFUSALS, Answer, Association, AssociationLost
 from hilum.database.queries import Kind, kinds_of_objects
 from hilum.errors import HilumError
-from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Seconds, refuse_tiny_pdus
+from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Port, Seconds, refuse_tiny_pdus
 from hilum.part10 import Part10, data_set_offset
 from hilum.peer import NoAssociation, Peer, addresses, connect
 from hilum.settings import Settings
@@ -95,6 +95,10 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group_by: Literal["study", "none"] = "study"
     #: Longest PDU sent, if the peer takes it; 0: as long as the peer takes; less than 4,096 is refused.
     max_pdu_bytes: PduBytes = 0
+    #: The AE title by which it is asked what it has (C-FIND), if that is not `aet`.
+    query_aet: OptionalAeTitle = ""
+    #: The port for that, if it is not `port`.
+    query_port: Port = 0
 
     def __post_init__(self) -> None:
         refuse_tiny_pdus(self.max_pdu_bytes)
@@ -116,6 +120,13 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             response_timeout_s=self.response_timeout_s,
             max_pdu_bytes=self.max_pdu_bytes,
         )
+
+    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
+        """See `Sink.holdings`: by C-FIND."""
+        from hilum.find import instances_of  # brings all of pynetdicom, which nothing else here needs
+
+        peer = replace(self.peer(settings), aet=self.query_aet or self.aet, port=self.query_port or self.port)
+        return instances_of(peer, study_instance_uid, series_instance_uids)
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
