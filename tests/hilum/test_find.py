@@ -28,13 +28,10 @@ Found = Iterator[tuple[int, Dataset | None]]
 
 
 @contextmanager
-def archive(
-    answer: Callable[[Dataset], Found], *, contexts: tuple[Any, ...] = (StudyRootQueryRetrieveInformationModelFind,)
-) -> Iterator[Peer]:
+def archive(answer: Callable[[Dataset], Found], *, takes: Any = StudyRootQueryRetrieveInformationModelFind) -> Iterator[Peer]:
     """A C-FIND SCP with this answer."""
     ae = AE("ARCHIVE")
-    for context in contexts:
-        ae.add_supported_context(context)
+    ae.add_supported_context(takes)
     handlers = [(evt.EVT_C_FIND, lambda event: answer(event.identifier))]
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)  # type: ignore[arg-type]  # its own tuples
     assert server is not None
