@@ -176,7 +176,8 @@ def limit(
         except ValueError as error:
             raise Misconfigured("hours-invalid", f"--hours: {error}.", fix="Correct it.") from None
     says = f"{name} has the limits of its settings." if none else f"{name} is limited."
-    _change(name, config, data, json, says, limits=None if none else limits, why=why)
+    given = {"why": why} if why else {}  # else why it is paused stays
+    _change(name, config, data, json, says, limits=None if none else limits, **given)
 
 
 def remove(
