@@ -83,11 +83,11 @@ class Deliver:
                 if self._in_force is not None and self._follower.now is not None:  # until then nobody knows what is paused
                     self._follow(self._in_force, self._follower.now, settled)
                 stop.wait(_LOOK_S)
-        ended.set()
-        settled.set()
-        crews = [crew for _, crew in self._crews.values()] + self._retired
-        for crew in crews:
-            crew.retire()
+            ended.set()
+            settled.set()
+            crews = [crew for _, crew in self._crews.values()] + self._retired
+            for crew in crews:
+                crew.retire()
         deadline = time.monotonic() + _STOP_S
         for crew in crews:
             crew.wait(deadline - time.monotonic())
