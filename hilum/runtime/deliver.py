@@ -17,7 +17,7 @@ from hilum.bundle import Following
 from hilum.desired import Desired, Follower
 from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
 from hilum.role import Health
-from hilum.runtime.delivery.crew import Crew, key_of
+from hilum.runtime.delivery.crew import Crew, key_of, without_paused
 from hilum.runtime.delivery.orders import Orders
 from hilum.runtime.delivery.outbox import Outbox
 from hilum.runtime.delivery.watch import Watch
@@ -110,7 +110,7 @@ class Deliver:
 
     def _follow(self, in_force: Settings, desired: Desired, settled: threading.Event) -> None:
         """Have for each destination the workers that it needs now, and none for what is none any more."""
-        tables = desired.tables(in_force)
+        tables = {name: without_paused(table, desired) for name, table in desired.tables(in_force).items()}
         settings = replace(in_force, destinations=tables)
         for name in [name for name in self._crews if name not in tables]:
             self._retire(name)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from hilum import bus, telemetry
+from hilum.desired import Desired
 from hilum.errors import HilumError, Stopped
 from hilum.runtime.delivery.queue import Queue
 from hilum.runtime.delivery.worker import Shared, Worker
@@ -74,6 +75,15 @@ class Crew:
         log.error("workers_stopped", destination=self.shared.name, says=str(error))
         self.failed, self._failed_at = str(error), time.monotonic()
         self.retire()
+
+
+def without_paused(table: dict[str, Any], desired: Desired) -> dict[str, Any]:
+    """The table of a group without members that are paused; as it is, if all are or if it is no group."""
+    members = table.get("members") if table.get("type") == "group" else None
+    if not isinstance(members, list):
+        return table
+    left = [name for name in members if not (name in desired.destinations and desired.destinations[name].paused)]
+    return {**table, "members": left} if left else table
 
 
 def key_of(table: dict[str, Any], tables: Any) -> Any:

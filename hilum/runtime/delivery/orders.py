@@ -38,8 +38,10 @@ class Orders(Struct, frozen=True, kw_only=True):
         if limits.hours is not None:
             with suppress(ValueError):  # `hilum dest limit` refuses it; whoever wrote it otherwise gets what the settings say
                 hours = Hours.read(limits.hours, sink.time_zone)
+        members = getattr(sink, "members", ())  # of a group: if all of them are paused, it is
+        paused = [bool(each and each.paused) for each in map(desired.destinations.get, members)]
         return cls(
-            paused=bool(wanted and wanted.paused),
+            paused=bool(wanted and wanted.paused) or (bool(paused) and all(paused)),
             held=frozenset(desired.held),
             objects_per_s=_first(limits.objects_per_s, sink.objects_per_s),
             megabytes_per_s=_first(limits.megabytes_per_s, sink.megabytes_per_s),

@@ -160,6 +160,20 @@ def test_a_group_follows_its_members(settings: Settings, log: Log, there: Pacs) 
         assert connection.execute("SELECT DISTINCT member FROM delivery").fetchall() == [("pacs2",)]
 
 
+def test_a_member_that_is_paused_gets_nothing_through_its_group(settings: Settings, log: Log, there: Pacs) -> None:
+    with pacs() as first:
+        destinations = {"pacs1": node(first.port), "pacs2": node(there.port), "both": {"type": "group", "members": ["pacs1", "pacs2"]}}
+        settings = msgspec.structs.replace(settings, destinations=destinations)
+        desired.change(settings, desired.destination("pacs1"), paused=True)
+        made = waiting(settings, "both")
+        role = Deliver(settings)
+        with log.running(role):
+            eventually(lambda: delivered(settings, made), 30)
+            assert first.stored == {}
+            desired.change(settings, desired.destination("pacs2"), paused=True)
+            eventually(lambda: "both waits: paused" in role.health().says, 20)
+
+
 class TestDesiredState:
     def test_the_last_word_on_each_resource_holds(self, settings: Settings) -> None:
         desired.change(settings, desired.destination("pacs"), paused=True)
