@@ -197,11 +197,10 @@ class Worker:
 
     def _timed_attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Outcome:
         began = time.monotonic()
-        try:
-            return self._attempt(session, delivery, part10)
-        finally:
-            took = time.monotonic() - began
-            self._object_s = 0.8 * self._object_s + 0.2 * took if self._object_s else took
+        outcome = self._attempt(session, delivery, part10)  # how long an outage takes says nothing about objects
+        took = time.monotonic() - began
+        self._object_s = 0.8 * self._object_s + 0.2 * took if self._object_s else took
+        return outcome
 
     def _attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Outcome:
         """Deliver one object. Raises `HilumError` if the destination as a whole cannot be used now."""
