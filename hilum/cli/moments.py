@@ -18,9 +18,9 @@ def moment_of(text: str, where: str, now: datetime | None = None) -> datetime | 
     """
     if not text:
         return None
-    if ago := _AGO.match(text):
-        return (now or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.match(text):
+            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         fix = "Write it as 2026-01-31, 2026-01-31T18:00, or as how long ago: 30m, 2h, 3d, 1w."

@@ -33,7 +33,7 @@ def test_nothing_given_is_none() -> None:
     assert moment_of("", "--since") is None
 
 
-@pytest.mark.parametrize("text", ["yesterday", "3x", "2024-13-01", "-1d", "99999999d"])
+@pytest.mark.parametrize("text", ["yesterday", "3x", "2024-13-01", "-1d", "99999999d", "999999w"])
 def test_what_is_no_moment_is_refused_with_how_to_write_one(text: str) -> None:
     with pytest.raises(Misconfigured, match=r"--since: .* is no moment. Write it as"):
         moment_of(text, "--since")
