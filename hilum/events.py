@@ -273,6 +273,47 @@ class DeliverySettled(Event, frozen=True, kw_only=True):
         return self.delivery_id
 
 
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a person lets a destination have at most, in place of what its settings say; None: as these say."""
+
+    objects_per_s: float | None = None
+    megabytes_per_s: float | None = None
+    max_associations: int | None = None
+    #: As in the settings of a destination.
+    hours: str | None = None
+
+
+class ResourceWanted(Event, frozen=True, kw_only=True):
+    """What people want of one destination or study, whole: the last one on the topic holds; an empty message ends it."""
+
+    topic = Topic(name="control.state.v1", phi="limited", partitions=1, cleanup="compact")
+
+    #: `destination/NAME` or `study/STUDYINSTANCEUID`.
+    resource: str
+    #: Of a destination: nothing is delivered to it, and its queue waits.
+    paused: bool = False
+    #: Of a study: nothing of it is delivered anywhere.
+    held: bool = False
+    #: Of a destination.
+    limits: Limits | None = None
+    #: Of a destination that is in no settings: its table, as these would have it.
+    table: dict[str, Any] | None = None
+    why: str = ""
+    #: Who said so: the account on the machine where it was said.
+    by: str
+    since: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.resource
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.resource
+
+
 class ContextResult(Struct, frozen=True, kw_only=True):
     """What became of one presentation context (PS3.8 9.3.2.2, 9.3.3.2)."""
 
@@ -331,6 +372,38 @@ class AssociationEnded(Event, frozen=True, kw_only=True):
     def subject(self) -> str:
         """See `Event.subject`."""
         return self.association
+
+
+class ConfigApplied(Event, frozen=True, kw_only=True):
+    """A whole configuration of destinations and rules is in force from here on, until the next one."""
+
+    topic = Topic(name="control.config.v1", phi="limited", partitions=1, retention_ms=-1)
+
+    #: Twelve hexadecimal digits of the digest of destinations and rules: equal ones have the same version.
+    version: str
+    #: The version that was in force before; empty if there was none.
+    previous: str = ""
+    #: Destinations by name, each as in the settings file; secrets are named by files, never held.
+    destinations: dict[str, dict[str, Any]] = {}
+    #: Rules in their order, each as in the settings file.
+    rules: tuple[dict[str, Any], ...] = ()
+    #: The account that applied it.
+    actor: str = ""
+    #: Why, as that person said.
+    why: str = ""
+    #: The release of Hilum that checked it.
+    release: str = ""
+    applied_at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`. There is one partition, so that all are in order."""
+        return self.version
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.version
 
 
 _IDS = uuid.UUID("6f1d5d0e-5b0c-4c39-9d5e-0d9b3b1c7a11")

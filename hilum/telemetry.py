@@ -72,6 +72,7 @@ DELIVERY_SECONDS = Histogram(
     buckets=(*_SECONDS, 300, 3600),
 )
 DELIVERIES_PENDING = Gauge("hilum_deliveries_pending", "Deliveries without a final state.", ["destination"])
+DELIVERIES_PARKED = Gauge("hilum_deliveries_parked", "Deliveries that wait for a person.", ["destination"])
 DELIVERIES_PENDING_SECONDS = Gauge("hilum_deliveries_pending_seconds", "Age of the oldest of them.", ["destination"])
 
 COMMITMENTS_OPEN = Gauge(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Literal
@@ -97,9 +97,9 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group_by: Literal["study", "none"] = "study"
     #: Longest PDU sent, if the peer takes it; 0: as long as the peer takes; less than 4,096 is refused.
     max_pdu_bytes: PduBytes = 0
-    #: The AE title that answers its queries, where that is another one; empty: `aet`.
+    #: The AE title by which it is asked what it has (C-FIND), if that is not `aet`.
     query_aet: OptionalAeTitle = ""
-    #: The port of that title; 0: `port`.
+    #: The port for that, if it is not `port`.
     query_port: Port = 0
     #: What is known of this product; empty: the standard at its word. Known ones: docs/reference/profiles.md.
     profile: str = ""
@@ -130,6 +130,12 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def query_peer(self, settings: Settings) -> Peer:
         """The node that answers queries about what it stored: the same, unless a title of its own is set for them."""
         return replace(self.peer(settings), aet=self.query_aet or self.aet, port=self.query_port or self.port)
+
+    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
+        """See `Sink.holdings`: by C-FIND."""
+        from hilum.find import instances_of  # brings all of pynetdicom, which nothing else here needs
+
+        return instances_of(self.query_peer(settings), study_instance_uid, series_instance_uids)
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""

@@ -12,6 +12,7 @@ import msgspec
 from hilum.errors import HilumError, Reason
 from hilum.events import (
     AssociationEnded,
+    ConfigApplied,
     ContextResult,
     DeliverySettled,
     Event,
@@ -22,8 +23,10 @@ from hilum.events import (
     InstanceQuarantined,
     InstanceReceived,
     InstanceRouted,
+    Limits,
     ObjectRef,
     PlannedDelivery,
+    ResourceWanted,
     Source,
     delivery_id_for,
     encode,
@@ -168,11 +171,38 @@ def _association() -> AssociationEnded:
     )
 
 
+def _wanted() -> ResourceWanted:
+    return ResourceWanted(
+        resource="destination/pacs",
+        paused=True,
+        limits=Limits(objects_per_s=20.0, max_associations=2, hours="Mo-Fr 18:00-07:00"),
+        table={"type": "dicom", "host": "192.0.2.40", "port": 104, "aet": "PACS"},
+        why="The archive is being moved until Monday.",
+        by="operator",
+        since=RECEIVED_AT,
+    )
+
+
+def _config() -> ConfigApplied:
+    return ConfigApplied(
+        version="4c1d5f9e0a7b",
+        previous="9f86d081884c",
+        destinations={"pacs": {"type": "dicom", "host": "192.0.2.40", "port": 104, "aet": "PACS"}},
+        rules=({"name": "ct", "when": 'Modality == "CT"', "to": ["pacs"]},),
+        actor="sam",
+        why="CT goes to the PACS",
+        release="0.1.0",
+        applied_at=RECEIVED_AT + timedelta(minutes=5),
+    )
+
+
 EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceReceived: _received,
     InstanceAccepted: _accepted,
     InstanceQuarantined: _quarantined,
     InstanceRouted: _routed,
     DeliverySettled: _settled,
+    ResourceWanted: _wanted,
     AssociationEnded: _association,
+    ConfigApplied: _config,
 }

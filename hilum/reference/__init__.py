@@ -145,7 +145,8 @@ def topics_page() -> str:
     for topic in declared_topics():
         kind = EVENTS.get(topic.name)
         key = " or ".join(code(member) for member in schema_of(kind)["x-key"]) if kind else "as its input"
-        keeps = "the newest row of each key" if topic.cleanup == "compact" else f"{topic.retention_ms / DAY_MS:g} days"
+        days = "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms / DAY_MS:g} days"
+        keeps = "the newest row of each key" if topic.cleanup == "compact" else days
         says = summary_of(kind) if kind else "What a stateful processor remembers."
         rows.append((code(topic.name), key, topic.phi, str(topic.partitions or "`kafka.partitions`"), keeps, says))
     return "\n".join(

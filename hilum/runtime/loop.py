@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from confluent_kafka import KafkaException, TopicPartition
 
 from hilum import bus, telemetry
+from hilum.bundle import Following
 from hilum.errors import Misconfigured, Stopped, TryAgain
 from hilum.role import Health
 from hilum.runtime.inputs import Inputs, Of, metadata_of
@@ -67,9 +68,17 @@ class ProcessorRole:
         Raises `Stopped` (its slot is taken by another process, its input was deleted before it was read, nearly every event
         fails) and `Misconfigured` (topics are missing or do not fit together).
         """
+        if not self._stage.follows:
+            self._run(stop, lambda: False)
+        else:
+            with Following(self._settings, self.name) as following:
+                self._run(stop, lambda: following.take(self._stage.configure))
+        self._say(Health(ready=False, says="stopped"))
+
+    def _run(self, stop: threading.Event, configure: Callable[[], bool]) -> None:
         while not stop.is_set():
             try:
-                with Session(self._settings, self._stage, self._slot, self._now, self._say, stop) as session:
+                with Session(self._settings, self._stage, self._slot, self._now, self._say, stop, configure) as session:
                     session.run()
             except BeginAnew as why:
                 telemetry.RESTARTS.labels(self.name).inc()
@@ -79,7 +88,6 @@ class ProcessorRole:
             except TryAgain as outage:
                 self._say(Health(ready=False, says=str(outage)))
                 stop.wait(outage.after_s)
-        self._say(Health(ready=False, says="stopped"))
 
     def _say(self, health: Health) -> None:
         if health.says != self._health.says and not health.ready:
@@ -98,8 +106,11 @@ class Session:
         now: Callable[[], datetime],
         say: Callable[[Health], None],
         stop: threading.Event,
+        configure: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`configure` takes a configuration that is new, if there is one. Raises `TryAgain` while there is none to begin with."""
         self._stage = stage
+        self._configure = configure
         self._now = now
         self._say = say
         self._stop = stop
@@ -145,6 +156,8 @@ class Session:
 
     def _process(self) -> None:
         """Deal with one batch and the timers that are due, if there are any. Raises `TryAgain`; all is as before then."""
+        if not any(position.written for position in self._inputs.positions.values()):
+            self._configure()  # never between two parts of what follows from one event
         self._inputs.limit = self._pace.limit
         batch = self._inputs.batch()
         if not batch and not self._timer_is_due():

@@ -14,6 +14,9 @@ One that is made with what it needs, or that remembers something, is a class wit
 
 What else it may have:
 
+`configure(self, settings)`
+    Called with the settings in force before the first event, and between two batches whenever `hilum apply` has published others
+    (`hilum/bundle.py`). Raises `Misconfigured`, with nothing changed, if it cannot run them.
 `prepare(self, events)`
     Called with the events of a batch before they are handled, for look-ups that are cheaper together. May raise `TryAgain`.
 `work(self, event) -> W`, with `handle(self, event, ..., work: W)`

@@ -107,11 +107,23 @@ class Stage:
         #: The topics on which it may say something.
         self.says_on = [topic_of(settings, kind) for kind in self.wiring.outputs] + [topic_of(settings, InstanceQuarantined)]
         self._writer = Writer(settings, self.name)
+        self._configure = getattr(processor, "configure", None)
         self._now = now
         self._time = timestamp(now())
         self._failures: deque[bool] = deque(maxlen=BREAKER_INPUTS)
         self._open_failures: list[bool] = []
         self._open_reasons: list[Reason] = []
+
+    @property
+    def follows(self) -> bool:
+        """Whether the processor uses rules or destinations, and so is told of each configuration."""
+        return self._configure is not None
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with `settings`; what is said from now on carries their version. Raises `Misconfigured` and changes nothing."""
+        if self._configure is not None:
+            self._configure(settings)
+        self._writer = Writer(settings, self.name)
 
     def read(self, batch: Sequence[Incoming]) -> None:
         """Decode a batch. What cannot be decoded waits for a person once it is its turn."""

@@ -79,6 +79,11 @@ class Route:
         self._config_version = config_version
         self._found: Mapping[str, Decided] = {}
 
+    def configure(self, settings: Settings) -> None:
+        """Go on with the rules of `settings`. Raises `Misconfigured` and changes nothing if one cannot work."""
+        self._rules = Rules.of(settings)
+        self._config_version = settings.config_version
+
     def prepare(self, events: Sequence[InstanceAccepted]) -> None:
         """Ask the index, once for the batch, which of these instances it knows, and the store for what a header leaves out.
 
