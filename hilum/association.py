@@ -6,6 +6,7 @@ One thread, one blocking socket: an object goes out as it lies in the object sto
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,10 @@ _UNLIMITED_PDU_BYTES = 262_144
 _SEND_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 1 << 20
 _SURELY_OPEN_S = 0.1
+#: Fewer bytes than this are put together sooner than the kernel is told of each part.
+_COPY_BELOW_BYTES = 65_536
+#: Most parts that the kernel takes at once (IOV_MAX on Linux and macOS).
+_MAX_PARTS = 1024
 
 #: dcmtk writes a response in two pieces and holds the second until the first is acknowledged, which TCP delays by 40 ms unless
 #: asked not to; the kernel forgets that soon, so it is asked before each read. Linux only.
@@ -229,7 +234,10 @@ class Association:
 
     def _send(self, *parts: bytes | memoryview) -> None:
         try:
-            self._socket.sendall(b"".join(parts))
+            if isinstance(self._socket, ssl.SSLSocket):  # has no sendmsg, and copies what it encrypts anyway
+                self._socket.sendall(b"".join(parts))
+            else:
+                _send_parts(self._socket, parts)
         except OSError as error:
             self._lost(error)
 
@@ -331,6 +339,21 @@ class _Aborted(Exception):
         reasons = ("", "unrecognised PDU", "unexpected PDU", "", "unrecognised parameter", "unexpected parameter", "invalid parameter")
         text = reasons[reason] if reason < len(reasons) else ""
         return f" ({text or f'reason {reason}'})"
+
+
+def _send_parts(connection: socket.socket, parts: Sequence[bytes | memoryview]) -> None:
+    """Send all parts, from where they lie. Raises `OSError`."""
+    if sum(map(len, parts)) < _COPY_BELOW_BYTES:
+        connection.sendall(b"".join(parts))
+        return
+    waiting, at = [memoryview(part) for part in parts], 0
+    while at < len(waiting):
+        sent = connection.sendmsg(waiting[at : at + _MAX_PARTS])
+        while at < len(waiting) and sent >= len(waiting[at]):
+            sent -= len(waiting[at])
+            at += 1
+        if sent:
+            waiting[at] = waiting[at][sent:]
 
 
 def _cut(parts: list[bytes | memoryview], piece: memoryview, fragment: int, header: bytes) -> None:
