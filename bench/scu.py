@@ -1,4 +1,4 @@
-"""The C-STORE SCU alone beside dcmtk's dcmsend: the same files to dcmtk's storescp, to Hilum's receiver, and to one that keeps nothing."""
+"""The C-STORE SCU alone beside dcmtk's dcmsend: to dcmtk's storescp, to Hilum's receiver, and to one that keeps nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def to_hilum(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def to_nowhere(folder: Path) -> Iterator[int]:
+def to_nowhere(_: Path) -> Iterator[int]:
     """A receiver that reads as fast as it can and keeps nothing, so that the sender alone is measured."""
     process = Process(target=_swallow, args=(port := free_port(),), daemon=True)
     process.start()
@@ -97,7 +97,9 @@ def _serve(connection: socket.socket) -> None:
             else:
                 _skip(stream, length - 6, buffer)
                 if control & 2:
-                    answer = _elements((0x0002, b"1.2\0"), (0x0100, b"\x01\x80"), (0x0120, message), (0x0800, b"\x01\x01"), (0x0900, b"\0\0"))
+                    answer = _elements(
+                        (0x0002, b"1.2\0"), (0x0100, b"\x01\x80"), (0x0120, message), (0x0800, b"\x01\x01"), (0x0900, b"\0\0")
+                    )
                     connection.sendall(struct.pack(">BxIIBB", 4, len(answer) + 6, len(answer) + 2, context_, 3) + answer)
         elif kind == 1:
             connection.sendall(_accept(stream.read(length)))
@@ -169,5 +171,5 @@ def main(arguments: Sequence[str]) -> None:
                 ours, theirs = (statistics.median(rates[sender]) for sender in ("Hilum", "dcmsend"))
                 rows.append((f"{len(files)} {SETS[set_name].title}", title, f"{ours:.0f}", f"{theirs:.0f}", f"{ours / theirs:.2f}"))
     report.table("Objects/s, median of the rounds, turn about", ("Set", "To", "Hilum", "dcmsend", "Ratio (goal 1.0)"), rows)
-    report.say("What a program needs for one object, its start included, is subtracted from each. Each looks at every file before it sends.")
+    report.say("What a program needs for one object, its start included, is subtracted. Each looks at every file before it sends.")
     report.write()

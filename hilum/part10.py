@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager, suppress
+from mmap import ACCESS_READ, mmap
 from typing import BinaryIO
 
-from hilum.errors import HilumError, NotFound
+from hilum.errors import HilumError, NotFound, TryAgain
 from hilum.events import ObjectRef
 from hilum.store import ObjectStore
 
@@ -59,6 +62,43 @@ class Part10:
         if self._ahead:
             return self._ahead.result()
         return self._whole()
+
+    @contextmanager
+    def mapped(self) -> Iterator[tuple[bytes | mmap, int]]:
+        """The whole Part 10 file, to be read at will, and where its data set begins: a large one lies on the disk meanwhile.
+
+        Raises as `data_set` does, and `TryAgain` while there is no room for it.
+        """
+        if self.ref.size_bytes <= IN_MEMORY_BYTES:
+            whole = self.file()
+            yield whole, data_set_offset(whole)
+            return
+        with tempfile.TemporaryFile(prefix="hilum-") as file:  # without a name: it ends with this process
+            head = b""
+            try:
+                with self._store.open(self.ref.bucket, self.ref.key) as stream:
+                    while piece := stream.read(_READ_BYTES):
+                        head = head or piece
+                        file.write(piece)
+                file.flush()
+            except NotFound:
+                raise self._missing() from None
+            except OSError as error:
+                fix = "Make room there, or set TMPDIR to a folder on another disk."
+                raise TryAgain(f"An object cannot be kept in {tempfile.gettempdir()} ({error.strerror}).", fix=fix) from None
+            offset = data_set_offset(head)
+            file.seek(offset)
+            digest = hashlib.sha256()
+            while piece := file.read(_READ_BYTES):
+                digest.update(piece)
+            if digest.hexdigest() != self.ref.sha256:
+                raise self._changed()
+            view = mmap(file.fileno(), 0, access=ACCESS_READ)
+            try:
+                yield view, offset
+            finally:
+                with suppress(BufferError):  # a slice of it may outlive an error; its memory goes with that
+                    view.close()
 
     def _whole(self) -> bytes:
         """The file, its digest checked."""

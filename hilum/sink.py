@@ -133,8 +133,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Whether `deliver` reads the object, so that it is worth reading ahead."""
         return True
 
-    def check(self, settings: Settings) -> Iterator[Step]:
-        """Try the way to the destination without delivering: each step, timed; the last one is the one that fails, if one does."""
+    def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
+        """Try the way to the destination without delivering: each step, timed; the last one is the one that fails, if one does.
+
+        With `with_object` the last step delivers a marked object of nobody (`hilum.testobject`).
+        """
         raise NotImplementedError
 
     def open(self, settings: Settings) -> Session:

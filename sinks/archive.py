@@ -59,8 +59,9 @@ class Archive(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         del delivery, part10
         return Settled(state="delivered", comment="kept in place")
 
-    def check(self, settings: Settings) -> Iterator[Step]:
+    def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: the store answers, takes the keys and has the bucket."""
+        del with_object  # what keys may do is asked otherwise
         bucket = self.bucket or settings.s3.bucket
         with step("store") as asking:
             store = self._store(settings)

@@ -1,0 +1,100 @@
+"""Store each instance at a DICOM node by C-STORE (PS3.4 B), one association a study, in the bytes that came if the peer takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Seconds, refuse_tiny_pdus
+from hilum.peer import Peer
+from hilum.settings import Settings
+from hilum.sink import Session, Sink, Step
+from hilum.tls import ClientTls
+
+from .check import check
+from .session import Associations, Manner
+
+
+class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A DICOM node that takes C-STORE."""
+
+    host: Host
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    #: The peer's AE title.
+    aet: AeTitle
+    #: Hilum's AE title towards this peer; empty: `dicom.aet`.
+    calling_aet: OptionalAeTitle = ""
+    connect_timeout_s: Seconds = 10.0
+    #: For the answer to an association request.
+    association_timeout_s: Seconds = 30.0
+    #: For the answer to a C-STORE, and for the peer to take the next megabyte of one.
+    response_timeout_s: Seconds = 60.0
+    #: An association stays open for so long after its last object, in seconds.
+    idle_s: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
+    #: `study`: each study has an association of its own; `none`: whatever comes next shares it.
+    group_by: Literal["study", "none"] = "study"
+    #: Longest PDU sent, if the peer takes it; 0: as long as the peer takes; less than 4,096 is refused.
+    max_pdu_bytes: PduBytes = 0
+    #: `if-needed`: what the peer does not take in its own transfer syntax is written without loss in one that it takes;
+    #: `never`: it is rejected. What the peer takes as it is goes as it is.
+    transcode: Literal["if-needed", "never"] = "if-needed"
+    #: Pad values of odd length, which the standard forbids and at which some peers abort (PS3.5 7.1.1).
+    fix_odd_lengths: bool = False
+    #: Speak TLS (PS3.15 B.12).
+    tls: bool = False
+    #: PEM file of the authorities to trust; empty: the system's.
+    tls_ca: str = ""
+    #: PEM file of the certificate that Hilum shows, if the peer asks for one.
+    tls_certificate: str = ""
+    #: PEM file of its key; empty: in the file of the certificate.
+    tls_key: str = ""
+    #: The name in the peer's certificate; empty: `host`.
+    tls_server_name: str = ""
+
+    def __post_init__(self) -> None:
+        refuse_tiny_pdus(self.max_pdu_bytes)
+        if not self.tls and (self.tls_ca or self.tls_certificate or self.tls_key or self.tls_server_name):
+            raise ValueError("`tls` is false, so no other setting of TLS may be there")
+
+    @property
+    def grouped(self) -> bool:
+        """See `Sink.grouped`."""
+        return self.group_by == "study"
+
+    def peer(self, settings: Settings) -> Peer:
+        """The node, as `hilum.association` wants it."""
+        tls = ClientTls(ca=self.tls_ca, certificate=self.tls_certificate, key=self.tls_key, server_name=self.tls_server_name)
+        return Peer(
+            host=self.host,
+            port=self.port,
+            aet=self.aet,
+            calling_aet=self.calling_aet or settings.dicom.aet,
+            connect_timeout_s=self.connect_timeout_s,
+            association_timeout_s=self.association_timeout_s,
+            response_timeout_s=self.response_timeout_s,
+            max_pdu_bytes=self.max_pdu_bytes,
+            tls=tls if self.tls else None,
+        )
+
+    def open(self, settings: Settings) -> Session:
+        """See `Sink.open`."""
+        peer = self.peer(settings)
+        if peer.tls is not None:
+            peer.tls.context()  # raises if a file cannot be used
+        manner = Manner(
+            by_study=self.grouped,
+            idle_s=self.idle_s,
+            transcode=self.transcode == "if-needed",
+            fix_odd_lengths=self.fix_odd_lengths,
+        )
+        return Associations(peer, manner)
+
+    def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
+        """See `Sink.check`: name, TCP, TLS, association, presentation contexts, C-ECHO, a marked test object by C-STORE.
+
+        With `postgres.dsn` it also asks about the kinds of objects that the index holds. A person waits for it, so no answer is
+        waited for longer than `CHECK_WAITS_S`.
+        """
+        yield from check(self.peer(settings), settings, transcode=self.transcode == "if-needed", with_object=with_object)
