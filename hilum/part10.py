@@ -43,6 +43,10 @@ class Part10:
         if self._ahead is None and self.ref.size_bytes <= IN_MEMORY_BYTES:
             self._ahead = executor.submit(self._whole)
 
+    def forget(self) -> None:
+        """Let go of what was read ahead; it is read again if need be."""
+        self._ahead = None
+
     def data_set(self, piece_bytes: int) -> Iterator[bytes | memoryview]:
         """The data set, without preamble and File Meta, in pieces of `piece_bytes` bytes, the last one shorter.
 
@@ -62,6 +66,27 @@ class Part10:
         if self._ahead:
             return self._ahead.result()
         return self._whole()
+
+    def pieces(self, piece_bytes: int) -> Iterator[bytes | memoryview]:
+        """The whole Part 10 file in pieces of at most `piece_bytes` bytes. Raises as `data_set` does, before the last piece."""
+        if self.ref.size_bytes <= IN_MEMORY_BYTES:
+            whole = memoryview(self.file())
+            for at in range(0, len(whole), piece_bytes):
+                yield whole[at : at + piece_bytes]
+            return
+        digest, held = hashlib.sha256(), b""
+        try:
+            with self._store.open(self.ref.bucket, self.ref.key) as stream:
+                while piece := _exactly(stream, piece_bytes):
+                    digest.update(memoryview(piece)[0 if held else data_set_offset(piece) :])
+                    if held:
+                        yield held
+                    held = piece
+        except NotFound:
+            raise self._missing() from None
+        if digest.hexdigest() != self.ref.sha256:
+            raise self._changed()
+        yield held
 
     @contextmanager
     def mapped(self) -> Iterator[tuple[bytes | mmap, int]]:
