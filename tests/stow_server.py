@@ -1,4 +1,4 @@
-"""A DICOMweb service on 127.0.0.1 that answers as a test wants."""
+"""A DICOMweb service on 127.0.0.1 that answers as a test wants, and a session that sends to one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from typing import NamedTuple
 
 from pydicom import dcmread
 
-from hilum.part10 import data_set_offset
+from hilum.errors import HilumError
+from hilum.part10 import Part10, data_set_offset
+from hilum.sink import Delivery, Session, Settled
+from hilum.testing import MemoryStore, a_delivery
+from sinks.stow import Stow
+from sinks.stow.session import Manner, Requests
 
 
 class Request(NamedTuple):
@@ -147,3 +152,35 @@ def stow_server(answer: Callable[[Request], Reply] = stores, tls: ssl.SSLContext
         yield server
     finally:
         server.close()
+
+
+def session_for(url: str, store: MemoryStore, now: Callable[[], float] = lambda: 0.0, /, **more: object) -> Requests:
+    """As `Stow.open` makes one, on a store in memory."""
+    sink = Stow(url=url, **more)  # type: ignore[arg-type]  # by name
+    manner = Manner(
+        instances=sink.instances,
+        max_request_bytes=sink.max_request_bytes,
+        max_instance_bytes=sink.max_instance_bytes,
+        conflict=sink.conflict,
+    )
+    return Requests(sink.client(), store, manner, now)
+
+
+def several(store: MemoryStore, count: int, **more: object) -> list[Delivery]:
+    return [a_delivery(store, SOPInstanceUID=f"2.25.{n + 10}", **more) for n in range(count)]  # type: ignore[arg-type]  # by name
+
+
+def send(session: Session, store: MemoryStore, deliveries: list[Delivery]) -> list[Settled | HilumError]:
+    found: list[Settled | HilumError] = []
+    session.begin(deliveries)
+    for delivery in deliveries:
+        try:
+            found.append(session.deliver(delivery, Part10(store, delivery.object)))
+        except HilumError as error:
+            found.append(error)
+    session.close()
+    return found
+
+
+def states(outcomes: list[Settled | HilumError]) -> list[str]:
+    return [outcome.state if isinstance(outcome, Settled) else type(outcome).__name__ for outcome in outcomes]

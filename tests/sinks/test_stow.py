@@ -7,53 +7,21 @@ from pathlib import Path
 import pytest
 import trustme
 
-from hilum.errors import HilumError, Misconfigured
+from hilum.errors import Misconfigured
 from hilum.part10 import IN_MEMORY_BYTES, Part10, Unsound
 from hilum.settings import Settings
-from hilum.sink import Delivery, Outage, Session, Settled, sink_of
+from hilum.sink import Outage, Session, Settled, sink_of
 from hilum.testing import MemoryStore, SinkContract, a_delivery, encoded
 from sinks.stow import Stow
 from sinks.stow.answer import meaning, read
 from sinks.stow.session import Manner, Requests
 from tests.peers import free_port
-from tests.stow_server import Reply, Request, StowServer, stores, stow_server, told
+from tests.stow_server import Reply, Request, StowServer, send, session_for, several, states, stores, stow_server, told
 
 
 @pytest.fixture
 def store() -> MemoryStore:
     return MemoryStore()
-
-
-def session_for(there: StowServer, store: MemoryStore, now: Callable[[], float] = lambda: 0.0, /, **more: object) -> Requests:
-    """As `Stow.open` makes one, on a store in memory."""
-    sink = Stow(url=there.url, **more)  # type: ignore[arg-type]  # by name
-    manner = Manner(
-        instances=sink.instances,
-        max_request_bytes=sink.max_request_bytes,
-        max_instance_bytes=sink.max_instance_bytes,
-        conflict=sink.conflict,
-    )
-    return Requests(sink.client(), store, manner, now)
-
-
-def several(store: MemoryStore, count: int, **more: object) -> list[Delivery]:
-    return [a_delivery(store, SOPInstanceUID=f"2.25.{n + 10}", **more) for n in range(count)]  # type: ignore[arg-type]  # by name
-
-
-def send(session: Session, store: MemoryStore, deliveries: list[Delivery]) -> list[Settled | HilumError]:
-    found: list[Settled | HilumError] = []
-    session.begin(deliveries)
-    for delivery in deliveries:
-        try:
-            found.append(session.deliver(delivery, Part10(store, delivery.object)))
-        except HilumError as error:
-            found.append(error)
-    session.close()
-    return found
-
-
-def states(outcomes: list[Settled | HilumError]) -> list[str]:
-    return [outcome.state if isinstance(outcome, Settled) else type(outcome).__name__ for outcome in outcomes]
 
 
 class OnMemory(Stow, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,7 +67,7 @@ class TestStow(SinkContract):
 def test_instances_go_together_and_arrive_byte_for_byte(store: MemoryStore) -> None:
     with stow_server() as there:
         coming = several(store, 5)
-        outcomes = send(session_for(there, store), store, coming)
+        outcomes = send(session_for(there.url, store), store, coming)
 
     assert states(outcomes) == ["delivered"] * 5
     assert there.posts == [[each.sop_instance_uid for each in coming]]
@@ -110,8 +78,8 @@ def test_instances_go_together_and_arrive_byte_for_byte(store: MemoryStore) -> N
 def test_a_request_has_no_more_instances_and_bytes_than_are_set(store: MemoryStore) -> None:
     large = {"data_set": encoded({"SOPInstanceUID": "2.25.1"}) + b"\x20\x00\x00\x40LT\x00\x00" * 50_000}
     with stow_server(lambda _: Reply(200)) as there:
-        send(session_for(there, store, instances=2), store, several(store, 5))
-        send(session_for(there, store, max_request_bytes=1_000_000), store, several(store, 5, **large))
+        send(session_for(there.url, store, instances=2), store, several(store, 5))
+        send(session_for(there.url, store, max_request_bytes=1_000_000), store, several(store, 5, **large))
 
     assert [len(request.files) for request in there.requests] == [2, 2, 1, 2, 2, 1]
 
@@ -119,7 +87,7 @@ def test_a_request_has_no_more_instances_and_bytes_than_are_set(store: MemorySto
 def test_the_same_instance_twice_goes_in_two_requests(store: MemoryStore) -> None:
     coming = [a_delivery(store, SOPInstanceUID="2.25.10", PatientID=name) for name in "AB"]
     with stow_server() as there:
-        assert states(send(session_for(there, store), store, coming)) == ["delivered", "delivered"]
+        assert states(send(session_for(there.url, store), store, coming)) == ["delivered", "delivered"]
 
     assert there.posts == [["2.25.10"], ["2.25.10"]]
 
@@ -133,7 +101,7 @@ def test_a_large_instance_is_streamed_in_a_request_of_its_own(store: MemoryStore
     )
     coming = [*several(store, 1), a_delivery(store, SOPInstanceUID="2.25.11", data_set=padded), a_delivery(store, SOPInstanceUID="2.25.12")]
     with stow_server() as there:
-        assert states(send(session_for(there, store), store, coming)) == ["delivered"] * 3
+        assert states(send(session_for(there.url, store), store, coming)) == ["delivered"] * 3
 
     assert there.posts == [["2.25.10"], ["2.25.11"], ["2.25.12"]]
     assert there.stored["2.25.11"] == [padded]
@@ -141,7 +109,7 @@ def test_a_large_instance_is_streamed_in_a_request_of_its_own(store: MemoryStore
 
 def test_an_instance_above_the_services_limit_is_rejected_without_being_sent(store: MemoryStore) -> None:
     with stow_server() as there:
-        [outcome] = send(session_for(there, store, max_instance_bytes=100), store, several(store, 1))
+        [outcome] = send(session_for(there.url, store, max_instance_bytes=100), store, several(store, 1))
 
     assert isinstance(outcome, Settled)
     assert (outcome.state, there.requests) == ("rejected", [])
@@ -153,7 +121,7 @@ def test_an_object_that_is_not_what_was_received_is_not_stored_and_holds_up_no_o
     where = (coming[2].object.bucket, coming[2].object.key)
     store.objects[where] = store.objects[where][:-1] + b"X"
     with stow_server() as there:
-        outcomes = send(session_for(there, store), store, coming)
+        outcomes = send(session_for(there.url, store), store, coming)
 
     assert states(outcomes) == ["delivered", "delivered", "Unsound", "delivered"]
     assert isinstance(outcomes[2], Unsound)
@@ -177,7 +145,7 @@ def by_uid(**reasons: int) -> Callable[[Request], Reply]:
 
 def test_each_instance_has_the_outcome_that_the_answer_gives_it(store: MemoryStore) -> None:
     with stow_server(by_uid(u11=0x0111, u12=0xA700, u13=0xA900, u14=0xC122)) as there:
-        outcomes = send(session_for(there, store), store, several(store, 5))
+        outcomes = send(session_for(there.url, store), store, several(store, 5))
 
     assert states(outcomes) == ["delivered", "already_there", "Later", "rejected", "rejected"]
     assert [getattr(outcome, "peer_status", "") for outcome in outcomes] == ["202", "202 0x0111", "202 0xA700", "202 0xA900", "202 0xC122"]
@@ -187,14 +155,14 @@ def test_each_instance_has_the_outcome_that_the_answer_gives_it(store: MemorySto
 
 def test_a_warning_is_stored_and_told(store: MemoryStore) -> None:
     with stow_server(lambda request: told(dict.fromkeys(request.uids, 0xB000))) as there:
-        [outcome] = send(session_for(there, store), store, several(store, 1))
+        [outcome] = send(session_for(there.url, store), store, several(store, 1))
 
     assert outcome == Settled(state="delivered", peer_status="200 0xB000")
 
 
 def test_success_that_names_other_instances_only_is_not_believed(store: MemoryStore) -> None:
     with stow_server(lambda _: told({"2.25.10": 0})) as there:
-        outcomes = send(session_for(there, store), store, several(store, 2))
+        outcomes = send(session_for(there.url, store), store, several(store, 2))
 
     assert states(outcomes) == ["delivered", "Later"]
     assert there.posts == [["2.25.10", "2.25.11"]]
@@ -202,7 +170,7 @@ def test_success_that_names_other_instances_only_is_not_believed(store: MemorySt
 
 def test_success_without_a_word_of_instances_is_success(store: MemoryStore) -> None:
     with stow_server(lambda _: Reply(200, b"<html>")) as there:
-        assert states(send(session_for(there, store), store, several(store, 2))) == ["delivered"] * 2
+        assert states(send(session_for(there.url, store), store, several(store, 2))) == ["delivered"] * 2
         assert len(there.posts) == 1
 
 
@@ -215,7 +183,7 @@ def test_a_conflict_without_a_reason_is_asked_about(store: MemoryStore, found: b
         return Reply(200, f'[{{"00080018": {{"vr": "UI", "Value": ["{uid}"]}}}}]'.encode()) if found else Reply(204)
 
     with stow_server(answer) as there:
-        [outcome] = send(session_for(there, store), store, several(store, 1))
+        [outcome] = send(session_for(there.url, store), store, several(store, 1))
 
     assert states([outcome]) == [state]
     assert there.requests[-1].path == "/dicom-web/studies/2.25.1/series/2.25.2/instances?SOPInstanceUID=2.25.10"
@@ -224,7 +192,7 @@ def test_a_conflict_without_a_reason_is_asked_about(store: MemoryStore, found: b
 @pytest.mark.parametrize(("conflict", "state"), [("already-there", "already_there"), ("rejected", "rejected")])
 def test_what_a_conflict_means_may_be_set(store: MemoryStore, conflict: str, state: str) -> None:
     with stow_server(lambda _: Reply(409)) as there:
-        assert states(send(session_for(there, store, conflict=conflict), store, several(store, 1))) == [state]
+        assert states(send(session_for(there.url, store, conflict=conflict), store, several(store, 1))) == [state]
         assert len(there.requests) == 1
 
 
@@ -234,7 +202,7 @@ def test_what_a_conflict_means_may_be_set(store: MemoryStore, conflict: str, sta
 )
 def test_one_instance_that_spoils_a_request_spoils_no_other(store: MemoryStore, status: int, state: str) -> None:
     with stow_server(lambda request: Reply(status) if "2.25.11" in request.uids else stores(request)) as there:
-        outcomes = send(session_for(there, store), store, several(store, 3))
+        outcomes = send(session_for(there.url, store), store, several(store, 3))
 
     assert states(outcomes) == ["delivered", state, "delivered"]
     assert there.posts == [["2.25.10", "2.25.11", "2.25.12"], ["2.25.10"], ["2.25.11"], ["2.25.12"]]
@@ -243,7 +211,7 @@ def test_one_instance_that_spoils_a_request_spoils_no_other(store: MemoryStore, 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405, 501, 502, 504])
 def test_what_the_service_refuses_altogether_is_an_outage_with_its_fix(store: MemoryStore, status: int) -> None:
     with stow_server(lambda _: Reply(status)) as there:
-        outcomes = send(session_for(there, store), store, several(store, 1))
+        outcomes = send(session_for(there.url, store), store, several(store, 1))
 
     assert states(outcomes) == ["Outage"]
     assert getattr(outcomes[0], "fix", "")
@@ -254,7 +222,7 @@ def test_a_service_that_asks_to_wait_is_asked_nothing_meanwhile(store: MemorySto
     clock = [0.0]
     replies = iter([Reply(status, headers=(("Retry-After", "30"),))])
     with stow_server(lambda request: next(replies, None) or stores(request)) as there:
-        session = session_for(there, store, lambda: clock[0])
+        session = session_for(there.url, store, lambda: clock[0])
         coming = several(store, 1)
         session.begin(coming)
         for seconds in (0.0, 29.0):
@@ -269,7 +237,7 @@ def test_a_service_that_asks_to_wait_is_asked_nothing_meanwhile(store: MemorySto
 def test_what_was_answered_before_the_service_went_away_counts(store: MemoryStore) -> None:
     replies = iter([Reply(400), None, Reply(503)])
     with stow_server(lambda request: next(replies, None) or stores(request)) as there:
-        session = session_for(there, store)
+        session = session_for(there.url, store)
         coming = several(store, 3)
         session.begin(coming)
 
@@ -281,7 +249,7 @@ def test_what_was_answered_before_the_service_went_away_counts(store: MemoryStor
 
 def test_a_service_that_finds_a_request_too_large_gets_smaller_ones(store: MemoryStore) -> None:
     with stow_server(lambda request: Reply(413) if len(request.files) > 2 else stores(request)) as there:
-        outcomes = send(session_for(there, store, instances=4), store, several(store, 8))
+        outcomes = send(session_for(there.url, store, instances=4), store, several(store, 8))
 
     assert states(outcomes) == ["delivered"] * 8
     assert [len(uids) for uids in there.posts] == [4, 1, 1, 1, 1, 2, 2]
@@ -297,7 +265,7 @@ def test_a_service_that_does_not_answer_in_time_puts_the_object_off(store: Memor
         return Reply(0)
 
     with stow_server(slow) as there:
-        outcomes = send(session_for(there, store, response_timeout_s=0.2), store, several(store, 1))
+        outcomes = send(session_for(there.url, store, response_timeout_s=0.2), store, several(store, 1))
         asked.set()
 
     assert states(outcomes) == ["Later"]
@@ -316,7 +284,7 @@ def test_a_service_that_is_not_there_is_an_outage(store: MemoryStore) -> None:
 
 def test_the_words_of_an_answer_are_for_the_ledger_only(store: MemoryStore) -> None:
     with stow_server(lambda _: Reply(400, b"Patient Marked^Patient is not known")) as there:
-        [outcome] = send(session_for(there, store), store, several(store, 1))
+        [outcome] = send(session_for(there.url, store), store, several(store, 1))
 
     assert isinstance(outcome, Settled)
     assert outcome.peer_comment == "Patient Marked^Patient is not known"
@@ -351,9 +319,9 @@ def test_credentials_are_sent(store: MemoryStore, tmp_path: Path) -> None:
     file.write_text("first\n")
     with stow_server() as there:
         for more in ({"username": "hilum", "password": "secret"}, {"token": "given"}, {"token_file": str(file)}):
-            send(session_for(there, store, **more), store, several(store, 1))
+            send(session_for(there.url, store, **more), store, several(store, 1))
         file.write_text("second\n")
-        send(session_for(there, store, token_file=str(file)), store, several(store, 1))
+        send(session_for(there.url, store, token_file=str(file)), store, several(store, 1))
 
     found = [request.headers["authorization"] for request in there.requests]
     assert found == ["Basic aGlsdW06c2VjcmV0", "Bearer given", "Bearer first", "Bearer second"]
@@ -361,7 +329,7 @@ def test_credentials_are_sent(store: MemoryStore, tmp_path: Path) -> None:
 
 def test_a_token_whose_file_is_gone_is_for_a_person(store: MemoryStore, tmp_path: Path) -> None:
     with stow_server() as there:
-        [outcome] = send(session_for(there, store, token_file=str(tmp_path / "token")), store, several(store, 1))
+        [outcome] = send(session_for(there.url, store, token_file=str(tmp_path / "token")), store, several(store, 1))
 
     assert isinstance(outcome, Misconfigured)
 
@@ -376,8 +344,8 @@ def test_tls_is_checked_both_ways(store: MemoryStore, tmp_path: Path) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
     with stow_server(tls=context) as there:
         trusted = {"tls_ca": str(tmp_path / "ca.pem"), "tls_certificate": str(tmp_path / "hilum.pem")}
-        assert states(send(session_for(there, store, **trusted), store, several(store, 1))) == ["delivered"]
-        [untrusted] = send(session_for(there, store), store, several(store, 1))
+        assert states(send(session_for(there.url, store, **trusted), store, several(store, 1))) == ["delivered"]
+        [untrusted] = send(session_for(there.url, store), store, several(store, 1))
         steps = [(step.name, step.ok) for step in Stow(url=there.url, **trusted).check(Settings())]  # type: ignore[arg-type]  # by name
 
     assert isinstance(untrusted, Outage)
