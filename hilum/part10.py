@@ -67,6 +67,15 @@ class Part10:
             return self._ahead.result()
         return self._whole()
 
+    def head(self, size_bytes: int) -> bytes:
+        """At least the first `size_bytes` bytes of the Part 10 file, or all of it. Of a large object they are not checked."""
+        if self.ref.size_bytes <= IN_MEMORY_BYTES:
+            return self.file()
+        try:
+            return self._store.get(self.ref.bucket, self.ref.key, 0, size_bytes)
+        except NotFound:
+            raise self._missing() from None
+
     def pieces(self, piece_bytes: int) -> Iterator[bytes | memoryview]:
         """The whole Part 10 file in pieces of at most `piece_bytes` bytes. Raises as `data_set` does, before the last piece."""
         if self.ref.size_bytes <= IN_MEMORY_BYTES:
