@@ -56,6 +56,8 @@ class Layout:
             raise ValueError("the template names neither {SOPInstanceUID} nor {sha256}, so objects would overwrite each other")
         if template.startswith("/") or "\\" in template or any(part in ("", ".", "..") for part in template.split("/")):
             raise ValueError("the template is no relative path with names between single slashes")
+        #: Whether another object always has another path.
+        self.names_digest = "sha256" in names
         #: Keywords whose values are in the header only.
         self._of_header = [name for name in names if name not in _OWN and name not in _FROM_LEDGER]
 
