@@ -24,7 +24,7 @@ def test_values_from_the_environment_are_text_and_fit() -> None:
 
 
 def test_a_destination_without_a_type_is_refused() -> None:
-    with pytest.raises(Misconfigured, match=r"destinations\.pacs has no `type`\. Set it to one of: archive, dicom\."):
+    with pytest.raises(Misconfigured, match=r"destinations\.pacs has no `type`\. Set it to one of: archive, dicom, folder, stow\."):
         sink_of("pacs", {"host": "10.1.2.3"})
 
 
