@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 
 from hilum import telemetry
 from hilum.database import AWAY
 from hilum.errors import HilumError, TryAgain
 from hilum.part10 import Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
+from hilum.runtime.delivery.near import near_by
 from hilum.runtime.delivery.queue import PutOff, Queue
 from hilum.settings import Settings
 from hilum.sink import Delivery, Later, Session, Settled, Sink
@@ -124,7 +126,7 @@ class Worker:
     def _read_ahead(self, batch: Sequence[Delivery], reads: Executor) -> Iterator[tuple[Delivery, Part10]]:
         coming: deque[tuple[Delivery, Part10]] = deque()
         for delivery in batch:
-            part10 = Part10(self._store, delivery.object)
+            part10 = Part10(self._store, delivery.object, partial(near_by, self._settings.spool_dir, delivery))
             if self._sink.reads:
                 part10.read_ahead(reads)
             coming.append((delivery, part10))
