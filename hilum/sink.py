@@ -23,7 +23,7 @@ from hilum.misfits import misfits, nearest, together, tried
 from hilum.part10 import Part10
 from hilum.settings import Settings, is_secret
 
-__all__ = ["Delivery", "Later", "Outage", "Part10", "Session", "Settled", "Sink", "Step", "sink_of", "sinks_of", "step"]
+__all__ = ["Delivery", "Later", "Outage", "Part10", "Session", "Settled", "Sink", "Step", "Waits", "sink_of", "sinks_of", "step"]
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -67,6 +67,14 @@ class Later(TryAgain):
         self.peer_comment = peer_comment
 
 
+class Waits(TryAgain):
+    """The object is at the destination, which has yet to say what became of it: looked at again after `after_s`, no attempt counted."""
+
+    def __init__(self, sentence: str, *, after_s: float) -> None:
+        super().__init__(sentence)
+        self.after_s = after_s
+
+
 class Outage(TryAgain):
     """The destination as a whole takes nothing now: its queue waits, and no attempt is counted against any object."""
 
@@ -81,8 +89,8 @@ class Session(Protocol):
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """Deliver one object. It may have been delivered before, by this process or another.
 
-        Raises `Later` (this object), `Outage` or any other `TryAgain` (the destination, or what Hilum needs for it, is away),
-        and lets through what `part10` raises.
+        Raises `Later` (this object), `Waits` (its outcome), `Outage` or any other `TryAgain` (the destination, or what Hilum needs for
+        it, is away), and lets through what `part10` raises.
         """
         ...
 

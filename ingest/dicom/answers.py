@@ -110,9 +110,28 @@ NOT_KEPT = Answer(
     means="Nothing is kept. The sender should try again later.",
 )
 
+REPORT_TAKEN = Answer(
+    status=0x0000,
+    when="The report is on one of Hilum's own transactions, and on the disk.",
+    means="The destination need not report again.",
+)
+REPORT_UNKNOWN = Answer(
+    status=0x0110,
+    comment="Processing failure: no such transaction is open here",
+    when="Hilum has not asked for the transaction, or not from this machine, or it is over.",
+    means="Nothing changes. Hilum asks again when its time is up.",
+)
+REPORT_GARBLED = Answer(
+    status=0x0115,
+    comment="No Transaction UID, or no data set that can be read",
+    when="The report cannot be read, or names no transaction (PS3.7 C).",
+    means="Nothing changes; the destination's vendor must correct the report.",
+)
+
 #: In the order of the reference page.
 ANSWERS = (STORED, OTHER_OBJECT, NO_SPACE, TOO_LARGE, NOT_DICOM, NO_DATA_SET, NOT_NEGOTIATED, UNKNOWN_COMMAND)
 COMMITMENT_ANSWERS = (COMMITMENT_ASKED, NO_SUCH_INSTANCE, NO_SUCH_ACTION, INVALID_ARGUMENT, ACTION_TOO_LARGE, TOO_MANY_REQUESTS, NOT_KEPT)
+REPORT_ANSWERS = (REPORT_TAKEN, REPORT_UNKNOWN, REPORT_GARBLED, ACTION_TOO_LARGE, NOT_KEPT)
 
 #: What `judge` looks at: the elements up to SOPInstanceUID begin every data set.
 HEAD_BYTES = 4096

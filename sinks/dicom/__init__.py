@@ -12,8 +12,10 @@ from hilum.peer import Peer
 from hilum.settings import Settings
 from hilum.sink import Session, Sink, Step
 from hilum.tls import ClientTls
+from hilum.transactions import Transactions
 
 from .check import check
+from .promise import Promises, Terms
 from .session import Associations, Manner
 
 
@@ -42,6 +44,12 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     transcode: Literal["if-needed", "never"] = "if-needed"
     #: Pad values of odd length, which the standard forbids and at which some peers abort (PS3.5 7.1.1).
     fix_odd_lengths: bool = False
+    #: Ask the peer for storage commitment (PS3.4 J): an object counts as delivered once the peer has committed it.
+    commit: bool = False
+    #: `new`: the peer reports on an association of its own, to a receiver of this spool; `same`: on that of the request.
+    commit_report: Literal["new", "same"] = "new"
+    #: So long the peer may take to report; then the object is sent, and its commitment asked for, again.
+    commit_within_s: Annotated[float, Meta(gt=0, le=604_800)] = 3600.0
     #: Speak TLS (PS3.15 B.12).
     tls: bool = False
     #: PEM file of the authorities to trust; empty: the system's.
@@ -89,7 +97,11 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             transcode=self.transcode == "if-needed",
             fix_odd_lengths=self.fix_odd_lengths,
         )
-        return Associations(peer, manner)
+        if not self.commit:
+            return Associations(peer, manner)
+        same_association_s = self.response_timeout_s if self.commit_report == "same" else 0.0
+        terms = Terms(within_s=self.commit_within_s, same_association_s=same_association_s)
+        return Associations(peer, manner, Promises(peer, Transactions.of(settings), terms))
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, TLS, association, presentation contexts, C-ECHO, a marked test object by C-STORE.

@@ -16,6 +16,7 @@ from hilum.sink import Delivery, Later, Outage, Settled
 from hilum.upper_layer import MAX_CONTEXTS, Context
 
 from .outcome import outcome_of
+from .promise import Promises
 
 
 class Manner(Struct, frozen=True, kw_only=True):
@@ -30,7 +31,9 @@ class Manner(Struct, frozen=True, kw_only=True):
 class Associations:
     """One association at a time, opened for what is to be sent and kept for as long as such work comes."""
 
-    def __init__(self, peer: Peer, manner: Manner) -> None:
+    def __init__(self, peer: Peer, manner: Manner, promises: Promises | None = None) -> None:
+        """With `promises`, what is stored counts as delivered once the peer has committed it."""
+        self._promises = promises
         self._peer = peer
         self._manner = manner
         self._association: Association | None = None
@@ -39,14 +42,31 @@ class Associations:
 
     def begin(self, deliveries: Sequence[Delivery]) -> None:
         """See `Session.begin`."""
+        self._ask()
         self._coming = list(deliveries)
         study = deliveries[0].study_instance_uid if deliveries else ""
         if self._manner.by_study and study != self._study:
-            self.close()
+            self._release()
         self._study = study
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """See `Session.deliver`."""
+        promises = self._promises
+        if promises is None:
+            return self._send(delivery, part10)
+        if (outcome := promises.outcome(delivery)) is not None:
+            return outcome
+        outcome = self._send(delivery, part10)
+        if outcome.state == "rejected":
+            return outcome
+        raise promises.stored(delivery, ask=not self._coming or delivery.delivery_id == self._coming[-1].delivery_id)
+
+    def _ask(self) -> None:
+        if self._promises is not None:
+            self._promises.ask_if_any()
+
+    def _send(self, delivery: Delivery, part10: Part10) -> Settled:
+        """Store one object; once more on a new association if the peer has ended the open one."""
         while True:
             association = self._association_for(delivery)
             first = association.answers == 0
@@ -59,11 +79,16 @@ class Associations:
 
     def rest(self) -> None:
         """See `Session.rest`."""
+        self._ask()
         if self._association and time.monotonic() - self._association.used_at >= self._manner.idle_s:
-            self.close()
+            self._release()
 
     def close(self) -> None:
         """See `Session.close`."""
+        self._ask()
+        self._release()
+
+    def _release(self) -> None:
         if self._association:
             self._association.release()
             self._association = None
@@ -76,7 +101,7 @@ class Associations:
             known = dict.fromkeys((*self._association.accepted, *self._association.refused))
             if all(context in known for context in needed) and self._association.is_open():
                 return self._association
-            self.close()
+            self._release()
         ids = [each.delivery_id for each in self._coming]
         rest = self._coming[ids.index(delivery.delivery_id) :] if delivery.delivery_id in ids else []
         wanted = needed_by([delivery, *rest], transcode=self._manner.transcode) | known

@@ -15,5 +15,5 @@ def near_by(spool: Path, delivery: Delivery) -> bytes | None:
     head = part10_head(delivery.sop_class_uid, delivery.sop_instance_uid, delivery.transfer_syntax_uid)
     size_bytes = delivery.object.size_bytes - len(head)
     found = left_over(spool, delivery.receipt, size_bytes) if delivery.receipt and size_bytes > 0 else None
-    telemetry.DELIVERY_READS.labels(source="spool" if found is not None else "store").inc()
+    telemetry.DELIVERY_READS.labels(kind="spool" if found is not None else "store").inc()
     return head + found if found is not None else None

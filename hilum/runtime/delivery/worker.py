@@ -19,7 +19,7 @@ from hilum.runtime.delivery.breaker import Breaker
 from hilum.runtime.delivery.near import near_by
 from hilum.runtime.delivery.queue import PutOff, Queue
 from hilum.settings import Settings
-from hilum.sink import Delivery, Later, Session, Settled, Sink
+from hilum.sink import Delivery, Later, Session, Settled, Sink, Waits
 from hilum.store import ObjectStore
 
 #: An outcome is recorded after at most so long, together with those that came meanwhile.
@@ -139,6 +139,8 @@ class Worker:
         """Deliver one object. Raises `HilumError` if the destination as a whole cannot be used now."""
         try:
             return session.deliver(delivery, part10)
+        except Waits as waits:
+            return PutOff(after_s=waits.after_s, counted=False, comment=waits.sentence)
         except Later as later:
             return self._put_off(delivery, later.sentence, later.peer_status, later.peer_comment)
         except Unsound as unsound:
@@ -163,7 +165,7 @@ class Worker:
         if not self._outcomes:
             self._first_outcome_at = time.monotonic()
         self._outcomes.append((delivery, outcome))
-        if isinstance(outcome, PutOff):
+        if isinstance(outcome, PutOff) and outcome.counted:
             self._put_off_since_success.add(delivery.delivery_id)
             telemetry.DELIVERY_RETRIES.labels(delivery.destination).inc()
             return
