@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Sequence
 
 from msgspec import Struct
 
-from hilum.errors import TryAgain
+from hilum.errors import Misconfigured, TryAgain
+from hilum.tls import ClientTls
 
 
 class Peer(Struct, frozen=True, kw_only=True):
@@ -24,6 +26,8 @@ class Peer(Struct, frozen=True, kw_only=True):
     response_timeout_s: float = 60.0
     #: Longest P-DATA-TF sent, if the peer takes it; 0 means as long as the peer takes.
     max_pdu_bytes: int = 0
+    #: None: without TLS.
+    tls: ClientTls | None = None
 
     @property
     def address(self) -> str:
@@ -63,3 +67,30 @@ def connect(peer: Peer, to: Sequence[tuple[str, int]]) -> socket.socket:
             return connection
     fix = "Check that the peer runs, listens on that port, and that no firewall is between."
     raise NoAssociation(f"{peer.address} cannot be reached: {problem}.", fix=fix)
+
+
+def secure(peer: Peer, connection: socket.socket) -> socket.socket:
+    """The connection with TLS on it, if the peer has that; it is closed if it fails. Raises `NoAssociation` and `Misconfigured`."""
+    if peer.tls is None:
+        return connection
+    try:
+        connection.settimeout(peer.association_timeout_s)
+        return peer.tls.context().wrap_socket(connection, server_hostname=peer.tls.server_name or peer.host)
+    except Misconfigured:
+        connection.close()
+        raise
+    except ssl.SSLCertVerificationError as error:
+        connection.close()
+        fix = (
+            "Set `tls_ca` to the PEM file of the authority that signed it; if only the name is wrong, `tls_server_name` to the name in it."
+        )
+        raise NoAssociation(f"The TLS certificate of {peer.address} is not trusted: {error.verify_message}.", fix=fix) from None
+    except TimeoutError:
+        connection.close()
+        sentence = f"{peer.address} takes connections, but did not answer in TLS within {peer.association_timeout_s:g} s."
+        raise NoAssociation(sentence, fix="Check that `port` is the peer's port for TLS; else set `tls` to false.") from None
+    except OSError as error:
+        connection.close()
+        reason = (getattr(error, "reason", "") or error.strerror or type(error).__name__).replace("_", " ").lower()
+        sentence = f"{peer.address} does not speak TLS with Hilum: {reason}."
+        raise NoAssociation(sentence, fix="Check that `port` is the peer's port for TLS, and that the peer has TLS 1.2 or 1.3.") from None

@@ -25,7 +25,22 @@ from hilum.part10 import Part10
 from hilum.profiles import with_profile
 from hilum.settings import Settings, is_secret
 
-__all__ = ["URGENT", "Delivery", "Later", "Outage", "Park", "Part10", "Session", "Settled", "Sink", "Step", "sink_of", "sinks_of", "step"]
+__all__ = [
+    "URGENT",
+    "Delivery",
+    "Later",
+    "Outage",
+    "Park",
+    "Part10",
+    "Session",
+    "Settled",
+    "Sink",
+    "Step",
+    "Waits",
+    "sink_of",
+    "sinks_of",
+    "step",
+]
 
 #: From this priority on a delivery is urgent: it goes before all others, and outside a destination's hours, too.
 URGENT = 100
@@ -90,6 +105,14 @@ class Park(HilumError):
         self.peer_comment = peer_comment
 
 
+class Waits(TryAgain):
+    """The object is at the destination, which has yet to say what became of it: looked at again after `after_s`, no attempt counted."""
+
+    def __init__(self, sentence: str, *, after_s: float) -> None:
+        super().__init__(sentence)
+        self.after_s = after_s
+
+
 class Outage(TryAgain):
     """The destination as a whole takes nothing now: its queue waits, and no attempt is counted against any object."""
 
@@ -104,8 +127,8 @@ class Session(Protocol):
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """Deliver one object. It may have been delivered before, by this process or another.
 
-        Raises `Later` (this object, not now), `Park` (this object, not without a person), `Outage` or any other `TryAgain` (the
-        destination, or what Hilum needs for it, is away), and lets through what `part10` raises.
+        Raises `Later` (this object, not now), `Park` (this object, not without a person), `Waits` (its outcome), `Outage` or any other
+        `TryAgain` (the destination, or what Hilum needs for it, is away), and lets through what `part10` raises.
         """
         ...
 
@@ -174,8 +197,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Raise `Misconfigured` if the destination `name`, which this is, cannot work beside what else is in the settings."""
         del name, settings
 
-    def check(self, settings: Settings) -> Iterator[Step]:
-        """Try the way to the destination without delivering: each step, timed; the last one is the one that fails, if one does."""
+    def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
+        """Try the way to the destination without delivering: each step, timed; the last one is the one that fails, if one does.
+
+        With `with_object` the last step delivers a marked object of nobody (`hilum.testobject`).
+        """
         raise NotImplementedError
 
     def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""TLS for what listens: BCP 195 (RFC 9325), as the DICOM profiles ask for it (PS3.15 B.12), and when certificates expire."""
+"""TLS for what listens and for what Hilum calls: BCP 195 (RFC 9325), as DICOM asks for it (PS3.15 B.12), and when certificates expire."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from msgspec import Struct
 
 from hilum.errors import Misconfigured
 
@@ -115,6 +116,44 @@ class ServerTls:
             f"{self._section}.{setting}: {file} cannot be used ({why}).",
             fix="It must be PEM and readable by Hilum's user; the key must belong to the certificate and have no password.",
         )
+
+
+class ClientTls(Struct, frozen=True, kw_only=True):
+    """How Hilum speaks TLS to a peer. Files in PEM."""
+
+    #: Authorities to trust; empty: the system's.
+    ca: str = ""
+    #: What Hilum shows of itself, if the peer asks; the key may be in the same file.
+    certificate: str = ""
+    key: str = ""
+    #: The name in the peer's certificate; empty: the address by which it is called.
+    server_name: str = ""
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection: the files as they are now. Raises `Misconfigured` if one cannot be used."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(CIPHERS)
+        context.options |= ssl.OP_NO_COMPRESSION
+        try:
+            if self.ca:
+                context.load_verify_locations(self.ca)
+            else:
+                context.load_default_certs()
+        except (OSError, ssl.SSLError) as error:
+            raise _unusable_file("tls_ca", self.ca, error) from None
+        if self.certificate:
+            try:
+                context.load_cert_chain(self.certificate, self.key or None, password=_no_password)
+            except (OSError, ssl.SSLError, ValueError) as error:
+                raise _unusable_file("tls_certificate", self.certificate, error) from None
+        return context
+
+
+def _unusable_file(setting: str, file: str, error: Exception) -> Misconfigured:
+    why = str(getattr(error, "reason", "") or getattr(error, "strerror", "") or error or type(error).__name__).replace("_", " ").lower()
+    fix = "It must be PEM and readable by Hilum's user; a key must belong to its certificate and have no password."
+    return Misconfigured("tls-unusable", f"`{setting}`: {file} cannot be used ({why}).", fix=fix)
 
 
 def subject_of(certificate: bytes) -> str:

@@ -44,10 +44,10 @@ class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if len(set(self.members)) < len(self.members):
             raise Misconfigured("member-twice", f"destinations.{name}: a member is named twice.", fix="Correct `members`.")
 
-    def check(self, settings: Settings) -> Iterator[Step]:
+    def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: the steps of each member."""
         for name, sink in self._sinks(settings).items():
-            for step in sink.check(settings):
+            for step in sink.check(settings, with_object=with_object):
                 yield replace(step, name=f"{name}: {step.name}")
 
     def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:

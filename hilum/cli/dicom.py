@@ -39,11 +39,12 @@ def add_to(app: typer.Typer) -> None:
 
 def try_destination(
     name: Annotated[str, typer.Argument(help="The destination's name in the settings.")],
+    with_object: Annotated[bool, typer.Option("--with-object", help="Store a marked test object there, of patient HILUM-TEST.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Do nearly what a delivery does, step by step; exit code 5 if a step fails. Nothing is stored there."""
+    """Do nearly what a delivery does, step by step; exit code 5 if a step fails. Nothing is stored there without `--with-object`."""
     import difflib
 
     from hilum.sink import sinks_of
@@ -60,7 +61,7 @@ def try_destination(
         if settings.destinations[name].get("type") == "archive":
             raise  # a peer can be tested before Hilum runs; its own store cannot
     with err.status(f"Testing {name}"):
-        steps = list(sinks_of(settings)[name].check(settings))
+        steps = list(sinks_of(settings)[name].check(settings, with_object=with_object))
     if json:
         show_json(steps)
     else:

@@ -74,9 +74,9 @@ _SETTLE = f"""
     SELECT delivery_id FROM settled
 """  # noqa: S608  # constants
 _PUT_OFF = f"""
-    UPDATE delivery d SET attempts = d.attempts + 1, not_before = now() + make_interval(secs => said.after_s),
+    UPDATE delivery d SET attempts = d.attempts + said.counted::int, not_before = now() + make_interval(secs => said.after_s),
         peer_status = said.peer_status, comment = said.comment, claimed_by = NULL, lease_until = NULL
-    FROM json_to_recordset(%(said)s::json) AS said(delivery_id text, after_s float8, peer_status text, comment text)
+    FROM json_to_recordset(%(said)s::json) AS said(delivery_id text, after_s float8, counted boolean, peer_status text, comment text)
     WHERE d.delivery_id = said.delivery_id AND {MINE}
 """  # noqa: S608  # constants
 _PARK = f"""
@@ -117,6 +117,8 @@ class PutOff(Struct, frozen=True, kw_only=True):
     """An attempt that did not settle the delivery."""
 
     after_s: float
+    #: Whether it counts as an attempt; one that only waits for the destination's word does not.
+    counted: bool = True
     peer_status: str = ""
     #: What Hilum says about it, and the peer's own words, as in `Settled`.
     comment: str = ""
@@ -191,6 +193,7 @@ class Queue:
                 {
                     "delivery_id": delivery.delivery_id,
                     "after_s": outcome.after_s,
+                    "counted": outcome.counted,
                     "peer_status": outcome.peer_status,
                     "comment": _told(outcome),
                 }

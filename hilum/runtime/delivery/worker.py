@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 
 from hilum import telemetry
 from hilum.database import AWAY
@@ -16,10 +17,11 @@ from hilum.desired import Desired
 from hilum.errors import HilumError, TryAgain
 from hilum.part10 import Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
+from hilum.runtime.delivery.near import near_by
 from hilum.runtime.delivery.orders import Orders
 from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
 from hilum.settings import Settings
-from hilum.sink import URGENT, Delivery, Later, Park, Session, Settled, Sink
+from hilum.sink import URGENT, Delivery, Later, Park, Session, Settled, Sink, Waits
 from hilum.store import ObjectStore
 
 #: An outcome is recorded after at most so long, together with those that came meanwhile.
@@ -186,7 +188,7 @@ class Worker:
     def _read_ahead(self, batch: Sequence[Delivery], reads: Executor) -> Iterator[tuple[Delivery, Part10]]:
         coming: deque[tuple[Delivery, Part10]] = deque()
         for delivery in batch:
-            part10 = Part10(self._store, delivery.object)
+            part10 = Part10(self._store, delivery.object, partial(near_by, self._settings.spool_dir, delivery))
             if self._sink.reads:
                 part10.read_ahead(reads)
             coming.append((delivery, part10))
@@ -211,6 +213,8 @@ class Worker:
             return session.deliver(delivery, part10)
         except Park as park:
             return Parked(peer_status=park.peer_status, comment=str(park), peer_comment=park.peer_comment)
+        except Waits as waits:
+            return PutOff(after_s=waits.after_s, counted=False, comment=waits.sentence)
         except Later as later:
             return self._put_off(delivery, later.sentence, self._sink.max_attempts, later.peer_status, later.peer_comment)
         except Unsound as unsound:
@@ -238,7 +242,7 @@ class Worker:
         if not self._outcomes:
             self._first_outcome_at = time.monotonic()
         self._outcomes.append((delivery, outcome))
-        if isinstance(outcome, PutOff):
+        if isinstance(outcome, PutOff) and outcome.counted:
             self._put_off_since_success.add(delivery.delivery_id)
             telemetry.DELIVERY_RETRIES.labels(delivery.destination).inc()
             return

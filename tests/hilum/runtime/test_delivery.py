@@ -22,7 +22,7 @@ from hilum.runtime.delivery.queue import PutOff, Queue, settled_id
 from hilum.runtime.delivery.watch import CHANNEL, Watch
 from hilum.runtime.delivery.worker import STRIKES, Shared
 from hilum.settings import S3, Postgres, Settings
-from hilum.sink import Delivery, Later, Outage, Settled
+from hilum.sink import Delivery, Later, Outage, Settled, Waits
 from hilum.store import open_store
 from hilum.testing import MemoryStore, a_delivery, eventually
 from tests.conftest import Log
@@ -239,6 +239,16 @@ class TestWorker:
             eventually(lambda: states(postgres) == {"delivered"})
 
         assert len(outbox(postgres)) == 150
+
+    def test_what_waits_for_the_destinations_word_counts_no_attempt_and_opens_no_breaker(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any]
+    ) -> None:
+        enter(postgres, *some(store, 5))
+        with run(Scripted(answer=raises(lambda: Waits("It has yet to commit it.", after_s=0.05), times=20))) as shared:
+            eventually(lambda: states(postgres) == {"delivered"})
+            assert not shared.breaker.tried
+
+        assert {row["attempts"] for row in rows(postgres).values()} == {1}
 
     def test_what_comes_later_is_delivered_too(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
         with run(Scripted(answer=lambda *_: DELIVERED)) as shared:
