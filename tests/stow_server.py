@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pydicom import dcmread
 
 from hilum.errors import HilumError
+from hilum.outcomes import meanings
 from hilum.part10 import Part10, data_set_offset
 from hilum.sink import Delivery, Session, Settled
 from hilum.testing import MemoryStore, a_delivery
@@ -162,6 +163,7 @@ def session_for(url: str, store: MemoryStore, now: Callable[[], float] = lambda:
         max_request_bytes=sink.max_request_bytes,
         max_instance_bytes=sink.max_instance_bytes,
         conflict=sink.conflict,
+        meanings=meanings(sink.profile, own_reasons=sink.reasons),
     )
     return Requests(sink.client(), store, manner, now)
 

@@ -15,6 +15,7 @@ from pynetdicom import AE, build_context, build_role, evt
 
 from bench.peers import free_port, running
 from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from hilum.outcomes import meanings
 from hilum.part10 import Part10
 from hilum.settings import Dicom as DicomSettings
 from hilum.settings import Settings
@@ -124,7 +125,7 @@ def sink_for(port: int, **more: object) -> Dicom:
 def session_for(port: int, hilum: Settings, clock: Callable[[], datetime]) -> Associations:
     """A session whose promises go by `clock`."""
     peer = sink_for(port).peer(hilum)
-    manner = Manner(by_study=True, idle_s=5.0, transcode=True, fix_odd_lengths=False)
+    manner = Manner(by_study=True, idle_s=5.0, transcode=True, fix_odd_lengths=False, meanings=meanings(""))
     return Associations(peer, manner, Promises(peer, Transactions.of(hilum), Terms(within_s=3600.0, same_association_s=0.0), clock))
 
 

@@ -8,6 +8,7 @@ import pytest
 import trustme
 
 from hilum.errors import Misconfigured
+from hilum.outcomes import meanings
 from hilum.part10 import IN_MEMORY_BYTES, Part10, Unsound
 from hilum.settings import Settings
 from hilum.sink import Outage, Session, Settled, sink_of
@@ -28,7 +29,9 @@ class OnMemory(Stow, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The sink, with a store in memory."""
 
     def open(self, settings: Settings) -> Session:
-        return Requests(self.client(), STORE, Manner(instances=16, max_request_bytes=10**8, max_instance_bytes=0, conflict="ask"))
+        return Requests(
+            self.client(), STORE, Manner(instances=16, max_request_bytes=10**8, max_instance_bytes=0, conflict="ask", meanings=meanings(""))
+        )
 
 
 STORE = MemoryStore()
@@ -276,7 +279,7 @@ def test_a_service_that_is_not_there_is_an_outage(store: MemoryStore) -> None:
     session = Requests(
         Stow(url=f"http://127.0.0.1:{free_port()}").client(),
         store,
-        Manner(instances=1, max_request_bytes=1, max_instance_bytes=0, conflict="ask"),
+        Manner(instances=1, max_request_bytes=1, max_instance_bytes=0, conflict="ask", meanings=meanings("")),
     )
 
     assert states(send(session, store, several(store, 1))) == ["Outage"]
