@@ -84,7 +84,7 @@ class RunningHilum:
         return hilum(*arguments, "--config", self.config, check=check)
 
     def come_to_rest(self, within_s: float = 120) -> Account:
-        """Wait until nothing is on its way any more, then reconcile. Raises `TimeoutError`."""
+        """Wait until nothing is on its way any more, then reconcile; what waits for a person is at rest. Raises `TimeoutError`."""
         end = time.monotonic() + within_s
         spool = self.settings.spool_dir / "objects"
         on_the_way = """
@@ -95,7 +95,7 @@ class RunningHilum:
             try:
                 if not any(spool.glob("*.dcm")) and self.rows(on_the_way) == [(0,)]:
                     account = reconcile(self.settings, wait_s=end - time.monotonic())
-                    if account.pending == 0 and account.undecided == 0 and account.caught_up:
+                    if account.pending == account.parked and account.undecided == 0 and account.caught_up:
                         return account
             except psycopg.OperationalError:  # it may have been killed a moment ago
                 pass

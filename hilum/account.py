@@ -8,7 +8,7 @@ from msgspec import Struct
 class Account(Struct, frozen=True, kw_only=True):
     """What `hilum reconcile` says. Objects are counted by receipt: each arrival counts.
 
-    Unless something is unaccounted, `expected_deliveries` is the sum of the six states.
+    Unless something is unaccounted, `expected_deliveries` is the sum of the six states; `parked` is a part of `pending`.
     """
 
     received: int
@@ -34,7 +34,10 @@ class Account(Struct, frozen=True, kw_only=True):
     returned: int
     rejected: int
     cancelled: int
+    #: Without a final state.
     pending: int
+    #: Of these, those that wait for a person.
+    parked: int = 0
     unaccounted: int
     #: Whether index and ledger had passed the ends of their topics; if not, what is missing may merely be late.
     caught_up: bool
@@ -60,6 +63,8 @@ class Account(Struct, frozen=True, kw_only=True):
         said = "Everything is accounted for." if self.ok else "Not everything is accounted for."
         if self.rejected:
             said += f" Rejected deliveries: {self.rejected:,} (see `hilum dest rejected`)."
+        if self.parked:
+            said += f" Deliveries that wait for a person: {self.parked:,} (see `hilum deliver list --state parked`)."
         if self.unrouted:
             said += f" Objects that no rule sends anywhere: {self.unrouted:,}."
         return said

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from hilum import upper_layer as ul
 from hilum.errors import TryAgain
-from hilum.peer import NoAssociation, Peer, addresses, connect
+from hilum.peer import NoAssociation, Peer, addresses, connect, secure
 from hilum.upper_layer import Context, Pdu
 
 #: Pieces of a data set, each of the size asked for except the last. Raising ends the association without a last fragment.
@@ -29,6 +29,10 @@ _UNLIMITED_PDU_BYTES = 262_144
 _SEND_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 1 << 20
 _SURELY_OPEN_S = 0.1
+#: Fewer bytes than this are put together sooner than the kernel is told of each part.
+_COPY_BELOW_BYTES = 65_536
+#: Most parts that the kernel takes at once (IOV_MAX on Linux and macOS).
+_MAX_PARTS = 1024
 
 #: dcmtk writes a response in two pieces and holds the second until the first is acknowledged, which TCP delays by 40 ms unless
 #: asked not to; the kernel forgets that soon, so it is asked before each read. Linux only.
@@ -62,10 +66,12 @@ class Association:
     ) -> None:
         """Ask `peer` for an association with these contexts, at most 128. Raises `NoAssociation`.
 
+        A `connection` that is given has TLS on it, if the peer has (`hilum.peer.secure`).
+
         For the abstract syntaxes in `scp_of` Hilum proposes to be the SCP (PS3.7 D.3.3.4).
         """
         self.peer = peer
-        self._socket = connection or connect(peer, addresses(peer))
+        self._socket = connection or secure(peer, connect(peer, addresses(peer)))
         self._unread = bytearray()
         self._message_id = 0
         self._open = True
@@ -102,9 +108,13 @@ class Association:
         except TimeoutError:
             sentence = f"{peer.address} takes connections, but did not answer the association request in {peer.association_timeout_s:g} s."
             raise NoAssociation(sentence, fix="The peer is overloaded or hangs; its own log says more.") from None
+        except ssl.SSLError as error:  # with TLS 1.3 the peer looks at Hilum's certificate after the handshake
+            reason = (error.reason or "no reason").replace("_", " ").lower()
+            fix = "Set `tls_certificate` and `tls_key` to what the peer admits; its own log says why."
+            raise NoAssociation(f"{peer.address} ended TLS instead of answering the association request: {reason}.", fix=fix) from None
         except (EOFError, OSError):
             sentence = f"{peer.address} closed the connection instead of answering the association request."
-            fix = "Check that this port is a DICOM port, without TLS, and that the peer admits this address."
+            fix = "Check that this port is a DICOM port, with TLS only if `tls` is set, and that the peer admits this address."
             raise NoAssociation(sentence, fix=fix) from None
         except ul.Garbled as error:
             sentence = f"{peer.address} does not speak DICOM: {error}."
@@ -230,7 +240,10 @@ class Association:
 
     def _send(self, *parts: bytes | memoryview) -> None:
         try:
-            self._socket.sendall(b"".join(parts))
+            if isinstance(self._socket, ssl.SSLSocket):  # has no sendmsg, and copies what it encrypts anyway
+                self._socket.sendall(b"".join(parts))
+            else:
+                _send_parts(self._socket, parts)
         except OSError as error:
             self._lost(error)
 
@@ -332,6 +345,21 @@ class _Aborted(Exception):
         reasons = ("", "unrecognised PDU", "unexpected PDU", "", "unrecognised parameter", "unexpected parameter", "invalid parameter")
         text = reasons[reason] if reason < len(reasons) else ""
         return f" ({text or f'reason {reason}'})"
+
+
+def _send_parts(connection: socket.socket, parts: Sequence[bytes | memoryview]) -> None:
+    """Send all parts, from where they lie. Raises `OSError`."""
+    if sum(map(len, parts)) < _COPY_BELOW_BYTES:
+        connection.sendall(b"".join(parts))
+        return
+    waiting, at = [memoryview(part) for part in parts], 0
+    while at < len(waiting):
+        sent = connection.sendmsg(waiting[at : at + _MAX_PARTS])
+        while at < len(waiting) and sent >= len(waiting[at]):
+            sent -= len(waiting[at])
+            at += 1
+        if sent:
+            waiting[at] = waiting[at][sent:]
 
 
 def _cut(parts: list[bytes | memoryview], piece: memoryview, fragment: int, header: bytes) -> None:

@@ -16,12 +16,15 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 class ClientTls(Struct, frozen=True, kw_only=True):
     """How TLS is spoken to a peer. The files are in PEM, and read for each connection, so that renewing needs no restart."""
 
-    #: What the settings are called, for people.
-    section: str
+    #: Where its settings are, for people; empty if that goes without saying.
+    section: str = ""
     #: Authorities that are trusted; empty: the system's.
     ca: str = ""
-    #: Whether the peer's certificate must name the host that is called.
+    #: Whether the peer's certificate must name the host that is called, or `server_name`.
     check_name: bool = True
+    #: The name in the peer's certificate; empty: the host that is called.
+    server_name: str = ""
+    #: What Hilum shows of itself, if the peer asks; the key may be in the same file.
     certificate: str = ""
     key: str = ""
 
@@ -33,6 +36,7 @@ class ClientTls(Struct, frozen=True, kw_only=True):
             raise unusable(self.section, "tls_ca", Path(self.ca), error) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(CIPHERS)
+        context.options |= ssl.OP_NO_COMPRESSION
         context.check_hostname = self.check_name
         if self.certificate:
             key = self.key or self.certificate
@@ -48,7 +52,7 @@ def unusable(section: str, setting: str, file: Path, error: Exception) -> Miscon
     why = getattr(error, "reason", "") or getattr(error, "strerror", "") or str(error) or type(error).__name__
     return Misconfigured(
         "tls-unusable",
-        f"{section}.{setting}: {file} cannot be used ({why}).",
+        f"{section}{'.' * bool(section)}{setting}: {file} cannot be used ({why}).",
         fix="It must be PEM and readable by Hilum's user; the key must belong to the certificate and have no password.",
     )
 

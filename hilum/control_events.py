@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from hilum.event import Event, Topic
 
@@ -86,3 +86,44 @@ class ConfigApplied(Event, frozen=True, kw_only=True):
     def subject(self) -> str:
         """See `Event.subject`."""
         return self.version
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a person lets a destination have at most, in place of what its settings say; None: as these say."""
+
+    objects_per_s: float | None = None
+    megabytes_per_s: float | None = None
+    max_associations: int | None = None
+    #: As in the settings of a destination.
+    hours: str | None = None
+
+
+class ResourceWanted(Event, frozen=True, kw_only=True):
+    """What people want of one destination or study, whole: the last one on the topic holds; an empty message ends it."""
+
+    topic = Topic(name="control.state.v1", phi="limited", partitions=1, cleanup="compact")
+
+    #: `destination/NAME` or `study/STUDYINSTANCEUID`.
+    resource: str
+    #: Of a destination: nothing is delivered to it, and its queue waits.
+    paused: bool = False
+    #: Of a study: nothing of it is delivered anywhere.
+    held: bool = False
+    #: Of a destination.
+    limits: Limits | None = None
+    #: Of a destination that is in no settings: its table, as these would have it.
+    table: dict[str, Any] | None = None
+    why: str = ""
+    #: Who said so: the account on the machine where it was said.
+    by: str
+    since: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.resource
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.resource

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self, TypeVar, cast
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
-from hilum.control_events import CommandOutcome, ConfigApplied, StudyCommand
+from hilum.control_events import CommandOutcome, ConfigApplied, Limits, ResourceWanted, StudyCommand
 from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
@@ -40,9 +40,11 @@ __all__ = [
     "InstanceQuarantined",
     "InstanceReceived",
     "InstanceRouted",
+    "Limits",
     "ObjectRef",
     "Phi",
     "PlannedDelivery",
+    "ResourceWanted",
     "Source",
     "StudyChanged",
     "StudyCommand",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager, suppress
+from mmap import ACCESS_READ, mmap
 from typing import BinaryIO
 
-from hilum.errors import HilumError, NotFound
+from hilum.errors import HilumError, NotFound, TryAgain
 from hilum.events import ObjectRef
 from hilum.store import ObjectStore
 
@@ -30,8 +33,10 @@ class Missing(Unsound):
 class Part10:
     """The object of one delivery. Nothing is read before it is asked for, or `read_ahead` is called."""
 
-    def __init__(self, store: ObjectStore, ref: ObjectRef) -> None:
+    def __init__(self, store: ObjectStore, ref: ObjectRef, near: Callable[[], bytes | None] | None = None) -> None:
+        """`near` may give the file from nearer by than the store, right or wrong: its digest is checked as well. For small objects."""
         self.ref = ref
+        self._near = near
         self._store = store
         self._ahead: Future[bytes] | None = None
 
@@ -39,6 +44,10 @@ class Part10:
         """Begin to read the object into memory in another thread, if it is small; errors show where it is used."""
         if self._ahead is None and self.ref.size_bytes <= IN_MEMORY_BYTES:
             self._ahead = executor.submit(self._whole)
+
+    def forget(self) -> None:
+        """Let go of what was read ahead; it is read again if need be."""
+        self._ahead = None
 
     def data_set(self, piece_bytes: int) -> Iterator[bytes | memoryview]:
         """The data set, without preamble and File Meta, in pieces of `piece_bytes` bytes, the last one shorter.
@@ -60,15 +69,87 @@ class Part10:
             return self._ahead.result()
         return self._whole()
 
+    def head(self, size_bytes: int) -> bytes:
+        """At least the first `size_bytes` bytes of the Part 10 file, or all of it. Of a large object they are not checked."""
+        if self.ref.size_bytes <= IN_MEMORY_BYTES:
+            return self.file()
+        try:
+            return self._store.get(self.ref.bucket, self.ref.key, 0, size_bytes)
+        except NotFound:
+            raise self._missing() from None
+
+    def pieces(self, piece_bytes: int) -> Iterator[bytes | memoryview]:
+        """The whole Part 10 file in pieces of at most `piece_bytes` bytes. Raises as `data_set` does, before the last piece."""
+        if self.ref.size_bytes <= IN_MEMORY_BYTES:
+            whole = memoryview(self.file())
+            for at in range(0, len(whole), piece_bytes):
+                yield whole[at : at + piece_bytes]
+            return
+        digest, held = hashlib.sha256(), b""
+        try:
+            with self._store.open(self.ref.bucket, self.ref.key) as stream:
+                while piece := _exactly(stream, piece_bytes):
+                    digest.update(memoryview(piece)[0 if held else data_set_offset(piece) :])
+                    if held:
+                        yield held
+                    held = piece
+        except NotFound:
+            raise self._missing() from None
+        if digest.hexdigest() != self.ref.sha256:
+            raise self._changed()
+        yield held
+
+    @contextmanager
+    def mapped(self) -> Iterator[tuple[bytes | mmap, int]]:
+        """The whole Part 10 file, to be read at will, and where its data set begins: a large one lies on the disk meanwhile.
+
+        Raises as `data_set` does, and `TryAgain` while there is no room for it.
+        """
+        if self.ref.size_bytes <= IN_MEMORY_BYTES:
+            whole = self.file()
+            yield whole, data_set_offset(whole)
+            return
+        with tempfile.TemporaryFile(prefix="hilum-") as file:  # without a name: it ends with this process
+            head = b""
+            try:
+                with self._store.open(self.ref.bucket, self.ref.key) as stream:
+                    while piece := stream.read(_READ_BYTES):
+                        head = head or piece
+                        file.write(piece)
+                file.flush()
+            except NotFound:
+                raise self._missing() from None
+            except OSError as error:
+                fix = "Make room there, or set TMPDIR to a folder on another disk."
+                raise TryAgain(f"An object cannot be kept in {tempfile.gettempdir()} ({error.strerror}).", fix=fix) from None
+            offset = data_set_offset(head)
+            file.seek(offset)
+            digest = hashlib.sha256()
+            while piece := file.read(_READ_BYTES):
+                digest.update(piece)
+            if digest.hexdigest() != self.ref.sha256:
+                raise self._changed()
+            view = mmap(file.fileno(), 0, access=ACCESS_READ)
+            try:
+                yield view, offset
+            finally:
+                with suppress(BufferError):  # a slice of it may outlive an error; its memory goes with that
+                    view.close()
+
     def _whole(self) -> bytes:
         """The file, its digest checked."""
+        if self._near is not None and (found := self._near()) is not None and self._is_sound(found):
+            return found
         try:
             whole = self._store.get(self.ref.bucket, self.ref.key)
         except NotFound:
             raise self._missing() from None
-        if hashlib.sha256(memoryview(whole)[data_set_offset(whole) :]).hexdigest() != self.ref.sha256:
+        if not self._is_sound(whole):
             raise self._changed()
         return whole
+
+    def _is_sound(self, whole: bytes) -> bool:
+        return hashlib.sha256(memoryview(whole)[data_set_offset(whole) :]).hexdigest() == self.ref.sha256
 
     def _streamed(self, piece_bytes: int) -> Iterator[bytes]:
         digest = hashlib.sha256()

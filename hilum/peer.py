@@ -52,7 +52,7 @@ def addresses(peer: Peer) -> list[tuple[str, int]]:
 
 
 def connect(peer: Peer, to: Sequence[tuple[str, int]]) -> socket.socket:
-    """A connection to the first of the addresses that takes one, with TLS if the peer has it. Raises `NoAssociation`."""
+    """A connection to the first of the addresses that takes one, still without TLS (`secure`). Raises `NoAssociation`."""
     problem = "no address"
     for address in to:
         try:
@@ -64,28 +64,36 @@ def connect(peer: Peer, to: Sequence[tuple[str, int]]) -> socket.socket:
         else:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return _secured(connection, peer) if peer.tls else connection
+            return connection
     fix = "Check that the peer runs, listens on that port, and that no firewall is between."
     raise NoAssociation(f"{peer.address} cannot be reached: {problem}.", fix=fix)
 
 
-def _secured(connection: socket.socket, peer: Peer) -> socket.socket:
-    """The connection with TLS. Raises `NoAssociation`; then it is closed."""
-    assert peer.tls is not None
+def secure(peer: Peer, connection: socket.socket) -> socket.socket:
+    """The connection with TLS on it, if the peer has that. Raises `NoAssociation`; then it is closed."""
+    if peer.tls is None:
+        return connection
     try:
-        return peer.tls.context().wrap_socket(connection, server_hostname=peer.host)
+        connection.settimeout(peer.association_timeout_s)
+        return peer.tls.context().wrap_socket(connection, server_hostname=peer.tls.server_name or peer.host)
     except Misconfigured as error:
-        raise _no_tls(connection, NoAssociation(error.sentence, fix=error.fix)) from None
+        raise _no_tls(connection, error.sentence, error.fix) from None
     except ssl.SSLCertVerificationError as error:
         sentence = f"{peer.address} shows a certificate that is not trusted: {error.verify_message.rstrip('.')}."
-        fix = "Set tls_ca to the authority that has signed it; tls_check_name = false if it does not name `host`."
-        raise _no_tls(connection, NoAssociation(sentence, fix=fix)) from None
+        fix = (
+            "Set tls_ca to the authority that has signed it. If only the name is wrong, set tls_server_name to the one in it, or "
+            "tls_check_name = false."
+        )
+        raise _no_tls(connection, sentence, fix) from None
+    except TimeoutError:
+        sentence = f"{peer.address} takes connections, but did not answer in TLS within {peer.association_timeout_s:g} s."
+        raise _no_tls(connection, sentence, "Check that `port` is the peer's port for TLS; else set `tls` to false.") from None
     except OSError as error:
         why = (getattr(error, "reason", "") or error.strerror or type(error).__name__).lower().replace("_", " ")
         fix = "Check that this port speaks TLS 1.2 or 1.3, and whether the peer wants a certificate of Hilum's (tls_certificate)."
-        raise _no_tls(connection, NoAssociation(f"{peer.address} does not agree on TLS: {why}.", fix=fix)) from None
+        raise _no_tls(connection, f"{peer.address} does not agree on TLS: {why}.", fix) from None
 
 
-def _no_tls(connection: socket.socket, why: NoAssociation) -> NoAssociation:
+def _no_tls(connection: socket.socket, sentence: str, fix: str) -> NoAssociation:
     connection.close()
-    return why
+    return NoAssociation(sentence, fix=fix)

@@ -125,7 +125,7 @@ _GAPS: tuple[tuple[str, str], ...] = (
         "delivery {} is in the ledger and nothing was decided on it",
         """
         SELECT delivery_id FROM delivery
-        WHERE NOT EXISTS (SELECT FROM receipt WHERE receipt.receipt = delivery.receipt AND delivery_id = ANY (delivery_ids))
+        WHERE run = '' AND NOT EXISTS (SELECT FROM receipt WHERE receipt.receipt = delivery.receipt AND delivery_id = ANY (delivery_ids))
         """,
     ),
     (
@@ -172,6 +172,18 @@ _GAPS: tuple[tuple[str, str], ...] = (
         WHERE NOT EXISTS (SELECT FROM logged_delivery WHERE logged_delivery.id = told_delivery.id)
         """,
     ),
+    (
+        "run {}",
+        """
+        SELECT run || ' asked for ' || deliveries || ' deliveries, and the ledger has ' || here FROM delivery_run,
+            LATERAL (SELECT count(*) AS here FROM delivery WHERE delivery.run = delivery_run.run AND delivery.run <> '') AS entered
+        WHERE deliveries <> here
+        """,
+    ),
+    (
+        "delivery {} is in the ledger and its run is not",
+        "SELECT delivery_id FROM delivery WHERE run <> '' AND NOT EXISTS (SELECT FROM delivery_run WHERE delivery_run.run = delivery.run)",
+    ),
 )
 
 #: The same of what was read back.
@@ -201,10 +213,11 @@ SELECT count(*) FILTER (WHERE received) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision = 'ignored'),
        count(*) FILTER (WHERE decision = 'withdrawn'),
        (SELECT count(DISTINCT id) FROM receipt, unnest(delivery_ids) AS id)
+           + (SELECT coalesce(sum(deliveries), 0)::bigint FROM delivery_run)
 FROM receipt
 """
 
-_STATES = ("delivered", "already_there", "returned", "rejected", "cancelled", "pending")
+_STATES = ("delivered", "already_there", "returned", "rejected", "cancelled", "pending", "parked")
 
 
 def _missing(connection: psycopg.Connection, settings: Settings, spooled_since: datetime) -> list[set[str]]:
@@ -254,6 +267,7 @@ def _account(
         ):
             destinations.setdefault(name, {})[state] = count
     states = {state: sum(each.get(state, 0) for each in destinations.values()) for state in _STATES}
+    states["pending"] += states["parked"]  # these need a person, and have no final state either
     gaps = [sentence for sentence, _ in _GAPS] + [_UNREADABLE, _CHANGED, _DAMAGED]
     lost = [first & second for first, second in zip(missing, now_missing, strict=True)]
     lost += [{ref.key for ref in read.unreadable}, {ref.key for ref in read.changed}, _damaged(settings)]

@@ -13,10 +13,16 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from hilum.association import Answer, Association, AssociationLost
+from hilum.dicom.beginning import SOP_CLASS_UID, SOP_INSTANCE_UID, sop_uids
+from hilum.dicom.encoding import DEFLATED, encoding_of
+from hilum.dicom.file_meta import TRANSFER_SYNTAX_UID, read_meta
 from hilum.errors import HilumError
 from hilum.part10 import data_set_offset
 from hilum.peer import Peer
 from hilum.upper_layer import MAX_CONTEXTS, Context
+
+#: The UIDs of nearly every file are in its first bytes.
+_HEAD_BYTES = 4096
 
 
 class Unanswered(Struct, frozen=True, kw_only=True):
@@ -46,21 +52,47 @@ class Outgoing(Struct, frozen=True, kw_only=True):
 def outgoing(path: Path) -> Outgoing:
     """What must be known of a file to send it. Raises `HilumError` if it is no SOP instance in a Part 10 file (PS3.10 7)."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what pydicom finds odd in an object is for its receiver to judge
-            head = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
         with path.open("rb") as file:
-            offset = data_set_offset(file.read(1 << 16))
-        found = Outgoing(
-            path=path,
-            sop_class_uid=str(head.SOPClassUID),
-            sop_instance_uid=str(head.SOPInstanceUID),
-            transfer_syntax_uid=str(head.file_meta.TransferSyntaxUID),
-            offset=offset,
-        )
+            head = file.read(_HEAD_BYTES)
+            found = _at_once(path, head) or _parsed(path, head + file.read(1 << 16))
     except (InvalidDicomError, AttributeError, OSError, ValueError, NotImplementedError, HilumError):
         raise HilumError(f"{path} is no DICOM object with SOP class, instance and transfer syntax.", fix="Leave it out.") from None
     return found
+
+
+def _at_once(path: Path, head: bytes) -> Outgoing | None:
+    """By the file's first bytes, as most files allow; None if they do not tell."""
+    try:
+        meta, offset = read_meta(head)
+        transfer_syntax_uid = meta[TRANSFER_SYNTAX_UID].decode("ascii")
+        if transfer_syntax_uid in DEFLATED:
+            return None
+        data_set = head[offset:]
+        uids = sop_uids(data_set, encoding_of(data_set, len(data_set), transfer_syntax_uid))
+    except (ValueError, KeyError):
+        return None
+    if not (uids.get(SOP_CLASS_UID) and uids.get(SOP_INSTANCE_UID)):
+        return None
+    return Outgoing(
+        path=path,
+        sop_class_uid=uids[SOP_CLASS_UID],
+        sop_instance_uid=uids[SOP_INSTANCE_UID],
+        transfer_syntax_uid=transfer_syntax_uid,
+        offset=offset,
+    )
+
+
+def _parsed(path: Path, head: bytes) -> Outgoing:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what pydicom finds odd in an object is for its receiver to judge
+        parsed = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+    return Outgoing(
+        path=path,
+        sop_class_uid=str(parsed.SOPClassUID),
+        sop_instance_uid=str(parsed.SOPInstanceUID),
+        transfer_syntax_uid=str(parsed.file_meta.TransferSyntaxUID),
+        offset=data_set_offset(head),
+    )
 
 
 def status_of(answer: Answer | Unanswered) -> str:

@@ -268,8 +268,10 @@ class Node(Section, frozen=True, kw_only=True):
     tls: bool = False
     #: PEM file of the authorities that the peer's certificate must come from; empty: the system's.
     tls_ca: str = ""
-    #: Whether the peer's certificate must name `host`, too. Certificates of devices often do not.
+    #: Whether the peer's certificate must name `host` (or `tls_server_name`), too. Certificates of devices often do not.
     tls_check_name: bool = True
+    #: The name in the peer's certificate; empty: `host`.
+    tls_server_name: str = ""
     #: PEM file of the certificate that Hilum shows to the peer, if it asks for one.
     tls_certificate: str = ""
     #: PEM file of its private key; empty: it is in the file of the certificate.

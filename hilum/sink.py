@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,31 @@ from msgspec import Meta, Struct
 
 from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import DeliveryState, ObjectRef
+from hilum.hours import Hours
 from hilum.misfits import misfits, nearest, together, tried
 from hilum.part10 import Part10
+from hilum.profiles import with_profile
 from hilum.settings import Settings, is_secret
 
-__all__ = ["Delivery", "Later", "Outage", "Part10", "Session", "Settled", "Sink", "Step", "sink_of", "sinks_of", "step"]
+__all__ = [
+    "URGENT",
+    "Delivery",
+    "Later",
+    "Outage",
+    "Park",
+    "Part10",
+    "Session",
+    "Settled",
+    "Sink",
+    "Step",
+    "Waits",
+    "sink_of",
+    "sinks_of",
+    "step",
+]
+
+#: From this priority on a delivery is urgent: it goes before all others, and outside a destination's hours, too.
+URGENT = 100
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -44,6 +64,12 @@ class Delivery(Struct, frozen=True, kw_only=True):
     #: How often it was tried before.
     attempts: int = 0
     received_at: datetime | None = None
+    #: Higher ones go first; see `URGENT`.
+    priority: int = 0
+    #: How often a person had it tried again after it had ended.
+    round: int = 0
+    #: How often a worker claimed it and was never heard of again.
+    abandoned: int = 0
 
 
 class Settled(Struct, frozen=True, kw_only=True):
@@ -56,6 +82,8 @@ class Settled(Struct, frozen=True, kw_only=True):
     comment: str = ""
     #: The peer's own words, for the ledger only: nobody knows what a peer puts there.
     peer_comment: str = ""
+    #: Which destination of a group has it; empty if the destination is no group.
+    member: str = ""
 
 
 class Later(TryAgain):
@@ -66,6 +94,24 @@ class Later(TryAgain):
         super().__init__(sentence, fix=fix)
         self.peer_status = peer_status
         self.peer_comment = peer_comment
+
+
+class Park(HilumError):
+    """This one object needs a person before it can be delivered: it is put aside at once, and the others go on."""
+
+    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", peer_comment: str = "") -> None:
+        """`peer_comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
+        super().__init__(sentence, fix=fix)
+        self.peer_status = peer_status
+        self.peer_comment = peer_comment
+
+
+class Waits(TryAgain):
+    """The object is at the destination, which has yet to say what became of it: looked at again after `after_s`, no attempt counted."""
+
+    def __init__(self, sentence: str, *, after_s: float) -> None:
+        super().__init__(sentence)
+        self.after_s = after_s
 
 
 class Outage(TryAgain):
@@ -82,8 +128,8 @@ class Session(Protocol):
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """Deliver one object. It may have been delivered before, by this process or another.
 
-        Raises `Later` (this object), `Outage` or any other `TryAgain` (the destination, or what Hilum needs for it, is away),
-        and lets through what `part10` raises.
+        Raises `Later` (this object, not now), `Park` (this object, not without a person), `Waits` (its outcome), `Outage` or any other
+        `TryAgain` (the destination, or what Hilum needs for it, is away), and lets through what `part10` raises.
         """
         ...
 
@@ -116,13 +162,27 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     #: Sessions at work at the same time in one process.
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
-    #: After so many attempts an object that the destination does not take is `rejected`; 1,000 take about a week.
+    #: Sessions at work at the same time in all processes; 0: `workers` in each of them. With 1, a study never has two associations.
+    max_associations: Annotated[int, Meta(ge=0, le=1024)] = 0
+    #: Objects a second, over all processes; 0: as many as it takes.
+    objects_per_s: Annotated[float, Meta(ge=0)] = 0.0
+    #: Megabytes (of 1,000,000 bytes) a second, over all processes; 0: as many as it takes.
+    megabytes_per_s: Annotated[float, Meta(ge=0)] = 0.0
+    #: When it is delivered to, such as `Mo-Fr 18:00-07:00; Sa,Su 00:00-24:00`; empty: always. What is urgent does not wait for it.
+    hours: Annotated[str, Meta(max_length=500)] = ""
+    #: The time zone of `hours`, such as `Europe/Vienna`; empty: this machine's.
+    time_zone: Annotated[str, Meta(max_length=64)] = ""
+    #: After so many attempts an object that the destination does not take is put aside for a person; 1,000 take about a week.
     max_attempts: Annotated[int, Meta(ge=1)] = 1000
     #: Longest pause between two attempts of one object, in seconds.
     retry_max_s: Annotated[float, Meta(gt=0, le=604_800)] = 600.0
 
     #: Objects claimed at once.
     batch: ClassVar[int] = 64
+
+    def open_hours(self) -> Hours:
+        """When it is delivered to. Raises `ValueError` if the setting says no hours."""
+        return Hours.read(self.hours, self.time_zone)
 
     @property
     def grouped(self) -> bool:
@@ -134,9 +194,28 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Whether `deliver` reads the object, so that it is worth reading ahead."""
         return True
 
-    def check(self, settings: Settings) -> Iterator[Step]:
-        """Try the way to the destination without delivering: each step, timed; the last one is the one that fails, if one does."""
+    def fits(self, name: str, settings: Settings) -> None:
+        """Raise `Misconfigured` if the destination `name`, which this is, cannot work beside what else is in the settings."""
+        del name, settings
+
+    def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
+        """Try the way to the destination without delivering: each step, timed; the last one is the one that fails, if one does.
+
+        With `with_object` the last step delivers a marked object of nobody (`hilum.testobject`).
+        """
         raise NotImplementedError
+
+    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
+        """Ask the destination which instances of these series of a study it has now: their SOPInstanceUIDs.
+
+        Raises `Misconfigured` if destinations of this type cannot be asked, or are not configured for it; `TryAgain` while it is away.
+        """
+        del settings, study_instance_uid, series_instance_uids
+        raise Misconfigured(
+            "destination-not-asked",
+            f"A destination of type {type(self).__name__.lower()} cannot be asked what it has.",
+            fix="Compare by hand, or deliver again with `hilum deliver resend`: what is there already stays as it is.",
+        )
 
     def open(self, settings: Settings) -> Session:
         """A session for one thread. Connects on first use. Raises `Misconfigured` if the settings cannot work."""
@@ -186,7 +265,10 @@ def sinks_of(settings: Settings) -> dict[str, Sink]:
     """Every destination of the settings by name. Raises `Misconfigured` that names every mistake, by destination and key."""
     if problems := tried(*(partial(sink_of, name, table) for name, table in settings.destinations.items())):
         raise together(problems)
-    return {name: sink_of(name, table) for name, table in settings.destinations.items()}
+    sinks = {name: sink_of(name, table) for name, table in settings.destinations.items()}
+    if problems := tried(*(partial(sink.fits, name, settings) for name, sink in sinks.items())):
+        raise together(problems)
+    return sinks
 
 
 def sink_of(name: str, table: dict[str, Any]) -> Sink:
@@ -200,16 +282,27 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
         fix = f"Did you mean {near}?" if near else f"Types are: {', '.join(_types())}."
         raise Misconfigured("destination-type-unknown", f"{where}: there is no destination type {kind!r}.", fix=fix)
     values = {key: value for key, value in with_secrets(name, table).items() if key != "type"}
+    values = with_profile(where, kind, values, _sink_class(kind).__struct_fields__)
     if problems := list(misfits(values, _sink_class(kind), where, secret=is_secret)):
         raise together(problems)
-    return msgspec.convert(values, _sink_class(kind), strict=False)
+    sink = msgspec.convert(values, _sink_class(kind), strict=False)
+    try:
+        sink.open_hours()
+    except ValueError as error:
+        raise Misconfigured("hours-invalid", f"{where}: {error}.", fix="Correct `hours` or `time_zone`.") from None
+    return sink
 
 
 def named_secrets(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The secrets that a destination's table names by files: the key, and the key that the file is for."""
+    """The secrets that a destination's table names by files: the key, and the key that the file is for.
+
+    Without those whose file the sink reads itself, so that they may change while it works.
+    """
+    kind = table.get("type")
+    its_own = _sink_class(kind).__struct_fields__ if kind in _types() else ()
     for key in table:
         secret = key.removesuffix("_file")
-        if secret != key and is_secret(f"destinations.{name}.{secret}"):
+        if key not in its_own and secret != key and is_secret(f"destinations.{name}.{secret}"):
             yield key, secret
 
 

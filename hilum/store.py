@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Literal, Protocol, cast
 from urllib.parse import quote, urlsplit
 
 import minio
 import urllib3
-from minio.commonconfig import CopySource
+from minio.commonconfig import ENABLED, CopySource, Filter
 from minio.credentials.credentials import Credentials
 from minio.error import MinioException, S3Error, ServerError
 from minio.helpers import check_bucket_name
+from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from minio.retention import Retention
 from minio.signer import sign_v4_s3
 from msgspec import Struct
 
@@ -30,6 +32,10 @@ PART_BYTES = 16 * 2**20
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 _UNSIGNED = "UNSIGNED-PAYLOAD"
+_NO_LOCK = "ObjectLockConfigurationNotFoundError"
+#: Hilum's own rule among those of a bucket's lifecycle.
+_EXPIRE_RULE = "hilum-expire"
+RetentionMode = Literal["governance", "compliance"]
 
 
 class StoredObject(Struct, frozen=True, kw_only=True):
@@ -80,8 +86,8 @@ class ObjectStore(Protocol):
         """Every object whose key begins with `prefix`, by key."""
         ...
 
-    def ensure_bucket(self, bucket: str) -> bool:
-        """Make the bucket if it is not there; whether it was made now."""
+    def ensure_bucket(self, bucket: str, *, object_lock: bool = False) -> bool:
+        """Make the bucket if it is not there, with object lock if that is wanted; whether it was made now."""
         ...
 
     def check(self, bucket: str) -> None:
@@ -89,7 +95,26 @@ class ObjectStore(Protocol):
         ...
 
 
-def open_store(settings: Settings) -> ObjectStore:
+class KeepingStore(ObjectStore, Protocol):
+    """A store that keeps objects from being deleted, and deletes them in time."""
+
+    def has_object_lock(self, bucket: str) -> bool:
+        """Whether objects of the bucket can be retained."""
+        ...
+
+    def retain(self, bucket: str, key: str, mode: RetentionMode, until: datetime) -> None:
+        """Let nobody delete or replace the object before `until`, unless it is retained already. Raises `NotFound`.
+
+        `governance` may be lifted by who has the right, `compliance` by nobody.
+        """
+        ...
+
+    def expire_after(self, bucket: str, days: int) -> None:
+        """Have the store delete the bucket's objects after so many days; the bucket's other lifecycle rules stay."""
+        ...
+
+
+def open_store(settings: Settings) -> S3Store:
     """The store that `settings.s3` names. Connects on first use. Raises `Misconfigured` if the settings cannot work."""
     s3 = settings.s3
     return S3Store(s3.endpoint, s3.access_key, s3.secret_key, region=s3.region, ca_file=s3.ca_file)
@@ -214,18 +239,49 @@ class S3Store:
             for found in self._client.list_objects(bucket_name=bucket, prefix=prefix, recursive=True):
                 yield _stored(bucket, found)
 
-    def ensure_bucket(self, bucket: str) -> bool:
+    def ensure_bucket(self, bucket: str, *, object_lock: bool = False) -> bool:
         """See `ObjectStore.ensure_bucket`."""
         with self._explained(bucket, ""):
             if self._has_bucket(bucket):
                 return False
             try:
-                self._client.make_bucket(bucket_name=bucket)
+                self._client.make_bucket(bucket_name=bucket, object_lock=object_lock)
             except S3Error as error:
                 if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                     raise
                 return False  # someone else was faster
             return True
+
+    def has_object_lock(self, bucket: str) -> bool:
+        """See `ObjectStore.has_object_lock`."""
+        with self._explained(bucket, ""):
+            try:
+                self._client.get_object_lock_config(bucket_name=bucket)
+            except S3Error as error:
+                if error.code != _NO_LOCK:
+                    raise
+                return False
+            return True
+
+    def retain(self, bucket: str, key: str, mode: RetentionMode, until: datetime) -> None:
+        """See `ObjectStore.retain`."""
+        with self._explained(bucket, key):
+            try:
+                found = self._client.get_object_retention(bucket_name=bucket, object_name=key)
+            except S3Error as error:
+                if error.code not in (_NO_LOCK, "NoSuchObjectLockConfiguration"):
+                    raise
+                found = None
+            if found is None or found.retain_until_date < datetime.now(UTC):
+                self._client.set_object_retention(bucket_name=bucket, object_name=key, config=Retention(mode.upper(), until))
+
+    def expire_after(self, bucket: str, days: int) -> None:
+        """See `ObjectStore.expire_after`."""
+        with self._explained(bucket, ""):
+            found = self._client.get_bucket_lifecycle(bucket_name=bucket)
+            others = [rule for rule in found.rules if rule.rule_id != _EXPIRE_RULE] if found else []
+            rule = Rule(ENABLED, rule_filter=Filter(prefix=""), rule_id=_EXPIRE_RULE, expiration=Expiration(days=days))
+            self._client.set_bucket_lifecycle(bucket_name=bucket, config=LifecycleConfig([*others, rule]))
 
     def check(self, bucket: str) -> None:
         """See `ObjectStore.check`."""
@@ -269,6 +325,12 @@ class S3Store:
                 "s3-access-denied",
                 f"The object store at {self._endpoint} refuses Hilum's keys for bucket {bucket} ({code}).",
                 fix="Check s3.access_key, s3.secret_key and the rights of that key.",
+            )
+        if code in (_NO_LOCK, "InvalidBucketState") or (code == "InvalidRequest" and key):
+            return Misconfigured(
+                "s3-object-lock",
+                f"Bucket {bucket} has no object lock ({code}).",
+                fix="Object lock can only be had by a new bucket: name another.",
             )
         if code in ("RequestTimeTooSkewed", "RequestExpired"):
             return Misconfigured(

@@ -70,6 +70,9 @@ FOLDER_OBJECTS = Counter("hilum_folder_objects", "Objects from watched folders t
 FOLDER_WAITING = Gauge("hilum_folder_waiting", "Files in watched folders that are not dealt with yet.")
 DELIVERIES = Counter("hilum_deliveries", "Deliveries that have their final state.", ["destination", "state"])
 DELIVERY_RETRIES = Counter("hilum_delivery_retries", "Attempts after which an object is to be tried again.", ["destination"])
+DELIVERY_READS = Counter(
+    "hilum_delivery_reads", "Small objects read for a delivery, by where they were found first: spool or store.", ["kind"]
+)
 DELIVERY_SECONDS = Histogram(
     "hilum_delivery_seconds",
     "From the reception of an object to the final state of its delivery.",
@@ -77,6 +80,7 @@ DELIVERY_SECONDS = Histogram(
     buckets=(*_SECONDS, 300, 3600),
 )
 DELIVERIES_PENDING = Gauge("hilum_deliveries_pending", "Deliveries without a final state.", ["destination"])
+DELIVERIES_PARKED = Gauge("hilum_deliveries_parked", "Deliveries that wait for a person.", ["destination"])
 DELIVERIES_PENDING_SECONDS = Gauge("hilum_deliveries_pending_seconds", "Age of the oldest of them.", ["destination"])
 
 COMMITMENTS_OPEN = Gauge(

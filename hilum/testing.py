@@ -227,9 +227,9 @@ class MemoryStore:
             if where == bucket and key.startswith(prefix):
                 yield self.stat(bucket, key)
 
-    def ensure_bucket(self, bucket: str) -> bool:
+    def ensure_bucket(self, bucket: str, *, object_lock: bool = False) -> bool:
         """Every bucket is there."""
-        del bucket
+        del bucket, object_lock
         self._answer()
         return False
 

@@ -186,17 +186,28 @@ def n_action_rq(message_id: int, sop_class_uid: str, sop_instance_uid: str, acti
     )
 
 
-def read_response(command: bytes) -> Response:
-    """Read a response's command set (Implicit VR Little Endian, PS3.7 6.3.1). Raises `Garbled`."""
+def n_event_report_rsp(message_id: int, status: int) -> bytes:
+    """The command set of an N-EVENT-REPORT-RSP, without a data set (PS3.7 10.3.1.2)."""
+    return _command(_us(0x0100, 0x8100) + _us(0x0120, message_id) + _us(0x0800, 0x0101) + _us(0x0900, status))
+
+
+def read_elements(command: bytes) -> dict[int, bytes]:
+    """The values of a command set by element number (Implicit VR Little Endian, PS3.7 6.3.1). Raises `Garbled`."""
     found: dict[int, bytes] = {}
     at = 0
     while at + 8 <= len(command):
         group, element, length = _ELEMENT.unpack_from(command, at)
         at += 8
         if group != 0 or at + length > len(command):
-            raise Garbled("a response's command set cannot be parsed")
+            raise Garbled("a command set cannot be parsed")
         found[element] = command[at : at + length]
         at += length
+    return found
+
+
+def read_response(command: bytes) -> Response:
+    """Read a response's command set. Raises `Garbled`."""
+    found = read_elements(command)
     try:
         status, answers = (int.from_bytes(found[element][:2], "little") for element in (0x0900, 0x0120))
     except KeyError:

@@ -6,43 +6,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import psycopg
-from msgspec import Struct
 
 from hilum import bus
 from hilum.database.cancelling import cancel, unsettled
+from hilum.database.deliveries import CHANNEL, DeliveryRow
 from hilum.database.rows import Insert
 from hilum.events import InstanceRouted
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
 
-#: The channel on which the workers of a destination are told that there is work; the payload is the destination's name.
-CHANNEL = "delivery_ready"
-
-
-class DeliveryRow(Struct, frozen=True, kw_only=True):
-    """A delivery that is to be made. Its state, `pending`, and all that is about attempts are the table's defaults."""
-
-    delivery_id: str
-    destination: str
-    receipt: str
-    study_instance_uid: str
-    series_instance_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    bucket: str
-    object_key: str
-    size_bytes: int
-    sha256: str
-    rules: tuple[str, ...]
-    priority: int
-    config_version: str
-    traceparent: str
-    received_at: datetime
-
-
 _insert = Insert("delivery", DeliveryRow, "ON CONFLICT (delivery_id) DO NOTHING")
+_HURRY = """
+    UPDATE delivery d SET priority = urgent.priority FROM urgent_study AS urgent
+    WHERE d.delivery_id = ANY(%s) AND urgent.study_instance_uid = d.study_instance_uid AND d.priority < urgent.priority
+"""
 
 
 class Ledger:
@@ -81,6 +59,7 @@ class Ledger:
                     received_at=event.received_at,
                 )
         if _insert(connection, [rows[delivery_id] for delivery_id in sorted(rows)]):
+            connection.execute(_HURRY, (list(rows),))
             destinations = sorted({row.destination for row in rows.values()})
             connection.execute("SELECT pg_notify(%s, destination) FROM unnest(%s::text[]) AS destination", (CHANNEL, destinations))
         # Said of one study in order, on one topic: what is taken back here is in the ledger by now.

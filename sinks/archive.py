@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
+from msgspec import Meta, Struct
 
-from hilum.errors import NotFound
+from hilum.errors import Misconfigured, NotFound
 from hilum.events import ObjectRef
 from hilum.kinds import Endpoint, OptionalBucket
+from hilum.layout import Layout, Template
 from hilum.part10 import Part10, Unsound
 from hilum.settings import S3, Settings
 from hilum.sink import Delivery, Later, Session, Settled, Sink, Step, step
-from hilum.store import ObjectStore, open_store
+from hilum.store import KeepingStore, ObjectStore, RetentionMode, open_store
 
 _PIECE_BYTES = 2**20
 
@@ -34,6 +37,14 @@ class Archive(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     secret_key: str = ""
     #: PEM file of the authorities to trust; empty: the system's.
     ca_file: str = ""
+    #: Keys of copies: DICOM keywords, `sha256`, `destination` and `received_date` in braces; empty: the originals' keys.
+    layout: Template | Literal[""] = ""
+    #: Retain each copy for so many days (object lock); the bucket is made with object lock, or must have it. 0: do not.
+    retain_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+    #: `governance` may be lifted by who has the right, `compliance` by nobody.
+    retain_mode: RetentionMode = "governance"
+    #: Have the store delete copies after so many days (lifecycle); 0: never.
+    expire_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
 
     batch: ClassVar[int] = 500
 
@@ -42,6 +53,12 @@ class Archive(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("`endpoint` is set, so `bucket` must be too")
         if self.endpoint and not (self.access_key and self.secret_key):
             raise ValueError("`endpoint` is set, so `access_key` and `secret_key` must be too")
+        if not self.bucket and (self.layout or self.retain_days or self.expire_days):
+            raise ValueError("`layout`, `retain_days` and `expire_days` are of copies, so `bucket` must be set")
+        if self.expire_days and self.expire_days <= self.retain_days:
+            raise ValueError("`expire_days` must be more than `retain_days`")
+        if self.layout:
+            Layout(self.layout)
 
     @property
     def reads(self) -> bool:
@@ -52,64 +69,123 @@ class Archive(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.open`."""
         if self._in_place(settings):
             return self
-        return Copies(open_store(settings), self._store(settings), self.bucket, own=not self.endpoint)
+        keeping = Keeping(
+            layout=Layout(self.layout) if self.layout else None,
+            retain_days=self.retain_days,
+            retain_mode=self.retain_mode,
+            expire_days=self.expire_days,
+        )
+        return Copies(open_store(settings), self._store(settings), self.bucket, own=not self.endpoint, keeping=keeping)
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """Adopt the original."""
         del delivery, part10
         return Settled(state="delivered", comment="kept in place")
 
-    def check(self, settings: Settings) -> Iterator[Step]:
+    def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: the store answers, takes the keys and has the bucket."""
+        del with_object  # what keys may do is asked otherwise
         bucket = self.bucket or settings.s3.bucket
         with step("store") as asking:
             store = self._store(settings)
             if self.bucket and not self.endpoint:
-                store.ensure_bucket(bucket)
+                store.ensure_bucket(bucket, object_lock=self.retain_days > 0)
             store.check(bucket)
             asking.says = f"{self.endpoint or settings.s3.endpoint} has bucket {bucket}"
         yield asking.done
+        if asking.done.ok and self.retain_days:
+            with step("object lock") as locking:
+                _check_lock(store, bucket)
+                locking.says = f"objects of bucket {bucket} can be retained"
+            yield locking.done
 
     def _in_place(self, settings: Settings) -> bool:
         return not self.bucket or (not self.endpoint and self.bucket == settings.s3.bucket)
 
-    def _store(self, settings: Settings) -> ObjectStore:
+    def _store(self, settings: Settings) -> KeepingStore:
         if not self.endpoint:
             return open_store(settings)
         s3 = S3(endpoint=self.endpoint, region=self.region, access_key=self.access_key, secret_key=self.secret_key, ca_file=self.ca_file)
         return open_store(msgspec.structs.replace(settings, s3=s3))
 
 
-class Copies(Session):
-    """Makes copies under the originals' keys, which hold the digest: an object that is there already is the same one."""
+class Keeping(Struct, frozen=True, kw_only=True):
+    """How copies are kept."""
 
-    def __init__(self, source: ObjectStore, target: ObjectStore, bucket: str, *, own: bool) -> None:
+    #: None: under the originals' keys.
+    layout: Layout | None = None
+    retain_days: int = 0
+    retain_mode: RetentionMode = "governance"
+    expire_days: int = 0
+
+
+class Copies(Session):
+    """Makes copies, by default under the originals' keys, which hold the digest: an object that is there already is the same one."""
+
+    def __init__(
+        self,
+        source: ObjectStore,
+        target: KeepingStore,
+        bucket: str,
+        *,
+        own: bool,
+        keeping: Keeping | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._source = source
         self._target = target
         self._bucket = bucket
         self._own = own
-        self._made = False
+        self._keeping = keeping or Keeping()
+        self._now = now
+        self._ready = False
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
-        """Copy the object, unless it is there, and read the copy to see that it is whole."""
-        ref = part10.ref
-        del delivery
-        copy = msgspec.structs.replace(ref, bucket=self._bucket)
-        if self._own and not self._made:
-            self._target.ensure_bucket(self._bucket)
-            self._made = True
+        """Copy the object, unless it is there, read the copy to see that it is whole, and have it retained."""
+        ref, keeping = part10.ref, self._keeping
+        self._make_ready()
+        key = keeping.layout.path(delivery, part10) if keeping.layout else ref.key
+        copy = msgspec.structs.replace(ref, bucket=self._bucket, key=key)
         if self._has(copy):
+            self._retain(copy)
             return Settled(state="already_there", comment=f"in bucket {self._bucket}")
+        if keeping.layout and not keeping.layout.names_digest and not keeping.retain_days and self._is_taken(copy):
+            # Retained objects have versions: there a second one under the same key takes nothing away.
+            return Settled(state="rejected", comment=f"Another object has its key in bucket {self._bucket}: name {{sha256}} in `layout`.")
         if self._own:
-            self._copy_inside(ref)
+            self._copy_inside(ref, copy)
         else:
-            self._copy_across(ref)
+            self._copy_across(ref, copy)
         if not self._has(copy):
             self._target.delete(copy.bucket, copy.key)
             _drain(part10)  # raises if the original is at fault
             sentence = f"The copy in bucket {self._bucket} was not the same as its original."
             raise Later(sentence, fix="Check the store that holds the bucket.")
+        self._retain(copy)
         return Settled(state="delivered", comment=f"copied to bucket {self._bucket}")
+
+    def _make_ready(self) -> None:
+        if self._ready:
+            return
+        if self._own:
+            self._target.ensure_bucket(self._bucket, object_lock=self._keeping.retain_days > 0)
+        if self._keeping.retain_days:
+            _check_lock(self._target, self._bucket)
+        if self._keeping.expire_days:
+            self._target.expire_after(self._bucket, self._keeping.expire_days)
+        self._ready = True
+
+    def _retain(self, copy: ObjectRef) -> None:
+        if self._keeping.retain_days:
+            until = self._now() + timedelta(days=self._keeping.retain_days)
+            self._target.retain(copy.bucket, copy.key, self._keeping.retain_mode, until)
+
+    def _is_taken(self, copy: ObjectRef) -> bool:
+        try:
+            self._target.stat(copy.bucket, copy.key)
+        except NotFound:
+            return False
+        return True
 
     def _has(self, copy: ObjectRef) -> bool:
         """Whether the copy is there and has the original's digest."""
@@ -121,21 +197,27 @@ class Copies(Session):
             return False
         return True
 
-    def _copy_inside(self, ref: ObjectRef) -> None:
+    def _copy_inside(self, ref: ObjectRef, copy: ObjectRef) -> None:
         try:
-            self._source.copy(ref.bucket, ref.key, self._bucket, ref.key)
+            self._source.copy(ref.bucket, ref.key, copy.bucket, copy.key)
         except NotFound:
             raise self._missing(ref) from None
 
-    def _copy_across(self, ref: ObjectRef) -> None:
+    def _copy_across(self, ref: ObjectRef, copy: ObjectRef) -> None:
         try:
             with self._source.open(ref.bucket, ref.key) as stream:
-                self._target.put(self._bucket, ref.key, stream, ref.size_bytes)
+                self._target.put(copy.bucket, copy.key, stream, ref.size_bytes)
         except NotFound:
             raise self._missing(ref) from None
 
     def _missing(self, ref: ObjectRef) -> Unsound:
         return Unsound(f"Object {ref.key} is not in bucket {ref.bucket}: it was not copied.", fix="Restore the bucket from its backup.")
+
+
+def _check_lock(store: KeepingStore, bucket: str) -> None:
+    if not store.has_object_lock(bucket):
+        fix = "Object lock can only be had by a new bucket: name another, or set `retain_days` to 0."
+        raise Misconfigured("s3-object-lock", f"Bucket {bucket} has no object lock, so its objects cannot be retained.", fix=fix)
 
 
 def _drain(part10: Part10) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +46,7 @@ class Pacs:
         only_calling: tuple[str, ...] = (),
         associations: int = 10,
         max_pdu_bytes: int = 16_384,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         ae = AE(aet)
         ae.maximum_pdu_size = max_pdu_bytes
@@ -63,7 +65,7 @@ class Pacs:
         self._answer = answer
         self._lock = threading.Lock()
         handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_REQUESTED, self._requested), (evt.EVT_RELEASED, self._released)]
-        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)  # type: ignore[arg-type]  # its own tuples
+        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=tls)  # type: ignore[arg-type]  # its own tuples
         assert server is not None
         self._server = server
         self.port: int = server.server_address[1]

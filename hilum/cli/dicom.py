@@ -1,4 +1,4 @@
-"""`hilum dest list|test`, `hilum echo`, `hilum send`: the DICOM network by hand."""
+"""`hilum dest test|rejected`, `hilum echo`, `hilum send`: the DICOM network by hand."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from rich.progress import track
 
+from hilum.cli import destinations
 from hilum.cli.context import ConfigOption, DataOption, Exit, Group, JsonOption, connected, err, loaded, moment, out, show_json, show_table
-from hilum.errors import HilumError, Misconfigured, NotFound
+from hilum.cli.deliver import send_studies
+from hilum.cli.profiles import list_profiles
+from hilum.errors import HilumError, Misconfigured, NotFound, TryAgain
+from hilum.settings import Settings
 from hilum.words import counted
 
 HostOption = Annotated[str | None, typer.Option("--host", help="The peer's address; without it, this Hilum's own listener.")]
@@ -24,73 +28,59 @@ CallingOption = Annotated[str, typer.Option("--calling-aet", help="The AE title 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    group = typer.Typer(cls=Group, help="See and test destinations.", no_args_is_help=True)
-    group.command("list")(list_destinations)
+    group = typer.Typer(cls=Group, help="See, test and change destinations.", no_args_is_help=True)
+    destinations.add_to(group)
     group.command("test")(try_destination)
     group.command("rejected")(list_rejected)
+    group.command("profiles")(list_profiles)
     app.add_typer(group, name="dest")
     app.command()(echo)
     app.command()(send)
 
 
-def list_destinations(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Show each destination, how much waits for it, since when, and why."""
-    from hilum.database.queries import destination_counts
-
-    settings = connected(config, data)
-    counts = {count.destination: count for count in destination_counts(settings.postgres.dsn)}
-    rows = [{"name": name, "type": table.get("type", ""), "counts": counts.get(name)} for name, table in settings.destinations.items()]
-    if json:
-        show_json(rows)
-        return
-    columns = ("Destination", "Type", "Waiting", "Oldest", "Delivered", "Already there", "Rejected", "Waits because")
-    shown = []
-    for row in rows:
-        count = row["counts"]
-        figures = (
-            (0, "", 0, 0, 0, "")
-            if count is None
-            else (
-                count.pending,
-                moment(count.oldest_pending),
-                count.delivered,
-                count.already_there,
-                count.rejected,
-                f"{count.waits_because} (since {moment(count.waits_since)})" if count.waits_because else "",
-            )
-        )
-        shown.append((row["name"], row["type"], *figures))
-    show_table("", columns, shown, nothing="There is no destination in the settings.")
-
-
 def try_destination(
     name: Annotated[str, typer.Argument(help="The destination's name in the settings.")],
+    with_object: Annotated[bool, typer.Option("--with-object", help="Store a marked test object there, of patient HILUM-TEST.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Do nearly what a delivery does, step by step; exit code 5 if a step fails. Nothing is stored there."""
+    """Do nearly what a delivery does, step by step; exit code 5 if a step fails. Nothing is stored there without `--with-object`."""
     import difflib
 
     from hilum.sink import sinks_of
 
     settings = loaded(config, data).settings
     if name not in settings.destinations:
+        settings = _with_added(settings, config, data)
+    if name not in settings.destinations:
         near = difflib.get_close_matches(name, settings.destinations, n=1)
         raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near[0]}?" if near else "See `hilum dest list`.")
     try:
-        settings = connected(config, data)
+        settings = replace(connected(config, data), destinations=settings.destinations)
     except NotFound:
         if settings.destinations[name].get("type") == "archive":
             raise  # a peer can be tested before Hilum runs; its own store cannot
     with err.status(f"Testing {name}"):
-        steps = list(sinks_of(settings)[name].check(settings))
+        steps = list(sinks_of(settings)[name].check(settings, with_object=with_object))
     if json:
         show_json(steps)
     else:
         rows = [("ok" if step.ok else "FAILED", step.name, f"{1000 * step.seconds:.0f} ms", f"{step.says} {step.fix}") for step in steps]
         show_table("", ("", "Step", "Took", ""), rows)
     sys.exit(Exit.DONE if all(step.ok for step in steps) else Exit.UNREACHABLE)
+
+
+def _with_added(settings: Settings, config: Path | None, data: Path | None) -> Settings:
+    """With the destinations that were applied, and those that were added by hand, if Hilum runs."""
+    from hilum import bundle, desired
+
+    try:
+        running = connected(config, data)
+        in_force = bundle.in_force(settings, bundle.current(running))
+        return replace(settings, destinations=desired.read(running).tables(in_force))
+    except (NotFound, TryAgain):
+        return settings
 
 
 def list_rejected(
@@ -158,7 +148,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 def send(
-    paths: Annotated[list[Path], typer.Argument(help="Part 10 files, or folders that are searched for them.")],
+    what: Annotated[
+        list[str],
+        typer.Argument(help="Part 10 files, or folders that are searched for them; with --to, StudyInstanceUIDs or AccessionNumbers."),
+    ],
+    to: Annotated[str, typer.Option("--to", help="Deliver studies of the index to this destination of the settings.")] = "",
+    urgent: Annotated[bool, typer.Option("--urgent", help="With --to: before all others.")] = False,
     host: HostOption = None,
     port: PortOption = None,
     aet: AetOption = None,
@@ -168,12 +163,20 @@ def send(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Send files by C-STORE to this Hilum, or to a peer, each byte for byte in its own transfer syntax."""
+    """Send files by C-STORE to this Hilum, or to a peer, each byte for byte in its own transfer syntax.
+
+    With `--to`, have studies that Hilum has delivered to a destination, whatever the rules say and whether or not it has them.
+    """
+    if to:
+        if host or port or aet:
+            raise Misconfigured("peer-and-destination", "--to names a destination, and --host, --port and --aet a peer.", fix="Give one.")
+        send_studies(connected(config, data), what, to, dry_run, urgent, json)
+        return
     from hilum.scu import Outgoing, outgoing, reason_of, send_all, status_of
 
     found: list[Outgoing] = []
     unreadable: list[Outcome] = []
-    for path in _files(paths):
+    for path in _files(map(Path, what)):
         try:
             found.append(outgoing(path))
         except HilumError as error:

@@ -149,6 +149,7 @@ def open_matters(study: StudySummary) -> str:
     """What is not as one expects of a study that is done; empty if all is."""
     parts = (
         (study.pending, "to deliver"),
+        (study.parked, "waiting for a person"),
         (study.rejected, "rejected"),
         (study.unrouted, "sent nowhere by any rule"),
         (study.quarantined, "in quarantine"),
@@ -221,7 +222,14 @@ def show_quarantine(
 
 
 def reconcile(
-    verify: Annotated[bool, typer.Option("--verify", help="Read every object whole and compare its digest, not a sample only.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read every object whole and compare its digest; with --destination, ask it what it has."),
+    ] = False,
+    destination: Annotated[str, typer.Option("--destination", help="With --verify: compare the ledger with what this one has.")] = "",
+    since: Annotated[str, typer.Option("--since", help="With --destination: what was delivered since then: 2h, 3d ago.")] = "",
+    study: Annotated[str, typer.Option("--study", help="With --destination: this study only.")] = "",
+    resend: Annotated[bool, typer.Option("--resend", help="With --destination: deliver again what is missing there.")] = False,
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for index and ledger to catch up.")] = 60.0,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -229,8 +237,15 @@ def reconcile(
 ) -> None:
     """Account for every object: log, store, index and ledger side by side. Exit code 0 only if nothing is unaccounted or undecided.
 
-    A sample of 500 objects is read back from the store, a piece of each; `--verify` reads all.
+    A sample of 500 objects is read back from the store, a piece of each; `--verify` reads all. With `--destination D --verify`, D
+    itself is asked which of the objects that it got it has now, by C-FIND or QIDO-RS; those that are missing are listed.
     """
+    if destination or since or study or resend:
+        from hilum.cli.verify import verify_destination
+
+        if not (destination and verify):
+            raise Misconfigured("verify-missing", "To ask a destination, give --destination and --verify.", fix="Give both.")
+        verify_destination(connected(config, data), destination, since, study, resend, json)
     from hilum.reconcile import SAMPLE
     from hilum.reconcile import reconcile as account_for
 

@@ -24,8 +24,10 @@ from hilum.events import (
     InstanceQuarantined,
     InstanceReceived,
     InstanceRouted,
+    Limits,
     ObjectRef,
     PlannedDelivery,
+    ResourceWanted,
     Source,
     StudyChanged,
     StudyCommand,
@@ -215,6 +217,18 @@ def _outcome() -> CommandOutcome:
     )
 
 
+def _wanted() -> ResourceWanted:
+    return ResourceWanted(
+        resource="destination/pacs",
+        paused=True,
+        limits=Limits(objects_per_s=20.0, max_associations=2, hours="Mo-Fr 18:00-07:00"),
+        table={"type": "dicom", "host": "192.0.2.40", "port": 104, "aet": "PACS"},
+        why="The archive is being moved until Monday.",
+        by="operator",
+        since=RECEIVED_AT,
+    )
+
+
 def _config() -> ConfigApplied:
     return ConfigApplied(
         version="4c1d5f9e0a7b",
@@ -232,6 +246,7 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceQuarantined: _quarantined,
     InstanceRouted: _routed,
     DeliverySettled: _settled,
+    ResourceWanted: _wanted,
     AssociationEnded: _association,
     StudyChanged: _study_changed,
     StudyExpected: _study_expected,

@@ -21,7 +21,8 @@ R = TypeVar("R", bound=Struct)
 
 
 class StudySummary(Struct, frozen=True, kw_only=True):
-    """A study in a line. `pending` deliveries have no final state, `rejected` ones were not taken, `quarantined` events wait for a person.
+    """A study in a line. `pending` deliveries have no final state, `rejected` ones were not taken, `parked` ones and
+    `quarantined` events wait for a person.
 
     `unrouted` objects came in and no rule sends them anywhere.
     """
@@ -50,6 +51,7 @@ class StudySummary(Struct, frozen=True, kw_only=True):
     #: Instances that were announced and have not come, and those that rejection notes name.
     missing: int | None = None
     withdrawn: int | None = None
+    parked: int = 0
 
 
 class SeriesOfStudy(Struct, frozen=True, kw_only=True):
@@ -157,6 +159,8 @@ class DestinationCount(Struct, frozen=True, kw_only=True):
     oldest_pending: datetime | None
     waits_because: str | None
     waits_since: datetime | None
+    #: Those that wait for a person.
+    parked: int = 0
 
 
 class _Count(Struct, frozen=True):
@@ -172,7 +176,7 @@ _SUMMARY = """
 SELECT shown.study_instance_uid, study.patient_id, study.patient_name, study.accession_number, study.study_date, study.study_description,
        series.modalities, series.series, instance.instances, instance.size_bytes,
        coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at,
-       delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined,
+       delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined, delivery.parked,
        study_state.state, study_state.revision, study_state.reason, study_state.completed_at, study_state.missing, study_state.withdrawn
 FROM ({shown}) AS shown
 LEFT JOIN study USING (study_instance_uid)
@@ -187,7 +191,8 @@ CROSS JOIN LATERAL (
     SELECT min(received_at) AS received_at, count(*) FILTER (WHERE decision = 'no-rule') AS unrouted
     FROM receipt WHERE receipt.study_instance_uid = shown.study_instance_uid) AS receipt
 CROSS JOIN LATERAL (
-    SELECT count(*) FILTER (WHERE state = 'pending') AS pending, count(*) FILTER (WHERE state = 'rejected') AS rejected
+    SELECT count(*) FILTER (WHERE state = 'pending') AS pending, count(*) FILTER (WHERE state = 'rejected') AS rejected,
+           count(*) FILTER (WHERE state = 'parked') AS parked
     FROM delivery WHERE delivery.study_instance_uid = shown.study_instance_uid) AS delivery
 CROSS JOIN LATERAL (
     SELECT count(*) AS quarantined FROM quarantine
@@ -264,7 +269,7 @@ FROM (
     SELECT destination, count(*) FILTER (WHERE state = 'pending') AS pending,
            count(*) FILTER (WHERE state = 'delivered') AS delivered, count(*) FILTER (WHERE state = 'already_there') AS already_there,
            count(*) FILTER (WHERE state = 'returned') AS returned, count(*) FILTER (WHERE state = 'rejected') AS rejected,
-           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+           count(*) FILTER (WHERE state = 'cancelled') AS cancelled, count(*) FILTER (WHERE state = 'parked') AS parked,
            min(coalesce(received_at, created_at)) FILTER (WHERE state = 'pending') AS oldest_pending
     FROM delivery GROUP BY destination
 ) AS counts

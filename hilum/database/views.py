@@ -168,7 +168,7 @@ VIEWS = (
         columns="""
             delivery_id | | the same for the same object to the same destination
             destination | | its name in the settings
-            state | | `pending`, or finally `delivered`, `already_there`, `returned`, `rejected` or `cancelled`
+            state | | `pending`, `parked` (for a person), or finally `delivered`, `already_there`, `returned`, `rejected` or `cancelled`
             receipt | | the receipt that led to it
             study_instance_uid | | StudyInstanceUID
             series_instance_uid | | SeriesInstanceUID
@@ -184,6 +184,27 @@ VIEWS = (
             settled_at | | when it had its final state
             size_bytes | | size of the object
             config_version | | the version of the settings that it was planned by
+            member | | if the destination is a group: which of its members has it
+            run | | the run by which a person asked for it; empty if a rule did
+            parked_at | | since when it waits for a person
+            round | | how often a person had it tried again after it had ended
+        """,
+    ),
+    View(
+        name="v_delivery_run",
+        says="One row for each time that a person asked for deliveries: `hilum send --to`, `hilum deliver resend`.",
+        source="FROM delivery_run",
+        columns="""
+            run | | its id, as in `v_delivery`
+            command | | `send` or `resend`
+            destination | | where to
+            study_instance_uid | | StudyInstanceUID, if it was one study
+            since | | of what was delivered from then on
+            until | | and before
+            asked_by | | the account that asked
+            why | | in that person's words
+            deliveries | | how many
+            created_at | | when
         """,
     ),
     View(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 from msgspec import Struct
 
@@ -82,7 +83,33 @@ def read_request(data_set: bytes, transfer_syntax_uid: str) -> Asked:
     return Asked(transaction_uid=transaction_uid, references=references)
 
 
-def _uid(item: dict[str, dict[str, list[str]]], tag: int) -> str:
+class Report(Struct, frozen=True, kw_only=True):
+    """What an N-EVENT-REPORT says."""
+
+    transaction_uid: str
+    #: SOP instance UIDs.
+    committed: tuple[str, ...]
+    #: Failure reason by SOP instance UID.
+    failed: dict[str, int]
+
+
+def read_report(data_set: bytes, transfer_syntax_uid: str) -> Report:
+    """Read the Event Information (PS3.4 Table J.3-2). Raises `ValueError`, without a value in its text, if it names no transaction."""
+    header = read_header(data_set, transfer_syntax_uid, full=True)
+    transaction_uid = header.uid(f"{_TRANSACTION_UID:08X}")
+    if header.fault or not uid_is_usable(transaction_uid):
+        raise ValueError("the data set cannot be parsed, or TransactionUID is missing or no UID")
+    committed = header.json.get(f"{_REFERENCED_SEQUENCE:08X}", {}).get("Value") or []
+    failed = header.json.get(f"{_FAILED_SEQUENCE:08X}", {}).get("Value") or []
+    reasons = {_uid(item, _SOP_INSTANCE_UID): (item.get(f"{_FAILURE_REASON:08X}", {}).get("Value") or [0])[0] for item in failed}
+    return Report(
+        transaction_uid=transaction_uid,
+        committed=tuple(_uid(item, _SOP_INSTANCE_UID) for item in committed),
+        failed={uid: reason if isinstance(reason, int) else 0 for uid, reason in reasons.items()},
+    )
+
+
+def _uid(item: dict[str, Any], tag: int) -> str:
     values = item.get(f"{tag:08X}", {}).get("Value")
     return str(values[0] or "") if values else ""
 

@@ -31,6 +31,7 @@ from hilum.telemetry import metrics
 
 from .answers import findings_page, reasons_page, statuses_page
 from .markdown import code, table
+from .profiles import page as profiles_page
 
 FOLDER = Path("docs/reference")
 
@@ -303,6 +304,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "events": events_page,
     "findings": findings_page,
     "metrics": metrics_page,
+    "profiles": profiles_page,
     "reasons": reasons_page,
     "roles": roles_page,
     "rules": rules_page,

@@ -73,6 +73,10 @@ def statuses_page() -> str:
             "",
             _answers(answers.COMMITMENT_ANSWERS),
             "",
+            "## Reports of destinations that were asked for storage commitment, N-EVENT-REPORT (PS3.4 J.3.3)",
+            "",
+            _answers(answers.REPORT_ANSWERS),
+            "",
             "## Associations that are rejected (PS3.8 Table 9-21)",
             "",
             table(

@@ -124,6 +124,7 @@ def tls_of(name: str, node: Node) -> ClientTls | None:
         section=f"peers.{name}",
         ca=node.tls_ca,
         check_name=node.tls_check_name,
+        server_name=node.tls_server_name,
         certificate=node.tls_certificate,
         key=node.tls_key,
     )

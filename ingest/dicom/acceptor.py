@@ -17,7 +17,18 @@ from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTAN
 from hilum.upper_layer import Pdu, pdu
 
 from .answers import ACTION_TOO_LARGE, NO_DATA_SET, NOT_NEGOTIATED, UNKNOWN_COMMAND, Answer
-from .commands import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, N_ACTION_RQ, N_EVENT_REPORT_RSP, Command, fragments, read_command, respond
+from .commands import (
+    C_CANCEL_RQ,
+    C_ECHO_RQ,
+    C_STORE_RQ,
+    N_ACTION_RQ,
+    N_EVENT_REPORT_RQ,
+    N_EVENT_REPORT_RSP,
+    Command,
+    fragments,
+    read_command,
+    respond,
+)
 from .negotiation import Context, Negotiate, Titles, read_request, read_titles
 from .storage import Storing
 
@@ -131,7 +142,8 @@ class State(Enum):
 class Acceptor:
     """One association. `store` begins a C-STORE; `settled` hears of each answer to one.
 
-    `act` answers a storage commitment request: it is called with the command, the id of its context, the context and the data set.
+    `act` answers a storage commitment request, or a report on one of Hilum's own: it is called with the command, the id of its
+    context, the context and the data set.
     """
 
     def __init__(
@@ -335,7 +347,8 @@ class Acceptor:
         return not sop_class_uid or any(context.abstract_syntax == sop_class_uid for context in self._contexts.values())
 
     def _is_commitment_request(self, command: Command) -> bool:
-        return command.field == N_ACTION_RQ and self._contexts[self._context_id].abstract_syntax == STORAGE_COMMITMENT
+        """Whether storage commitment is asked for, or reported on."""
+        return command.field in (N_ACTION_RQ, N_EVENT_REPORT_RQ) and self._contexts[self._context_id].abstract_syntax == STORAGE_COMMITMENT
 
     def _collect(self, piece: memoryview) -> None:
         assert self._action is not None

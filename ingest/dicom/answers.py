@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import struct
-
 from msgspec import Struct
 
-from hilum.dicom.encoding import DEFLATED, DataSetError, Encoding, encoding_of
-from hilum.dicom.values import LITTLE
+from hilum.dicom.beginning import SOP_CLASS_UID, SOP_INSTANCE_UID, sop_uids
+from hilum.dicom.encoding import DEFLATED, DataSetError, encoding_of
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -112,13 +110,31 @@ NOT_KEPT = Answer(
     means="Nothing is kept. The sender should try again later.",
 )
 
+REPORT_TAKEN = Answer(
+    status=0x0000,
+    when="The report is on one of Hilum's own transactions, and on the disk.",
+    means="The destination need not report again.",
+)
+REPORT_UNKNOWN = Answer(
+    status=0x0110,
+    comment="Processing failure: no such transaction is open here",
+    when="Hilum has not asked for the transaction, or not from this machine, or it is over.",
+    means="Nothing changes. Hilum asks again when its time is up.",
+)
+REPORT_GARBLED = Answer(
+    status=0x0115,
+    comment="No Transaction UID, or no data set that can be read",
+    when="The report cannot be read, or names no transaction (PS3.7 C).",
+    means="Nothing changes; the destination's vendor must correct the report.",
+)
+
 #: In the order of the reference page.
 ANSWERS = (STORED, OTHER_OBJECT, NO_SPACE, TOO_LARGE, NOT_DICOM, NO_DATA_SET, NOT_NEGOTIATED, UNKNOWN_COMMAND)
 COMMITMENT_ANSWERS = (COMMITMENT_ASKED, NO_SUCH_INSTANCE, NO_SUCH_ACTION, INVALID_ARGUMENT, ACTION_TOO_LARGE, TOO_MANY_REQUESTS, NOT_KEPT)
+REPORT_ANSWERS = (REPORT_TAKEN, REPORT_UNKNOWN, REPORT_GARBLED, ACTION_TOO_LARGE, NOT_KEPT)
 
 #: What `judge` looks at: the elements up to SOPInstanceUID begin every data set.
 HEAD_BYTES = 4096
-_SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
 
 
 def judge(head: bytes, size_bytes: int, transfer_syntax_uid: str, sop_class_uid: str, sop_instance_uid: str) -> Answer:
@@ -133,33 +149,8 @@ def judge(head: bytes, size_bytes: int, transfer_syntax_uid: str, sop_class_uid:
         encoding = encoding_of(head, size_bytes, transfer_syntax_uid)
     except DataSetError:
         return NOT_DICOM
-    found = _uids(head, encoding)
-    announced = {_SOP_CLASS_UID: sop_class_uid, _SOP_INSTANCE_UID: sop_instance_uid}
+    found = sop_uids(head, encoding)
+    announced = {SOP_CLASS_UID: sop_class_uid, SOP_INSTANCE_UID: sop_instance_uid}
     if any(uid and found.get(tag, uid) != uid for tag, uid in announced.items()):
         return OTHER_OBJECT
     return STORED
-
-
-def _uids(head: bytes, encoding: Encoding) -> dict[int, str]:
-    """The two UIDs as far as they can be seen, `""` where the data set is without."""
-    order = encoding.order
-    found: dict[int, str] = {}
-    at = 0
-    while at + 8 <= len(head):
-        group, element, length = struct.unpack_from(order + "HHI", head, at)
-        tag = group << 16 | element
-        if tag > _SOP_INSTANCE_UID:
-            return {_SOP_CLASS_UID: "", _SOP_INSTANCE_UID: ""} | found
-        at += 8
-        if encoding.explicit:
-            vr = LITTLE.get(head[at - 4 : at - 2].decode("latin-1"))
-            if vr is None:
-                break
-            (length,) = struct.unpack_from(order + "H", head, at - 2)
-            if vr.long:
-                length = int.from_bytes(head[at : at + 4], "big" if order == ">" else "little")
-                at += 4
-        if tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID) and at + length <= len(head):
-            found[tag] = head[at : at + length].decode("latin-1").strip(" \0")
-        at += length  # a sequence without length ends the look: no UID lies behind 4 GB
-    return found

@@ -19,7 +19,7 @@ from hilum.tls import ServerTls, subject_of
 
 from .acceptor import Acceptor, State
 from .answers import UNKNOWN_COMMAND, Answer
-from .commands import Command
+from .commands import N_EVENT_REPORT_RQ, Command
 from .commitment import Reports, Scu
 from .negotiation import NOT_NEGOTIATED, Context, Request
 from .pace import Pace, TooSlow
@@ -115,9 +115,11 @@ class Association:
             self._listener.slow_down(self.calling_aet, self.terms.max_objects_per_s)
 
     def _asked_commitment(self, command: Command, context_id: int, context: Context, data_set: bytes) -> Answer:
+        if self._listener.committing is None:
+            return UNKNOWN_COMMAND
+        if command.field == N_EVENT_REPORT_RQ:
+            return self._listener.committing.reported(self.calling_aet, context, data_set)
         if self._reports is None:
-            if self._listener.committing is None:
-                return UNKNOWN_COMMAND
             self._reports = self._listener.committing.on(Scu(self.id, self.calling_aet, self.called_aet, self.peer))
         return self._reports.ask(command, context_id, context, data_set)
 

@@ -12,6 +12,7 @@ C_STORE_RQ = 0x0001
 C_ECHO_RQ = 0x0030
 N_ACTION_RQ = 0x0130
 C_CANCEL_RQ = 0x0FFF
+N_EVENT_REPORT_RQ = 0x0100
 #: The one response that comes to an acceptor: to its own report.
 N_EVENT_REPORT_RSP = 0x8100
 _RESPONSE = 0x8000

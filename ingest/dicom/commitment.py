@@ -13,11 +13,23 @@ from typing import NamedTuple
 
 from hilum import telemetry
 from hilum.commitments import Commitment, Commitments, Held, TooMany
-from hilum.dicom.commitment import REQUEST_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, is_taken, read_request, write_report
+from hilum.dicom.commitment import REQUEST_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, is_taken, read_report, read_request, write_report
 from hilum.settings import Settings
+from hilum.transactions import Transactions
 
 from .acceptor import Acceptor
-from .answers import COMMITMENT_ASKED, INVALID_ARGUMENT, NO_SUCH_ACTION, NO_SUCH_INSTANCE, NOT_KEPT, TOO_MANY_REQUESTS, Answer
+from .answers import (
+    COMMITMENT_ASKED,
+    INVALID_ARGUMENT,
+    NO_SUCH_ACTION,
+    NO_SUCH_INSTANCE,
+    NOT_KEPT,
+    REPORT_GARBLED,
+    REPORT_TAKEN,
+    REPORT_UNKNOWN,
+    TOO_MANY_REQUESTS,
+    Answer,
+)
 from .commands import Command
 from .negotiation import Context
 
@@ -44,12 +56,27 @@ class Committing:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.commitments = Commitments.of(settings)
+        self.transactions = Transactions.of(settings)
         #: So long an association that waits for a report may be silent.
         self.patience_s = settings.commitment.wait_s + SPARE_S
 
     def on(self, scu: Scu) -> Reports:
         """What is asked and reported on one association."""
         return Reports(self, scu)
+
+    def reported(self, calling_aet: str, context: Context, data_set: bytes) -> Answer:
+        """Take a destination's report on what Hilum has asked it for; the answer to it."""
+        try:
+            report = read_report(data_set, context.transfer_syntax)
+        except ValueError as error:
+            log.warning("commitment_garbled", says=str(error), calling_aet=calling_aet)
+            return REPORT_GARBLED
+        try:
+            known = self.transactions.report(report)
+        except OSError as error:
+            log.error("commitment_not_kept", says=error.strerror or "", calling_aet=calling_aet)
+            return NOT_KEPT
+        return REPORT_TAKEN if known else REPORT_UNKNOWN
 
     def on_same_association(self, calling_aet: str) -> bool:
         """Whether the SCU takes its reports on the association of its request."""

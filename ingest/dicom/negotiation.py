@@ -221,7 +221,7 @@ def choose(proposed: Proposed, preferred: Sequence[str] = ()) -> tuple[int, str]
 
     0: accepted, 1: refused for its role, 3: abstract syntax not supported, 4: transfer syntaxes not supported (PS3.8 9.3.3.2).
     """
-    if not proposed.as_scu and (proposed.abstract_syntax == STORAGE_COMMITMENT or is_storage(proposed.abstract_syntax)):
+    if not proposed.as_scu and is_storage(proposed.abstract_syntax):
         return 1, ""  # it wants to send to us what we ask nobody for
     offered = tuple(uid for uid in proposed.transfer_syntaxes if uid_is_usable(uid))
     if proposed.abstract_syntax == STORAGE_COMMITMENT:
@@ -257,9 +257,11 @@ def accept(request: Request, settings: Dicom) -> tuple[dict[int, Context], bytes
     if request.asynchronous:
         user += _item(0x53, struct.pack(">HH", 1, 1))  # one after the other
     agreed = {context.abstract_syntax for context in accepted.values()}
-    for uid in request.roles:
-        if uid in agreed:  # the peer is its SCU and not its SCP, whatever else it proposed
-            user += _item(0x54, struct.pack(">H", len(uid)) + uid.encode() + bytes((1, 0)))
+    for uid, (as_scu, as_scp) in request.roles.items():
+        if uid in agreed:
+            # The peer is its SCU and not its SCP, whatever else it proposed; unless it comes to report on storage commitment.
+            role = (0, 1) if uid == STORAGE_COMMITMENT and as_scp and not as_scu else (1, 0)
+            user += _item(0x54, struct.pack(">H", len(uid)) + uid.encode() + bytes(role))
     user += _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
     for uid in sorted(request.extended & agreed):
         if is_storage(uid):

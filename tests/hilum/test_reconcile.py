@@ -241,6 +241,16 @@ def elsewhere(copy: Copy) -> Elsewhere:
     return made
 
 
+#: A run of two deliveries.
+A_RUN = (
+    "INSERT INTO delivery_run (run, command, destination, asked_by, deliveries) VALUES ('run-1', 'send', 'pacs', 'me', 2)",
+    """
+    INSERT INTO delivery (delivery_id, destination, receipt, study_instance_uid, sop_instance_uid, run)
+    SELECT 'run-1-' || n, 'pacs', 'receipt-0', '2.25.1', '2.25.1' || n, 'run-1' FROM generate_series(0, 1) AS n
+    """,
+)
+
+
 class TestNothingLost:
     def test_everything_is_counted_once(self, copy: Copy) -> None:
         account = copy.account()
@@ -260,6 +270,7 @@ class TestNothingLost:
             "rejected": 0,
             "cancelled": 0,
             "pending": 2,
+            "parked": 0,
             "unaccounted": 0,
             "spooled": 0,
             "stored": 5,
@@ -286,6 +297,23 @@ class TestNothingLost:
         assert account.verdict == (
             "Everything is accounted for. Rejected deliveries: 1 (see `hilum dest rejected`). Objects that no rule sends anywhere: 1."
         )
+
+    def test_what_waits_for_a_person_is_pending_and_told_apart(self, copy: Copy) -> None:
+        copy.change("UPDATE delivery SET state = 'parked', parked_at = now() WHERE delivery_id = 'receipt-0-pacs'")
+
+        account = copy.account()
+
+        assert account.ok
+        assert (account.pending, account.parked, account.destinations["pacs"]) == (2, 1, {"parked": 1, "pending": 1})
+        assert "wait for a person: 1 (see `hilum deliver list --state parked`)" in account.verdict
+
+    def test_what_a_person_asked_for_is_expected_too(self, copy: Copy) -> None:
+        copy.change(*A_RUN)
+
+        account = copy.account()
+
+        assert account.ok
+        assert (account.expected_deliveries, account.pending) == (6, 4)
 
     def test_a_delivery_that_was_settled_before_the_log_s_memory_is_accounted_for(self, copy: Copy) -> None:
         copy.change("UPDATE delivery SET state = 'delivered', settled_at = now() - interval '31 days' WHERE delivery_id = 'receipt-0-pacs'")
@@ -405,6 +433,22 @@ class TestLosses:
         assert account.details == details
         assert account.unaccounted == len(details)
         assert not account.ok
+
+    def test_a_delivery_of_a_run(self, copy: Copy) -> None:
+        copy.change(*A_RUN, "DELETE FROM delivery WHERE delivery_id = 'run-1-1'")
+
+        account = copy.account()
+
+        assert account.details == ("run run-1 asked for 2 deliveries, and the ledger has 1",)
+        assert account.unaccounted == 1
+
+    def test_the_run_of_a_delivery(self, copy: Copy) -> None:
+        copy.change(*A_RUN, "DELETE FROM delivery_run")
+
+        assert copy.account().details == (
+            "delivery run-1-0 is in the ledger and its run is not",
+            "delivery run-1-1 is in the ledger and its run is not",
+        )
 
     def test_an_instance_on_the_log_and_nowhere_else(self, copy: Copy) -> None:
         copy.change("DELETE FROM receipt WHERE receipt = 'receipt-2'", "DELETE FROM instance WHERE receipt = 'receipt-2'")

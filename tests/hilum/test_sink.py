@@ -41,7 +41,7 @@ def test_a_secrets_file_that_is_not_there_is_named_by_its_key() -> None:
 
 
 def test_a_destination_without_a_type_is_refused() -> None:
-    with pytest.raises(Misconfigured, match=r"destinations\.pacs has no `type`\. Set it to one of: archive, dicom\."):
+    with pytest.raises(Misconfigured, match=r"destinations\.pacs has no `type`\. Set it to one of: archive, dicom, "):
         sink_of("pacs", {"host": "10.1.2.3"})
 
 

@@ -7,9 +7,10 @@ import pytest
 from psycopg.rows import dict_row
 
 from hilum.database import connect
+from hilum.database.deliveries import CHANNEL
 from hilum.events import DeliverySettled, InstanceRouted, ObjectRef, PlannedDelivery, decode
 from hilum.runtime.tables import Envelope, events_of
-from processors.ledger import CHANNEL, Ledger
+from processors.ledger import Ledger
 
 ENVELOPE = Envelope(id="event-1", time=datetime(2024, 2, 29, 12, tzinfo=UTC), traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
 
@@ -85,6 +86,13 @@ class TestOnPostgreSQL:
 
             assert [told.payload for told in listening.notifies(timeout=5, stop_after=2)] == ["archive", "pacs"]
             assert list(listening.notifies(timeout=0)) == []
+
+    def test_what_is_entered_of_an_urgent_study_is_urgent_too(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute("INSERT INTO urgent_study (study_instance_uid, priority) VALUES ('2.25.1', 100)")
+            Ledger().apply(connection, [(routed(ARCHIVE, PACS), ENVELOPE)])
+
+            assert connection.execute("SELECT DISTINCT priority FROM delivery").fetchall() == [(100,)]
 
     def test_a_decision_without_deliveries_writes_nothing(self, postgres: str) -> None:
         with connect(postgres) as connection:

@@ -6,12 +6,15 @@ import pydicom
 import pytest
 from pynetdicom import AllStoragePresentationContexts
 
+from hilum import testobject
 from hilum.database import connect
 from hilum.part10 import Part10, Unsound
 from hilum.settings import Postgres, Settings
 from hilum.sink import Delivery, Later, Outage, Session, Settled
 from hilum.testing import MemoryStore, SinkContract, a_delivery, encoded, eventually
-from sinks.dicom import Dicom, contexts_for, hurried
+from sinks.dicom import Dicom
+from sinks.dicom.check import hurried
+from sinks.dicom.session import contexts_of
 from tests.peers import CT, EXPLICIT, IMPLICIT, JPEG_2000, MR, Pacs, aborts, free_port, hangs_up, pacs, raw_peer, says_nothing, status
 
 
@@ -134,14 +137,69 @@ def parsed(data: bytes, transfer_syntax_uid: str) -> pydicom.Dataset:
     return pydicom.filereader.read_dataset(BytesIO(data), transfer_syntax_uid == IMPLICIT, True)
 
 
-def test_a_compressed_object_that_the_peer_does_not_take_is_rejected_in_words(store: MemoryStore) -> None:
+def test_a_compressed_object_that_the_peer_does_not_take_is_rejected_in_words_if_nothing_may_be_transcoded(store: MemoryStore) -> None:
     with pacs(contexts=[(CT, EXPLICIT)]) as there:
-        session = sink_for(there.port).open(Settings())
+        session = sink_for(there.port, transcode="never").open(Settings())
         [outcome] = send(session, store, a_delivery(store, transfer_syntax_uid=JPEG_2000, data_set=encoded({"Modality": "CT"})))
         session.close()
 
     assert outcome.state == "rejected"
     assert outcome.comment == f"PACS does not take SOP class {CT} in transfer syntax {JPEG_2000}: this transfer syntax is not supported."
+
+
+def test_an_object_that_cannot_be_decoded_is_rejected_in_words_and_the_next_one_goes_on(store: MemoryStore) -> None:
+    broken = a_delivery(store, transfer_syntax_uid=JPEG_2000, data_set=encoded({"PatientID": "MRN-1"}), SOPInstanceUID="2.25.10")
+    with pacs(contexts=[(CT, EXPLICIT)]) as there:
+        session = sink_for(there.port).open(Settings())
+        refused, taken = send(session, store, broken, a_delivery(store, SOPInstanceUID="2.25.11"))
+        session.close()
+
+    assert (refused.state, taken.state) == ("rejected", "delivered")
+    assert "the object cannot be rewritten: its pixel data cannot be decoded" in refused.comment
+    assert "MRN-1" not in refused.comment
+
+
+def test_a_large_object_is_rewritten_from_the_disk(store: MemoryStore) -> None:
+    delivery = a_delivery(store, data_set=encoded({"BitsAllocated": 16, "PixelRepresentation": 0, "PixelData": bytes(9 * 2**20)}))
+    with pacs(contexts=[(CT, IMPLICIT)]) as there:
+        session = sink_for(there.port).open(Settings())
+        [outcome] = send(session, store, delivery)
+        session.close()
+
+    assert outcome.state == "delivered"
+    [received] = there.stored[delivery.sop_instance_uid]
+    assert parsed(received, IMPLICIT).PixelData == bytes(9 * 2**20)
+
+
+def test_odd_lengths_are_padded_where_a_destination_asks_for_it(store: MemoryStore) -> None:
+    odd = b"\x10\0\x20\0LO\x03\0ABC" + b"\x20\0\x10\0SH\x01\0A"
+    with pacs(contexts=[(CT, EXPLICIT)]) as there:
+        for n, fixing in enumerate((True, False)):
+            session = sink_for(there.port, fix_odd_lengths=fixing).open(Settings())
+            send(session, store, a_delivery(store, data_set=odd, SOPInstanceUID=f"2.25.{n}"))
+            session.close()
+
+    assert there.stored["2.25.0"] == [b"\x10\0\x20\0LO\x04\0ABC " + b"\x20\0\x10\0SH\x02\0A "]
+    assert there.stored["2.25.1"] == [odd]
+
+
+def test_a_test_object_is_stored_only_if_asked_for() -> None:
+    with pacs(contexts=[(testobject.SOP_CLASS_UID, IMPLICIT)]) as there:
+        assert [step.name for step in sink_for(there.port).check(Settings())][-1] == "C-ECHO"
+        assert not there.stored
+        *_, last = sink_for(there.port).check(Settings(), with_object=True)
+
+    assert (last.name, last.ok) == ("test object", True)
+    [[data_set]] = there.stored.values()
+    assert parsed(data_set, IMPLICIT).PatientID == "HILUM-TEST"
+
+
+def test_a_test_object_that_is_not_taken_fails_the_check_with_the_peers_status() -> None:
+    with pacs(status(0xA700), contexts=[(testobject.SOP_CLASS_UID, IMPLICIT)]) as there:
+        *_, last = sink_for(there.port).check(Settings(), with_object=True)
+
+    assert (last.name, last.ok) == ("test object", False)
+    assert "0xA700 (out of resources)" in last.says
 
 
 def test_a_peer_that_takes_no_context_rejects_the_object(store: MemoryStore) -> None:
@@ -180,7 +238,7 @@ def test_a_status_settles_the_delivery_and_is_kept_with_the_peers_words(store: M
     assert "in my words" not in outcome.comment  # that is on the event
 
 
-@pytest.mark.parametrize("code", [0xA700, 0xA7FF, 0x0110, 0x0124, 0x0213])
+@pytest.mark.parametrize("code", [0xA700, 0xA7FF, 0x0110, 0x0213])
 def test_a_status_that_may_pass_puts_the_object_off_and_keeps_the_association(store: MemoryStore, code: int) -> None:
     with pacs(status(code, "in my words")) as there:
         session = sink_for(there.port).open(Settings())
@@ -308,10 +366,10 @@ def test_the_calling_title_is_hilums_unless_set(store: MemoryStore) -> None:
         session.close()
 
 
-def test_a_compressed_object_is_offered_as_it_is_only(store: MemoryStore) -> None:
-    delivery = a_delivery(store, transfer_syntax_uid=JPEG_2000, data_set=b"12")
-
-    assert [context.transfer_syntax for context in contexts_for(delivery)] == [JPEG_2000]
+def test_a_compressed_object_is_offered_as_it_is_and_as_it_can_be_written() -> None:
+    assert [context.transfer_syntax for context in contexts_of(CT, JPEG_2000)] == [JPEG_2000, EXPLICIT, IMPLICIT]
+    assert [context.transfer_syntax for context in contexts_of(CT, JPEG_2000, transcode=False)] == [JPEG_2000]
+    assert [context.transfer_syntax for context in contexts_of(CT, "1.2.840.10008.1.2.4.102")] == ["1.2.840.10008.1.2.4.102"]  # video
 
 
 def steps(sink: Dicom) -> list[tuple[str, bool]]:
@@ -364,7 +422,8 @@ def test_a_check_tells_in_which_compressions_nothing_is_taken() -> None:
         found = {step.name: step for step in sink_for(there.port).check(Settings())}
 
     assert found["compression"].says == (
-        "takes JPEG Lossless, JPEG 2000 Lossless for 1 of 2 SOP classes; takes no JPEG Baseline, no JPEG-LS Lossless, no JPEG 2000, no RLE"
+        "takes JPEG Lossless, JPEG 2000 Lossless for 1 of 2 SOP classes; takes no JPEG Baseline, no JPEG-LS Lossless, no JPEG 2000, no RLE;"
+        " what it does not take is decompressed"
     )
 
 

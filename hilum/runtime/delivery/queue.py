@@ -6,7 +6,7 @@ and claimed by it, so a delivery is settled once, whoever else may have claimed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,17 +15,20 @@ import psycopg
 from msgspec import Struct
 
 from hilum import bus, database
-from hilum.events import DeliverySettled, ObjectRef, following_id
+from hilum.database.deliveries import settled_id
+from hilum.events import DeliverySettled, ObjectRef
 from hilum.sink import Delivery, Settled
 
 #: A claim ends by itself after so long without `renew`.
 LEASE_S = 60
 
-_COLUMNS = """
+#: What a `Delivery` is made of.
+COLUMNS = """
     delivery_id, destination, receipt, study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
-    bucket, object_key, size_bytes, sha256, config_version, traceparent, attempts, received_at
+    bucket, object_key, size_bytes, sha256, config_version, traceparent, attempts, received_at, priority, round, abandoned
 """
-_DUE = "destination = %(destination)s AND not_before <= now() AND (lease_until IS NULL OR lease_until < now())"
+_DUE = """destination = %(destination)s AND not_before <= now() AND (lease_until IS NULL OR lease_until < now())
+    AND priority >= %(least)s AND study_instance_uid <> ALL(%(held)s::text[])"""
 _READY = f"state = 'pending' AND {_DUE}"
 #: The same, spelled so that PostgreSQL cannot read the index of pending rows for it, but looks rows up by study or key: that index
 #: looks short to it and may be long, because the statistics of a queue are always out of date.
@@ -46,10 +49,11 @@ _CLAIM = {
     grouped: f"""
         WITH picked AS MATERIALIZED ({pick}),
         claimed AS (
-            UPDATE delivery d SET claimed_by = %(worker)s, lease_until = now() + make_interval(secs => %(lease_s)s)
+            UPDATE delivery d SET claimed_by = %(worker)s, lease_until = now() + make_interval(secs => %(lease_s)s),
+                abandoned = d.abandoned + (d.claimed_by IS NOT NULL)::int
             FROM picked WHERE d.delivery_id = picked.delivery_id
             RETURNING d.*)
-        SELECT {_COLUMNS} FROM claimed ORDER BY priority DESC, not_before, series_instance_uid, sop_instance_uid
+        SELECT {COLUMNS} FROM claimed ORDER BY priority DESC, not_before, series_instance_uid, sop_instance_uid
     """  # noqa: S608  # constants
     for grouped, pick in _PICK.items()
 }
@@ -58,10 +62,11 @@ MINE = f"{_PENDING} AND d.claimed_by = %(worker)s"
 _SETTLE = f"""
     WITH said AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(said)s::json)
-            AS said(delivery_id text, state text, peer_status text, comment text, topic text, key text, headers json, value text)),
+            AS said(delivery_id text, state text, peer_status text, comment text, member text,
+                topic text, key text, headers json, value text)),
     settled AS (
         UPDATE delivery d SET state = said.state, peer_status = said.peer_status, comment = said.comment, settled_at = %(settled_at)s,
-            attempts = d.attempts + 1, claimed_by = NULL, lease_until = NULL
+            member = nullif(said.member, ''), attempts = d.attempts + 1, claimed_by = NULL, lease_until = NULL
         FROM said WHERE d.delivery_id = said.delivery_id AND {MINE}
         RETURNING d.delivery_id),
     outbox AS (
@@ -70,10 +75,17 @@ _SETTLE = f"""
     SELECT delivery_id FROM settled
 """  # noqa: S608  # constants
 _PUT_OFF = f"""
-    UPDATE delivery d SET attempts = d.attempts + 1, not_before = now() + make_interval(secs => said.after_s),
+    UPDATE delivery d SET attempts = d.attempts + said.counted::int, not_before = now() + make_interval(secs => said.after_s),
         peer_status = said.peer_status, comment = said.comment, claimed_by = NULL, lease_until = NULL
-    FROM json_to_recordset(%(said)s::json) AS said(delivery_id text, after_s float8, peer_status text, comment text)
+    FROM json_to_recordset(%(said)s::json) AS said(delivery_id text, after_s float8, counted boolean, peer_status text, comment text)
     WHERE d.delivery_id = said.delivery_id AND {MINE}
+"""  # noqa: S608  # constants
+_PARK = f"""
+    UPDATE delivery d SET state = 'parked', parked_at = now(), attempts = d.attempts + said.attempts, peer_status = said.peer_status,
+        comment = said.comment, claimed_by = NULL, lease_until = NULL
+    FROM json_to_recordset(%(said)s::json) AS said(delivery_id text, attempts int, peer_status text, comment text)
+    WHERE d.delivery_id = said.delivery_id AND {MINE}
+    RETURNING d.delivery_id
 """  # noqa: S608  # constants
 _RELEASE = f"""
     UPDATE delivery d SET claimed_by = NULL, lease_until = NULL WHERE d.delivery_id = ANY(%(ids)s) AND {MINE}
@@ -81,14 +93,51 @@ _RELEASE = f"""
 """  # noqa: S608  # constants
 
 
+#: Advisory locks of two numbers: the destination's, and the seat's. The first free one is taken, and no other.
+_SIT = """
+    SELECT seat FROM generate_series(0, %(seats)s - 1) AS seat WHERE pg_try_advisory_lock(hashtext('hilum.seat/' || %(destination)s), seat)
+    LIMIT 1
+"""
+_LEAVE = "SELECT pg_advisory_unlock(hashtext('hilum.seat/' || %(destination)s), %(seat)s)"
+_FREE_IN = "SELECT extract(epoch FROM free_at - now())::float8 FROM destination_pace WHERE destination = %(destination)s"
+_BOOK = f"""
+    INSERT INTO destination_pace AS pace (destination, free_at)
+    VALUES (%(destination)s, now() + make_interval(secs => %(seconds)s))
+    ON CONFLICT (destination) DO UPDATE SET free_at = greatest(pace.free_at, now()) + make_interval(secs => %(seconds)s)
+    RETURNING extract(epoch FROM free_at - now())::float8 - %(seconds)s, {_LIGHTLY}
+"""  # noqa: S608  # constants
+
+
+_DEFER = f"""
+    UPDATE delivery d SET not_before = now() + make_interval(secs => %(after_s)s), claimed_by = NULL, lease_until = NULL
+    WHERE d.delivery_id = %(id)s AND {MINE}
+"""  # noqa: S608  # constants
+
+
 class PutOff(Struct, frozen=True, kw_only=True):
     """An attempt that did not settle the delivery."""
 
     after_s: float
+    #: Whether it counts as an attempt; one that only waits for the destination's word does not.
+    counted: bool = True
     peer_status: str = ""
     #: What Hilum says about it, and the peer's own words, as in `Settled`.
     comment: str = ""
     peer_comment: str = ""
+
+
+class Parked(Struct, frozen=True, kw_only=True):
+    """The delivery is put aside until a person looks at it."""
+
+    #: How many attempts led to it just now: none, if it was not even tried.
+    attempts: int = 1
+    peer_status: str = ""
+    #: What Hilum says about it, and the peer's own words, as in `Settled`.
+    comment: str = ""
+    peer_comment: str = ""
+
+
+Outcome = Settled | PutOff | Parked
 
 
 class Queue:
@@ -104,17 +153,40 @@ class Queue:
         self._writer = writer
         self._grouped = grouped
         self._connection: psycopg.Connection[Any] | None = None
+        self._seat: int | None = None
 
-    def claim(self, limit: int, lease_s: float = LEASE_S) -> list[Delivery]:
-        """Up to `limit` deliveries that are due and that nobody else has, most urgent first; if `grouped`, of one study."""
-        values = {"destination": self._destination, "limit": limit, "worker": self.worker, "lease_s": lease_s}
-        return [_delivery(row) for row in self._connected().execute(_CLAIM[self._grouped], values)]
+    def claim(self, limit: int, lease_s: float = LEASE_S, *, least_priority: int = -(2**31), held: Collection[str] = ()) -> list[Delivery]:
+        """Up to `limit` deliveries that are due and that nobody else has, most urgent first; if `grouped`, of one study.
 
-    def record(self, outcomes: Sequence[tuple[Delivery, Settled | PutOff]]) -> set[str]:
+        None of a lower priority than `least_priority`, nor of a study in `held`.
+        """
+        values = {
+            "destination": self._destination,
+            "limit": limit,
+            "worker": self.worker,
+            "lease_s": lease_s,
+            "least": least_priority,
+            "held": list(held),
+        }
+        return [delivery_of(row) for row in self._connected().execute(_CLAIM[self._grouped], values)]
+
+    def record(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> set[str]:
         """Write what became of claimed deliveries; those that are settled in one transaction with an event of each in the outbox.
 
         Returns the ids of those that are settled now: one that another worker has meanwhile is left to that one. May be repeated.
         """
+        parked = [(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, Parked)]
+        if parked:
+            values = [
+                {
+                    "delivery_id": delivery.delivery_id,
+                    "attempts": outcome.attempts,
+                    "peer_status": outcome.peer_status,
+                    "comment": _told(outcome),
+                }
+                for delivery, outcome in parked
+            ]
+            self._connected().execute(_PARK, {"worker": self.worker, "said": _json(values)})
         settled = [(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, Settled)]
         put_off = [(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, PutOff)]
         if put_off:
@@ -122,6 +194,7 @@ class Queue:
                 {
                     "delivery_id": delivery.delivery_id,
                     "after_s": outcome.after_s,
+                    "counted": outcome.counted,
                     "peer_status": outcome.peer_status,
                     "comment": _told(outcome),
                 }
@@ -137,11 +210,16 @@ class Queue:
         if deliveries:
             self._connected().execute(_RELEASE, {"ids": [each.delivery_id for each in deliveries], "worker": self.worker})
 
+    def defer(self, delivery: Delivery, after_s: float) -> None:
+        """Give a claimed delivery back; it is due again after so long, and no attempt is counted."""
+        self._connected().execute(_DEFER, {"id": delivery.delivery_id, "after_s": after_s, "worker": self.worker})
+
     def close(self) -> None:
         """Close the connection; it is opened again when needed."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._seat = None
 
     def _said(self, settled: Sequence[tuple[Delivery, Settled]]) -> dict[str, Any]:
         now = datetime.now(UTC)
@@ -149,16 +227,18 @@ class Queue:
         said = []
         for delivery, outcome in settled:
             trace = delivery.traceparent.encode() or None
-            record = self._writer.record(_event(delivery, outcome, now), settled_id(delivery.delivery_id), trace=trace, time=time)
+            event = settled_event(delivery, outcome, now)
+            record = self._writer.record(event, settled_id(delivery.delivery_id, delivery.round), trace=trace, time=time)
             said.append(
                 {
                     "delivery_id": delivery.delivery_id,
                     "state": outcome.state,
                     "peer_status": outcome.peer_status,
                     "comment": _told(outcome),
+                    "member": outcome.member,
                     "topic": record.topic,
                     "key": record.key.decode(),
-                    "headers": {name: _text(value) for name, value in record.headers},
+                    "headers": headers_of(record),
                     "value": record.value.decode(),
                 }
             )
@@ -166,23 +246,60 @@ class Queue:
 
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
+            self._seat = None  # it went with the connection
             self._connection = database.connect(self._dsn, name=f"hilum deliver {self._destination}"[:63])
             # Every statement here is a look-up by an index, whatever the statistics say.
             self._connection.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
         return self._connection
 
+    # Limits that hold over all processes
 
-def settled_id(delivery_id: str) -> str:
-    """The id of the event that says how the delivery ended: the same whenever it is said."""
-    return following_id(delivery_id, "deliver", 0)
+    def seat(self, seats: int) -> int | None:
+        """Take one of so many seats at the destination, and keep it for as long as this connection lasts: its number, or None.
+
+        A seat goes with its worker's connection, so that a killed process takes none with it.
+        """
+        connection = self._connected()
+        if self._seat is None or self._seat >= seats:
+            self.leave()
+            row = connection.execute(_SIT, {"destination": self._destination, "seats": seats}).fetchone()
+            self._seat = row[0] if row else None
+        return self._seat
+
+    @property
+    def sits(self) -> int | None:
+        """Its seat, if it has one."""
+        return self._seat
+
+    def leave(self) -> None:
+        """Leave the seat, if there is one."""
+        if self._seat is not None:
+            self._connected().execute(_LEAVE, {"destination": self._destination, "seat": self._seat})
+            self._seat = None
+
+    def wait_s(self) -> float:
+        """How long until the destination may be sent something again, after all that was booked."""
+        row = self._connected().execute(_FREE_IN, {"destination": self._destination}).fetchone()
+        return max(0.0, row[0]) if row else 0.0
+
+    def book(self, seconds: float) -> float:
+        """Book the destination for so long; how long to wait before that time begins."""
+        row = self._connected().execute(_BOOK, {"destination": self._destination, "seconds": seconds}).fetchone()
+        return max(0.0, row[0]) if row else 0.0
 
 
-def _told(outcome: Settled | PutOff) -> str:
+def headers_of(record: bus.Record) -> dict[str, str]:
+    """The headers of a message, as the outbox keeps them."""
+    return {name: _text(value) for name, value in record.headers}
+
+
+def _told(outcome: Outcome) -> str:
     """Hilum's words and the peer's, for the ledger. The peer's may name a patient, so no event, log or metric has them."""
     return f"{outcome.comment} {outcome.peer_comment}".strip()
 
 
-def _event(delivery: Delivery, outcome: Settled, now: datetime) -> DeliverySettled:
+def settled_event(delivery: Delivery, outcome: Settled, now: datetime, *, attempts: int | None = None) -> DeliverySettled:
+    """The event that says how a delivery ended, after one more attempt than before unless `attempts` are given."""
     return DeliverySettled(
         delivery_id=delivery.delivery_id,
         receipt=delivery.receipt,
@@ -192,7 +309,7 @@ def _event(delivery: Delivery, outcome: Settled, now: datetime) -> DeliverySettl
         sop_instance_uid=delivery.sop_instance_uid,
         sha256=delivery.object.sha256,
         state=outcome.state,
-        attempts=delivery.attempts + 1,
+        attempts=delivery.attempts + 1 if attempts is None else attempts,
         peer_status=outcome.peer_status,
         comment=outcome.comment,
         config_version=delivery.config_version,
@@ -209,8 +326,9 @@ def _text(value: str | bytes | None) -> str:
     return value.decode() if isinstance(value, bytes) else value or ""
 
 
-def _delivery(row: tuple[Any, ...]) -> Delivery:
-    fields = dict(zip(_COLUMNS.replace(",", " ").split(), row, strict=True))
+def delivery_of(row: tuple[Any, ...]) -> Delivery:
+    """The delivery of a row with the columns `COLUMNS`."""
+    fields = dict(zip(COLUMNS.replace(",", " ").split(), row, strict=True))
     found = {name: fields.pop(name) for name in ("bucket", "object_key", "size_bytes", "sha256")}
     ref = ObjectRef(
         bucket=found["bucket"] or "", key=found["object_key"] or "", size_bytes=found["size_bytes"] or 0, sha256=found["sha256"] or ""

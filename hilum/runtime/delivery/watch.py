@@ -27,6 +27,7 @@ _PENDING = """
     SELECT destination, count(*), extract(epoch FROM now() - min(coalesce(received_at, created_at)))::float8
     FROM delivery WHERE state = 'pending' GROUP BY destination
 """
+_PARKED = "SELECT destination, count(*) FROM delivery WHERE state = 'parked' GROUP BY destination"
 _OVER = """
     DELETE FROM destination_outage WHERE (process = %(process)s AND destination <> ALL(%(away)s)) OR seen_at < now() - interval '1 day'
 """
@@ -42,7 +43,7 @@ class Watch:
     """The connection that listens. It is opened again after an outage; meanwhile workers look for themselves."""
 
     def __init__(self, dsn: str, destinations: Mapping[str, Shared], process: str) -> None:
-        """`process` is this process's name, which no other ever has."""
+        """`process` is this process's name, which no other ever has. `destinations` may gain and lose entries meanwhile."""
         self._dsn = dsn
         self._process = process
         self._destinations = destinations
@@ -52,6 +53,8 @@ class Watch:
         self._tell_at = 0.0
         #: Pending deliveries by destination, those of destinations that the settings do not have included.
         self.pending: dict[str, int] = {}
+        #: Likewise those that wait for a person.
+        self.parked: dict[str, int] = {}
         self.database_away = False
 
     def run(self, stop: threading.Event) -> None:
@@ -61,7 +64,7 @@ class Watch:
                 with database.connect(self._dsn, name="hilum deliver watch") as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     self.database_away = False
-                    self._wake(self._destinations)  # whatever was said before we listened
+                    self._wake(list(self._destinations))  # whatever was said before we listened
                     while not stop.is_set():
                         for notice in connection.notifies(timeout=0.5, stop_after=1):
                             self._wake([notice.payload])
@@ -72,17 +75,17 @@ class Watch:
 
     def _wake(self, names: Any) -> None:
         for name in names:
-            if name in self._destinations:
-                self._destinations[name].wake.set()
+            if shared := self._destinations.get(name):
+                shared.wake.set()
 
     def _housekeeping(self, connection: psycopg.Connection[Any]) -> None:
         now = time.monotonic()
         if now >= self._renew_at:
             self._renew_at = now + _RENEW_S
-            for shared in self._destinations.values():
+            for shared in list(self._destinations.values()):
                 for worker, ids in list(shared.claimed.items()):
                     connection.execute(_RENEW, {"lease_s": LEASE_S, "ids": list(ids), "worker": worker})
-        says = {name: shared.breaker.says for name, shared in self._destinations.items() if shared.breaker.says}
+        says = {name: shared.breaker.says for name, shared in list(self._destinations.items()) if shared.breaker.says}
         if says != self._told or (says and now >= self._tell_at):
             self._tell(connection, says)
             self._told, self._tell_at = says, now + TELL_S
@@ -97,6 +100,10 @@ class Watch:
             connection.execute(_AWAY, (name, self._process, why))
 
     def _measure(self, connection: psycopg.Connection[Any]) -> None:
+        parked: dict[str, int] = dict(connection.execute(_PARKED).fetchall())
+        for name in self._destinations.keys() | parked.keys() | self.parked.keys():
+            telemetry.DELIVERIES_PARKED.labels(name).set(parked.get(name, 0))
+        self.parked = parked
         found = {name: (count, age_s) for name, count, age_s in connection.execute(_PENDING)}
         for name in found.keys() - self._destinations.keys() - self.pending.keys():
             log.warning("destination_unknown", destination=name, count=found[name][0])

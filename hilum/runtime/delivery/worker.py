@@ -9,15 +9,19 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 
 from hilum import telemetry
 from hilum.database import AWAY
+from hilum.desired import Desired
 from hilum.errors import HilumError, TryAgain
 from hilum.part10 import Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
-from hilum.runtime.delivery.queue import PutOff, Queue
+from hilum.runtime.delivery.near import near_by
+from hilum.runtime.delivery.orders import Orders
+from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
 from hilum.settings import Settings
-from hilum.sink import Delivery, Later, Session, Settled, Sink
+from hilum.sink import URGENT, Delivery, Later, Park, Session, Settled, Sink, Waits
 from hilum.store import ObjectStore
 
 #: An outcome is recorded after at most so long, together with those that came meanwhile.
@@ -28,6 +32,13 @@ READ_AHEAD = 3
 STRIKES = 3
 #: A worker that waits for nothing in particular looks again after so long.
 POLL_S = 1.0
+#: No more is claimed than so many seconds of work, so that what is more urgent does not wait for what is in a worker's hands.
+AHEAD_S = 2.0
+#: What was claimed so often by workers that were never heard of again is tried alone, and after so often put aside: it may be what
+#: ended them.
+ALONE_AFTER, PARKED_AFTER = 2, 5
+#: What failed so often in a way nobody foresaw is put aside.
+UNFORESEEN_ATTEMPTS = 5
 _FIRST_RETRY_S = 1.0
 
 log = telemetry.logger("deliver")
@@ -36,7 +47,7 @@ log = telemetry.logger("deliver")
 class Shared:
     """What the workers of one destination share, and what others may know of them."""
 
-    def __init__(self, name: str, sink: Sink) -> None:
+    def __init__(self, name: str, sink: Sink, orders: Orders | None = None) -> None:
         self.name = name
         self.sink = sink
         self.breaker = Breaker()
@@ -45,6 +56,12 @@ class Shared:
         #: Claimed ids by worker, for the keeper of leases.
         self.claimed: dict[str, frozenset[str]] = {}
         self.database_away = False
+        #: What holds now; replaced as a whole.
+        self.orders = orders or Orders.of(name, sink, Desired())
+
+    def says(self) -> str:
+        """Why nothing, or only what is urgent, is delivered now, in words; empty if all is."""
+        return "paused" if self.orders.paused else self.breaker.says or self.orders.closed()
 
 
 class Worker:
@@ -58,58 +75,105 @@ class Worker:
         self._store = store
         self._settings = settings
         self._settled = settled
-        self._outcomes: list[tuple[Delivery, Settled | PutOff]] = []
+        self._outcomes: list[tuple[Delivery, Outcome]] = []
         self._first_outcome_at = 0.0
         self._put_off_since_success: set[str] = set()
+        #: How long an object took of late, in seconds; 0: not known yet.
+        self._object_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. Raises `Misconfigured` if the sink cannot work with its settings."""
         session = self._sink.open(self._settings)
+        seat: int | None = None
         with ThreadPoolExecutor(2, thread_name_prefix=f"{self._shared.name} reads") as reads:
             try:
                 while not stop.is_set():
-                    self._once(session, reads, stop)
+                    batch = self._batch(session, stop)
+                    if self._queue.sits != seat and seat is not None:  # somebody else may have the seat for which it was opened
+                        session.close()
+                        session = self._sink.open(self._settings)
+                    seat = self._queue.sits
+                    if batch:
+                        self._work(batch, session, reads, stop)
             finally:
                 session.close()
                 self._queue.close()
 
-    def _once(self, session: Session, reads: Executor, stop: threading.Event) -> None:
-        """Deliver one batch, or wait."""
-        shared = self._shared
-        pause = shared.breaker.wait_s()
+    def _batch(self, session: Session, stop: threading.Event) -> list[Delivery]:
+        """What to deliver next; nothing, after a short wait, if there is nothing or it may not be delivered now."""
+        shared, orders = self._shared, self._shared.orders
+        pause = POLL_S if orders.paused else shared.breaker.wait_s()
         if pause:
             session.rest()
             stop.wait(min(pause, POLL_S))
-            return
-        limit = 1 if shared.breaker.tried else self._sink.batch
+            return []
         shared.wake.clear()
+        limit = 1 if shared.breaker.tried else self._limit(orders)
         try:
-            batch = self._queue.claim(limit)
+            may_begin = (not orders.max_associations or self._queue.seat(orders.max_associations) is not None) and not (
+                orders.limited and self._paced(session, stop)
+            )
+            least = URGENT if orders.closed() else -(2**31)
+            batch = self._queue.claim(limit, least_priority=least, held=orders.held) if may_begin else []
+            suspects = [each for each in batch if each.abandoned >= ALONE_AFTER]
+            if suspects and len(batch) > 1:
+                chosen = [each for each in batch if each.abandoned < ALONE_AFTER] or suspects[:1]
+                self._queue.release([each for each in batch if each not in chosen])
+                batch = chosen
+            if batch and orders.limited:
+                self._wait_for_turn(self._queue.book(sum(orders.cost_s(each.object.size_bytes) for each in batch)), batch, stop)
         except (*AWAY, TryAgain):
             self._database_away(stop)
-            return
+            return []
         shared.database_away = False
         if not batch:
             session.rest()
             shared.wake.wait(POLL_S)
-            return
-        if len(batch) == limit:
+        elif len(batch) == limit:
             shared.wake.set()  # for another worker of this destination
-        shared.claimed[self._queue.worker] = frozenset(each.delivery_id for each in batch)
+        return batch
+
+    def _limit(self, orders: Orders) -> int:
+        most = max(1, int(AHEAD_S / self._object_s)) if self._object_s else self._sink.batch
+        return orders.batch(min(most, self._sink.batch))
+
+    def _paced(self, session: Session, stop: threading.Event) -> bool:
+        """Wait a while for the destination's rate to allow more. Whether it does not yet."""
+        wait_s = self._queue.wait_s()
+        if wait_s > 0:
+            session.rest()
+            stop.wait(min(wait_s, POLL_S))
+        return wait_s > POLL_S
+
+    def _wait_for_turn(self, wait_s: float, batch: Sequence[Delivery], stop: threading.Event) -> None:
+        self._shared.claimed[self._queue.worker] = frozenset(each.delivery_id for each in batch)  # their leases are kept meanwhile
+        stop.wait(wait_s)
+
+    def _work(self, batch: Sequence[Delivery], session: Session, reads: Executor, stop: threading.Event) -> None:
+        self._shared.claimed[self._queue.worker] = frozenset(each.delivery_id for each in batch)
         try:
             self._deliver(batch, session, reads, stop)
         finally:
-            shared.claimed.pop(self._queue.worker, None)
+            self._shared.claimed.pop(self._queue.worker, None)
 
     def _deliver(self, batch: Sequence[Delivery], session: Session, reads: Executor, stop: threading.Event) -> None:
-        left = list(batch)
+        left, began, allowed_s = list(batch), time.monotonic(), 0.0
+        tried: Delivery | None = None
         try:
             session.begin(batch)
             for delivery, part10 in self._read_ahead(batch, reads):
-                if stop.is_set():
+                orders = self._shared.orders
+                if orders.limited:
+                    stop.wait(max(0.0, began + allowed_s - time.monotonic()))
+                    allowed_s += orders.cost_s(delivery.object.size_bytes)
+                if stop.is_set() or orders.paused:
                     break
-                outcome = self._attempt(session, delivery, part10)
+                if delivery.study_instance_uid in orders.held:
+                    continue
+                tried = delivery
+                outcome = self._timed_attempt(session, delivery, part10)
                 left.remove(delivery)
+                tried = None
                 self._note(delivery, outcome)
                 if time.monotonic() - self._first_outcome_at >= RECORD_AFTER_S:
                     self._record(stop)
@@ -119,12 +183,12 @@ class Worker:
             if self._shared.breaker.outage(error):
                 log.warning("destination_away", destination=self._shared.name, says=str(error))
         self._record(stop)
-        self._release(left)
+        self._release(left, tried)
 
     def _read_ahead(self, batch: Sequence[Delivery], reads: Executor) -> Iterator[tuple[Delivery, Part10]]:
         coming: deque[tuple[Delivery, Part10]] = deque()
         for delivery in batch:
-            part10 = Part10(self._store, delivery.object)
+            part10 = Part10(self._store, delivery.object, partial(near_by, self._settings.spool_dir, delivery))
             if self._sink.reads:
                 part10.read_ahead(reads)
             coming.append((delivery, part10))
@@ -133,12 +197,26 @@ class Worker:
         while coming:
             yield coming.popleft()
 
-    def _attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Settled | PutOff:
+    def _timed_attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Outcome:
+        began = time.monotonic()
+        outcome = self._attempt(session, delivery, part10)  # how long an outage takes says nothing about objects
+        took = time.monotonic() - began
+        self._object_s = 0.8 * self._object_s + 0.2 * took if self._object_s else took
+        return outcome
+
+    def _attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Outcome:
         """Deliver one object. Raises `HilumError` if the destination as a whole cannot be used now."""
+        if delivery.abandoned >= PARKED_AFTER:
+            sentence = f"{delivery.abandoned} workers took it and were never heard of again: it may be what ended them."
+            return Parked(attempts=0, comment=f"{sentence} Look at the logs of these processes, then retry it.")
         try:
             return session.deliver(delivery, part10)
+        except Park as park:
+            return Parked(peer_status=park.peer_status, comment=str(park), peer_comment=park.peer_comment)
+        except Waits as waits:
+            return PutOff(after_s=waits.after_s, counted=False, comment=waits.sentence)
         except Later as later:
-            return self._put_off(delivery, later.sentence, later.peer_status, later.peer_comment)
+            return self._put_off(delivery, later.sentence, self._sink.max_attempts, later.peer_status, later.peer_comment)
         except Unsound as unsound:
             log.error("object_unsound", destination=delivery.destination, instance=delivery.sop_instance_uid, says=str(unsound))
             return Settled(state="rejected", comment=str(unsound))
@@ -147,23 +225,35 @@ class Worker:
         except Exception as error:
             failed = telemetry.described(error)
             log.error("delivery_failed", destination=delivery.destination, instance=delivery.sop_instance_uid, error=failed)
-            return self._put_off(delivery, f"The delivery failed in a way nobody foresaw ({type(error).__name__}).")
+            sentence = f"The delivery failed in a way nobody foresaw ({type(error).__name__})."
+            return self._put_off(delivery, sentence, min(UNFORESEEN_ATTEMPTS, self._sink.max_attempts))
 
-    def _put_off(self, delivery: Delivery, sentence: str, peer_status: str = "", peer_comment: str = "") -> Settled | PutOff:
-        if delivery.attempts + 1 >= self._sink.max_attempts:
+    def _put_off(
+        self, delivery: Delivery, sentence: str, max_attempts: int, peer_status: str = "", peer_comment: str = ""
+    ) -> PutOff | Parked:
+        if delivery.attempts + 1 >= max_attempts:
             given_up = f"Given up after {delivery.attempts + 1} attempts: {sentence}"
-            return Settled(state="rejected", peer_status=peer_status, comment=given_up, peer_comment=peer_comment)
+            return Parked(peer_status=peer_status, comment=given_up, peer_comment=peer_comment)
         pause = min(self._sink.retry_max_s, _FIRST_RETRY_S * 2 ** min(delivery.attempts, 30))
         after_s = pause * random.uniform(0.75, 1.0)  # noqa: S311  # only spreads the load
         return PutOff(after_s=after_s, peer_status=peer_status, comment=sentence, peer_comment=peer_comment)
 
-    def _note(self, delivery: Delivery, outcome: Settled | PutOff) -> None:
+    def _note(self, delivery: Delivery, outcome: Outcome) -> None:
         if not self._outcomes:
             self._first_outcome_at = time.monotonic()
         self._outcomes.append((delivery, outcome))
-        if isinstance(outcome, PutOff):
+        if isinstance(outcome, PutOff) and outcome.counted:
             self._put_off_since_success.add(delivery.delivery_id)
             telemetry.DELIVERY_RETRIES.labels(delivery.destination).inc()
+            return
+        if isinstance(outcome, Parked):  # says nothing about the destination
+            log.warning(
+                "delivery_parked",
+                destination=delivery.destination,
+                instance=delivery.sop_instance_uid,
+                status=outcome.peer_status,
+                says=outcome.comment,
+            )
             return
         self._put_off_since_success.clear()
         if self._shared.breaker.success():
@@ -201,9 +291,14 @@ class Worker:
                 if delivery.received_at is not None:
                     telemetry.DELIVERY_SECONDS.labels(delivery.destination).observe((now - delivery.received_at).total_seconds())
 
-    def _release(self, left: Sequence[Delivery]) -> None:
+    def _release(self, left: Sequence[Delivery], tried: Delivery | None) -> None:
+        """Give back what was not delivered. What the outage was met with is due a little after it, so that it is not always this one
+        that the destination is tried again with: it may be the cause.
+        """
         try:
-            self._queue.release(left)
+            if tried is not None:
+                self._queue.defer(tried, 0.2 + 1.1 * self._shared.breaker.wait_s())
+            self._queue.release([each for each in left if each is not tried])
         except (*AWAY, TryAgain):
             self._queue.close()  # the lease runs out by itself
 

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,62 +12,23 @@ from psycopg.rows import dict_row
 
 from hilum import bus
 from hilum.database import connect
+from hilum.database.deliveries import settled_id
 from hilum.database.queries import destination_counts
-from hilum.errors import HilumError
 from hilum.events import DeliverySettled, decode
 from hilum.part10 import Part10
 from hilum.runtime.deliver import Deliver
 from hilum.runtime.delivery.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from hilum.runtime.delivery.outbox import Outbox
-from hilum.runtime.delivery.queue import PutOff, Queue, settled_id
+from hilum.runtime.delivery.queue import PutOff, Queue
 from hilum.runtime.delivery.watch import CHANNEL, Watch
-from hilum.runtime.delivery.worker import STRIKES, Shared, Worker
+from hilum.runtime.delivery.worker import STRIKES, Shared
 from hilum.settings import S3, Postgres, Settings
-from hilum.sink import Delivery, Later, Outage, Session, Settled, Sink
+from hilum.sink import Delivery, Later, Outage, Settled, Waits
 from hilum.store import open_store
 from hilum.testing import MemoryStore, a_delivery, eventually
 from tests.conftest import Log
+from tests.ledger import DELIVERED, TRACE, Scripted, enter, outbox, raises, reads, rows, some, states, working
 from tests.peers import pacs
-
-TRACE = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
-DELIVERED = Settled(state="delivered", peer_status="0x0000")
-
-
-def enter(dsn: str, *deliveries: Delivery, priority: int = 0) -> None:
-    """Put deliveries into the ledger, in their order."""
-    with connect(dsn) as connection:
-        for each in deliveries:
-            ref = each.object
-            connection.execute(
-                "INSERT INTO delivery (delivery_id, destination, receipt, study_instance_uid, series_instance_uid, sop_instance_uid,"
-                " sop_class_uid, transfer_syntax_uid, bucket, object_key, size_bytes, sha256, priority, config_version, traceparent,"
-                " received_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'v1', %s, now())",
-                (
-                    *(each.delivery_id, each.destination, each.receipt, each.study_instance_uid, each.series_instance_uid),
-                    *(each.sop_instance_uid, each.sop_class_uid, each.transfer_syntax_uid),
-                    *(ref.bucket, ref.key, ref.size_bytes, ref.sha256, priority, TRACE),
-                ),
-            )
-
-
-def some(store: MemoryStore, count: int, study: str = "2.25.1", destination: str = "pacs") -> list[Delivery]:
-    return [a_delivery(store, StudyInstanceUID=study, SOPInstanceUID=f"{study}.{n}", destination=destination) for n in range(count)]
-
-
-def rows(dsn: str) -> dict[str, dict[str, Any]]:
-    """The ledger by SOP instance UID."""
-    with connect(dsn) as connection:
-        found = connection.cursor(row_factory=dict_row).execute("SELECT * FROM delivery").fetchall()
-    return {row["sop_instance_uid"]: row for row in found}
-
-
-def states(dsn: str) -> set[str]:
-    return {row["state"] for row in rows(dsn).values()}
-
-
-def outbox(dsn: str) -> list[dict[str, Any]]:
-    with connect(dsn) as connection:
-        return connection.cursor(row_factory=dict_row).execute("SELECT * FROM outbox ORDER BY id").fetchall()
 
 
 @pytest.fixture
@@ -268,62 +228,11 @@ class TestQueue:
         assert len(queue("w2").claim(1)) == 1
 
 
-class Scripted(Sink, frozen=True, kw_only=True):
-    """A sink that does as the test says."""
-
-    answer: Callable[[Delivery, Part10], Settled]
-    seen: list[str] = msgspec.field(default_factory=list)
-    retry_max_s: float = 0.05
-
-    def open(self, settings: Settings) -> Session:
-        del settings
-        return self
-
-    def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
-        self.seen.append(delivery.sop_instance_uid)
-        return self.answer(delivery, part10)
-
-
-def reads(_: Delivery, part10: Part10) -> Settled:
-    assert list(part10.data_set(1024))
-    return DELIVERED
-
-
-def raises(error: Callable[[], HilumError | Exception], *, times: int = 10**9, only: str = "") -> Callable[[Delivery, Part10], Settled]:
-    """An answer that raises, so many times and for this instance only, and delivers otherwise."""
-    left = iter(range(times))
-
-    def answer(delivery: Delivery, _: Part10) -> Settled:
-        if (not only or delivery.sop_instance_uid == only) and next(left, None) is not None:
-            raise error()
-        return DELIVERED
-
-    return answer
-
-
 @pytest.mark.system
 class TestWorker:
     @pytest.fixture
     def run(self, postgres: str, store: MemoryStore) -> Callable[..., Any]:
-        @contextmanager
-        def running(sink: Sink, name: str = "pacs", workers: int = 1) -> Iterator[Shared]:
-            stop, shared, settings = threading.Event(), Shared(name, sink), Settings(postgres=Postgres(dsn=postgres))
-            threads = []
-            for n in range(workers):
-                queue = Queue(postgres, name, f"{uuid.uuid4()}/{n}", bus.Writer(settings, "deliver"), grouped=sink.grouped)
-                worker = Worker(shared, queue, store, settings, threading.Event())
-                threads.append(threading.Thread(target=worker.run, args=(stop,)))
-                threads[-1].start()
-            try:
-                yield shared
-            finally:
-                stop.set()
-                shared.wake.set()
-                for thread in threads:
-                    thread.join(10)
-                    assert not thread.is_alive()
-
-        return running
+        return partial(working, postgres, store)
 
     def test_what_is_pending_is_delivered_and_settled(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
         enter(postgres, *some(store, 150))
@@ -331,6 +240,16 @@ class TestWorker:
             eventually(lambda: states(postgres) == {"delivered"})
 
         assert len(outbox(postgres)) == 150
+
+    def test_what_waits_for_the_destinations_word_counts_no_attempt_and_opens_no_breaker(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any]
+    ) -> None:
+        enter(postgres, *some(store, 5))
+        with run(Scripted(answer=raises(lambda: Waits("It has yet to commit it.", after_s=0.05), times=20))) as shared:
+            eventually(lambda: states(postgres) == {"delivered"})
+            assert not shared.breaker.tried
+
+        assert {row["attempts"] for row in rows(postgres).values()} == {1}
 
     def test_what_comes_later_is_delivered_too(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
         with run(Scripted(answer=lambda *_: DELIVERED)) as shared:
@@ -382,16 +301,18 @@ class TestWorker:
         assert {uid: row["attempts"] for uid, row in rows(postgres).items() if row["attempts"] > 1} == {"2.25.1.2": 3}
         assert sink.seen.count("2.25.1.2") == 3
 
-    def test_an_object_that_is_never_taken_is_rejected_in_the_end_and_logged(
+    def test_an_object_that_is_never_taken_is_put_aside_for_a_person_in_the_end_and_logged(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any], capfd: pytest.CaptureFixture[str]
     ) -> None:
         enter(postgres, *some(store, 1))
         with run(Scripted(answer=raises(lambda: Later("Full.", peer_status="0xA700", peer_comment="disk")), max_attempts=2)):
-            eventually(lambda: states(postgres) == {"rejected"})
+            eventually(lambda: states(postgres) == {"parked"})
 
         [row] = rows(postgres).values()
+        assert row["parked_at"] is not None
+        assert outbox(postgres) == []
         assert (row["attempts"], row["peer_status"], row["comment"]) == (2, "0xA700", "Given up after 2 attempts: Full. disk")
-        [line] = [line for line in map(msgspec.json.decode, capfd.readouterr().err.splitlines()) if line["event"] == "delivery_rejected"]
+        [line] = [line for line in map(msgspec.json.decode, capfd.readouterr().err.splitlines()) if line["event"] == "delivery_parked"]
         assert [line[name] for name in ("destination", "instance", "status")] == ["pacs", "2.25.1.0", "0xA700"]
         assert line["says"] == "Given up after 2 attempts: Full."
 
@@ -446,6 +367,7 @@ class TestWorker:
 
         found = rows(postgres)
         assert {uid for uid, row in found.items() if row["state"] == "delivered"} == set(found) - {"2.25.1.2"}
+        assert found["2.25.1.2"]["state"] == "parked"
         assert found["2.25.1.2"]["comment"] == (
             "Given up after 2 attempts: The delivery failed in a way nobody foresaw (ZeroDivisionError)."
         )

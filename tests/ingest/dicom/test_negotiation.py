@@ -239,10 +239,10 @@ def test_the_peer_may_be_the_scu_of_storage_commitment_and_not_the_scp(scp: bool
     )
 
 
-def test_a_peer_that_wants_to_report_storage_commitment_to_us_is_refused() -> None:
+def test_a_peer_that_comes_to_report_on_storage_commitment_is_its_scp() -> None:
     body = a_request(build_context(COMMITMENT, IMPLICIT), build_context(CT, IMPLICIT), roles=(a_role(scu=False, scp=True),))
 
-    assert answered(body) == ([1, 0], [])
+    assert answered(body) == ([0, 0], [(COMMITMENT, False, True)])
 
 
 def test_the_peer_may_be_the_scu_of_storage_and_not_the_scp() -> None:

@@ -1,0 +1,374 @@
+"""`hilum deliver`: the ledger by hand. What waits, what became of what; try again, cancel, hurry, hold, send once more."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hilum.cli.context import (
+    ConfigOption,
+    DataOption,
+    Exit,
+    Group,
+    JsonOption,
+    connected,
+    err,
+    moment,
+    out,
+    show_facts,
+    show_json,
+    show_table,
+)
+from hilum.cli.moments import moment_of
+from hilum.errors import Misconfigured, NotFound
+
+if TYPE_CHECKING:
+    from hilum.database.deliveries import Counted, Selection
+    from hilum.deliveries import Run
+    from hilum.settings import Settings
+
+IdsArgument = Annotated[list[str] | None, typer.Argument(help="Delivery ids or SOPInstanceUIDs; none: all that the options choose.")]
+DestinationOption = Annotated[str, typer.Option("--destination", "-d", help="Only deliveries to this destination.")]
+StateOption = Annotated[
+    list[str] | None, typer.Option("--state", "-s", help="Only those in this state: pending, parked, delivered, …; may be repeated.")
+]
+StudyOption = Annotated[str, typer.Option("--study", help="Only those of this study: StudyInstanceUID or AccessionNumber.")]
+SinceOption = Annotated[str, typer.Option("--since", help="Only what changed since then: 2026-01-31T18:00, or 2h, 3d ago.")]
+UntilOption = Annotated[str, typer.Option("--until", help="Only what changed before then.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without, it is only counted.")]
+WhyOption = Annotated[str, typer.Option("--why", help="Why, for whoever looks at it later. Name no patient.")]
+StudyArgument = Annotated[str, typer.Argument(help="StudyInstanceUID or AccessionNumber.", metavar="UID_OR_ACCESSION")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    group = typer.Typer(cls=Group, help="See and change deliveries.", no_args_is_help=True)
+    for name, command in (
+        ("list", list_all),
+        ("show", show),
+        ("retry", retry),
+        ("cancel", cancel),
+        ("urgent", urgent),
+        ("hold", hold),
+        ("release", release),
+        ("resend", resend),
+    ):
+        group.command(name)(command)
+    app.add_typer(group, name="deliver")
+
+
+def list_all(
+    destination: DestinationOption = "",
+    state: StateOption = None,
+    study: StudyOption = "",
+    since: SinceOption = "",
+    until: UntilOption = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)] = 100,
+    count: Annotated[bool, typer.Option("--count", help="Only count them, by destination and state.")] = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List deliveries, last changed first. The peers' own words may name patients."""
+    from hilum.database.deliveries import count_deliveries, list_deliveries
+
+    settings = connected(config, data)
+    selection = _selection(settings, destination, state, study, since, until)
+    if count:
+        counted = count_deliveries(settings.postgres.dsn, selection)
+        if json:
+            show_json(counted)
+        else:
+            _show_counts(counted)
+        return
+    found = list_deliveries(settings.postgres.dsn, selection, limit=limit)
+    if json:
+        show_json(found)
+        return
+    rows = [
+        (
+            d.destination + (f" ({d.member})" if d.member else ""),
+            "in hand" if d.in_hand else d.state,
+            moment(d.settled_at or d.parked_at or d.entered_at),
+            d.sop_instance_uid,
+            d.study_instance_uid,
+            d.priority or "",
+            d.attempts,
+            d.peer_status,
+            d.comment,
+            moment(d.next_attempt_at) if d.attempts else "",
+        )
+        for d in found
+    ]
+    columns = ("To", "State", "Since", "Instance", "Study", "Priority", "Attempts", "Status", "Why", "Next try at")
+    show_table("", columns, rows, nothing="There is no such delivery.")
+    if len(found) == limit:
+        err.print(f"Only {limit} are shown; --limit shows more, --count counts all.", markup=False)
+
+
+def show(
+    which: Annotated[str, typer.Argument(help="Delivery id or SOPInstanceUID.", metavar="ID")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show all that the ledger knows of a delivery: attempts, the peer's answer, when it is tried next and why it waits."""
+    from hilum.database.deliveries import show_deliveries
+
+    found = show_deliveries(connected(config, data).postgres.dsn, which)
+    if json:
+        show_json(found)
+        return
+    for d in found:
+        show_facts(
+            {
+                "Delivery": d.delivery_id,
+                "To": d.destination + (f", at {d.member}" if d.member else ""),
+                "State": f"{d.state}, in the hands of {d.claimed_by}" if d.in_hand else d.state,
+                "Answer": f"{d.peer_status or ''} {d.comment or ''}".strip(),
+                "Attempts": d.attempts,
+                "Next try at": moment(d.next_attempt_at),
+                "Waits because": d.waits_because,
+                "Entered at": moment(d.entered_at),
+                "Put aside at": moment(d.parked_at),
+                "Settled at": moment(d.settled_at),
+                "Priority": d.priority or "",
+                "Asked for by": f"run {d.run}" if d.run else ", ".join(d.rules or ()),
+                "Tried again": f"{d.round} times after it had ended" if d.round else "",
+                "SOPInstanceUID": d.sop_instance_uid,
+                "StudyInstanceUID": d.study_instance_uid,
+                "SOP class": d.sop_class_uid,
+                "Transfer syntax": d.transfer_syntax_uid,
+                "Object": f"{d.bucket}/{d.object_key}",
+                "SHA-256": d.sha256,
+                "Receipt": d.receipt,
+                "Trace": d.traceparent,
+            }
+        )
+        out.print()
+
+
+def retry(
+    ids: IdsArgument = None,
+    destination: DestinationOption = "",
+    state: StateOption = None,
+    study: StudyOption = "",
+    since: SinceOption = "",
+    until: UntilOption = "",
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Have deliveries tried again at once: those that wait for their next attempt, were put aside, or were rejected."""
+    from hilum.deliveries import RETRIED, RETRYABLE
+    from hilum.deliveries import retry as try_again
+
+    settings = connected(config, data)
+    selection = _selection(settings, destination, state or RETRIED, study, since, until, ids)
+    if wrong := set(selection.states) - set(RETRYABLE):
+        fix = "What arrived is sent once more with `hilum deliver resend`."
+        raise Misconfigured("state-not-retried", f"What is {', '.join(sorted(wrong))} cannot be tried again.", fix=fix)
+    _do(settings, selection, yes, json, "retried", "would be tried again", lambda: try_again(settings, selection))
+
+
+def cancel(
+    ids: IdsArgument = None,
+    destination: DestinationOption = "",
+    state: StateOption = None,
+    study: StudyOption = "",
+    since: SinceOption = "",
+    until: UntilOption = "",
+    why: WhyOption = "",
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Give up deliveries that have not arrived. They are counted as cancelled; `hilum deliver retry --state cancelled` takes it back."""
+    from hilum.database.deliveries import OPEN
+    from hilum.deliveries import cancel as give_up
+
+    settings = connected(config, data)
+    selection = _selection(settings, destination, state or OPEN, study, since, until, ids)
+    if wrong := set(selection.states) - set(OPEN):
+        fix = "Only what is pending or parked can be cancelled."
+        raise Misconfigured("state-not-cancelled", f"What is {', '.join(sorted(wrong))} has its final state.", fix=fix)
+    if selection == _selection(settings, "", OPEN, "", "", ""):
+        fix = "Choose with --destination, --study, --since or ids."
+        raise Misconfigured("nothing-chosen", "That would cancel every delivery there is.", fix=fix)
+    _do(settings, selection, yes, json, "cancelled", "would be cancelled", lambda: give_up(settings, selection, why=why))
+
+
+def urgent(study: StudyArgument, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Let a study go before all others, to all of its destinations and outside their hours too, with what still comes of it."""
+    from hilum.database.deliveries import study_named
+    from hilum.deliveries import hurry
+
+    settings = connected(config, data)
+    uid = study_named(settings.postgres.dsn, study)
+    count = hurry(settings, uid)
+    if json:
+        show_json({"study_instance_uid": uid, "hurried": count})
+    else:
+        out.print(f"{count:,} deliveries that wait go first now, and what is entered of the study later.", markup=False)
+
+
+def hold(study: StudyArgument, why: WhyOption = "", config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Deliver nothing of a study to anybody until it is released, for weeks if need be. What comes of it waits, too."""
+    _set_held(study, True, why, config, data, json)
+
+
+def release(study: StudyArgument, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Let a held study go on."""
+    _set_held(study, False, "", config, data, json)
+
+
+def _set_held(study: str, held: bool, why: str, config: ConfigOption, data: DataOption, json: bool) -> None:
+    from hilum import desired
+    from hilum.database.deliveries import study_named
+
+    settings = connected(config, data)
+    try:
+        uid = study_named(settings.postgres.dsn, study)
+    except NotFound:
+        if not study.replace(".", "").isdigit() or "." not in study:
+            raise
+        uid = study  # a study may be held before it comes
+    wanted = desired.change(settings, desired.study(uid), held=held, why=why)
+    if json:
+        show_json(wanted)
+    else:
+        out.print(f"Study {uid} is {'held' if held else 'released'}.", markup=False)
+
+
+def resend(
+    to: Annotated[str, typer.Option("--to", help="The destination, to which it was delivered before.")],
+    study: StudyOption = "",
+    since: Annotated[str, typer.Option("--since", help="What was delivered since then: 2026-01-31T18:00, or 2h, 3d ago.")] = "",
+    until: Annotated[str, typer.Option("--until", help="What was delivered before then.")] = "",
+    urgent: Annotated[bool, typer.Option("--urgent", help="Before all others.")] = False,
+    why: WhyOption = "",
+    yes: YesOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Deliver again what a destination got, as after a restored backup there: each object once, as deliveries of a run of their own."""
+    from hilum.database.deliveries import study_named
+    from hilum.deliveries import Run
+    from hilum.sink import URGENT
+
+    settings = connected(config, data)
+    if not (study or since or until):
+        raise Misconfigured("nothing-chosen", "Nothing says what is to be sent again.", fix="Choose with --since, --until or --study.")
+    check_destination(settings, to)
+    run = Run(
+        destination=to,
+        study=study_named(settings.postgres.dsn, study) if study else "",
+        since=moment_of(since, "--since"),
+        until=moment_of(until, "--until"),
+        again=True,
+        priority=URGENT if urgent else 0,
+        why=why,
+    )
+    enter(settings, run, yes, json)
+
+
+def send_studies(settings: Settings, studies: list[str], to: str, dry_run: bool, urgent: bool, json: bool) -> None:
+    """Deliver what the index has of studies to a destination, as `hilum send STUDY --to DEST`. Raises as the ledger does."""
+    from hilum.database.deliveries import study_named
+    from hilum.deliveries import Run
+    from hilum.sink import URGENT
+
+    check_destination(settings, to)
+    for uid in [study_named(settings.postgres.dsn, study) for study in studies]:  # all must be there before any is sent
+        enter(settings, Run(destination=to, study=uid, priority=URGENT if urgent else 0), not dry_run, json)
+
+
+def enter(settings: Settings, run: Run, yes: bool, json: bool) -> None:
+    """Enter a run into the ledger, or say what it would be."""
+    objects, studies, size_bytes = run.count(settings.postgres.dsn)
+    if yes:
+        run_id, entered = run.enter(settings)
+    if json:
+        show_json(
+            {"destination": run.destination, "objects": objects, "studies": studies, "size_bytes": size_bytes}
+            | ({"run": run_id, "entered": entered} if yes else {})
+        )
+    elif yes:
+        out.print(f"{entered:,} objects wait for {run.destination} now, as run {run_id}.", markup=False)
+    else:
+        what = f"{objects:,} objects of {studies:,} studies ({size_bytes / 1e6:,.1f} MB)"
+        out.print(f"{what} would be delivered to {run.destination}.", markup=False)
+
+
+def check_destination(settings: Settings, name: str) -> None:
+    """Raise `NotFound` that names the nearest one, if no destination has that name: in the settings, as applied, or added by hand."""
+    from hilum import desired
+    from hilum.misfits import nearest
+
+    if name not in settings.destinations and name not in (known := {**desired.read(settings).added, **configured(settings)}):
+        near = nearest(name, known)
+        raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near}?" if near else "See `hilum dest list`.")
+
+
+def configured(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The tables of the destinations in the settings file and of those that were applied. Raises `TryAgain`, `Misconfigured`."""
+    from hilum.bundle import current
+
+    bundle = current(settings)
+    return {**settings.destinations, **(bundle.applied.destinations if bundle else {})}
+
+
+def _selection(
+    settings: Settings,
+    destination: str,
+    states: list[str] | tuple[str, ...] | None,
+    study: str,
+    since: str,
+    until: str,
+    ids: list[str] | None = None,
+) -> Selection:
+    from hilum.database.deliveries import STATES, Selection, study_named
+    from hilum.misfits import nearest
+
+    for state in states or ():
+        if state not in STATES:
+            near = nearest(state, STATES)
+            fix = f"Did you mean {near}?" if near else f"States are: {', '.join(STATES)}."
+            raise Misconfigured("state-unknown", f"There is no state {state!r}.", fix=fix)
+    return Selection(
+        destination=destination,
+        study=study_named(settings.postgres.dsn, study) if study else "",
+        states=tuple(states or ()),
+        since=moment_of(since, "--since"),
+        until=moment_of(until, "--until"),
+        ids=tuple(ids or ()),
+    )
+
+
+def _show_counts(counted: list[Counted]) -> None:
+    rows = [(c.destination, c.state, c.deliveries, c.studies, f"{c.size_bytes / 1e6:,.1f} MB", c.in_hand or "") for c in counted]
+    show_table("", ("To", "State", "Objects", "Studies", "Size", "In hand"), rows, nothing="There is no such delivery.")
+
+
+def _do(settings: Settings, selection: Selection, yes: bool, json: bool, done: str, would: str, act: Callable[[], int]) -> None:
+    """Count what a selection holds, and change it if `yes`."""
+    from hilum.database.deliveries import count_deliveries
+
+    counted = count_deliveries(settings.postgres.dsn, selection)
+    total, in_hand = sum(c.deliveries for c in counted), sum(c.in_hand for c in counted)
+    count = act() if yes else 0
+    if json:
+        show_json({"chosen": counted, "in_hand": in_hand, done: count})
+    else:
+        _show_counts(counted)
+        if total:
+            out.print(f"{count:,} were {done}." if yes else f"{total - in_hand:,} {would}; --yes does it.", markup=False)
+        if in_hand:
+            out.print(f"{in_hand:,} are in the hands of a worker at this moment and stay with it; look again.", markup=False)
+    sys.exit(Exit.DONE if total else Exit.NOT_FOUND)

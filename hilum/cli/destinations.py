@@ -1,0 +1,228 @@
+"""`hilum dest list|add|pause|resume|limit|remove`: which destinations there are, and what people want of them.
+
+What is wanted is desired state on Kafka: it holds on every machine within a second, and outlives restarts.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hilum.cli.context import ConfigOption, DataOption, JsonOption, connected, err, moment, out, show_json, show_table
+from hilum.cli.deliver import WhyOption, check_destination, configured
+from hilum.errors import Misconfigured, TryAgain
+
+if TYPE_CHECKING:
+    from hilum.database.queries import DestinationCount
+    from hilum.desired import Desired
+
+NameArgument = Annotated[str, typer.Argument(help="The destination's name.")]
+_RETIRES_WITHIN_S = 10.0
+#: Names are written into logs, metrics and keys.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+
+
+def add_to(group: typer.Typer) -> None:
+    """Add the commands of this module to the group `dest`."""
+    for name, command in (
+        ("list", list_destinations),
+        ("add", add),
+        ("pause", pause),
+        ("resume", resume),
+        ("limit", limit),
+        ("remove", remove),
+    ):
+        group.command(name)(command)
+
+
+def list_destinations(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Show each destination, how much waits for it, since when, and why."""
+    from hilum import desired
+    from hilum.database.queries import destination_counts
+
+    settings = connected(config, data)
+    counts = {count.destination: count for count in destination_counts(settings.postgres.dsn)}
+    known = settings.destinations
+    try:
+        wanted = desired.read(settings, timeout_s=3.0)
+        known = configured(settings)
+    except TryAgain as error:
+        wanted = desired.Desired()
+        err.print(f"What is paused, limited or added by hand is not known: {error}", markup=False)
+    tables = {**wanted.added, **known}
+    for name, each in counts.items():
+        if each.pending or each.parked:
+            tables.setdefault(name, {"type": "(none)"})
+    rows = [
+        {
+            "name": name,
+            "type": table.get("type", ""),
+            "added_by_hand": name in wanted.added and name not in known,
+            "wanted": wanted.destinations.get(name),
+            "counts": counts.get(name),
+            "waits_because": _waits_because(name, table, counts.get(name), wanted),
+        }
+        for name, table in tables.items()
+    ]
+    if json:
+        show_json(rows)
+        return
+    columns = ("Destination", "Type", "Waiting", "Parked", "Oldest", "Delivered", "Already there", "Rejected", "Waits because")
+    shown = []
+    for row in rows:
+        count = counts.get(row["name"])
+        figures = (
+            (0, 0, "", 0, 0, 0)
+            if count is None
+            else (count.pending, count.parked, moment(count.oldest_pending), count.delivered, count.already_there, count.rejected)
+        )
+        shown.append((row["name"], row["type"], *figures, row["waits_because"]))
+    show_table("", columns, shown, nothing="There is no destination in the settings.")
+
+
+def _waits_because(name: str, table: dict[str, Any], count: DestinationCount | None, wanted: Desired) -> str:
+    from hilum.runtime.delivery.orders import Orders
+    from hilum.sink import sink_of
+
+    said = []
+    of_it = wanted.destinations.get(name)
+    if of_it and of_it.paused:
+        said.append(f"paused by {of_it.by} since {moment(of_it.since)}{': ' if of_it.why else ''}{of_it.why}")
+    if count and count.waits_because:
+        said.append(f"{count.waits_because} (since {moment(count.waits_since)})")
+    if table.get("type") == "(none)":
+        said.append("there is no such destination any more: add it again, or cancel what waits")
+    else:
+        try:
+            if closed := Orders.of(name, sink_of(name, table), wanted).closed():
+                said.append(closed)
+        except Misconfigured as error:
+            said.append(str(error))
+    return "; ".join(said)
+
+
+def add(
+    name: NameArgument,
+    setting: Annotated[list[str], typer.Option("--set", help="One of its settings, such as type=dicom, host=192.0.2.40, port=104.")],
+    why: WhyOption = "",
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Add a destination while Hilum runs, or change one that was added so. For rules, add it to the settings or the configuration, too."""
+    from hilum import desired
+    from hilum.settings import is_secret
+    from hilum.sink import sink_of
+
+    settings = connected(config, data)
+    if not _NAME.fullmatch(name):
+        fix = "Take letters, digits, hyphens and underscores, 63 at most."
+        raise Misconfigured("destination-name", f"A destination cannot be called {name!r}.", fix=fix)
+    if name in configured(settings):
+        fix = "Change it there; `hilum apply` publishes a configuration."
+        raise Misconfigured("destination-exists", f"{name} is in the settings, or in the configuration that was applied.", fix=fix)
+    table: dict[str, Any] = {}
+    for each in setting:
+        key, equals, value = each.partition("=")
+        if not equals:
+            raise Misconfigured("setting-invalid", f"--set {key} has no value.", fix="Write it as --set key=value.")
+        if is_secret(f"destinations.{name}.{key}"):
+            fix = "Add the destination to the settings, where a secret can be read from a file."
+            raise Misconfigured("secret-on-kafka", f"{key} is a secret, and would be written to Kafka.", fix=fix)
+        table[key] = value.split(",") if key == "members" else value
+    sink_of(name, table)  # what is wrong with it is said now
+    wanted = desired.change(settings, desired.destination(name), table=table, why=why)
+    if json:
+        show_json(wanted)
+    else:
+        out.print(f"{name} is a destination now. Try it with `hilum dest test {name}`.", markup=False)
+
+
+def pause(name: NameArgument, why: WhyOption = "", config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Deliver nothing to a destination until it is resumed, for weeks if need be. Its queue waits; the object under way is finished."""
+    _change(name, config, data, json, f"{name} is paused.", paused=True, why=why)
+
+
+def resume(name: NameArgument, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Let a paused destination go on."""
+    _change(name, config, data, json, f"{name} goes on.", paused=False, why="")
+
+
+def limit(
+    name: NameArgument,
+    objects_per_s: Annotated[float | None, typer.Option("--objects-per-s", help="Objects a second; 0: no limit.", min=0)] = None,
+    megabytes_per_s: Annotated[float | None, typer.Option("--megabytes-per-s", help="Megabytes a second; 0: no limit.", min=0)] = None,
+    associations: Annotated[int | None, typer.Option("--associations", help="Associations at once; 0: no limit.", min=0, max=1024)] = None,
+    hours: Annotated[str | None, typer.Option("--hours", help="When it is delivered to: `Mo-Fr 18:00-07:00`; empty: always.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="What the settings say holds again.")] = False,
+    why: WhyOption = "",
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Limit what a destination gets, in place of what its settings say, over all processes together."""
+    from hilum.events import Limits
+    from hilum.hours import Hours
+
+    limits = Limits(objects_per_s=objects_per_s, megabytes_per_s=megabytes_per_s, max_associations=associations, hours=hours)
+    if none == (limits != Limits()):
+        raise Misconfigured("limit-missing", "Say which limits, or --none.", fix="See `hilum dest limit --help`.")
+    if hours:
+        try:
+            Hours.read(hours)
+        except ValueError as error:
+            raise Misconfigured("hours-invalid", f"--hours: {error}.", fix="Correct it.") from None
+    says = f"{name} has the limits of its settings." if none else f"{name} is limited."
+    given = {"why": why} if why else {}  # else why it is paused stays
+    _change(name, config, data, json, says, limits=None if none else limits, **given)
+
+
+def remove(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Also if something waits for it, which is cancelled.")] = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove a destination that was added by hand. Refused with the count if something waits for it, unless confirmed."""
+    from hilum import desired
+    from hilum.database.deliveries import OPEN, Selection, count_deliveries
+    from hilum.deliveries import cancel
+
+    settings = connected(config, data)
+    if name in configured(settings):
+        fix = "Take it out there; `hilum apply` publishes a configuration."
+        raise Misconfigured("destination-in-settings", f"{name} is in the settings or applied, not added by hand.", fix=fix)
+    check_destination(settings, name)
+    waiting = Selection(destination=name, states=OPEN)
+    count = sum(each.deliveries for each in count_deliveries(settings.postgres.dsn, waiting))
+    if count and not yes:
+        fix = f"Let them go first, or confirm with --yes: then they are cancelled. See `hilum deliver list --destination {name}`."
+        raise Misconfigured("deliveries-wait", f"{count:,} deliveries wait for {name}.", fix=fix)
+    desired.change(settings, desired.destination(name), table=None, paused=False, limits=None, why="")
+    cancelled, left, deadline = 0, count, time.monotonic() + _RETIRES_WITHIN_S
+    while left and time.monotonic() < deadline:  # workers give back what they have in their hands
+        cancelled += cancel(settings, waiting, why=f"{name} was removed")
+        left = sum(each.deliveries for each in count_deliveries(settings.postgres.dsn, waiting))
+        time.sleep(0.2 * bool(left))
+    if json:
+        show_json({"removed": name, "cancelled": cancelled, "left": left})
+    else:
+        if left:
+            out.print(f"{left:,} are still in the hands of workers: cancel them with `hilum deliver cancel -d {name}`.", markup=False)
+        out.print(f"{name} is removed." + (f" {cancelled:,} deliveries that waited for it are cancelled." if count else ""), markup=False)
+
+
+def _change(name: str, config: ConfigOption, data: DataOption, json: bool, says: str, **changes: Any) -> None:
+    from hilum import desired
+
+    settings = connected(config, data)
+    check_destination(settings, name)
+    wanted = desired.change(settings, desired.destination(name), **changes)
+    if json:
+        show_json(wanted)
+    else:
+        out.print(f"{says} Every machine follows within a second.", markup=False)

@@ -1,0 +1,211 @@
+"""The ledger as commands see it: which deliveries there are, what became of each, and what waits for what.
+
+Comments may hold a peer's own words, about a patient, too: rows are shown, never logged.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from hilum.database.queries import rows
+from hilum.errors import NotFound
+from hilum.events import following_id
+
+#: The channel on which the workers of a destination are told that there is work; the payload is the destination's name.
+CHANNEL = "delivery_ready"
+
+#: Without a final state: `parked` ones wait for a person.
+OPEN = ("pending", "parked")
+FINAL = ("delivered", "already_there", "returned", "rejected", "cancelled")
+STATES = OPEN + FINAL
+
+
+def settled_id(delivery_id: str, round_: int = 0) -> str:
+    """The id of the event that says how the delivery ended: the same whenever it is said. Each round has an end of its own."""
+    return following_id(delivery_id, "deliver", round_)
+
+
+class DeliveryRow(Struct, frozen=True, kw_only=True):
+    """A delivery that is to be made. Its state, `pending`, and all that is about attempts are the table's defaults."""
+
+    delivery_id: str
+    destination: str
+    receipt: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    bucket: str
+    object_key: str
+    size_bytes: int
+    sha256: str
+    rules: tuple[str, ...]
+    priority: int
+    config_version: str
+    traceparent: str
+    received_at: datetime | None
+    run: str = ""
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """Some deliveries: all that fit everything that is given."""
+
+    destination: str = ""
+    #: StudyInstanceUID.
+    study: str = ""
+    #: Any of these; none: any.
+    states: tuple[str, ...] = ()
+    #: Last changed (settled, parked or entered) at or after this moment.
+    since: datetime | None = None
+    #: Last changed before this moment.
+    until: datetime | None = None
+    #: Delivery ids, or SOPInstanceUIDs.
+    ids: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What `WHERE` asks for."""
+        return {
+            "destination": self.destination,
+            "study": self.study,
+            "states": list(self.states or STATES),
+            "since": self.since,
+            "until": self.until,
+            "ids": list(self.ids) or None,
+        }
+
+
+#: The rows `d` of a selection.
+WHERE = """
+    (%(destination)s = '' OR d.destination = %(destination)s) AND (%(study)s = '' OR d.study_instance_uid = %(study)s)
+    AND d.state = ANY(%(states)s)
+    AND (%(since)s::timestamptz IS NULL OR coalesce(d.settled_at, d.parked_at, d.created_at) >= %(since)s)
+    AND (%(until)s::timestamptz IS NULL OR coalesce(d.settled_at, d.parked_at, d.created_at) < %(until)s)
+    AND (%(ids)s::text[] IS NULL OR d.delivery_id = ANY(%(ids)s) OR d.sop_instance_uid = ANY(%(ids)s))
+"""
+#: In nobody's hands.
+FREE = "(d.lease_until IS NULL OR d.lease_until < now())"
+
+
+class ListedDelivery(Struct, frozen=True, kw_only=True):
+    """One delivery. `next_attempt_at` is set while it is pending; `in_hand` if a worker has it at this moment."""
+
+    delivery_id: str
+    destination: str
+    #: Which destination of a group has it.
+    member: str | None
+    state: str
+    study_instance_uid: str
+    series_instance_uid: str | None
+    sop_instance_uid: str
+    priority: int
+    attempts: int
+    peer_status: str | None
+    comment: str | None
+    next_attempt_at: datetime | None
+    in_hand: bool
+    entered_at: datetime
+    parked_at: datetime | None
+    settled_at: datetime | None
+    #: The run by which a person asked for it; empty if a rule did.
+    run: str
+
+
+class ShownDelivery(ListedDelivery, frozen=True, kw_only=True):
+    """One delivery with all that the ledger knows of it."""
+
+    receipt: str
+    received_at: datetime | None
+    rules: list[str] | None
+    config_version: str | None
+    sop_class_uid: str | None
+    transfer_syntax_uid: str | None
+    bucket: str | None
+    object_key: str | None
+    size_bytes: int | None
+    sha256: str | None
+    round: int
+    abandoned: int
+    claimed_by: str | None
+    traceparent: str | None
+    #: Why the destination as a whole cannot be used at present.
+    waits_because: str | None
+
+
+class Counted(Struct, frozen=True, kw_only=True):
+    """How many deliveries of a selection are for one destination and in one state; `in_hand` of them have a worker."""
+
+    destination: str
+    state: str
+    deliveries: int
+    studies: int
+    size_bytes: int
+    in_hand: int
+
+
+class _Named(Struct, frozen=True):
+    study_instance_uid: str
+
+
+_LISTED = """
+    d.delivery_id, d.destination, d.member, d.state, d.study_instance_uid, d.series_instance_uid, d.sop_instance_uid, d.priority,
+    d.attempts, nullif(d.peer_status, '') AS peer_status, nullif(d.comment, '') AS comment,
+    CASE WHEN d.state = 'pending' THEN d.not_before END AS next_attempt_at,
+    coalesce(d.state = 'pending' AND d.lease_until > now(), false) AS in_hand,
+    d.created_at AS entered_at, d.parked_at, d.settled_at, d.run
+"""
+_SHOWN = f"""
+    SELECT {_LISTED}, d.receipt, d.received_at, d.rules, d.config_version, d.sop_class_uid, d.transfer_syntax_uid, d.bucket, d.object_key,
+        d.size_bytes, d.sha256, d.round, d.abandoned, d.claimed_by, d.traceparent,
+        (SELECT says FROM v_destination_outage AS o WHERE o.destination = d.destination ORDER BY since LIMIT 1) AS waits_because
+    FROM delivery d WHERE {WHERE} ORDER BY d.created_at, d.delivery_id
+"""  # constants
+_LIST = f"""
+    SELECT {_LISTED} FROM delivery d WHERE {WHERE}
+    ORDER BY coalesce(d.settled_at, d.parked_at, d.created_at) DESC, d.delivery_id LIMIT %(limit)s
+"""  # constants
+_COUNT = f"""
+    SELECT d.destination, d.state, count(*) AS deliveries, count(DISTINCT d.study_instance_uid) AS studies,
+        coalesce(sum(d.size_bytes), 0)::bigint AS size_bytes, count(*) FILTER (WHERE d.state = 'pending' AND NOT {FREE}) AS in_hand
+    FROM delivery d WHERE {WHERE} GROUP BY d.destination, d.state ORDER BY d.destination, d.state
+"""  # constants
+_STUDIES = """
+    SELECT study_instance_uid FROM study WHERE study_instance_uid = %(name)s OR accession_number = %(name)s
+    UNION SELECT study_instance_uid FROM delivery WHERE study_instance_uid = %(name)s
+"""
+
+
+def list_deliveries(dsn: str, selection: Selection, *, limit: int = 100) -> list[ListedDelivery]:
+    """The deliveries of a selection, last changed first. Raises `TryAgain`, `Misconfigured`."""
+    return rows(dsn, ListedDelivery, _LIST, {**selection.values, "limit": limit})
+
+
+def show_deliveries(dsn: str, which: str) -> list[ShownDelivery]:
+    """The delivery with this id, or all of the instance with this SOPInstanceUID. Raises `NotFound`, `TryAgain`, `Misconfigured`."""
+    found = rows(dsn, ShownDelivery, _SHOWN, Selection(ids=(which,)).values)
+    if not found:
+        raise NotFound("No delivery has that id, and none is of an instance with that UID.", fix="See `hilum deliver list`.")
+    return found
+
+
+def count_deliveries(dsn: str, selection: Selection) -> list[Counted]:
+    """How many deliveries of a selection there are, by destination and state. Raises `TryAgain`, `Misconfigured`."""
+    return rows(dsn, Counted, _COUNT, selection.values)
+
+
+def study_named(dsn: str, name: str) -> str:
+    """The StudyInstanceUID of the study with that UID or accession number.
+
+    Raises `NotFound` if there is none or if several studies have that accession number, which is not repeated; `TryAgain`.
+    """
+    found = rows(dsn, _Named, _STUDIES, {"name": name})
+    if not found:
+        raise NotFound("No study with that StudyInstanceUID or accession number is known.", fix="See `hilum study list`.")
+    if len(found) > 1:
+        uids = ", ".join(sorted(each.study_instance_uid for each in found)[:5])
+        raise NotFound(f"{len(found)} studies have that accession number.", fix=f"Name one by its StudyInstanceUID: {uids}.")
+    return found[0].study_instance_uid

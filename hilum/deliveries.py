@@ -1,0 +1,225 @@
+"""What people do with deliveries: try again, cancel, hurry, send once more.
+
+Each change is one transaction of the ledger, so that the account adds up at every moment. What a worker has in its hands is left to it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+from msgspec import Struct
+
+from hilum import bus
+from hilum.database import AWAY, away, cancelling, connect
+from hilum.database.deliveries import CHANNEL, FREE, OPEN, WHERE, DeliveryRow, Selection
+from hilum.database.queries import rows
+from hilum.database.rows import Insert
+from hilum.desired import account_name
+from hilum.errors import Misconfigured, NotFound
+from hilum.events import delivery_id_for
+from hilum.settings import Settings
+from hilum.sink import URGENT
+
+#: Rows that are read or written at once.
+CHUNK = 1000
+#: What `retry` takes if no state is named, and what it may take.
+RETRIED = ("pending", "parked", "rejected")
+RETRYABLE = (*RETRIED, "cancelled")
+
+_RETRY = f"""
+    WITH changed AS (
+        UPDATE delivery d SET state = 'pending', not_before = now(), attempts = 0, abandoned = 0, settled_at = NULL, parked_at = NULL,
+            round = d.round + (d.settled_at IS NOT NULL)::int, claimed_by = NULL, lease_until = NULL
+        WHERE {WHERE} AND d.state = ANY(%(retryable)s) AND {FREE}
+            AND (d.state <> 'pending' OR d.attempts > 0 OR d.not_before > now())
+        RETURNING d.destination),
+    told AS (SELECT pg_notify(%(channel)s, destination) FROM (SELECT DISTINCT destination FROM changed) AS each)
+    SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM told)
+"""  # noqa: S608  # constants
+_TO_CANCEL = f"""
+    SELECT d.delivery_id FROM delivery d
+    WHERE {WHERE} AND d.state = ANY(%(open)s) AND {FREE} ORDER BY d.delivery_id LIMIT {CHUNK} FOR UPDATE SKIP LOCKED
+"""  # noqa: S608  # constants
+_HURRY = """
+    WITH remembered AS (
+        INSERT INTO urgent_study (study_instance_uid, priority) VALUES (%(study)s, %(priority)s)
+        ON CONFLICT (study_instance_uid) DO UPDATE SET priority = excluded.priority, since = now()),
+    changed AS (
+        UPDATE delivery SET priority = %(priority)s
+        WHERE study_instance_uid = %(study)s AND state = ANY(%(open)s) AND priority < %(priority)s
+        RETURNING destination),
+    told AS (SELECT pg_notify(%(channel)s, destination) FROM (SELECT DISTINCT destination FROM changed) AS each)
+    SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM told)
+"""
+_OF_STUDY = """
+    SELECT sop_instance_uid, series_instance_uid, study_instance_uid, sop_class_uid, transfer_syntax_uid, bucket, object_key, size_bytes,
+        sha256, receipt
+    FROM instance WHERE study_instance_uid = %(study)s
+"""
+#: Of several deliveries of one object to the destination, one is enough.
+_DELIVERED = f"""
+    SELECT DISTINCT ON (d.sop_instance_uid, d.sha256) d.sop_instance_uid, d.series_instance_uid, d.study_instance_uid, d.sop_class_uid,
+        d.transfer_syntax_uid, d.bucket, d.object_key, d.size_bytes, d.sha256, d.receipt
+    FROM delivery d WHERE {WHERE} ORDER BY d.sop_instance_uid, d.sha256, d.settled_at
+"""  # noqa: S608  # constants
+_COUNT_OF = """
+    SELECT count(*) AS deliveries, count(DISTINCT study_instance_uid) AS studies, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
+    FROM ({}) AS chosen
+"""
+_insert = Insert("delivery", DeliveryRow, "ON CONFLICT (delivery_id) DO NOTHING")
+
+
+class Source(Struct, frozen=True):
+    """An object that is to be delivered once more."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    bucket: str
+    object_key: str
+    size_bytes: int
+    sha256: str
+    receipt: str
+
+
+class _Count(Struct, frozen=True):
+    deliveries: int
+    studies: int
+    size_bytes: int
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """What a person asked to be delivered to one destination: one study, or what was delivered there before."""
+
+    destination: str
+    #: StudyInstanceUID; empty: any that was delivered there.
+    study: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    #: Ids of deliveries, if only these of what was delivered there are meant.
+    ids: tuple[str, ...] = ()
+    #: Whether it is what was delivered there before, and not what is in the index.
+    again: bool = False
+    priority: int = 0
+    why: str = ""
+
+    @property
+    def _source(self) -> tuple[str, dict[str, Any]]:
+        if not self.again:
+            return _OF_STUDY, {"study": self.study}
+        there = ("delivered", "already_there", "returned")
+        chosen = Selection(destination=self.destination, study=self.study, states=there, since=self.since, until=self.until, ids=self.ids)
+        return _DELIVERED, chosen.values
+
+    def count(self, dsn: str) -> tuple[int, int, int]:
+        """How many objects, of how many studies, and their size in bytes. Raises `TryAgain`, `Misconfigured`."""
+        query, values = self._source
+        [counted] = rows(dsn, _Count, _COUNT_OF.format(query), values)
+        return counted.deliveries, counted.studies, counted.size_bytes
+
+    def enter(self, settings: Settings) -> tuple[str, int]:
+        """Enter the deliveries into the ledger, all or none, with ids of their own; the run's id and how many there are.
+
+        Raises `NotFound` if there is nothing to deliver, `TryAgain`, `Misconfigured`.
+        """
+        run, entered = str(uuid.uuid4()), 0
+        query, values = self._source
+        with _connected(settings, autocommit=False) as connection:
+            with connection.cursor("sources") as cursor:
+                cursor.execute(query.encode(), values)
+                while chunk := cursor.fetchmany(CHUNK):
+                    new = [self._row(Source(*each), run, settings) for each in chunk]
+                    entered += _insert(connection, new)
+            if not entered:
+                raise NotFound("There is nothing to deliver.", fix="See `hilum study list`, `hilum deliver list`.")
+            connection.execute(
+                "INSERT INTO delivery_run (run, command, destination, study_instance_uid, since, until, asked_by, why, deliveries)"
+                " VALUES (%s, %s, %s, nullif(%s, ''), %s, %s, %s, %s, %s)",
+                (
+                    *(run, "resend" if self.again else "send", self.destination, self.study, self.since, self.until),
+                    *(account_name(), self.why, entered),
+                ),
+            )
+            connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self.destination))
+        return run, entered
+
+    def _row(self, source: Source, run: str, settings: Settings) -> DeliveryRow:
+        return DeliveryRow(
+            delivery_id=delivery_id_for(source.sha256, source.sop_instance_uid, self.destination, run=run),
+            destination=self.destination,
+            receipt=source.receipt,
+            study_instance_uid=source.study_instance_uid,
+            series_instance_uid=source.series_instance_uid or "",
+            sop_instance_uid=source.sop_instance_uid,
+            sop_class_uid=source.sop_class_uid or "",
+            transfer_syntax_uid=source.transfer_syntax_uid or "",
+            bucket=source.bucket,
+            object_key=source.object_key,
+            size_bytes=source.size_bytes,
+            sha256=source.sha256,
+            rules=(),
+            priority=self.priority,
+            config_version=settings.config_version,
+            traceparent=bus.next_traceparent(None).decode(),
+            received_at=None,  # its wait begins now, not when the object came in
+            run=run,
+        )
+
+
+def retry(settings: Settings, selection: Selection) -> int:
+    """Have deliveries tried again at once, with a new count of attempts; how many. Raises `TryAgain`, `Misconfigured`.
+
+    Without states: `RETRIED`. Those that have ended begin a new round, whose end is an event of its own; no other state than
+    `RETRYABLE` is taken.
+    """
+    values = {**selection.values, "states": list(selection.states or RETRIED), "retryable": list(RETRYABLE), "channel": CHANNEL}
+    with _connected(settings) as connection:
+        [(count, _)] = connection.execute(_RETRY.encode(), values).fetchall()
+    return int(count)
+
+
+def cancel(settings: Settings, selection: Selection, *, why: str = "") -> int:
+    """Give open deliveries the final state `cancelled`; how many. What a worker has in its hands stays. Raises `TryAgain`, `Misconfigured`.
+
+    Each chunk is one transaction with the events that say so.
+    """
+    writer = bus.Writer(settings, "control")
+    says = f"Cancelled by {account_name()}{': ' if why else ''}{why}."
+    cancelled = 0
+    with _connected(settings) as connection:
+        while True:
+            with connection.transaction():
+                values = {**selection.values, "open": list(OPEN)}
+                found = [delivery_id for (delivery_id,) in connection.execute(_TO_CANCEL.encode(), values)]
+                if not found:
+                    return cancelled
+                told = dict.fromkeys(found, "Cancelled by a person.")
+                cancelling.cancel(connection, writer, told, datetime.now(UTC), says=says)
+            cancelled += len(found)
+
+
+def hurry(settings: Settings, study: str, *, priority: int = URGENT) -> int:
+    """Let the deliveries of a study go first, those that are entered later included; how many wait now. Raises as `retry`."""
+    with _connected(settings) as connection:
+        values = {"study": study, "priority": priority, "open": list(OPEN), "channel": CHANNEL}
+        [(count, _)] = connection.execute(_HURRY, values).fetchall()
+    return int(count)
+
+
+@contextmanager
+def _connected(settings: Settings, *, autocommit: bool = True) -> Iterator[psycopg.Connection]:
+    dsn = settings.postgres.dsn
+    try:
+        with connect(dsn, name="hilum control", autocommit=autocommit) as connection:
+            yield connection
+    except psycopg.errors.UndefinedTable:
+        raise Misconfigured("database-tables", "The database lacks tables of Hilum's.", fix="Make them with `hilum provision`.") from None
+    except AWAY as error:
+        raise away(dsn, error) from None

@@ -1,0 +1,117 @@
+"""Ask a destination whether it has what the ledger says it has: `hilum reconcile --destination D --verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from msgspec import Struct
+
+from hilum.database import AWAY, away, connect
+from hilum.database.deliveries import WHERE, Selection
+from hilum.errors import Misconfigured
+from hilum.sink import Sink
+
+#: What should be there.
+ARRIVED = ("delivered", "already_there", "returned")
+_CHUNK = 5000
+
+# Of several deliveries of one instance the last one counts.
+_THERE = f"""
+    SELECT DISTINCT ON (d.study_instance_uid, d.sop_instance_uid) coalesce(d.member, ''), d.study_instance_uid,
+        coalesce(d.series_instance_uid, ''), d.sop_instance_uid, d.delivery_id, d.settled_at
+    FROM delivery d WHERE {WHERE} ORDER BY d.study_instance_uid, d.sop_instance_uid, d.settled_at DESC
+"""  # noqa: S608  # constants
+
+
+class NotThere(Struct, frozen=True, kw_only=True):
+    """An object that was delivered, and that its destination does not have now."""
+
+    delivery_id: str
+    destination: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    settled_at: datetime
+
+
+class Verified(Struct, frozen=True, kw_only=True):
+    """What a destination was asked, and what it lacks."""
+
+    destination: str
+    studies: int
+    #: Objects that the ledger says it has; those without a SeriesInstanceUID cannot be asked for and are not among them.
+    objects: int
+    there: int
+    missing: tuple[NotThere, ...]
+
+
+class _Delivered(Struct, frozen=True):
+    member: str
+    study: str
+    series: str
+    sop_instance_uid: str
+    delivery_id: str
+    settled_at: datetime
+
+
+def verify(
+    dsn: str,
+    selection: Selection,
+    sinks: Mapping[str, Sink],
+    ask: Callable[[Sink, str, set[str]], frozenset[str]],
+    progress: Callable[[int, int], object] = lambda *_: None,
+) -> Verified:
+    """Ask the destination of `selection`, study by study; of a group, the member that got the object.
+
+    `ask` asks a sink for what it has of some series of a study. `progress` is told how many studies and objects were looked at.
+    Raises `Misconfigured` if the destination cannot be asked, `TryAgain` while it or PostgreSQL is away.
+    """
+    studies = objects = 0
+    missing: list[NotThere] = []
+    for study, of_study in groupby(_delivered(dsn, selection), key=lambda each: each.study):
+        studies += 1
+        for member, expected in _by_member(of_study).items():
+            name = member or selection.destination
+            if name not in sinks:
+                fix = "Add it to the settings again, or ask with --since what was delivered after it was taken out."
+                raise Misconfigured("member-unknown", f"{name} got objects of the group {selection.destination}, and is gone.", fix=fix)
+            there = ask(sinks[name], study, {each.series for each in expected})
+            objects += len(expected)
+            missing += [
+                NotThere(
+                    delivery_id=each.delivery_id,
+                    destination=name,
+                    study_instance_uid=each.study,
+                    series_instance_uid=each.series,
+                    sop_instance_uid=each.sop_instance_uid,
+                    settled_at=each.settled_at,
+                )
+                for each in expected
+                if each.sop_instance_uid not in there
+            ]
+        progress(studies, objects)
+    return Verified(
+        destination=selection.destination, studies=studies, objects=objects, there=objects - len(missing), missing=tuple(missing)
+    )
+
+
+def _by_member(delivered: Iterator[_Delivered]) -> dict[str, list[_Delivered]]:
+    found: dict[str, list[_Delivered]] = {}
+    for each in delivered:
+        if each.series:
+            found.setdefault(each.member, []).append(each)
+    return found
+
+
+def _delivered(dsn: str, selection: Selection) -> Iterator[_Delivered]:
+    values: dict[str, Any] = selection.values | {"states": list(ARRIVED)}
+    try:
+        with connect(dsn, name="hilum verify") as connection, connection.cursor("delivered", withhold=True) as cursor:
+            cursor.itersize = _CHUNK  # no transaction is open while the destination is asked
+            for row in cursor.execute(_THERE.encode(), values):
+                yield _Delivered(*row)
+    except AWAY as error:
+        raise away(dsn, error) from None

@@ -1,0 +1,132 @@
+"""Delivered means committed: after the C-STORE the peer is asked to commit, and its report settles the delivery (PS3.4 J)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+
+from hilum import telemetry
+from hilum.association import AssociationLost
+from hilum.commitment_scu import Asking, NotOffered
+from hilum.dicom.commitment import FailureReason, Reference, is_taken, reason_text
+from hilum.errors import TryAgain
+from hilum.peer import NoAssociation, Peer
+from hilum.sink import Delivery, Later, Outage, Settled, Waits
+from hilum.transactions import Transaction, Transactions, new_uid
+
+log = telemetry.logger("deliver")
+
+#: Between looks for a report: twice as long each time.
+FIRST_LOOK_S, LONGEST_LOOK_S = 1.0, 60.0
+#: Reasons with which sending the object again changes nothing (PS3.3 C.14.1.1).
+_LASTING = (FailureReason.CLASS_NOT_SUPPORTED, FailureReason.CLASS_INSTANCE_CONFLICT)
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """How a peer commits."""
+
+    #: So long it may take to report before it is asked anew.
+    within_s: float
+    #: So long its report is waited for on the association of the request; 0: it reports on one of its own.
+    same_association_s: float
+
+
+class Promises:
+    """What one session has asked its peer to commit."""
+
+    def __init__(
+        self, peer: Peer, transactions: Transactions, terms: Terms, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._peer = peer
+        self._transactions = transactions
+        self._terms = terms
+        self._now = now
+        #: Stored, and not asked for yet.
+        self._stored: dict[str, Delivery] = {}
+
+    def outcome(self, delivery: Delivery) -> Settled | None:
+        """How a delivery that was stored before stands: settled, or None if it is to be stored.
+
+        Raises `Waits` while the peer has not reported, and `Later` if it reports a failure that may pass, or nothing in time.
+        """
+        id_, peer = delivery.delivery_id, self._peer
+        if id_ in self._stored:
+            self.ask()
+        promise = self._transactions.promise(id_)
+        if promise is None:
+            return None
+        waited = self._now() - promise.asked_at
+        if promise.state == "asked" and waited < timedelta(seconds=self._terms.within_s):
+            raise self._waits(waited.total_seconds())
+        self._transactions.done_with(id_)
+        if promise.state == "committed":
+            return Settled(state="delivered", peer_status="0x0000", comment="committed")
+        if promise.state == "asked":
+            sentence = f"{peer.aet} has the object and did not report its commitment within {self._terms.within_s:g} s."
+            raise Later(sentence, fix="Let it know Hilum's AE title and address, so that it can report; its own log says more.")
+        code, words = f"0x{promise.reason:04X}", reason_text(promise.reason)
+        if promise.reason in _LASTING:
+            return Settled(state="rejected", peer_status=code, comment=f"{peer.aet} does not commit the object: {words}.")
+        raise Later(f"{peer.aet} does not commit the object: {words}.", fix="Hilum sends it again.", peer_status=code)
+
+    def stored(self, delivery: Delivery, *, ask: bool) -> Waits:
+        """The peer has the object: it is to be committed together with others, now if `ask`. What is to be raised for it."""
+        self._stored[delivery.delivery_id] = delivery
+        if ask:
+            self.ask()
+        return self._waits(0.0)
+
+    def ask(self) -> None:
+        """Ask for all that was stored. Raises `Outage`, or `Later` if the peer does not take the request."""
+        if not self._stored:
+            return
+        stored = list(self._stored.values())
+        transaction = Transaction(
+            transaction_uid=new_uid(),
+            destination=stored[0].destination,
+            asked_at=self._now(),
+            deliveries={each.delivery_id: each.sop_instance_uid for each in stored},
+        )
+        try:
+            asking = Asking(self._peer)
+        except (NoAssociation, NotOffered) as error:
+            raise Outage(error.sentence, fix=error.fix) from None
+        try:
+            self._ask(asking, transaction, stored)
+        finally:
+            asking.release()
+        self._stored.clear()
+
+    def ask_if_any(self) -> None:
+        """The same when nobody waits for an answer: what could not be asked for is stored again later."""
+        try:
+            self.ask()
+        except TryAgain as error:
+            log.warning("commitment_not_asked", destination=next(iter(self._stored.values())).destination, says=str(error))
+            self._stored.clear()
+
+    def _ask(self, asking: Asking, transaction: Transaction, stored: list[Delivery]) -> None:
+        try:
+            self._transactions.keep(transaction)
+        except OSError as error:
+            fix = "Make room on the spool's disk."
+            raise TryAgain(f"A request for storage commitment cannot be kept ({error.strerror}).", fix=fix) from None
+        references = tuple(dict.fromkeys(Reference(each.sop_class_uid, each.sop_instance_uid) for each in stored))
+        try:
+            answer = asking.ask(transaction.transaction_uid, references)
+        except AssociationLost as lost:
+            self._transactions.forget(transaction.transaction_uid)
+            raise Later(lost.sentence, fix=lost.fix) from None
+        if not is_taken(answer.status):
+            self._transactions.forget(transaction.transaction_uid)
+            code = f"0x{answer.status:04X}"
+            sentence = f"{self._peer.aet} answered {code} to the request for storage commitment."
+            raise Later(sentence, fix="The peer's own log says why.", peer_status=code, peer_comment=answer.comment)
+        if self._terms.same_association_s and (report := asking.report(self._terms.same_association_s)) is not None:
+            self._transactions.report(report)
+
+    def _waits(self, waited_s: float) -> Waits:
+        after_s = min(LONGEST_LOOK_S, max(FIRST_LOOK_S, waited_s))
+        return Waits(f"{self._peer.aet} has the object and has yet to commit it.", after_s=after_s)

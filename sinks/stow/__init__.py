@@ -1,0 +1,102 @@
+"""Store instances at a DICOMweb service by STOW-RS (PS3.18 10.5), several in one request, each with an outcome of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from hilum.client_tls import ClientTls
+from hilum.kinds import Seconds
+from hilum.outcomes import meanings
+from hilum.profiles import ReasonOutcome, StatusCode
+from hilum.settings import Settings
+from hilum.sink import Session, Sink, Step
+from hilum.store import open_store
+
+from .check import check
+from .client import Client, Credentials
+from .session import Manner, Requests
+
+Url = Annotated[
+    str,
+    Meta(pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?\Z", description="`http://host:port/path` or `https://host:port/path`, without a user"),
+]
+
+
+class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A DICOMweb service that takes STOW-RS."""
+
+    #: Base of the service: what comes before `/studies`.
+    url: Url
+    #: Basic authentication (RFC 7617).
+    username: str = ""
+    password: str = ""
+    #: Bearer token (RFC 6750).
+    token: str = ""
+    #: File of the bearer token, read again for each request, so that it may be renewed.
+    token_file: str = ""
+    #: PEM file of the authorities to trust; empty: the system's.
+    tls_ca: str = ""
+    #: PEM file of the certificate that Hilum shows, if the service asks for one.
+    tls_certificate: str = ""
+    #: PEM file of its key; empty: in the file of the certificate.
+    tls_key: str = ""
+    connect_timeout_s: Seconds = 10.0
+    #: For the answer to a request, and for the service to take the next piece of one.
+    response_timeout_s: Seconds = 120.0
+    #: Most instances in one request.
+    instances: Annotated[int, Meta(ge=1, le=500)] = 16
+    #: Most bytes in one request of several instances; a larger instance has a request of its own.
+    max_request_bytes: Annotated[int, Meta(ge=1_000_000, le=10**12)] = 64_000_000
+    #: Largest instance that the service takes; a larger one is rejected without being sent. 0: no limit is known.
+    max_instance_bytes: Annotated[int, Meta(ge=0, le=10**13)] = 0
+    #: What 409 means where the answer gives the instance no reason: `ask` whether it is there (QIDO-RS), `already-there`, `rejected`.
+    conflict: Literal["ask", "already-there", "rejected"] = "ask"
+    #: What is known of this service; empty: the standard at its word. Known ones: docs/reference/profiles.md.
+    profile: str = ""
+    #: What becomes of an instance, by its FailureReason, where that is to be otherwise than the profile says: `"0x0110" = "conflict"`.
+    reasons: dict[StatusCode, ReasonOutcome] = {}  # noqa: RUF012  # msgspec copies an empty one
+
+    batch: ClassVar[int] = 64
+
+    def __post_init__(self) -> None:
+        if bool(self.username) != bool(self.password):
+            raise ValueError("`username` and `password` go together")
+        if sum(map(bool, (self.username, self.token, self.token_file))) > 1:
+            raise ValueError("only one of `username`, `token` and `token_file` may be there")
+        if self.url.startswith("http:") and (self.tls_ca or self.tls_certificate or self.tls_key):
+            raise ValueError("`url` begins with http:, so no setting of TLS may be there")
+
+    @property
+    def grouped(self) -> bool:
+        """See `Sink.grouped`: a request is of one study, as PS3.18 10.5 has it."""
+        return True
+
+    @property
+    def reads(self) -> bool:
+        """See `Sink.reads`: requests read for themselves."""
+        return False
+
+    def client(self) -> Client:
+        """Connections to the service. Raises `Misconfigured` if a file of TLS cannot be used."""
+        tls = ClientTls(ca=self.tls_ca, certificate=self.tls_certificate, key=self.tls_key)
+        credentials = Credentials(username=self.username, password=self.password, token=self.token, token_file=self.token_file)
+        return Client(self.url, credentials, tls, self.connect_timeout_s, self.response_timeout_s)
+
+    def open(self, settings: Settings) -> Session:
+        """See `Sink.open`."""
+        manner = Manner(
+            instances=self.instances,
+            max_request_bytes=self.max_request_bytes,
+            max_instance_bytes=self.max_instance_bytes,
+            conflict=self.conflict,
+            meanings=meanings(self.profile, own_reasons=self.reasons),
+        )
+        return Requests(self.client(), open_store(settings), manner)
+
+    def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
+        """See `Sink.check`: name, TCP, TLS, the service and whom it admits, a marked test object by STOW-RS."""
+        del settings
+        yield from check(self.client(), with_object=with_object)

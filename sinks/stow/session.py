@@ -1,0 +1,261 @@
+"""A session of a DICOMweb destination: what comes next goes out together, and each instance has its own outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from hilum.errors import HilumError
+from hilum.outcomes import Meanings
+from hilum.part10 import IN_MEMORY_BYTES, Part10, Unsound
+from hilum.sink import Delivery, Later, Outage, Park, Settled
+from hilum.store import ObjectStore
+from hilum.upper_layer import printable
+
+from .answer import Said, read
+from .body import CONTENT_TYPE, body_of, length_of
+from .client import Client, Lost, Reply
+
+#: Longest time that a service may ask Hilum to wait (Retry-After, RFC 9110 10.2.3).
+LONGEST_WAIT_S = 3600.0
+_DEFAULT_WAIT_S = 5.0
+#: Objects that are read while the one before them is on its way.
+_READ_AHEAD = 4
+#: What the service as a whole refuses, and what to do about it.
+_REFUSALS = {
+    301: "It is elsewhere: set `url` to where it is.",
+    302: "It is elsewhere: set `url` to where it is.",
+    307: "It is elsewhere: set `url` to where it is.",
+    308: "It is elsewhere: set `url` to where it is.",
+    401: "Check `username` and `password`, `token` or `token_file`.",
+    403: "Ask its administrator to let these credentials store.",
+    404: "Check that `url` is what comes before /studies.",
+    405: "Check that `url` is what comes before /studies, and that the service takes STOW-RS.",
+    407: "A proxy is between that wants credentials.",
+    501: "The service takes no STOW-RS.",
+    502: "What is in front of the service does not reach it.",
+    504: "What is in front of the service does not reach it.",
+}
+#: What one instance is refused for, whoever sends it.
+_LASTING = {400: "bad request", 406: "not acceptable", 413: "too large", 414: "too large", 415: "media type not supported", 422: "invalid"}
+
+
+class Manner(Struct, frozen=True, kw_only=True):
+    """How instances go out; see the settings of `Stow`."""
+
+    instances: int
+    max_request_bytes: int
+    max_instance_bytes: int
+    conflict: str
+    meanings: Meanings
+
+
+class _Part(NamedTuple):
+    delivery: Delivery
+    part10: Part10
+
+    @property
+    def uid(self) -> str:
+        return self.delivery.sop_instance_uid
+
+
+class Requests:
+    """Sends instances in requests of several. An instance whose request fails for another's sake is sent again by itself."""
+
+    def __init__(self, client: Client, store: ObjectStore, manner: Manner, now: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._store = store
+        self._manner = manner
+        self._now = now
+        self._coming: list[Delivery] = []
+        self._done: dict[str, Settled | HilumError] = {}
+        self._not_before = 0.0
+        self._max_request_bytes = manner.max_request_bytes
+        self._told = ""
+        self._reads = ThreadPoolExecutor(2, thread_name_prefix="stow reads")
+
+    def begin(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Session.begin`."""
+        self._coming, self._done = list(deliveries), {}
+
+    def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
+        """See `Session.deliver`."""
+        if delivery.delivery_id not in self._done:
+            if self._now() < self._not_before:
+                raise Outage(self._told, fix="Hilum waits as long as the service asks for.")
+            try:
+                self._send(self._next(_Part(delivery, part10)))
+            except Outage:
+                if delivery.delivery_id not in self._done:  # else it came after this one's own answer
+                    raise
+        outcome = self._done.pop(delivery.delivery_id)
+        if isinstance(outcome, HilumError):
+            raise outcome
+        return outcome
+
+    def rest(self) -> None:
+        """See `Session.rest`."""
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        self._reads.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    def _next(self, first: _Part) -> list[_Part]:
+        """The first one and those after it that go with it in one request."""
+        parts, manner = [first], self._manner
+        ids = [each.delivery_id for each in self._coming]
+        rest = self._coming[ids.index(first.delivery.delivery_id) + 1 :] if first.delivery.delivery_id in ids else []
+        size, uids = first.delivery.object.size_bytes, {first.uid}
+        for each in rest if size <= IN_MEMORY_BYTES else []:
+            size += each.object.size_bytes
+            # One that is streamed is found to be unsound only on its way: it spoils no other's request.
+            alone = each.object.size_bytes > IN_MEMORY_BYTES or each.sop_instance_uid in uids or each.delivery_id in self._done
+            if alone or len(parts) >= manner.instances or size > self._max_request_bytes:
+                break
+            uids.add(each.sop_instance_uid)
+            parts.append(_Part(each, Part10(self._store, each.object)))
+        return parts
+
+    def _send(self, parts: list[_Part]) -> None:
+        """Send these in one request, and put the outcome of each into `_done`. Raises `Outage` for all."""
+        parts = [part for part in parts if not self._too_large(part)]
+        while parts:
+            for part in parts[:_READ_AHEAD]:
+                part.part10.read_ahead(self._reads)
+            sending: list[_Part] = []
+            try:
+                reply = self._post(parts, sending)
+            except Unsound as unsound:
+                self._done[sending[-1].delivery.delivery_id] = unsound
+                parts = [part for part in parts if part is not sending[-1]]
+                continue
+            except Lost as lost:
+                self._lost(lost, parts)
+                return
+            self._understand(reply, parts)
+            return
+
+    def _post(self, parts: list[_Part], sending: list[_Part]) -> Reply:
+        """The answer to a request; `sending` holds those whose bytes were begun."""
+        sizes = [part.delivery.object.size_bytes for part in parts]
+
+        def in_turn() -> Iterator[Part10]:
+            for n, part in enumerate(parts):
+                sending.append(part)
+                for each in parts[n + _READ_AHEAD : n + _READ_AHEAD + 1]:
+                    each.part10.read_ahead(self._reads)
+                yield part.part10
+                part.part10.forget()
+
+        headers = {"Content-Type": CONTENT_TYPE, "Content-Length": str(length_of(sizes)), "Accept": "application/dicom+json"}
+        return self._client.ask("POST", "/studies", headers, body_of(in_turn()))
+
+    def _too_large(self, part: _Part) -> bool:
+        limit, size = self._manner.max_instance_bytes, part.delivery.object.size_bytes
+        if not limit or size <= limit:
+            return False
+        comment = f"It has {size} bytes, and the destination takes {limit} (`max_instance_bytes`): it was not sent."
+        self._done[part.delivery.delivery_id] = Settled(state="rejected", comment=comment)
+        return True
+
+    def _one_by_one(self, parts: list[_Part], outcome: Callable[[_Part], Settled | HilumError]) -> None:
+        """Of several, send each again by itself; the outcome of a single one is the one given."""
+        if len(parts) == 1:
+            self._done[parts[0].delivery.delivery_id] = outcome(parts[0])
+            return
+        for part in parts:
+            self._send([part])
+
+    def _lost(self, lost: Lost, parts: list[_Part]) -> None:
+        self._one_by_one(parts, lambda _: Later(lost.sentence, fix=lost.fix))
+
+    def _understand(self, reply: Reply, parts: list[_Part]) -> None:
+        status = reply.status
+        if status in (429, 503):
+            wait_s = _retry_after_s(reply.headers.get("retry-after", ""))
+            self._not_before = self._now() + wait_s
+            self._told = f"{self._client.url} answered {status}: it takes nothing for {wait_s:.0f} s."
+            raise Outage(self._told, fix="Hilum waits as long as the service asks for.")
+        if status in _REFUSALS:
+            raise Outage(f"{self._client.url} answered {status}.", fix=_REFUSALS[status])
+        said = read(reply.body)
+        if status == 413 and len(parts) > 1:  # what is sent together is to be less from now on
+            self._max_request_bytes = max(1, sum(part.delivery.object.size_bytes for part in parts) // 2)
+        if status in (200, 202) or not said.nothing:
+            self._by_instance(reply, said, parts)
+        elif status == 409:
+            self._one_by_one(parts, lambda part: self._conflict(part, reply))
+        else:
+            self._one_by_one(parts, lambda _: self._refused(reply))
+
+    def _by_instance(self, reply: Reply, said: Said, parts: list[_Part]) -> None:
+        unmentioned = []
+        for part in parts:
+            if part.uid in said.stored:
+                warning = said.stored[part.uid]
+                status = f"{reply.status} 0x{warning:04X}" if warning else str(reply.status)
+                self._done[part.delivery.delivery_id] = Settled(state="delivered", peer_status=status)
+            elif part.uid in said.failed:
+                self._done[part.delivery.delivery_id] = self._failed(part, said.failed[part.uid], reply)
+            elif said.nothing and reply.status == 200:
+                self._done[part.delivery.delivery_id] = Settled(
+                    state="delivered", peer_status="200", comment="The answer names no instance."
+                )
+            else:
+                unmentioned.append(part)
+        if unmentioned:
+            self._one_by_one(unmentioned, lambda part: self._unmentioned(part, said, reply))
+
+    def _unmentioned(self, part: _Part, said: Said, reply: Reply) -> Settled | HilumError:
+        if len(said.others) == 1:
+            return self._failed(part, said.others[0], reply)
+        return Later(f"{self._client.url} answered {reply.status} and nothing of the instance.", peer_status=str(reply.status))
+
+    def _failed(self, part: _Part, reason: int, reply: Reply) -> Settled | HilumError:
+        if reason == 0:
+            return self._conflict(part, reply) if reply.status == 409 else self._refused(reply)
+        try:
+            settled = self._manner.meanings.of_reason(self._client.url, reason, http=reply.status)
+        except (Later, Park) as stop:
+            return stop
+        return self._conflict(part, reply) if settled is None else settled
+
+    def _conflict(self, part: _Part, reply: Reply) -> Settled | HilumError:
+        """409 without a reason: it is there already, or it cannot be stored."""
+        there = self._manner.conflict == "already-there" or (self._manner.conflict == "ask" and self._is_there(part.delivery))
+        if there:
+            return Settled(state="already_there", peer_status=str(reply.status))
+        comment = f"{self._client.url}: conflict, and the instance is not there."
+        return Settled(state="rejected", peer_status=str(reply.status), comment=comment, peer_comment=printable(reply.body, 200))
+
+    def _is_there(self, delivery: Delivery) -> bool:
+        """Ask by QIDO-RS (PS3.18 10.6). Raises `Outage` if there is no answer."""
+        path = f"/studies/{delivery.study_instance_uid}/series/{delivery.series_instance_uid}/instances"
+        try:
+            reply = self._client.ask("GET", f"{path}?SOPInstanceUID={delivery.sop_instance_uid}", {"Accept": "application/dicom+json"})
+        except Lost as lost:
+            raise Outage(lost.sentence, fix=lost.fix) from None
+        return reply.status == 200 and delivery.sop_instance_uid.encode() in reply.body
+
+    def _refused(self, reply: Reply) -> Settled | HilumError:
+        status, said = str(reply.status), printable(reply.body, 200)
+        if reply.status in _LASTING or 400 <= reply.status < 500:
+            words = _LASTING.get(reply.status, "refused")
+            return Settled(state="rejected", peer_status=status, comment=f"{self._client.url}: {words}.", peer_comment=said)
+        return Later(f"{self._client.url} answered {status}.", fix="The service's own log says why.", peer_status=status, peer_comment=said)
+
+
+def _retry_after_s(value: str) -> float:
+    """Seconds to wait by Retry-After: a number or a date (RFC 9110 10.2.3)."""
+    try:
+        wait_s = float(value) if value.strip().isdecimal() else (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        wait_s = _DEFAULT_WAIT_S
+    return min(LONGEST_WAIT_S, max(0.0, wait_s))
