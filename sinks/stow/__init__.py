@@ -87,7 +87,7 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             max_instance_bytes=self.max_instance_bytes,
             conflict=self.conflict,
         )
-        return Requests(self.client(), open_store(settings), manner)
+        return Requests(self.client(), open_store(settings), manner, spool=settings.spool_dir)
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, TLS, the service and whom it admits, a marked test object by STOW-RS."""
