@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
@@ -13,7 +14,7 @@ from hilum.sink import Session, Sink, Step
 from hilum.store import open_store
 from hilum.tls import ClientTls
 
-from .check import check
+from .check import CHECK_WAITS_S, check
 from .client import Client, Credentials
 from .session import Manner, Requests
 
@@ -73,11 +74,11 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.reads`: requests read for themselves."""
         return False
 
-    def client(self) -> Client:
-        """Connections to the service. Raises `Misconfigured` if a file of TLS cannot be used."""
+    def client(self, *, most_s: float = math.inf) -> Client:
+        """Connections to the service, which wait no longer than `most_s`. Raises `Misconfigured` if a file of TLS cannot be used."""
         tls = ClientTls(ca=self.tls_ca, certificate=self.tls_certificate, key=self.tls_key)
         credentials = Credentials(username=self.username, password=self.password, token=self.token, token_file=self.token_file)
-        return Client(self.url, credentials, tls, self.connect_timeout_s, self.response_timeout_s)
+        return Client(self.url, credentials, tls, min(most_s, self.connect_timeout_s), min(most_s, self.response_timeout_s))
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
@@ -92,4 +93,4 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, TLS, the service and whom it admits, a marked test object by STOW-RS."""
         del settings
-        yield from check(self.client(), with_object=with_object)
+        yield from check(self.client(most_s=CHECK_WAITS_S), with_object=with_object)
