@@ -20,7 +20,7 @@ from .session import Manner, Requests
 
 Url = Annotated[
     str,
-    Meta(pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?\Z", description="`http://host:port/path` or `https://host:port/path`, without a user"),
+    Meta(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?\Z", description="`http://host:port/path` or `https://host:port/path`"),
 ]
 
 
@@ -57,6 +57,8 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batch: ClassVar[int] = 64
 
     def __post_init__(self) -> None:
+        if "@" in self.url.split("/")[2]:
+            raise ValueError("`url` must not hold a user: set `username` and `password`")
         if bool(self.username) != bool(self.password):
             raise ValueError("`username` and `password` go together")
         if sum(map(bool, (self.username, self.token, self.token_file))) > 1:
