@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -131,7 +132,9 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return Associations(peer, manner)
         same_association_s = self.response_timeout_s if self.commit_report == "same" else 0.0
         terms = Terms(within_s=self.commit_within_s, same_association_s=same_association_s)
-        return Associations(peer, manner, Promises(peer, Transactions.of(settings), terms))
+        transactions = Transactions.of(settings)
+        transactions.forget_old(datetime.now(UTC))
+        return Associations(peer, manner, Promises(peer, transactions, terms))
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, TLS, association, presentation contexts, C-ECHO, a marked test object by C-STORE.
