@@ -157,17 +157,18 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """What a FailureReason (0008,1197) of STOW-RS means; `own` as in `outcome`."""
         return _meaning(code, own or {}, *(_values(each.stow.reasons) for each in self._lineage()))
 
-    def words(self, table: Literal["statuses", "reasons"], code: int) -> str:
+    def words(self, table: Literal["statuses", "reasons", "http"], code: int) -> str:
         """What a status says, in a few words."""
         facts: list[Mapping[str, Fact[Any]]] = [
-            each.dicom.statuses if table == "statuses" else each.stow.reasons for each in self._lineage()
+            each.dicom.statuses if table == "statuses" else getattr(each.stow, table) for each in self._lineage()
         ]
-        found = (each[key].says for key in (*_names(code), "other") for each in facts if key in each)
+        names = _http_names(code) if table == "http" else (*_names(code), "other")
+        found = (each[key].says for key in names for each in facts if key in each)
         return next(filter(None, found), "failure")
 
     def http(self, status: int) -> HttpOutcome:
         """What an HTTP response means as a whole."""
-        for key in (str(status), f"{status // 100}xx", "other"):
+        for key in _http_names(status):
             for each in self._lineage():
                 if key in each.stow.http:
                     return each.stow.http[key].value
@@ -282,6 +283,11 @@ def _meaning(code: int, *tables: Mapping[str, T]) -> T:
                 if key in table:
                     return table[key]
     raise AssertionError("generic-strict says what any other means")
+
+
+def _http_names(status: int) -> tuple[str, ...]:
+    """Under which names an HTTP status may be in a profile, the narrowest first."""
+    return str(status), f"{status // 100}xx", "other"
 
 
 def _names(code: int) -> list[str]:

@@ -19,8 +19,11 @@ class Origins:
         """`destinations` are the tables of the settings; `senders` names for a calling AE title further destinations that it is."""
         found: dict[str, dict[str, None]] = {}
         for name, table in destinations.items():
-            if isinstance(aet := table.get("aet"), str) and aet.strip():
-                found.setdefault(aet.strip(), {})[name] = None
+            # What was planned for a group may have gone to any of its members.
+            tables = [destinations.get(member, {}) for member in table.get("members", ())] if table.get("type") == "group" else [table]
+            for aet in (each.get("aet") for each in tables):
+                if isinstance(aet, str) and aet.strip():
+                    found.setdefault(aet.strip(), {})[name] = None
         for aet, names in (senders or {}).items():
             found.setdefault(aet.strip(), {}).update(dict.fromkeys(names))
         self._by_title = {aet: tuple(names) for aet, names in found.items()}

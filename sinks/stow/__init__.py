@@ -102,4 +102,4 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, TLS, the service and whom it admits, a marked test object by STOW-RS."""
         del settings
-        yield from check(self.client(most_s=CHECK_WAITS_S), with_object=with_object)
+        yield from check(self.client(most_s=CHECK_WAITS_S), meanings(self.profile).profile, with_object=with_object)

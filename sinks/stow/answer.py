@@ -11,14 +11,7 @@ from msgspec import Struct, field
 _FAILED, _REFERENCED, _OTHERS = "00081198", "00081199", "0008119A"
 _INSTANCE, _FAILURE, _WARNING = "00081155", "00081197", "00081196"
 
-#: Failure reasons of single instances (PS3.18 I.2.2): of these an instance may be rid another time.
-_PASSING = {0x0110: "processing failure", 0x0124: "not authorised", 0x0213: "resource limitation"}
-_LASTING = {
-    0x0112: "no such SOP instance",
-    0x0117: "invalid SOP instance",
-    0x0122: "SOP class not supported",
-    0xC122: "transfer syntax not supported",
-}
+#: FailureReason: the service has the instance (PS3.18 I.2.2).
 DUPLICATE = 0x0111
 
 
@@ -50,19 +43,6 @@ def read(body: bytes) -> Said:
     stored = {uid: _number(item, _WARNING) for item in _items(found, _REFERENCED) if (uid := _uid(item))}
     failed = {uid: _number(item, _FAILURE) for item in _items(found, _FAILED) if (uid := _uid(item))}
     return Said(stored=stored, failed=failed, others=tuple(_number(item, _FAILURE) for item in _items(found, _OTHERS)))
-
-
-def meaning(reason: int) -> tuple[str, bool]:
-    """A failure reason in words, and whether it may pass."""
-    if reason >> 8 == 0xA7:
-        return "out of resources", True
-    if reason in _PASSING:
-        return _PASSING[reason], True
-    if reason >> 8 == 0xA9:
-        return "data set does not match SOP class", False
-    if reason in _LASTING:
-        return _LASTING[reason], False
-    return "cannot understand" if reason >> 12 == 0xC else "failure", False
 
 
 def _items(found: dict[str, Any], tag: str) -> list[dict[str, Any]]:

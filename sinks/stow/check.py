@@ -7,9 +7,10 @@ import ssl
 from collections.abc import Iterator
 
 from hilum import testobject
+from hilum.profiles import Profile
 from hilum.sink import Outage, Step, step
 
-from .answer import meaning, read
+from .answer import DUPLICATE, read
 from .body import CONTENT_TYPE, frame
 from .client import Client, Lost
 
@@ -18,7 +19,7 @@ CHECK_WAITS_S = 10.0
 _QIDO = {"Accept": "application/dicom+json"}
 
 
-def check(client: Client, *, with_object: bool) -> Iterator[Step]:
+def check(client: Client, product: Profile, *, with_object: bool) -> Iterator[Step]:
     """Name, TCP, TLS, the service and whom it admits, and a marked test object if that is allowed."""
     host, port = client.parts.hostname or "", client.parts.port or (443 if client.secure else 80)
     with step("name") as resolving:
@@ -48,7 +49,7 @@ def check(client: Client, *, with_object: bool) -> Iterator[Step]:
         asking = _service_step(client)
         yield asking
         if with_object and asking.ok:
-            yield _object_step(client)
+            yield _object_step(client, product)
     finally:
         client.close()
 
@@ -95,7 +96,7 @@ def _service_step(client: Client) -> Step:
     return asking.done
 
 
-def _object_step(client: Client) -> Step:
+def _object_step(client: Client, product: Profile) -> Step:
     """Store the marked test object."""
     with step("test object") as storing:
         body = frame(testobject.part10().getvalue())
@@ -106,8 +107,8 @@ def _object_step(client: Client) -> Step:
             raise Outage(lost.sentence, fix=lost.fix) from None
         said = read(reply.body)
         reason = said.failed.get(testobject.SOP_INSTANCE_UID, 0)
-        if reply.status not in (200, 202, 409) or (reason and reason != 0x0111):
-            words = f" ({meaning(reason)[0]}, 0x{reason:04X})" if reason else ""
+        if reply.status not in (200, 202, 409) or (reason and reason != DUPLICATE):
+            words = f" ({product.words('reasons', reason)}, 0x{reason:04X})" if reason else ""
             raise Outage(f"{client.url} answered {reply.status}{words}.", fix="The service's own log says why it does not take the object.")
         where = f"study {testobject.STUDY_INSTANCE_UID} of patient {testobject.PATIENT_ID}"
         storing.says = f"{reply.status}: {where} is there now and may be deleted"

@@ -16,6 +16,7 @@ from msgspec import Struct
 from hilum.errors import HilumError
 from hilum.outcomes import Meanings
 from hilum.part10 import IN_MEMORY_BYTES, Part10, Unsound
+from hilum.profiles import HttpOutcome
 from hilum.runtime.delivery.near import near_by
 from hilum.sink import Delivery, Later, Outage, Park, Settled
 from hilum.store import ObjectStore
@@ -30,8 +31,8 @@ LONGEST_WAIT_S = 3600.0
 _DEFAULT_WAIT_S = 5.0
 #: Objects that are read while the one before them is on its way.
 _READ_AHEAD = 4
-#: What the service as a whole refuses, and what to do about it.
-_REFUSALS = {
+#: What to do about an answer that concerns the service as a whole.
+_FIXES = {
     301: "It is elsewhere: set `url` to where it is.",
     302: "It is elsewhere: set `url` to where it is.",
     307: "It is elsewhere: set `url` to where it is.",
@@ -45,8 +46,6 @@ _REFUSALS = {
     502: "What is in front of the service does not reach it.",
     504: "What is in front of the service does not reach it.",
 }
-#: What one instance is refused for, whoever sends it.
-_LASTING = {400: "bad request", 406: "not acceptable", 413: "too large", 414: "too large", 415: "media type not supported", 422: "invalid"}
 
 
 class Manner(Struct, frozen=True, kw_only=True):
@@ -185,20 +184,15 @@ class Requests:
         self._one_by_one(parts, lambda _: Later(lost.sentence, fix=lost.fix))
 
     def _understand(self, reply: Reply, parts: list[_Part]) -> None:
-        status = reply.status
-        if status in (429, 503):
-            wait_s = _retry_after_s(reply.headers.get("retry-after", ""))
-            self._not_before = self._now() + wait_s
-            self._told = f"{self._client.url} answered {status}: it takes nothing for {wait_s:.0f} s."
-            raise Outage(self._told, fix="Hilum waits as long as the service asks for.")
-        if status in _REFUSALS:
-            raise Outage(f"{self._client.url} answered {status}.", fix=_REFUSALS[status])
+        status, meaning = reply.status, self._meaning(reply)
+        if meaning == "outage":
+            raise self._away(reply)
         said = read(reply.body)
         if status == 413 and len(parts) > 1:  # what is sent together is to be less from now on
             self._max_request_bytes = max(1, sum(part.delivery.object.size_bytes for part in parts) // 2)
-        if status in (200, 202) or not said.nothing:
+        if meaning == "by_instance" or not said.nothing:
             self._by_instance(reply, said, parts)
-        elif status == 409:
+        elif meaning == "conflict":
             self._one_by_one(parts, lambda part: self._conflict(part, reply))
         else:
             self._one_by_one(parts, lambda _: self._refused(reply))
@@ -228,7 +222,7 @@ class Requests:
 
     def _failed(self, part: _Part, reason: int, reply: Reply) -> Settled | HilumError:
         if reason == 0:
-            return self._conflict(part, reply) if reply.status == 409 else self._refused(reply)
+            return self._conflict(part, reply) if self._meaning(reply) == "conflict" else self._refused(reply)
         try:
             settled = self._manner.meanings.of_reason(self._client.url, reason, http=reply.status)
         except (Later, Park) as stop:
@@ -254,10 +248,28 @@ class Requests:
 
     def _refused(self, reply: Reply) -> Settled | HilumError:
         status, said = str(reply.status), printable(reply.body, 200)
-        if reply.status in _LASTING or 400 <= reply.status < 500:
-            words = _LASTING.get(reply.status, "refused")
+        words = self._manner.meanings.profile.words("http", reply.status)
+        meaning = self._meaning(reply)
+        if meaning == "permanent":
             return Settled(state="rejected", peer_status=status, comment=f"{self._client.url}: {words}.", peer_comment=said)
-        return Later(f"{self._client.url} answered {status}.", fix="The service's own log says why.", peer_status=status, peer_comment=said)
+        sentence = f"{self._client.url} answered {status} ({words})."
+        if meaning == "person":
+            return Park(sentence, fix="Put that right there or here, then: hilum deliver retry.", peer_status=status, peer_comment=said)
+        return Later(sentence, fix="The service's own log says why.", peer_status=status, peer_comment=said)
+
+    def _meaning(self, reply: Reply) -> HttpOutcome:
+        return self._manner.meanings.profile.http(reply.status)
+
+    def _away(self, reply: Reply) -> Outage:
+        """What the answer says of the service as a whole; it is left alone for as long as it asks for."""
+        status = reply.status
+        if "retry-after" not in reply.headers and status not in (429, 503):
+            words = self._manner.meanings.profile.words("http", status)
+            return Outage(f"{self._client.url} answered {status} ({words}).", fix=_FIXES.get(status, "The service's own log says why."))
+        wait_s = _retry_after_s(reply.headers.get("retry-after", ""))
+        self._not_before = self._now() + wait_s
+        self._told = f"{self._client.url} answered {status}: it takes nothing for {wait_s:.0f} s."
+        return Outage(self._told, fix="Hilum waits as long as the service asks for.")
 
 
 def _retry_after_s(value: str) -> float:

@@ -59,7 +59,6 @@ def sink_for(port: int, **more: object) -> Dicom:
     return Dicom(host="127.0.0.1", port=port, aet="PACS", tls=True, **more)  # type: ignore[arg-type]  # by name
 
 
-@pytest.mark.filterwarnings("ignore:The value length")
 def test_objects_go_over_one_association_with_tls(certificates: Certificates) -> None:
     with pacs(tls=certificates.of_peer()) as there:
         outcomes = deliver(sink_for(there.port, tls_ca=certificates.ca), 3)

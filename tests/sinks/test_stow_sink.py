@@ -14,7 +14,7 @@ from hilum.settings import Settings
 from hilum.sink import Outage, Session, Settled, sink_of
 from hilum.testing import MemoryStore, SinkContract, a_delivery, encoded
 from sinks.stow import Stow
-from sinks.stow.answer import meaning, read
+from sinks.stow.answer import read
 from sinks.stow.session import Manner, Requests
 from tests.peers import free_port
 from tests.stow_server import Reply, Request, StowServer, send, session_for, several, states, stores, stow_server, told
@@ -299,19 +299,6 @@ def test_the_words_of_an_answer_are_for_the_ledger_only(store: MemoryStore) -> N
 )
 def test_an_answer_that_is_none_says_nothing(body: bytes) -> None:
     assert read(body).nothing
-
-
-@pytest.mark.parametrize(
-    ("reason", "words", "passing"),
-    [
-        (0xA701, "out of resources", True),
-        (0x0110, "processing failure", True),
-        (0xC000, "cannot understand", False),
-        (0x0005, "failure", False),
-    ],
-)
-def test_reasons_have_words(reason: int, words: str, passing: bool) -> None:
-    assert meaning(reason) == (words, passing)
 
 
 # Whom the service admits
