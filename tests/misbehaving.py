@@ -176,6 +176,11 @@ def words_of(status: int) -> str:
     return f"peer says {status:04X}"
 
 
+def says_kept(status: int) -> bool:
+    """Whether by the standard the peer has the object that it answered so: success, a warning, a duplicate."""
+    return status in (0x0000, 0x0001, 0x0107, 0x0111, 0x0116) or status >> 12 == 0xB
+
+
 # Behaviours
 
 
@@ -234,7 +239,7 @@ def answers(*statuses: int) -> Answer:
 
     def answer(arrival: Arrival) -> int:
         status = statuses[(arrival.instance - 1) % len(statuses)]
-        if status in (0x0000, 0x0001, 0x0107, 0x0111, 0x0116) or status >> 12 == 0xB:
+        if says_kept(status):
             arrival.peer.keep(arrival)
         return status
 
