@@ -6,17 +6,18 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import KeyObjectSelectionDocumentStorage, RLELossless, generate_uid
-from pynetdicom import AE
 
 from bench.peers import free_port, orthanc
 from bench.running import RunningHilum, running_hilum
-from bench.wire import RawReceiver
+from bench.wire import RawReceiver, RawSender
+from hilum.part10 import data_set_offset
 from hilum.synthetic import ct_study
 from hilum.testing import eventually
 
@@ -47,25 +48,25 @@ def slices(count: int, patient: str) -> list[FileDataset]:
     return list(ct_study(count, rows=32, columns=32, patient=patient))
 
 
-def send(running: RunningHilum, objects: Sequence[Dataset], sender: str = "CT1") -> str:
-    """Send objects as `sender`; their StudyInstanceUID."""
-    ae = AE(sender)
-    for sop_class, syntax in {(each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in objects}:
-        ae.add_requested_context(sop_class, syntax)
-    association = ae.associate("127.0.0.1", running.port, ae_title="HILUM")
-    assert association.is_established
-    for each in objects:
-        assert association.send_c_store(each).Status == 0x0000
-    association.release()
+def send(running: RunningHilum, objects: Sequence[FileDataset], sender: str = "CT1") -> str:
+    """Send objects as `sender`, encoded as their File Meta says; their StudyInstanceUID."""
+    kinds = [(str(each.SOPClassUID), str(each.file_meta.TransferSyntaxUID)) for each in objects]
+    raw = RawSender(running.port, kinds, calling=sender)
+    for each, (sop_class, syntax) in zip(objects, kinds, strict=True):
+        buffer = BytesIO()
+        each.save_as(buffer, enforce_file_format=True)
+        part10 = buffer.getvalue()
+        assert raw.send(sop_class, str(each.SOPInstanceUID), syntax, part10[data_set_offset(part10) :]) == 0x0000
+    raw.release()
     return str(objects[0].StudyInstanceUID)
 
 
-def outcomes(running: RunningHilum, study: str) -> Counter[str]:
-    """How often each outcome is among the arrivals of a study, once none is undecided."""
+def outcomes(running: RunningHilum, study: str, count: int) -> Counter[str]:
+    """How often each outcome is among the arrivals of a study, once there are `count` and none is undecided."""
 
     def decided() -> list[str]:
         found = [outcome for (outcome,) in running.rows("SELECT outcome FROM v_receipt WHERE study_instance_uid = %s", study)]
-        return [] if "undecided" in found else found
+        return [] if "undecided" in found or len(found) < count else found
 
     return Counter(eventually(decided, 60, what="a decision on everything"))
 
@@ -101,19 +102,19 @@ def test_the_same_image_compressed_is_a_duplicate_and_nothing_is_sent_twice(runn
         image.compress(RLELossless, generate_instance_uid=False)
     send(running, images, "CT2")
 
-    assert outcomes(running, study) == {"deliver": 2, "duplicate": 2}
+    assert outcomes(running, study, 4) == {"deliver": 2, "duplicate": 2}
     assert running.rows("SELECT count(*) FROM delivery WHERE study_instance_uid = %s", study) == [(4,)]
 
 
 def test_a_corrected_header_waits_for_a_person_or_takes_the_place_of_the_first_as_its_sender_s_settings_say(running: RunningHilum) -> None:
     first, second = slices(2, "STUDY02")
     study = send(running, [first, second])
-    outcomes(running, study)
+    outcomes(running, study, 2)
     first.SeriesDescription = second.SeriesDescription = "Corrected"
     send(running, [first])
     send(running, [second], "CORRECTS")
 
-    assert outcomes(running, study) == {"deliver": 2, "quarantined": 1, "corrected": 1}
+    assert outcomes(running, study, 4) == {"deliver": 2, "quarantined": 1, "corrected": 1}
     [(reason, sentence)] = running.rows("SELECT reason, sentence FROM v_quarantine WHERE study_instance_uid = %s", study)
     assert reason == "instance-corrected"
     assert "(0008,103E)" in sentence
@@ -125,18 +126,18 @@ def test_other_pixels_under_one_uid_wait_for_a_person(running: RunningHilum) -> 
     image.PixelData = bytes(len(image.PixelData))
     send(running, [image])
 
-    assert outcomes(running, study) == {"deliver": 1, "quarantined": 1}
+    assert outcomes(running, study, 2) == {"deliver": 1, "quarantined": 1}
     assert running.rows("SELECT reason FROM v_quarantine WHERE study_instance_uid = %s", study) == [("instance-conflict",)]
 
 
 def test_what_the_destination_sends_back_is_returned(running: RunningHilum) -> None:
     [image] = slices(1, "STUDY04")
     study = send(running, [image])
-    outcomes(running, study)
+    outcomes(running, study, 1)
     image.PatientName = "Coerced^Name"
     send(running, [image], "PACS")
 
-    assert outcomes(running, study) == {"deliver": 1, "returned": 1}
+    assert outcomes(running, study, 2) == {"deliver": 1, "returned": 1}
 
 
 def test_a_study_is_complete_after_a_silence_and_again_after_what_comes_later(running: RunningHilum) -> None:
@@ -149,7 +150,7 @@ def test_a_study_is_complete_after_a_silence_and_again_after_what_comes_later(ru
 
 def test_a_person_says_that_a_study_is_complete(running: RunningHilum) -> None:
     study = send(running, slices(2, "STUDY06"))
-    outcomes(running, study)
+    outcomes(running, study, 2)
     eventually(lambda: state(running, study)[:2] == ("open", 0), what="the open study")
 
     done = running.command("study", "complete", study, "--why", "test")
@@ -166,14 +167,14 @@ def test_a_person_says_that_a_study_is_complete(running: RunningHilum) -> None:
 def test_a_rejection_note_withdraws_what_is_here_and_what_comes_later(running: RunningHilum) -> None:
     first, second = slices(2, "STUDY07")
     study = send(running, [first])
-    outcomes(running, study)
+    outcomes(running, study, 1)
     send(running, [a_note([first, second], "113001")])
     eventually(
         lambda: running.rows("SELECT count(*) FROM withdrawn WHERE study_instance_uid = %s", study) == [(2,)], 60, what="the withdrawal"
     )
     send(running, [second])
 
-    assert outcomes(running, study) == {"deliver": 1, "withdrawn": 2}
+    assert outcomes(running, study, 3) == {"deliver": 1, "withdrawn": 2}
 
 
 def test_everything_is_accounted_for(running: RunningHilum) -> None:
@@ -194,8 +195,8 @@ def test_an_orthanc_that_sends_everything_back_comes_to_rest(tmp_path: Path) -> 
         with orthanc(tmp_path / "orthanc", port, http_port, hilum.port, lua=FORWARD_ALL, more=more):
             images = slices(5, "LOOP01")
             study = send(hilum, images)
-            eventually(lambda: outcomes(hilum, study).total() >= 10, 60, what="everything back")
+            came = outcomes(hilum, study, 10)
             account = hilum.come_to_rest()
 
-            assert outcomes(hilum, study) == {"deliver": 5, "returned": 5}
+            assert came == outcomes(hilum, study, 10) == {"deliver": 5, "returned": 5}
             assert (account.unaccounted, account.sent_back) == (0, 5)
