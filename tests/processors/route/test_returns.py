@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hilum.events import Source
 from processors.route.returns import Origins
 
-DESTINATIONS = {
+DESTINATIONS: dict[str, dict[str, Any]] = {
     "a": {"type": "dicom", "aet": "ARCHIVE_A"},
     "b": {"type": "dicom", "aet": "ARCHIVE_B"},
     "archive": {"type": "group", "members": ["a", "b", "gone"]},
