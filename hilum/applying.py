@@ -36,7 +36,7 @@ def orphans(settings: Settings, before: Settings, after: Settings) -> list[Orpha
         return []
     statement = """
         SELECT destination, count(*) AS pending FROM delivery
-        WHERE state = 'pending' AND destination = ANY(%(gone)s) GROUP BY destination ORDER BY destination
+        WHERE state IN ('pending', 'parked') AND destination = ANY(%(gone)s) GROUP BY destination ORDER BY destination
     """
     return rows(settings.postgres.dsn, Orphans, statement, {"gone": gone})
 

@@ -131,7 +131,7 @@ def test_while_the_database_is_away_a_worker_takes_what_is_new(log: Log) -> None
 def test_deliveries_that_wait_for_a_destination_that_goes_are_counted(settings: Settings) -> None:
     with connect(settings.postgres.dsn) as connection:
         for number, (destination, state) in enumerate(
-            [("pacs", "pending"), ("pacs", "pending"), ("pacs", "delivered"), ("other", "pending")]
+            [("pacs", "pending"), ("pacs", "parked"), ("pacs", "delivered"), ("other", "pending")]
         ):
             connection.execute(
                 "INSERT INTO delivery (delivery_id, destination, receipt, study_instance_uid, sop_instance_uid, state)"
