@@ -98,8 +98,10 @@ def main(arguments: Sequence[str]) -> None:
         folder = Path(name)
         received, late, down_port = folder / "received", folder / "late", free_port()
         first = write_ct_study(folder / "first", given.seconds * 20, patient=PACED)
-        second = write_ct_study(folder / "second", given.seconds * 20, patient=PACED)
-        backlog = [write_ct_study(folder / "backlog" / str(n), each, patient=WAITING, rows=PIXELS, columns=PIXELS) for n in range(STUDIES)]
+        second = write_ct_study(folder / "second", given.seconds * 20, patient=PACED, seed=1)
+        backlog = [
+            write_ct_study(folder / "backlog" / str(n), each, patient=WAITING, rows=PIXELS, columns=PIXELS, seed=n) for n in range(STUDIES)
+        ]
         urgent = str(dcmread(backlog[-1][0], stop_before_pixels=True).StudyInstanceUID)
         more = MORE.format(port=down_port, patient=WAITING)
         with storescp(received, pacs_port := free_port()), running_hilum(folder, pacs_port, more) as hilum:
@@ -135,7 +137,7 @@ def main(arguments: Sequence[str]) -> None:
         ("What", "Objects/s"),
         [("after the outage", f"{rate:.0f}"), ("the same again, without an outage", f"{reference:.0f}")],
     )
-    report.say(f"Of {urgent_count:,} urgent objects, {before:,} others were settled before the last one; those were under way.")
+    report.say(f"Before the last of {urgent_count:,} urgent objects, {before:,} others were settled: those that were under way.")
     report.say(
         f"Account: {account['expected_deliveries']:,} expected, {account['pending']:,} pending, {account['unaccounted']} unaccounted."
     )
