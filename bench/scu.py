@@ -15,13 +15,14 @@ from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import Process
 from pathlib import Path
 
-from bench.ingest.receivers import alone
+from bench.ingest.receivers import alone, is_prepared
 from bench.ingest.sets import SETS
 from bench.peers import dcmsend, free_port, installed, storescp, wait_for_port
 from bench.report import Report
 from hilum.association import Answer
 from hilum.peer import Peer
 from hilum.scu import outgoing, send_all
+from hilum.testing import eventually
 
 #: Bytes of a P-DATA-TF that the receiver which keeps nothing offers to take.
 _OFFERED = 131_072
@@ -52,6 +53,7 @@ def to_storescp(folder: Path) -> Iterator[int]:
 @contextmanager
 def to_hilum(folder: Path) -> Iterator[int]:
     with alone(folder, "dicom", port := free_port()):
+        eventually(lambda: is_prepared(folder), 60, what="the spool's spare files are there")
         yield port
 
 
@@ -165,9 +167,9 @@ def main(arguments: Sequence[str]) -> None:
                 folder = Path(name) / f"{set_name}-{receiver}"
                 folder.mkdir()
                 with run(folder) as port:
-                    for _ in range(given.rounds):
-                        for sender, send in SENDERS.items():
-                            rates[sender].append(rate(send, files, port))
+                    for number in range(given.rounds):
+                        for sender in sorted(SENDERS, reverse=number % 2 == 1):
+                            rates[sender].append(rate(SENDERS[sender], files, port))
                 ours, theirs = (statistics.median(rates[sender]) for sender in ("Hilum", "dcmsend"))
                 rows.append((f"{len(files)} {SETS[set_name].title}", title, f"{ours:.0f}", f"{theirs:.0f}", f"{ours / theirs:.2f}"))
     report.table("Objects/s, median of the rounds, turn about", ("Set", "To", "Hilum", "dcmsend", "Ratio (goal 1.0)"), rows)
