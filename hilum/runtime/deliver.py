@@ -162,7 +162,8 @@ class Deliver:
         away = self._watch.database_away or any(shared.database_away for shared in destinations.values())
         said = ["PostgreSQL does not answer; deliveries wait"] if away else []
         unknown = self._follower.now is None or self._in_force is None
-        if unknown and (why := self._follower.says or self._unknown):
+        if unknown:
+            why = self._follower.says or self._unknown or "it is being read"
             said.append(f"what is configured and paused is not known yet, and deliveries wait: {why}")
         for name, shared in destinations.items():
             if says := shared.says():

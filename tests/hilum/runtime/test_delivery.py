@@ -621,8 +621,8 @@ class TestDeliver:
         away = Postgres(dsn=f"postgresql://hilum@127.0.0.1:{free_port}/hilum")
         role = Deliver(msgspec.structs.replace(settings, postgres=away, destinations={"archive": {"type": "archive"}}))
         with log.running(role) as [running]:
-            eventually(lambda: not role.health().ready)
-            assert role.health().says.startswith("PostgreSQL does not answer; deliveries wait")
+            eventually(lambda: role.health().says.startswith("PostgreSQL does not answer; deliveries wait"))
+            assert not role.health().ready
             assert not running.ended()
 
     def test_deliveries_for_a_destination_that_the_settings_do_not_have_are_told(
