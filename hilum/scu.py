@@ -13,6 +13,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from hilum.association import Answer, Association, AssociationLost
+from hilum.dicom import uid_is_usable
 from hilum.dicom.beginning import SOP_CLASS_UID, SOP_INSTANCE_UID, sop_uids
 from hilum.dicom.encoding import DEFLATED, encoding_of
 from hilum.dicom.file_meta import TRANSFER_SYNTAX_UID, read_meta
@@ -71,7 +72,7 @@ def _at_once(path: Path, head: bytes) -> Outgoing | None:
         uids = sop_uids(data_set, encoding_of(data_set, len(data_set), transfer_syntax_uid))
     except (ValueError, KeyError):
         return None
-    if not (uids.get(SOP_CLASS_UID) and uids.get(SOP_INSTANCE_UID)):
+    if not (uid_is_usable(uids.get(SOP_CLASS_UID, "")) and uid_is_usable(uids.get(SOP_INSTANCE_UID, ""))):
         return None
     return Outgoing(
         path=path,

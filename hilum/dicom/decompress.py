@@ -43,6 +43,7 @@ _ALWAYS_LOSSY = {
     "1.2.840.10008.1.2.4.81": b"ISO_14495_1 ",
 }
 _MOST_BYTES = 2**32 - 2
+_MOST_FRAME_BYTES = 2**30
 
 jpeg12.install()
 
@@ -68,13 +69,15 @@ def decompressed(part10: BinaryIO, transfer_syntax_uid: str) -> Decompressed:
             warnings.simplefilter("ignore")
             ds = dcmread(part10, specific_tags=list(_NEEDED))
             frames = int(ds.get("NumberOfFrames") or 1)
+            if ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated > 8 * _MOST_FRAME_BYTES:
+                raise CannotRecode("a frame of it is larger than 1 GiB")
             decoding = decoder.iter_array(ds, raw=True)
             try:
                 first, image = next(decoding)
             except ValueError:  # pydicom cannot correct the sign of what it decodes in a row
                 decoding = (decoder.as_array(ds, index=index, raw=True) for index in range(frames))
                 first, image = next(decoding)
-    except MemoryError:
+    except (CannotRecode, MemoryError):
         raise
     except Exception as error:  # whatever pydicom and the codecs make of an object; their text may hold values
         raise CannotRecode(f"its pixel data cannot be decoded ({type(error).__name__})") from None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from mmap import mmap
-from typing import BinaryIO, cast
 
+from hilum.dicom.decoding import decoded
 from hilum.dicom.encoding import EXPLICIT_BIG, DataSetError, encoding_of
 from hilum.dicom.recode import PIXEL_DATA, CannotRecode, Change, has_odd_value, pieces, recoded
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -47,11 +46,9 @@ def transcoded(part10: bytes | mmap, data_set_at: int, own: str, target: str) ->
     changes: dict[int, Change | None] = {}
     frames: Iterator[bytes] | None = None
     if own not in _UNCOMPRESSED:
-        from hilum.dicom.decompress import decompressed  # the decoders take 30 MB, and most destinations need none
-
-        decoded = decompressed(_file(part10), own)
-        changes, frames = decoded.changes, decoded.frames
-        coming = decoded.changes[PIXEL_DATA]
+        found = decoded(part10, own)
+        changes, frames = found.changes, found.frames
+        coming = changes[PIXEL_DATA]
         assert coming is not None
         if coming.from_elsewhere_bytes <= _DECODED_FIRST_BYTES:
             frames = iter(list(frames))
@@ -81,13 +78,6 @@ def evened(part10: bytes | mmap, data_set_at: int, own: str) -> Pieces | None:
         return None
     parts = recoded(data, encoding, explicit=encoding.explicit)
     return lambda size: pieces(parts, size)
-
-
-def _file(part10: bytes | mmap) -> BinaryIO:
-    if isinstance(part10, bytes):
-        return BytesIO(part10)
-    part10.seek(0)
-    return cast("BinaryIO", part10)
 
 
 def _inflated(data: memoryview) -> memoryview:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -105,7 +106,9 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.holdings`: by C-FIND."""
         from hilum.find import instances_of  # brings all of pynetdicom, which nothing else here needs
 
-        return instances_of(self.query_peer(settings), study_instance_uid, series_instance_uids)
+        peer = self.query_peer(settings)
+        tls = (peer.tls.context(), peer.tls.server_name or peer.host) if peer.tls is not None else None
+        return instances_of(peer, study_instance_uid, series_instance_uids, tls)
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
@@ -123,7 +126,9 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return Associations(peer, manner)
         same_association_s = self.response_timeout_s if self.commit_report == "same" else 0.0
         terms = Terms(within_s=self.commit_within_s, same_association_s=same_association_s)
-        return Associations(peer, manner, Promises(peer, Transactions.of(settings), terms))
+        transactions = Transactions.of(settings)
+        transactions.forget_old(datetime.now(UTC))
+        return Associations(peer, manner, Promises(peer, transactions, terms))
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, TLS, association, presentation contexts, C-ECHO, a marked test object by C-STORE.

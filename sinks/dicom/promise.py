@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
@@ -11,7 +12,7 @@ from hilum import telemetry
 from hilum.association import AssociationLost
 from hilum.commitment_scu import Asking, NotOffered
 from hilum.dicom.commitment import FailureReason, Reference, is_taken, reason_text
-from hilum.errors import TryAgain
+from hilum.errors import HilumError, TryAgain
 from hilum.peer import NoAssociation, Peer
 from hilum.sink import Delivery, Later, Outage, Settled, Waits
 from hilum.transactions import Transaction, Transactions, new_uid
@@ -103,7 +104,7 @@ class Promises:
         """The same when nobody waits for an answer: what could not be asked for is stored again later."""
         try:
             self.ask()
-        except TryAgain as error:
+        except HilumError as error:
             log.warning("commitment_not_asked", destination=next(iter(self._stored.values())).destination, says=str(error))
             self._stored.clear()
 
@@ -125,7 +126,8 @@ class Promises:
             sentence = f"{self._peer.aet} answered {code} to the request for storage commitment."
             raise Later(sentence, fix="The peer's own log says why.", peer_status=code, peer_comment=answer.comment)
         if self._terms.same_association_s and (report := asking.report(self._terms.same_association_s)) is not None:
-            self._transactions.report(report)
+            with suppress(OSError):  # then it is as if the peer had not reported
+                self._transactions.report(report)
 
     def _waits(self, waited_s: float) -> Waits:
         after_s = min(LONGEST_LOOK_S, max(FIRST_LOOK_S, waited_s))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
@@ -15,13 +16,13 @@ from hilum.sink import Session, Sink, Step
 from hilum.store import open_store
 from hilum.tls import ClientTls
 
-from .check import check
+from .check import CHECK_WAITS_S, check
 from .client import Client, Credentials
 from .session import Manner, Requests
 
 Url = Annotated[
     str,
-    Meta(pattern=r"^https?://[^\s/@?#]+(/[^\s?#]*)?\Z", description="`http://host:port/path` or `https://host:port/path`, without a user"),
+    Meta(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?\Z", description="`http://host:port/path` or `https://host:port/path`"),
 ]
 
 
@@ -62,6 +63,8 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batch: ClassVar[int] = 64
 
     def __post_init__(self) -> None:
+        if "@" in self.url.split("/")[2]:
+            raise ValueError("`url` must not hold a user: set `username` and `password`")
         if bool(self.username) != bool(self.password):
             raise ValueError("`username` and `password` go together")
         if sum(map(bool, (self.username, self.token, self.token_file))) > 1:
@@ -79,11 +82,20 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.reads`: requests read for themselves."""
         return False
 
-    def client(self) -> Client:
-        """Connections to the service. Raises `Misconfigured` if a file of TLS cannot be used."""
+    def client(self, *, most_s: float = math.inf) -> Client:
+        """Connections to the service, which wait no longer than `most_s`. Raises `Misconfigured` if a file of TLS cannot be used."""
         tls = ClientTls(ca=self.tls_ca, certificate=self.tls_certificate, key=self.tls_key)
         credentials = Credentials(username=self.username, password=self.password, token=self.token, token_file=self.token_file)
-        return Client(self.url, credentials, tls, self.connect_timeout_s, self.response_timeout_s)
+        return Client(self.url, credentials, tls, min(most_s, self.connect_timeout_s), min(most_s, self.response_timeout_s))
+
+    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
+        """See `Sink.holdings`: by QIDO-RS."""
+        del settings, series_instance_uids
+        client = self.client()
+        try:
+            return client.instances_of(study_instance_uid)
+        finally:
+            client.close()
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
@@ -94,9 +106,9 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             conflict=self.conflict,
             meanings=meanings(self.profile, own_reasons=self.reasons),
         )
-        return Requests(self.client(), open_store(settings), manner)
+        return Requests(self.client(), open_store(settings), manner, spool=settings.spool_dir)
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, TLS, the service and whom it admits, a marked test object by STOW-RS."""
         del settings
-        yield from check(self.client(), with_object=with_object)
+        yield from check(self.client(most_s=CHECK_WAITS_S), with_object=with_object)

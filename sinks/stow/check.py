@@ -13,6 +13,8 @@ from .answer import meaning, read
 from .body import CONTENT_TYPE, frame
 from .client import Client, Lost
 
+#: Longest wait of a check for one answer, in seconds, however patient deliveries are.
+CHECK_WAITS_S = 10.0
 _QIDO = {"Accept": "application/dicom+json"}
 
 

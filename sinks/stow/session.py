@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -14,6 +16,7 @@ from msgspec import Struct
 from hilum.errors import HilumError
 from hilum.outcomes import Meanings
 from hilum.part10 import IN_MEMORY_BYTES, Part10, Unsound
+from hilum.runtime.delivery.near import near_by
 from hilum.sink import Delivery, Later, Outage, Park, Settled
 from hilum.store import ObjectStore
 from hilum.upper_layer import printable
@@ -68,8 +71,12 @@ class _Part(NamedTuple):
 class Requests:
     """Sends instances in requests of several. An instance whose request fails for another's sake is sent again by itself."""
 
-    def __init__(self, client: Client, store: ObjectStore, manner: Manner, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, client: Client, store: ObjectStore, manner: Manner, now: Callable[[], float] = time.monotonic, spool: Path | None = None
+    ) -> None:
+        """In `spool`, if there is one, objects are looked for before the store."""
         self._client = client
+        self._spool = spool
         self._store = store
         self._manner = manner
         self._now = now
@@ -120,7 +127,8 @@ class Requests:
             if alone or len(parts) >= manner.instances or size > self._max_request_bytes:
                 break
             uids.add(each.sop_instance_uid)
-            parts.append(_Part(each, Part10(self._store, each.object)))
+            near = partial(near_by, self._spool, each) if self._spool else None
+            parts.append(_Part(each, Part10(self._store, each.object, near)))
         return parts
 
     def _send(self, parts: list[_Part]) -> None:

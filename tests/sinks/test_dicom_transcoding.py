@@ -13,6 +13,7 @@ import pytest
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import pixel_array
 
+from hilum.dicom import jpeg12
 from hilum.dicom.file_meta import part10_head
 from hilum.dicom.transcode import targets_for
 from hilum.part10 import Part10, data_set_offset
@@ -24,6 +25,9 @@ from tests.peers import IMPLICIT, pacs
 
 #: Broken on purpose: cut off, or with a delimiter inside a compressed stream.
 UNDECODABLE = {"JPEG2000-embedded-sequence-delimiter.dcm", "MR_truncated.dcm", "rtplan_truncated.dcm"}
+
+
+jpeg12.install()  # or pydicom cannot read two of the sources
 
 
 @pytest.fixture(autouse=True)

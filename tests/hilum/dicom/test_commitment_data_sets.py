@@ -18,6 +18,7 @@ from hilum.dicom.commitment import (
     FailureReason,
     Reference,
     is_taken,
+    read_report,
     read_request,
     reason_text,
     write_report,
@@ -177,3 +178,22 @@ def test_a_report_is_taken_with_success_or_a_warning(status: int, taken: bool) -
 
 def test_a_reason_is_shown_by_its_name_if_it_has_one() -> None:
     assert (reason_text(0x0112), reason_text(0x0999)) == ("no-such-instance", "0999H")
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+def test_a_report_reads_as_it_was_written(syntax: str) -> None:
+    committed = [Reference("1.2.840.10008.5.1.4.1.1.2", f"2.25.{n}") for n in range(3)]
+    failed = [Failure(Reference("1.2.840.10008.5.1.4.1.1.2", "2.25.9"), FailureReason.NO_SUCH_INSTANCE)]
+    _, data_set = write_report("2.25.1", committed, failed, syntax)
+
+    report = read_report(data_set, syntax)
+
+    assert report.transaction_uid == "2.25.1"
+    assert report.committed == ("2.25.0", "2.25.1", "2.25.2")
+    assert report.failed == {"2.25.9": 0x0112}
+
+
+@given(st.binary(max_size=300))
+def test_a_report_that_is_none_is_refused_without_a_value(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        read_report(data, EXPLICIT)

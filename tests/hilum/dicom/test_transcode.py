@@ -22,6 +22,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, JPEGBaseline8Bit, RLELossless
 
+from hilum.dicom import jpeg12
 from hilum.dicom.encoding import DEFLATED
 from hilum.dicom.file_meta import part10_head
 from hilum.dicom.recode import CannotRecode
@@ -34,6 +35,9 @@ from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDI
 UNDECODABLE = {"JPEG2000-embedded-sequence-delimiter.dcm", "MR_truncated.dcm", "rtplan_truncated.dcm", "badVR.dcm"}
 #: What decoding may change, by tag.
 DECODING_CHANGES = {0x00280004, 0x00280006, 0x00282110, 0x00282114, 0x00880200, 0x7FE00001, 0x7FE00002}
+
+
+jpeg12.install()  # or pydicom cannot read two of the sources
 
 
 @pytest.fixture(autouse=True)

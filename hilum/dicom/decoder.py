@@ -1,0 +1,81 @@
+"""The process in which compressed pixel data are decoded, so that a stream which breaks a codec breaks nothing else.
+
+It reads requests from its standard input and answers on its standard output, until that ends; see `hilum.dicom.decoding`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import struct
+import sys
+from io import BytesIO
+from typing import BinaryIO
+
+import msgspec
+from msgspec import Struct
+
+from hilum.dicom.recode import CannotRecode, Change
+
+#: Memory that one object may take, compressed and one frame of it decoded: what wants more is refused, not the machine taken down.
+MOST_MEMORY_BYTES = 6 * 2**30
+
+#: Before each frame its length; these instead of one after the last, or if it cannot be decoded.
+LENGTH = struct.Struct("<q")
+END, BROKEN = -1, -2
+
+
+class Wanted(Struct, frozen=True):
+    """What is asked, on one line; the Part 10 file follows."""
+
+    transfer_syntax_uid: str
+    size_bytes: int
+
+
+class Found(Struct, frozen=True):
+    """What is answered, on one line; unless there is an error, the frames follow."""
+
+    error: str = ""
+    changes: dict[int, Change | None] = {}
+
+
+def main() -> None:
+    """Serve until the other side is gone."""
+    out = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)  # codecs write there what nobody wants to read
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, resource.RLIM_INFINITY))
+    from hilum.dicom.decompress import decompressed
+
+    requests = sys.stdin.buffer
+    while line := requests.readline():
+        wanted = msgspec.json.decode(line, type=Wanted)
+        try:
+            part10 = requests.read(wanted.size_bytes)
+            decoded = decompressed(BytesIO(part10), wanted.transfer_syntax_uid)
+        except (CannotRecode, MemoryError) as error:
+            _say(out, Found(error=_words(error)))
+            continue
+        _say(out, Found(changes=decoded.changes))
+        try:
+            for frame in decoded.frames:
+                out.write(LENGTH.pack(len(frame)))
+                out.write(frame)
+            out.write(LENGTH.pack(END))
+        except (CannotRecode, MemoryError) as error:
+            out.write(LENGTH.pack(BROKEN))
+            _say(out, Found(error=_words(error)))
+        out.flush()
+
+
+def _say(out: BinaryIO, found: Found) -> None:
+    out.write(msgspec.json.encode(found) + b"\n")
+    out.flush()
+
+
+def _words(error: CannotRecode | MemoryError) -> str:
+    return str(error) if isinstance(error, CannotRecode) else "decoding it takes more memory than it may"
+
+
+if __name__ == "__main__":
+    main()

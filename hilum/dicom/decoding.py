@@ -1,0 +1,143 @@
+"""Have pixel data decoded by another process (`hilum.dicom.decoder`): codecs are C and C++, and objects come from anywhere.
+
+A stream that makes a codec crash, hang or take all memory costs that object its delivery, in words, and nothing else. A process is
+kept for the next object; each holds 100 MB.
+"""
+
+from __future__ import annotations
+
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from mmap import mmap
+
+import msgspec
+from msgspec import Struct
+
+from hilum.dicom.decoder import BROKEN, END, LENGTH, Found, Wanted
+from hilum.dicom.recode import CannotRecode, Change
+
+COMMAND = (sys.executable, "-m", "hilum.dicom.decoder")
+#: A frame takes seconds at most.
+FRAME_S = 300.0
+_MOST_IDLE = 1
+_PIECE_BYTES = 2**20
+
+
+class Decoded(Struct, frozen=True, kw_only=True):
+    """What becomes of an object whose pixel data are decoded; see `hilum.dicom.decompress.Decompressed`."""
+
+    changes: dict[int, Change | None]
+    frames: Iterator[bytes]
+
+
+class Decoder:
+    """One such process, for one object at a time. Raises `CannotRecode` wherever it ends, or does not answer in time."""
+
+    def __init__(self, command: Sequence[str] = COMMAND, frame_s: float = FRAME_S) -> None:
+        self._frame_s = frame_s
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
+        self._ready = select.poll()
+        self._ready.register(self._out, select.POLLIN)
+
+    @property
+    def lives(self) -> bool:
+        """Whether it can be used."""
+        return self._process.poll() is None
+
+    def decode(self, part10: bytes | mmap, transfer_syntax_uid: str) -> Found:
+        """The answer for a Part 10 file. `frames` follow if it has no error."""
+        try:
+            self._in.write(msgspec.json.encode(Wanted(str(transfer_syntax_uid), len(part10))) + b"\n")
+            view = memoryview(part10)
+            while len(view):
+                view = view[self._in.write(view[:_PIECE_BYTES]) :]
+        except OSError:
+            raise self._broken("ended") from None
+        return self._found()
+
+    def frames(self) -> Iterator[bytes]:
+        """The decoded frames of the file, each once."""
+        while (size := LENGTH.unpack(self._read(LENGTH.size))[0]) >= 0:
+            yield self._read(size)
+        if size == BROKEN:
+            raise CannotRecode(self._found().error)
+        assert size == END
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._in, self._out):
+            with suppress(OSError):
+                pipe.close()
+
+    def _found(self) -> Found:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += self._read(1)
+        return msgspec.json.decode(line, type=Found)
+
+    def _read(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            if not self._ready.poll(self._frame_s * 1000):
+                raise self._broken(f"did not answer within {self._frame_s:g} s")
+            part = self._out.read(min(size, _PIECE_BYTES))
+            if not part:
+                raise self._broken("ended")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _broken(self, how: str) -> CannotRecode:
+        self.close()
+        return CannotRecode(f"its pixel data cannot be decoded (the decoder {how})")
+
+
+_idle: list[Decoder] = []
+_lock = threading.Lock()
+
+
+def decoded(part10: bytes | mmap, transfer_syntax_uid: str) -> Decoded:
+    """Have a Part 10 file decoded; its first frame is, when this returns. Raises `CannotRecode`, and so may the frames.
+
+    Frames that are not read to their end hold a process until they are let go of.
+    """
+    with _lock:
+        decoder = _idle.pop() if _idle else None
+    if decoder is None or not decoder.lives:
+        decoder = Decoder()
+    found = decoder.decode(part10, transfer_syntax_uid)
+    if found.error:
+        _give_back(decoder)
+        raise CannotRecode(found.error)
+    return Decoded(changes=found.changes, frames=_frames(decoder))
+
+
+def _frames(decoder: Decoder) -> Iterator[bytes]:
+    done = False
+    try:
+        yield from decoder.frames()
+        done = True
+    finally:
+        if done:
+            _give_back(decoder)
+        else:
+            decoder.close()
+
+
+def _give_back(decoder: Decoder) -> None:
+    with _lock:
+        if len(_idle) < _MOST_IDLE:
+            _idle.append(decoder)
+            return
+    decoder.close()
