@@ -71,15 +71,18 @@ class Account(Struct, frozen=True, kw_only=True):
 
     @property
     def balance(self) -> str:
-        """How the objects that were received divide, for people."""
-        parts = (
-            (self.routed, "to be delivered"),
-            (self.unrouted, "sent nowhere by any rule"),
-            (self.duplicates, "duplicates"),
+        """How the objects that were received divide, for people; what is rare is left out where there is none."""
+        rare = (
             (self.waiting, "waiting for their study"),
             (self.sent_back, "sent back by a destination"),
             (self.ignored, "left aside"),
             (self.withdrawn, "withdrawn by a rejection note"),
+        )
+        parts = (
+            (self.routed, "to be delivered"),
+            (self.unrouted, "sent nowhere by any rule"),
+            (self.duplicates, "duplicates"),
+            *((count, what) for count, what in rare if count),
             (self.quarantined, "quarantined"),
             (self.undecided, "undecided"),
         )

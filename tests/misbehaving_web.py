@@ -88,6 +88,12 @@ class Service:
         self._server.shutdown()
         self._server.server_close()
 
+    def seed(self, uids: Mapping[str, str], digest: str) -> None:
+        """Have an instance, by the UIDs of its study, series and itself, as if it had come before."""
+        with self._lock:
+            self.kept[uids["SOPInstanceUID"]] = digest
+            self._uids[uids["SOPInstanceUID"]] = dict(uids)
+
     def refusal(self, authorization: str, size: int) -> Refusal | None:
         """What is wrong with a request as a whole."""
         with self._lock:

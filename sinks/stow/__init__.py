@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
@@ -87,6 +87,15 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tls = ClientTls(ca=self.tls_ca, certificate=self.tls_certificate, key=self.tls_key)
         credentials = Credentials(username=self.username, password=self.password, token=self.token, token_file=self.token_file)
         return Client(self.url, credentials, tls, min(most_s, self.connect_timeout_s), min(most_s, self.response_timeout_s))
+
+    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
+        """See `Sink.holdings`: by QIDO-RS."""
+        del settings, series_instance_uids
+        client = self.client()
+        try:
+            return client.instances_of(study_instance_uid)
+        finally:
+            client.close()
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from hilum.client_tls import ClientTls
 from hilum.errors import HilumError, Misconfigured
+from hilum.qido import instances_of
 from hilum.sink import Outage
 from hilum.upper_layer import IMPLEMENTATION_VERSION_NAME
 
@@ -78,6 +79,11 @@ class Client:
     def secure(self) -> bool:
         """Whether the service is reached by TLS."""
         return self.parts.scheme == "https"
+
+    def instances_of(self, study_instance_uid: str) -> frozenset[str]:
+        """The SOPInstanceUIDs that the service has of a study, by QIDO-RS (PS3.18 10.6). Raises `TryAgain`, and `Misconfigured`."""
+        headers = {"User-Agent": IMPLEMENTATION_VERSION_NAME, **self._credentials.header()}
+        return instances_of(self.url, study_instance_uid, http=self._http, headers=headers, timeout_s=self.response_timeout_s)
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: Iterator[bytes | memoryview] | None = None) -> Reply:
         """Send a request and read the answer. What `body` raises ends the request amid its body and goes on.
