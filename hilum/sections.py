@@ -116,7 +116,8 @@ class Spool(Section, frozen=True, kw_only=True):
     path: str = ""
     #: Below this much free space new objects are refused with 0xA700, before the disk is full.
     min_free_bytes: Annotated[int, Meta(ge=0)] = 512 * 2**20
-    #: So much is kept in files that are written again and again, which is faster than making new ones; made when a receiver starts.
+    #: So much, or a sixteenth of the disk if that is less, is kept in files that are written again and again, which is faster than
+    #: making new ones; made when a receiver starts.
     spare_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 256 * 2**20
 
 

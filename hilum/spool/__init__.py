@@ -29,6 +29,10 @@ from .receipts import Receipts, received_at
 __all__ = ["Arrival", "Incoming", "Spool", "SpoolFull", "SpoolTooLarge", "is_spool_file", "mapped", "read_arrival", "received_at"]
 
 
+#: No more than this part of the disk is kept in files to be written again.
+SPARE_PART_OF_DISK = 16
+
+
 class SpoolFull(TryAgain):
     """The spool takes nothing more for now; what was written of the object is gone."""
 
@@ -47,12 +51,14 @@ class Spool:
         self, path: Path, *, min_free_bytes: int = 0, spare_bytes: int = 0, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._min_free_bytes = min_free_bytes
-        self._spare_bytes = spare_bytes
         self._now = now
         self._receipts = Receipts()
         try:
             self._files = Files(path)
             self._files.recover()
+            disk = os.fstatvfs(self._files.directory.fd)
+            #: On a small disk the room is for objects.
+            self._spare_bytes = min(spare_bytes, disk.f_blocks * disk.f_frsize // SPARE_PART_OF_DISK)
         except OSError as error:
             raise Misconfigured(
                 "spool-unusable", f"The spool {path} cannot be used: {error.strerror}.", fix="Correct spool.path or its rights."

@@ -191,11 +191,14 @@ def test_spare_files_are_made_up_to_the_settings_and_used(tmp_path: Path) -> Non
     assert spool.unfinished() == []
 
 
-def test_no_spare_files_are_made_where_the_disk_has_no_room(small_disk: Path) -> None:
+def test_a_small_disk_is_not_filled_with_spare_files(small_disk: Path) -> None:
     spool = Spool(small_disk, spare_bytes=2**30)
     spool.prepare(threading.Event())
+    assert list(spool.folder.iterdir()) == []
 
-    assert stored(spool)
+    spool.remove([stored(spool, bytes(100_000))])
+
+    assert list(spool.folder.iterdir()) == []
 
 
 def test_what_is_kept_is_given_up_before_an_object_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
