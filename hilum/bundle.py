@@ -167,7 +167,7 @@ class KafkaReader:
         deadline = time.monotonic() + timeout_s
         end = self.begin(since)
         found: list[Bundle | Misconfigured] = []
-        position = since if since >= 0 else max(0, end - 1)  # of an empty topic there is nothing to wait for
+        position = since if since >= 0 else max(0, end - 1)
         while position < end:
             for offset, each in self.more(0.2):
                 found.append(each)
