@@ -155,7 +155,7 @@ class KafkaReader:
         """What there is from the offset `since` on, -1 for the last one alone; what cannot be read is an error in its place."""
         end = self.begin(since)
         found: list[Bundle | Misconfigured] = []
-        position = since if since >= 0 else max(0, end - 1)  # of an empty topic there is nothing to wait for
+        position = since if since >= 0 else max(0, end - 1)
         while position < end:
             for offset, each in self.more(0.2):
                 found.append(each)
