@@ -429,7 +429,7 @@ def test_a_check_tells_in_which_compressions_nothing_is_taken() -> None:
 
 @pytest.mark.system
 def test_a_check_tells_which_objects_of_the_index_would_not_be_taken(postgres: str) -> None:
-    kinds = [(CT, IMPLICIT), (CT, "1.2.840.10008.1.2.4.51"), ("1.2.840.10008.5.1.4.1.1.104.1", EXPLICIT)]
+    kinds = [(CT, IMPLICIT), (CT, JPEG_2000), (CT, "1.2.840.10008.1.2.4.102"), ("1.2.840.10008.5.1.4.1.1.104.1", EXPLICIT)]
     insert = """
         INSERT INTO instance (sop_instance_uid, series_instance_uid, study_instance_uid, sop_class_uid, transfer_syntax_uid, bucket,
             object_key, size_bytes, sha256, receipt, received_at)
@@ -442,8 +442,8 @@ def test_a_check_tells_which_objects_of_the_index_would_not_be_taken(postgres: s
         found = {step.name: step for step in sink_for(there.port).check(Settings(postgres=Postgres(dsn=postgres)))}
 
     says = found["objects in the index"].says
-    assert says.startswith("takes 1 of 3 kinds; not ")
-    assert "CT Image in JPEG Extended (Process 2 and 4)" in says
+    assert says.startswith("takes 2 of 4 kinds; not ")
+    assert "CT Image in MPEG-4 AVC/H.264 High Profile / Level 4.1" in says
     assert "Encapsulated PDF in Explicit VR Little Endian" in says
 
 
