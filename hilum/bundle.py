@@ -99,17 +99,28 @@ def in_force(settings: Settings, bundle: Bundle | None) -> Settings:
 
 def history(settings: Settings, *, timeout_s: float = 10.0) -> list[Bundle]:
     """Every configuration that was ever published, oldest first. Raises `TryAgain` while Kafka is away, `Misconfigured` without topic."""
-    with KafkaReader(settings) as reader:
-        return [each for each in reader.all_until_end(0, timeout_s) if isinstance(each, Bundle)]
+    return [each for each in _all(settings, 0, timeout_s) if isinstance(each, Bundle)]
 
 
 def current(settings: Settings, *, timeout_s: float = 10.0) -> Bundle | None:
     """The configuration that is in force; None if none was ever published. Raises as `history` and `Misconfigured` if it cannot be read."""
-    with KafkaReader(settings) as reader:
-        last = next(iter(reader.all_until_end(-1, timeout_s)[-1:]), None)
+    last = next(iter(_all(settings, -1, timeout_s)[-1:]), None)
     if isinstance(last, Misconfigured):
         raise last
     return last
+
+
+def _all(settings: Settings, since: int, timeout_s: float) -> list[Bundle | Misconfigured]:
+    """What there is from the offset `since` on, -1 for the last one alone; a broker that changes its leaders is waited for."""
+    deadline = time.monotonic() + timeout_s
+    with KafkaReader(settings) as reader:
+        while True:
+            try:
+                return reader.all_until_end(since, deadline)
+            except TryAgain:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
 
 class Reader(Protocol):
@@ -140,9 +151,8 @@ class KafkaReader:
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
-    def all_until_end(self, since: int, timeout_s: float) -> list[Bundle | Misconfigured]:
+    def all_until_end(self, since: int, deadline: float) -> list[Bundle | Misconfigured]:
         """What there is from the offset `since` on, -1 for the last one alone; what cannot be read is an error in its place."""
-        deadline = time.monotonic() + timeout_s
         end = self.begin(since)
         found: list[Bundle | Misconfigured] = []
         position = since if since >= 0 else max(0, end - 1)
