@@ -9,7 +9,16 @@ from pathlib import Path
 
 import bench
 
-_PARTS = ("report", "peers", "running", "wire", "conversations")  # modules that the benchmarks share
+_PARTS = (
+    "report",
+    "peers",
+    "running",
+    "wire",
+    "conversations",
+    "patient",
+    "web_requests",
+    "web_patient",
+)  # modules that the benchmarks share
 
 
 def _names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Fuzz: broken conversations and noise against the real receiver process, which must answer, forget them, and stay as it was."""
+"""Fuzz: broken conversations and noise against a real receiver process, which must answer, forget them, and stay as it was."""
 
 from __future__ import annotations
 
@@ -12,41 +12,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from bench.conversations import PATIENT, Stream, stream, valid
+from bench.conversations import Stream, stream, valid
 from bench.ingest.receivers import alone
+from bench.patient import STREAM_S, Patient, Told, Vitals
 from bench.peers import free_port
 from bench.report import Report
+from bench.web_patient import web_patient
+from bench.web_requests import request
 from hilum import upper_layer as ul
-from hilum.spool import Spool, read_arrival
 from ingest.dicom.answers import NOT_DICOM
 
 #: Streams between two looks at the receiver, and how many of them run at once.
 BATCH, AT_ONCE = 50, 8
-#: How long one stream may take, and how long afterwards the receiver may need to be at rest.
-STREAM_S, REST_S = 15.0, 10.0
-#: Python keeps some of what it once had: after this many streams the receiver's memory is compared with, by so many MB.
-WARM_STREAMS, MOST_GROWTH_MB = 500, 16.0
+#: The receiver's memory may grow by so many MB once it is warm.
+MOST_GROWTH_MB = 16.0
 #: After so many batches that failed it is known that something is wrong.
 MOST_FAILURES = 5
 #: So many streams of a batch that failed are looked for that do it alone.
 MOST_CULPRITS = 5
-_LOG_MUST_NOT_HOLD = (b"association_failed", b"role_failed", b"Traceback", PATIENT, PATIENT[:6])
-
-
-@dataclass
-class Told:
-    """What a peer was told over one connection."""
-
-    outcomes: list[str] = field(default_factory=list)
-    kept: int = 0  #: C-STORE responses that say that the object is kept
-    complete: bool = False  #: whether the connection was read to its proper end
-    complaint: str = ""
 
 
 def converse(port: int, what: Stream) -> Told:
@@ -129,70 +118,19 @@ def _field(command: bytes) -> int:
     raise ValueError("an answer has no command field")
 
 
-@dataclass(frozen=True)
-class Vitals:
-    """What a receiver holds."""
+class DicomPatient(Patient):
+    """One process of the role `dicom`."""
 
-    handles: int
-    threads: int
-    memory_mb: float
+    def converse(self, what: Stream) -> Told:
+        return converse(self.port, what)
 
+    def warm(self) -> None:
+        self.converse(Stream(tuple(valid(random.Random("warm")).pdus), (), breaks_off=False, data_sets=()))
 
-class Patient:
-    """The receiver under test: one process of the role `dicom`."""
+    def unknown(self, what: Stream) -> int:
+        return what.raw.count(b"\4")
 
-    def __init__(self, process: psutil.Process, port: int, folder: Path) -> None:
-        self.port = port
-        self.spool = Spool(folder / "data" / "spool")
-        self._records = folder / "data" / "spool" / "associations"
-        self._log = folder / "hilum.log"
-        self._log_read = 0
-        self._process = process
-        converse(port, Stream(tuple(valid(random.Random("warm")).pdus), (), breaks_off=False, data_sets=()))
-        self.spool.remove(self.spool.waiting())
-        self._rest = _until_still(self.vitals)
-
-    def vitals(self) -> Vitals:
-        """As they are now. Raises `psutil.NoSuchProcess`."""
-        memory = self._process.memory_info().rss / 2**20
-        return Vitals(self._process.num_fds(), self._process.num_threads(), memory)
-
-    def complaints(self, streams: Sequence[Stream], told: Sequence[Told]) -> Iterator[str]:
-        """What is wrong with the receiver after these streams; then its spool is emptied, as a publisher does."""
-        yield from (each.complaint for each in told if each.complaint)
-        if not self._process.is_running() or self._process.status() == psutil.STATUS_ZOMBIE:
-            yield "The process has ended."
-            return
-        if not self._echoes():
-            yield "It does not answer a C-ECHO."
-        rest = self._rest
-        if not _eventually(lambda: self.vitals().handles <= rest.handles and self.vitals().threads <= rest.threads):
-            yield f"At rest it had {rest}; now it has {self.vitals()}."
-        yield from self._spooled(streams, told)
-        log = self._log.read_bytes()[self._log_read :]
-        self._log_read += len(log)
-        yield from (f"Its log holds {word.decode()}." for word in _LOG_MUST_NOT_HOLD if word in log)
-
-    def _spooled(self, streams: Sequence[Stream], told: Sequence[Told]) -> Iterator[str]:
-        receipts = self.spool.waiting()
-        known = sum(each.kept for each in told)
-        # Who broke off does not know what was kept of what it had sent; it is one object for each command at most.
-        unknown = sum(what.raw.count(b"\4") for what, each in zip(streams, told, strict=True) if not each.complete)
-        if not known <= len(receipts) <= known + unknown:
-            yield f"The spool has {len(receipts)} objects; {known} were acknowledged, and of {unknown} at most it is not known."
-        files = [self.spool.read(receipt) for receipt in receipts]
-        data_sets = {file[read_arrival(file)[1] :] for file in files}
-        missing = [what for what in streams if not what.changes and not set(what.data_sets) <= data_sets]
-        if missing:
-            yield f"Of {len(missing)} conversations without a fault an object is not in the spool, byte for byte."
-        self.spool.remove(receipts)
-        for record in self._records.glob("*.json"):
-            record.unlink(missing_ok=True)
-        leftovers = self.spool.unfinished()
-        if leftovers:
-            yield f"{len(leftovers)} unfinished files are left in the spool."
-
-    def _echoes(self) -> bool:
+    def is_served(self) -> bool:
         echo = ul.c_echo_rq(1)
         contexts = [ul.Context(abstract_syntax=ul.VERIFICATION, transfer_syntax=ul.IMPLICIT_VR_LITTLE_ENDIAN)]
         pieces = (
@@ -200,27 +138,8 @@ class Patient:
             ul.data_header(1, len(echo), last=True, command=True) + echo,
             ul.pdu(ul.Pdu.RELEASE_RQ, bytes(4)),
         )
-        told = converse(self.port, Stream(pieces, (), breaks_off=False, data_sets=()))
+        told = self.converse(Stream(pieces, (), breaks_off=False, data_sets=()))
         return told.outcomes == ["ASSOCIATE_AC", "answer 0x8030: 0x0000", "RELEASE_RP"]
-
-
-def _eventually(holds: Callable[[], bool]) -> bool:
-    end = time.monotonic() + REST_S
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _until_still(look: Callable[[], Vitals]) -> Vitals:
-    """The vitals once nothing ends any more: the fewest handles and threads within a second."""
-    seen = []
-    end = time.monotonic() + 1
-    while time.monotonic() < end:
-        seen.append(look())
-        time.sleep(0.05)
-    return min(seen, key=lambda each: (each.handles, each.threads))
 
 
 @contextmanager
@@ -228,47 +147,69 @@ def patient(folder: Path) -> Iterator[Patient]:
     """A receiver for as long as the block lasts."""
     port = free_port()
     with alone(folder, "dicom", port) as process:
-        yield Patient(psutil.Process(process.pid), port, folder)
+        yield DicomPatient(psutil.Process(process.pid), port, folder)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way in: its streams by their seeds, and its receiver."""
+
+    name: str
+    title: str
+    #: Python keeps some of what it once had: after this many streams the receiver's memory is compared with.
+    warm_streams: int
+    stream: Callable[[object], Stream]
+    patient: Callable[[Path], AbstractContextManager[Patient]]
+
+
+WAYS = {
+    each.name: each
+    for each in (
+        Way("fuzz", "Fuzzed streams against the receiver", 500, stream, patient),
+        # It has up to 36 threads, each with a heap of glibc's that is filled once.
+        Way("fuzz-stow", "Fuzzed requests against the web receiver", 2000, request, web_patient),
+    )
+}
 
 
 def run(patient: Patient, streams: Sequence[Stream]) -> tuple[list[str], list[Told]]:
     """Send the streams, some at once; what is wrong with the receiver afterwards, and what the streams were told."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        told = list(pool.map(lambda each: converse(patient.port, each), streams))
+        told = list(pool.map(patient.converse, streams))
     try:
         return list(patient.complaints(streams, told)), told
     except psutil.NoSuchProcess:
         return ["The process has ended."], told
 
 
-def culprits(seeds: Sequence[str], folder: Path) -> Iterator[tuple[str, list[str]]]:
+def culprits(way: Way, seeds: Sequence[str], folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Those streams of a failed batch that do it alone, `MOST_CULPRITS` at most; after each there is a new receiver."""
     waiting, found = list(seeds), 0
     while waiting and found < MOST_CULPRITS:
         here = folder / str(found)
         here.mkdir(parents=True)
-        with patient(here) as receiver:
+        with way.patient(here) as receiver:
             while waiting:
                 seed = waiting.pop(0)
-                complaints, _ = run(receiver, [stream(seed)])
+                complaints, _ = run(receiver, [way.stream(seed)])
                 if complaints:
                     found += 1
                     yield seed, complaints
                     break
 
 
-def keep(seeds: Sequence[str], complaints: Sequence[str], folder: Path) -> None:
+def keep(way: Way, seeds: Sequence[str], complaints: Sequence[str], folder: Path) -> None:
     """Write streams that failed, and what was wrong, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        what = stream(seed)
+        what = way.stream(seed)
         path = folder / f"{seed.replace('/', '-')}.bin"
         path.write_bytes(what.raw)
         words = [f"seed {seed}", f"changes: {', '.join(what.changes) or 'none'}", f"pieces: {[len(piece) for piece in what.pieces][:50]}"]
         path.with_suffix(".txt").write_text("\n".join([*words, *complaints, ""]), encoding="utf-8")
 
 
-def fuzz(seeds: Iterator[str], until: float, folder: Path, failures: Path) -> tuple[Counter[str], list[Vitals], list[str]]:
+def fuzz(way: Way, seeds: Iterator[str], until: float, folder: Path, failures: Path) -> tuple[Counter[str], list[Vitals], list[str]]:
     """Batch after batch; what the streams were told, the vitals after each batch, and what was wrong."""
     outcomes: Counter[str] = Counter()
     vitals: list[Vitals] = []
@@ -278,9 +219,9 @@ def fuzz(seeds: Iterator[str], until: float, folder: Path, failures: Path) -> tu
         here = folder / f"receiver-{generation}"
         here.mkdir()
         generation += 1
-        with patient(here) as receiver:
+        with way.patient(here) as receiver:
             while batch := [seed for _, seed in zip(range(BATCH), seeds, strict=False)]:
-                streams = [stream(seed) for seed in batch]
+                streams = [way.stream(seed) for seed in batch]
                 complaints, told = run(receiver, streams)
                 outcomes["streams"] += len(streams)
                 outcomes["bytes"] += sum(len(each.raw) for each in streams)
@@ -296,37 +237,40 @@ def fuzz(seeds: Iterator[str], until: float, folder: Path, failures: Path) -> tu
             return outcomes, vitals, wrong
         wrong.append(f"Streams {batch[0]} to {batch[-1]}: {' '.join(complaints)}")
         print(wrong[-1], file=sys.stderr)
-        alone_too = list(culprits(batch, here / "culprits"))
+        alone_too = list(culprits(way, batch, here / "culprits"))
         for seed, words in alone_too:
-            keep([seed], words, failures)
+            keep(way, [seed], words, failures)
         if not alone_too:
-            keep(batch, ["None of the batch does it alone.", *complaints], failures)
+            keep(way, batch, ["None of the batch does it alone.", *complaints], failures)
         vitals.clear()  # another process
     return outcomes, vitals, wrong
 
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="./dev bench fuzz", description=__doc__)
+    parser.add_argument("--stow", action="store_true", help="requests of STOW-RS instead of DICOM associations")
     parser.add_argument("--streams", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=3600.0, help="end earlier")
     parser.add_argument("--seed", default="1", help="the same seed gives the same streams")
     parser.add_argument("--only", type=int, help="the one stream with this number")
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"), help="where failing streams are written: %(default)s")
     given = parser.parse_args(arguments)
+    way = WAYS["fuzz-stow" if given.stow else "fuzz"]
     numbers = range(given.streams) if given.only is None else [given.only]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hilum-fuzz-") as name:
         seeds = (f"{given.seed}/{number}" for number in numbers)
-        outcomes, vitals, wrong = fuzz(seeds, began + given.seconds, Path(name), given.failures)
+        outcomes, vitals, wrong = fuzz(way, seeds, began + given.seconds, Path(name), given.failures)
     seconds = time.monotonic() - began
-    growth_mb = vitals[-1].memory_mb - vitals[WARM_STREAMS // BATCH].memory_mb if len(vitals) > WARM_STREAMS // BATCH else 0.0
+    warm = way.warm_streams // BATCH
+    growth_mb = vitals[-1].memory_mb - vitals[warm].memory_mb if len(vitals) > warm else 0.0
     if growth_mb > MOST_GROWTH_MB:
-        wrong.append(f"Memory grew by {growth_mb:.0f} MB after the first {WARM_STREAMS} streams.")
-    report = Report("fuzz", "Fuzzed streams against the receiver")
+        wrong.append(f"Memory grew by {growth_mb:.0f} MB after the first {way.warm_streams} streams.")
+    report = Report(way.name, way.title)
     streams, size = outcomes.pop("streams"), outcomes.pop("bytes")
     report.table(
         f"{streams} streams of seed {given.seed}, {AT_ONCE} at once",
-        ("MB", "seconds", "streams/s", "memory grew by, MB", "found"),
+        ("MB", "seconds", "streams/s", f"memory grew by, MB, after {way.warm_streams}", "found"),
         [(f"{size / 1e6:.0f}", f"{seconds:.0f}", f"{streams / seconds:.0f}", f"{growth_mb:.1f}", len(wrong))],
     )
     if vitals:
@@ -336,6 +280,8 @@ def main(arguments: Sequence[str]) -> None:
     for sentence in wrong:
         report.say(sentence)
     if wrong:
-        sys.exit(f"What failed is in {given.failures}; again with: ./dev bench fuzz --seed {given.seed} --only NUMBER")
+        sys.exit(
+            f"What failed is in {given.failures}; again with: ./dev bench fuzz{' --stow' * given.stow} --seed {given.seed} --only NUMBER"
+        )
     if given.only is None and streams >= 10_000:
         report.write()

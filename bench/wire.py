@@ -8,12 +8,12 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydicom import dcmread
 from pydicom.filereader import _read_file_meta_info, read_preamble
@@ -53,11 +53,22 @@ def part10_data_set(path: Path) -> tuple[str, bytes]:
         return str(meta.TransferSyntaxUID), file.read()
 
 
-class Recorder:
-    """A TCP proxy in front of a storage SCP; `sent` lists what passed, in the order in which it was complete (PS3.8 9.3.5)."""
+class Reader(Protocol):
+    """Finds the data sets in what a sender puts on one connection."""
 
-    def __init__(self, target_port: int) -> None:
+    def feed(self, data: bytes) -> None:
+        """Read on."""
+
+
+class Recorder:
+    """A TCP proxy in front of a storage SCP; `sent` lists what passed, in the order in which it was complete (PS3.8 9.3.5).
+
+    With `reader`, which is given that list, it stands in front of a server of another protocol.
+    """
+
+    def __init__(self, target_port: int, reader: Callable[[list[Sent]], Reader] | None = None) -> None:
         self._target = target_port
+        self._reader = reader or _Assembler
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.sent: list[Sent] = []
@@ -73,15 +84,16 @@ class Recorder:
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self._target))
-            threading.Thread(target=self._pump, args=(client, server, _Assembler(self.sent)), daemon=True).start()
+            threading.Thread(target=self._pump, args=(client, server, self._reader(self.sent)), daemon=True).start()
             threading.Thread(target=self._pump, args=(server, client, None), daemon=True).start()
 
     @staticmethod
-    def _pump(source: socket.socket, target: socket.socket, assembler: _Assembler | None) -> None:
+    def _pump(source: socket.socket, target: socket.socket, reader: Reader | None) -> None:
         try:
             while data := source.recv(1 << 18):
-                if assembler is not None:
-                    assembler.feed(data)
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                if reader is not None:
+                    reader.feed(data)
                 target.sendall(data)
         except OSError:
             pass
@@ -132,9 +144,9 @@ class _Assembler:
 
 
 @contextmanager
-def recorder(target_port: int) -> Iterator[Recorder]:
+def recorder(target_port: int, reader: Callable[[list[Sent]], Reader] | None = None) -> Iterator[Recorder]:
     """A `Recorder` for as long as the block lasts."""
-    proxy = Recorder(target_port)
+    proxy = Recorder(target_port, reader)
     try:
         yield proxy
     finally:

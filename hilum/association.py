@@ -6,6 +6,7 @@ One thread, one blocking socket: an object goes out as it lies in the object sto
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +133,7 @@ class Association:
             self._socket.settimeout(0)
             self._unread += self._socket.recv(4096)
             self._socket.settimeout(self.peer.response_timeout_s)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             self._socket.settimeout(self.peer.response_timeout_s)
             return True
         except OSError:

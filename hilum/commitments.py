@@ -163,6 +163,21 @@ class Commitments:
                 (self._open / (id_ + _SUFFIX)).replace(self._done / (id_ + _SUFFIX))
             return changed
 
+    def retry(self, id_: str) -> bool:
+        """Have a report that waits for its SCU tried at once, or one that was given up tried once more. Whether it is. Raises `OSError`."""
+        with self._locked():
+            commitment = self.get(id_)
+            if commitment is not None:
+                if commitment.state == "decided":
+                    self._write(replace(commitment, not_before=None))
+                return commitment.state == "decided"
+            given_up = _decoded(self._done / (id_ + _SUFFIX), Commitment)
+            if given_up is None or given_up.state != "given-up":
+                return False
+            self._write(replace(given_up, state="decided", attempts=0, not_before=None, ended_at=None, says="to be tried once more"))
+            (self._done / (id_ + _SUFFIX)).unlink()
+            return True
+
     def _change(self, id_: str, changes: dict[str, Any]) -> Commitment | None:
         before = self.get(id_)
         if before is None:

@@ -65,10 +65,14 @@ class ObjectRef(Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+Adapter = Literal["dicom", "stow", "folder", "media", "hl7"]
+#: How something came in: by an association, STOW-RS, a watched folder, `hilum import`; HL7 is for later releases.
+
+
 class Source(Struct, frozen=True, kw_only=True):
     """Who sent an object, and how it came in."""
 
-    adapter: Literal["dicom", "stow", "folder", "media", "hl7"]
+    adapter: Adapter
     calling_aet: str = ""
     called_aet: str = ""
     #: Network address of the sender, without port.
@@ -295,7 +299,8 @@ class ContextResult(Struct, frozen=True, kw_only=True):
 class AssociationEnded(Event, frozen=True, kw_only=True):
     """An association that a peer asked for is over, or was refused: who, what was agreed to, what came of it.
 
-    Also a connection without a request that could be read, or whose TLS handshake failed; of these only a few a minute.
+    Also a connection without a request that could be read, or whose TLS handshake failed; of these only a few a minute. And, summed
+    up, a minute of a STOW-RS client's requests or of a watched folder's files, and an import (`adapter`).
     """
 
     topic = Topic(name="ingest.association.ended.v1", phi="limited", partitions=1)
@@ -304,7 +309,7 @@ class AssociationEnded(Event, frozen=True, kw_only=True):
     #: Empty, as `called_aet`, if the peer gave none that is an AE title.
     calling_aet: str
     called_aet: str
-    #: Network address of the peer, without port.
+    #: Network address of the peer, without port; `folder NAME` or `import` where there is none, `others` of more than can be told.
     peer: str
     implementation_class_uid: str = ""
     implementation_version_name: str = ""
@@ -322,10 +327,14 @@ class AssociationEnded(Event, frozen=True, kw_only=True):
     #: Objects that were stored, and their size in bytes of data set.
     objects: int = 0
     size_bytes: int = 0
-    #: How often each status was given to a C-STORE, such as `0x0000`.
+    #: How often each status was given to a C-STORE, such as `0x0000`, or to an instance or a request of STOW-RS; how often a file
+    #: was `taken`, or why it was not.
     statuses: dict[str, int] = field(default_factory=dict)
     opened_at: datetime
     ended_at: datetime
+    adapter: Adapter = "dicom"
+    #: How many associations, requests or files this sums up; an association and an import are one.
+    requests: int = 1
 
     @property
     def key(self) -> str:

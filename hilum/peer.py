@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Sequence
 
 from msgspec import Struct
 
-from hilum.errors import TryAgain
+from hilum.client_tls import ClientTls
+from hilum.errors import Misconfigured, TryAgain
 
 
 class Peer(Struct, frozen=True, kw_only=True):
@@ -24,6 +26,8 @@ class Peer(Struct, frozen=True, kw_only=True):
     response_timeout_s: float = 60.0
     #: Longest P-DATA-TF sent, if the peer takes it; 0 means as long as the peer takes.
     max_pdu_bytes: int = 0
+    #: None: in the clear.
+    tls: ClientTls | None = None
 
     @property
     def address(self) -> str:
@@ -48,7 +52,7 @@ def addresses(peer: Peer) -> list[tuple[str, int]]:
 
 
 def connect(peer: Peer, to: Sequence[tuple[str, int]]) -> socket.socket:
-    """A TCP connection to the first of the addresses that takes one. Raises `NoAssociation`."""
+    """A connection to the first of the addresses that takes one, with TLS if the peer has it. Raises `NoAssociation`."""
     problem = "no address"
     for address in to:
         try:
@@ -60,6 +64,28 @@ def connect(peer: Peer, to: Sequence[tuple[str, int]]) -> socket.socket:
         else:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return connection
+            return _secured(connection, peer) if peer.tls else connection
     fix = "Check that the peer runs, listens on that port, and that no firewall is between."
     raise NoAssociation(f"{peer.address} cannot be reached: {problem}.", fix=fix)
+
+
+def _secured(connection: socket.socket, peer: Peer) -> socket.socket:
+    """The connection with TLS. Raises `NoAssociation`; then it is closed."""
+    assert peer.tls is not None
+    try:
+        return peer.tls.context().wrap_socket(connection, server_hostname=peer.host)
+    except Misconfigured as error:
+        raise _no_tls(connection, NoAssociation(error.sentence, fix=error.fix)) from None
+    except ssl.SSLCertVerificationError as error:
+        sentence = f"{peer.address} shows a certificate that is not trusted: {error.verify_message.rstrip('.')}."
+        fix = "Set tls_ca to the authority that has signed it; tls_check_name = false if it does not name `host`."
+        raise _no_tls(connection, NoAssociation(sentence, fix=fix)) from None
+    except OSError as error:
+        why = (getattr(error, "reason", "") or error.strerror or type(error).__name__).lower().replace("_", " ")
+        fix = "Check that this port speaks TLS 1.2 or 1.3, and whether the peer wants a certificate of Hilum's (tls_certificate)."
+        raise _no_tls(connection, NoAssociation(f"{peer.address} does not agree on TLS: {why}.", fix=fix)) from None
+
+
+def _no_tls(connection: socket.socket, why: NoAssociation) -> NoAssociation:
+    connection.close()
+    return why

@@ -36,7 +36,7 @@ from hilum.events import (
 )
 from hilum.readback import ReadBack, read_back
 from hilum.settings import Settings
-from hilum.spool import received_at
+from hilum.spool import is_spool_file, received_at
 from hilum.store import open_store
 
 __all__ = ["SAMPLE", "Account", "reconcile"]
@@ -177,6 +177,7 @@ _GAPS: tuple[tuple[str, str], ...] = (
 #: The same of what was read back.
 _UNREADABLE = "object {} cannot be read"
 _CHANGED = "object {} is not what was received: its digest differs"
+_DAMAGED = "the spool file {} is damaged, or no spool file: see docs/operations/running.md"
 
 _ORIGINALS = """
 SELECT id, size_bytes, sha256 FROM {originals} AS original
@@ -253,9 +254,9 @@ def _account(
         ):
             destinations.setdefault(name, {})[state] = count
     states = {state: sum(each.get(state, 0) for each in destinations.values()) for state in _STATES}
-    gaps = [sentence for sentence, _ in _GAPS] + [_UNREADABLE, _CHANGED]
+    gaps = [sentence for sentence, _ in _GAPS] + [_UNREADABLE, _CHANGED, _DAMAGED]
     lost = [first & second for first, second in zip(missing, now_missing, strict=True)]
-    lost += [{ref.key for ref in read.unreadable}, {ref.key for ref in read.changed}]
+    lost += [{ref.key for ref in read.unreadable}, {ref.key for ref in read.changed}, _damaged(settings)]
     # What was decided on a moment ago may be in one of ledger and index before it is in the other.
     states["pending"] += len(now_missing[0] - lost[0])
     expected += len(now_missing[1] - lost[1])
@@ -314,13 +315,19 @@ def _wait(connection: psycopg.Connection, settings: Settings, ends: Mapping[tupl
 
 def _spool(settings: Settings, now: datetime) -> tuple[int, datetime]:
     """How many objects are in this machine's spool, and since when (at least now): what came since may not be on the log yet."""
-    folder = settings.spool_dir / "objects"
     since, count = now, 0
+    folder = settings.spool_dir / "objects"
     for path in folder.glob("*.dcm") if folder.is_dir() else ():
         count += 1
         with suppress(ValueError):  # a file that is no arrival delays nothing
             since = min(since, received_at(path.stem))
     return count, since
+
+
+def _damaged(settings: Settings) -> set[str]:
+    """Files in this machine's spool that cannot be published: each may be an object that was acknowledged."""
+    folder = settings.spool_dir / "objects"
+    return {path.name for path in folder.iterdir() if not is_spool_file(path)} if folder.is_dir() else set()
 
 
 def _headers(settings: Settings, kind: type[Event], *names: str) -> Iterator[tuple[str, ...]]:

@@ -89,7 +89,7 @@ class Stow(Section, frozen=True, kw_only=True):
     tls_key: str = ""
     #: PEM file with the authorities of client certificates: who has none of theirs is not let in. Empty: none is asked for.
     tls_client_ca: str = ""
-    #: File with the clients and the digests of their keys, for its owner only; `hilum stow key` adds one.
+    #: File with the clients and the digests of their keys, for its owner only; `hilum stow key` makes it. Until then there is none.
     clients: str = ""
     #: Whether requests without a key are taken, also from other machines.
     anonymous: bool = False
@@ -116,7 +116,8 @@ class Spool(Section, frozen=True, kw_only=True):
     path: str = ""
     #: Below this much free space new objects are refused with 0xA700, before the disk is full.
     min_free_bytes: Annotated[int, Meta(ge=0)] = 512 * 2**20
-    #: So much is kept in files that are written again and again, which is faster than making new ones; made when a receiver starts.
+    #: So much, or a sixteenth of the disk if that is less, is kept in files that are written again and again, which is faster than
+    #: making new ones; made when a receiver starts.
     spare_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 256 * 2**20
 
 
@@ -264,6 +265,16 @@ class Node(Section, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=1, le=65535)]
     #: Where this peer wants its reports; empty: as `commitment.report` says.
     report: Literal["", "same-or-new", "new"] = ""
+    #: Whether Hilum speaks TLS to this port.
+    tls: bool = False
+    #: PEM file of the authorities that the peer's certificate must come from; empty: the system's.
+    tls_ca: str = ""
+    #: Whether the peer's certificate must name `host`, too. Certificates of devices often do not.
+    tls_check_name: bool = True
+    #: PEM file of the certificate that Hilum shows to the peer, if it asks for one.
+    tls_certificate: str = ""
+    #: PEM file of its private key; empty: it is in the file of the certificate.
+    tls_key: str = ""
 
 
 class Folder(Section, frozen=True, kw_only=True):

@@ -1,12 +1,15 @@
 """Exceptions for single senders that hold at once: who was allowed or blocked by hand.
 
-One small file beside the spool, `senders.json`, which every receiver of that spool looks at when a peer asks for an association.
+One small file beside the spool, `senders.json`, which every receiver of that spool looks at when a peer asks for an association
+or sends a request.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import msgspec
@@ -81,6 +84,16 @@ class Exceptions:
                 "senders-unwritable", f"{self._file} cannot be changed ({type(error).__name__}).", fix="Check its rights, or remove it."
             ) from None
         return known != before
+
+
+def is_among(peer: str, networks: Iterable[str]) -> bool:
+    """Whether the address `peer` lies in one of `networks`, which are addresses or networks; also if it is written in IPv6."""
+    try:
+        address = ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return any(plain in ip_network(network, strict=False) for network in networks)
 
 
 def _read(file: Path) -> dict[str, SenderException]:

@@ -287,6 +287,9 @@ def doubts(settings: Settings) -> list[str]:
     named = [name for name in ("tls_certificate", "tls_key", "tls_client_ca") if getattr(dicom, name)]
     if named and not dicom.tls_port:
         found.append(f"dicom.{named[0]} is set, and dicom.tls_port is 0: no TLS is spoken.")
+    clients = settings.stow.clients
+    if clients and "stow" in settings.role_names and not os.path.exists(os.path.expanduser(clients)):  # noqa: PTH110, PTH111  # never raises
+        found.append(f"stow.clients: {clients} is not there yet, so nobody has a key. Make one with `hilum stow key TITLE`.")
     return found
 
 

@@ -107,15 +107,14 @@ class Status(Struct, frozen=True, kw_only=True):
 
 def status(settings: Settings) -> Status:
     """Ask the Hilum on `settings.data_dir` how it is; each process is given two seconds. Raises `NotFound` if none runs there."""
-    from hilum.up import listener_of, probe_ports, stow_of
+    from hilum.up import listener_of, stow_of
 
     state = read_run_state(settings.data_dir)
     if state is None or state.endpoints is None or not state.is_alive():
         raise NotFound(f"No Hilum is running on {settings.data_dir}.", fix="Start it with `hilum up`, or name its directory with --data.")
-    ports = probe_ports(settings)
     listener = listener_of(settings)
     with ThreadPoolExecutor(8) as threads:
-        asked = list(threads.map(lambda child: _roles(child, ports.get(child.name, 0)), state.children))
+        asked = list(threads.map(_roles, state.children))
     kafka = state.endpoints.filled_into(settings).kafka
     postgres = urlsplit(state.endpoints.postgres_dsn)
     return Status(
@@ -134,7 +133,7 @@ def status(settings: Settings) -> Status:
             host=postgres.hostname or "", port=postgres.port or 5432, database=postgres.path.lstrip("/"), user=postgres.username or ""
         ),
         s3=S3Endpoint(endpoint=state.endpoints.s3_endpoint, bucket=settings.s3.bucket),
-        processes=[_process(child, ports.get(child.name, 0)) for child in state.children],
+        processes=[_process(child) for child in state.children],
         roles=[role for roles in asked for role in roles],
     )
 
@@ -152,17 +151,15 @@ def ask(port: int, within_s: float = 2.0) -> dict[str, Health] | None:
     return {name: Health(**health) for name, health in answer["roles"].items()}
 
 
-def _roles(child: ChildState, port: int) -> list[RoleStatus]:
-    if not port:
-        return []
-    said = ask(port) or {
-        name: Health(ready=False, says=f"its process is {child.state} and does not answer")
-        for name in child.name.partition("#")[0].split(",")
-    }
-    return [RoleStatus(name=name, process=child.name, ready=h.ready, says=h.says, lag=h.lag) for name, h in said.items()]
+def _roles(child: ChildState) -> list[RoleStatus]:
+    """Each role that `hilum up` started in the process, whatever the settings at hand say of it."""
+    said = (ask(child.probe_port) if child.roles else None) or {}
+    silent = Health(ready=False, says=f"its process is {child.state} and does not answer")
+    found = {name: said.get(name, silent) for name in child.roles}
+    return [RoleStatus(name=name, process=child.name, ready=h.ready, says=h.says, lag=h.lag) for name, h in found.items()]
 
 
-def _process(child: ChildState, probe_port: int) -> ProcessStatus:
+def _process(child: ChildState) -> ProcessStatus:
     return ProcessStatus(
         name=child.name,
         pid=child.pid,
@@ -172,7 +169,7 @@ def _process(child: ChildState, probe_port: int) -> ProcessStatus:
         last_exit=child.last_exit,
         memory_mb=round(memory_of(child.pid), 1),
         log=child.log,
-        probe_port=probe_port,
+        probe_port=child.probe_port,
     )
 
 

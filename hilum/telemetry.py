@@ -49,7 +49,11 @@ RESTORE_SECONDS = Histogram(
 )
 
 OBJECTS_RECEIVED = Counter("hilum_objects_received", "C-STORE requests answered, by status.", ["status"])
-ASSOCIATIONS_REFUSED = Counter("hilum_associations_refused", "Associations that were refused, by reason.", ["reason"])
+ASSOCIATIONS_REFUSED = Counter(
+    "hilum_associations_refused",
+    "Associations that were refused, and connections that were closed without one: to make room for others, for instance; by reason.",
+    ["reason"],
+)
 ATTEMPTS_NOT_RECORDED = Counter(
     "hilum_attempts_not_recorded",
     "Connections without a usable request, beyond those a minute that are recorded; they are refused as well.",
@@ -59,6 +63,7 @@ STOW_OBJECTS = Counter("hilum_stow_objects", "Instances answered over STOW-RS, b
 STOW_REFUSED = Counter("hilum_stow_refused", "STOW-RS requests of which nothing was taken, by reason.", ["reason"])
 OBJECTS_PUBLISHED = Counter("hilum_objects_published", "Objects that are in the object store and on Kafka.")
 SPOOL_OBJECTS = Gauge("hilum_spool_objects", "Objects in the spool that are not published yet.")
+SPOOL_DAMAGED = Gauge("hilum_spool_damaged", "Files in the spool that cannot be published, because they are damaged or no spool files.")
 SPOOL_FREE_BYTES = Gauge("hilum_spool_free_bytes", "Space left on the spool's disk.")
 FOLDER_FILES = Counter("hilum_folder_files", "Files in watched folders that were dealt with: taken, failed or left.", ["outcome"])
 FOLDER_OBJECTS = Counter("hilum_folder_objects", "Objects from watched folders that were put into the spool.")

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from cryptography import x509
 
+from hilum.client_tls import CIPHERS, no_password
 from hilum.errors import Misconfigured
 
-#: TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 4.2); what TLS 1.3 has is all like that.
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 #: So long before its end a certificate's expiry is told.
 WARN_DAYS = 30
 
@@ -96,7 +95,7 @@ class ServerTls:
     def _load(self) -> None:
         _ = self.expires_at  # the certificate by itself: else OpenSSL does not say which of the two files it cannot use
         try:
-            self._context.load_cert_chain(self._certificate, self._key, password=_no_password)
+            self._context.load_cert_chain(self._certificate, self._key, password=no_password)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise self._unusable("tls_key", self._key, error) from None
 
@@ -120,7 +119,3 @@ class ServerTls:
 def subject_of(certificate: bytes) -> str:
     """Whom a certificate in DER names, as RFC 4514 writes it; at most 256 characters, empty without one."""
     return x509.load_der_x509_certificate(certificate).subject.rfc4514_string()[:256] if certificate else ""
-
-
-def _no_password() -> bytes:
-    raise ValueError("the key has a password")

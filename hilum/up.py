@@ -74,12 +74,6 @@ def stow_of(settings: Settings) -> str:
     return url if running is not None and running.is_alive() else ""
 
 
-def probe_ports(settings: Settings) -> dict[str, int]:
-    """Where each of Hilum's own processes answers, by its name."""
-    ports = Ports(settings.data_dir)
-    return {name: ports.kept(f"probe {name}") for name, _ in process_names(settings)}
-
-
 def process_names(settings: Settings) -> list[tuple[str, int]]:
     """Names of the processes that the settings ask for, and each one's slot among those with the same roles."""
     seen: Counter[str] = Counter()
@@ -134,6 +128,8 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
                 ready=ready,
                 env={**environment, "HILUM_PROBE__PORT": str(port), "HILUM_SLOT": str(slot)},
                 stop_within_s=20.0,
+                roles=tuple(role.strip() for role in roles.split(",")),
+                probe_port=port,
             )
         )
     return children

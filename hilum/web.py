@@ -27,7 +27,7 @@ def url_of(settings: Stow, port: int) -> str:
 
 
 class Clients:
-    """The clients in the file `path`, which is read again when it has changed.
+    """The clients in the file `path`, which is read again when it has changed. Where there is no such file, there is no client yet.
 
     Raises `Misconfigured` if it cannot be read, others than its owner can read it, or a line is not as it should be.
     """
@@ -48,6 +48,11 @@ class Clients:
                 found = title
         return found
 
+    def is_empty(self) -> bool:
+        """Whether nobody has a key. Raises as the class does."""
+        self._refresh()
+        return not self._titles
+
     def _refresh(self) -> None:
         try:
             status = self._path.stat()
@@ -59,10 +64,15 @@ class Clients:
                     "clients-open", f"{self._path} can be read by others than its owner.", fix=f"Run `chmod 600 {self._path}`."
                 )
             text = self._path.read_text("utf-8")
+        except FileNotFoundError:
+            self._titles, self._version = [], (0, 0)
+            return
         except (OSError, UnicodeDecodeError) as error:
             says = error.strerror if isinstance(error, OSError) else "it is no text"
             raise Misconfigured(
-                "clients-unreadable", f"The file of clients {self._path} cannot be read: {says}.", fix="Add a client with `hilum stow key`."
+                "clients-unreadable",
+                f"The file of clients {self._path} cannot be read: {says}.",
+                fix="Give it to the account that Hilum runs as, or remove it and add clients with `hilum stow key`.",
             ) from None
         titles = []
         for number, line in enumerate(text.splitlines(), 1):

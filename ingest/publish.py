@@ -26,12 +26,13 @@ from hilum.bus import Record, Writer, away, partition_counts, producer, timestam
 from hilum.disk import sync_file_system
 from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
 from hilum.events import AssociationEnded, InstanceReceived
+from hilum.records import Records
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
+from hilum.words import counted
 from ingest.describe import describe, protected_tags, store_object
-from ingest.records import Records
 
 log = telemetry.logger("publish")
 
@@ -101,6 +102,8 @@ class Publisher:
         self._uploading: dict[str, float] = {}
         self._told_at = 0.0
         self._strange: set[str] = set()
+        #: How many files of the spool are damaged, or are no spool files.
+        self._odd = 0
         self._stored: deque[tuple[str, Record]] = deque()
         self._unsent: deque[tuple[str, Record]] = deque()
         self._sent: dict[str, float] = {}
@@ -160,10 +163,8 @@ class Publisher:
         if not trouble and now - min(list(self._sent.values()), default=now) > SILENCE_S:
             trouble = "Kafka does not acknowledge; what is received waits in the spool."
         says = "publishing"
-        if self._strange:
-            says = f"{len(self._strange)} files in {self._spool.folder} are no spool files; look at them and move them away."
-        if torn := self._spool.torn():
-            says = f"{len(torn)} files in {self._spool.folder} (*.torn) are not as they were written; see docs/operations/running.md."
+        if self._odd:
+            says = f"{counted(self._odd, 'file')} in {self._spool.folder} cannot be published; see docs/operations/running.md."
         return Health(ready=not trouble, says=trouble or says, lag=self._lag())
 
     def _lag(self) -> int:
@@ -211,6 +212,8 @@ class Publisher:
         self._looked_at = now
         known = self._under_way | self._strange
         self._waiting.extend(receipt for receipt in self._spool.waiting() if receipt not in known)
+        self._odd = len(self._strange) + len(self._spool.damaged())
+        telemetry.SPOOL_DAMAGED.set(self._odd)
         telemetry.SPOOL_OBJECTS.set(self._lag())
         telemetry.SPOOL_FREE_BYTES.set(self._spool.free_bytes())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -92,7 +93,13 @@ class Scu:
     """A modality `aet` that listens on `port`; it answers reports as `answer` says."""
 
     def __init__(
-        self, aet: str = "CT1", answer: Callable[[evt.Event], int] = lambda _: 0x0000, *, role: bool = True, port: int = 0
+        self,
+        aet: str = "CT1",
+        answer: Callable[[evt.Event], int] = lambda _: 0x0000,
+        *,
+        role: bool = True,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.aet = aet
         self.reports: list[Report] = []
@@ -102,7 +109,12 @@ class Scu:
         ae.require_called_aet = True
         ae.add_supported_context(COMMITMENT, [EXPLICIT, IMPLICIT], scu_role=False if role else None, scp_role=True if role else None)
         handlers = [(evt.EVT_N_EVENT_REPORT, self._report), (evt.EVT_ESTABLISHED, self._established)]
-        server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)  # type: ignore[arg-type]  # its own tuples
+        server = ae.start_server(
+            ("127.0.0.1", port),
+            block=False,
+            evt_handlers=handlers,  # type: ignore[arg-type]  # its own tuples
+            ssl_context=tls,
+        )
         assert server is not None
         self._server = server
         self.port: int = server.server_address[1]
@@ -142,9 +154,16 @@ class Scu:
 
 
 @contextmanager
-def scu(aet: str = "CT1", answer: Callable[[evt.Event], int] = lambda _: 0x0000, *, role: bool = True, port: int = 0) -> Iterator[Scu]:
-    """An `Scu` for as long as the block lasts."""
-    running = Scu(aet, answer, role=role, port=port)
+def scu(
+    aet: str = "CT1",
+    answer: Callable[[evt.Event], int] = lambda _: 0x0000,
+    *,
+    role: bool = True,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Scu]:
+    """An `Scu` for as long as the block lasts; it speaks TLS if it has `tls`."""
+    running = Scu(aet, answer, role=role, port=port, tls=tls)
     try:
         yield running
     finally:

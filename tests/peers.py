@@ -1,13 +1,16 @@
-"""DICOM nodes that tests deliver to: pynetdicom's SCP with the answer that a test wants, and sockets that misbehave."""
+"""DICOM nodes that tests deliver to: pynetdicom's SCP with the answer that a test wants, sockets that misbehave, Orthanc's store."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 
+import requests
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_STORE
@@ -18,6 +21,14 @@ VERIFICATION = "1.2.840.10008.1.1"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
+
+#: Samples (`tests.storable`) without StudyInstanceUID: Orthanc has no place for them.
+NOT_FOR_ORTHANC = {
+    "test_files/JPEGLSNearLossless_08.dcm",
+    "test_files/JPEGLSNearLossless_16.dcm",
+    "test_files/SC_rgb_jls_lossy_line.dcm",
+    "test_files/SC_rgb_jls_lossy_sample.dcm",
+}
 
 
 class Pacs:
@@ -155,3 +166,19 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
+
+
+def give_to_orthanc(address: str, files: Iterable[Path]) -> list[str]:
+    """Store DICOM files in the Orthanc at `address`, as one ZIP; its names of the instances that it took."""
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, path in enumerate(files):
+            archive.write(path, f"{number}.dcm")
+    answer = requests.post(f"{address}/instances", packed.getvalue(), timeout=60)
+    answer.raise_for_status()
+    return [taken["ID"] for taken in answer.json()]
+
+
+def clear_orthanc(address: str, instances: Iterable[str]) -> None:
+    """Delete instances from it."""
+    requests.post(f"{address}/tools/bulk-delete", json={"Resources": list(instances)}, timeout=60).raise_for_status()

@@ -117,24 +117,27 @@ class Disk:
                 self._do(call)
                 yield call
 
-    def left(self, survives: Survives = lambda _: False, *, new_names: bool = False) -> dict[str, bytes]:
-        """The files that a power cut now would leave, and what is in them. With `new_names`, names that were changed are so on disk."""
+    def left(self, survives: Survives = lambda _: False, *, renamed: float = 0.0) -> dict[str, bytes]:
+        """The files that a power cut now would leave, and what is in them.
+
+        Of the changes to a folder's names that were not synced, the first `renamed` (0 to 1) are on disk: file systems keep their order.
+        """
         found: dict[str, bytes] = {}
-        self._walk(self._root, found, survives, new_names)
+        self._walk(self._root, found, survives, renamed)
         return found
 
-    def _walk(self, folder: str, found: dict[str, bytes], survives: Survives, new_names: bool) -> None:
+    def _walk(self, folder: str, found: dict[str, bytes], survives: Survives, renamed: float) -> None:
         entries = dict(self._durable.get(folder, {}))
-        if new_names:
-            for _, name, file, removed in self._changes.get(folder, []):
-                if removed:
-                    entries.pop(name, None)
-                elif file is None or file in self._durable.get(folder, {}).values():  # what was made is not there, what was renamed is
-                    entries[name] = file
+        changes = self._changes.get(folder, [])
+        for _, name, file, removed in changes[: _renames_whole(changes, round(renamed * len(changes)))]:
+            if removed:
+                entries.pop(name, None)
+            else:
+                entries[name] = file
         for name, file in entries.items():
             path = f"{folder}/{name}"
             if file is None:
-                self._walk(path, found, survives, new_names)
+                self._walk(path, found, survives, renamed)
             else:
                 found[path] = _content(file, survives)
 
@@ -191,6 +194,15 @@ class Disk:
     def _enter(self, moment: float, path: str, file: _File | None, *, removed: bool = False) -> None:
         folder, _, name = path.rpartition("/")
         self._changes.setdefault(folder, []).append((moment, name, file, removed))
+
+
+def _renames_whole(changes: list[tuple[float, str, _File | None, bool]], count: int) -> int:
+    """So many changes, or one more, so that no `rename` is cut in two: its removal comes right before its new name."""
+    if 0 < count < len(changes):
+        (_, _, file, removed), (_, _, other, again) = changes[count - 1], changes[count]
+        if removed and not again and file is other:
+            return count + 1
+    return count
 
 
 def _content(file: _File, survives: Survives) -> bytes:

@@ -13,7 +13,10 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from hilum.dicom.file_meta import part10_head
-from hilum.settings import Settings, Stow
+from hilum.events import AssociationEnded
+from hilum.records import Records
+from hilum.senders import Exceptions
+from hilum.settings import Sender, Settings, Stow
 from hilum.settings import Spool as SpoolSettings
 from hilum.spool import Arrival, Spool, read_arrival
 from hilum.testing import encoded, eventually
@@ -95,7 +98,9 @@ class Running:
 
     def __init__(self, wanted: Settings, **times: float) -> None:
         self.receiver = StowReceiver(wanted, **times)
+        self.exceptions = Exceptions.of(wanted)
         self.spool = Spool.of(wanted)
+        self._records = Records.of(wanted)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.receiver.run, args=(self.stop,))
         self.thread.start()
@@ -119,6 +124,11 @@ class Running:
         finally:
             connection.close()
 
+    def records(self) -> list[AssociationEnded]:
+        """The records that it has left, oldest first."""
+        found = [self._records.read(name) for name in self._records.waiting()]
+        return [record for record in found if record is not None]
+
     def stored(self) -> list[tuple[Arrival, bytes]]:
         """What is in the spool, oldest first: arrival and data set."""
         files = [self.spool.read(receipt) for receipt in self.spool.waiting()]
@@ -134,11 +144,21 @@ class Running:
 
 
 @contextmanager
-def running(path: Path, spool: SpoolSettings | None = None, times: dict[str, float] | None = None, **stow: Any) -> Iterator[Running]:
+def running(
+    path: Path,
+    spool: SpoolSettings | None = None,
+    times: dict[str, float] | None = None,
+    senders: dict[str, Sender] | None = None,
+    **stow: Any,
+) -> Iterator[Running]:
     """The role for as long as the block lasts."""
-    receiver = Running(
-        Settings(data=str(path), stow=Stow(port=0, **stow), spool=spool or SpoolSettings(min_free_bytes=0, spare_bytes=0)), **(times or {})
+    wanted = Settings(
+        data=str(path),
+        stow=Stow(port=0, **stow),
+        spool=spool or SpoolSettings(min_free_bytes=0, spare_bytes=0),
+        senders=senders or {},
     )
+    receiver = Running(wanted, **(times or {}))
     try:
         yield receiver
     finally:

@@ -141,6 +141,15 @@ def said_commands(name: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.parametrize("name", [name for name in HAND_WRITTEN if name.startswith("docs/operations/")])
+def test_a_page_on_operations_says_first_which_hilum_its_commands_mean(name: str) -> None:
+    beginning = (ROOT / name).read_text("utf-8").partition("\n## ")[0]
+
+    assert "`--data` and `--config`" in beginning
+    assert "HILUM_DATA" in beginning
+    assert any({"--data", "--config"} <= set(words) for words in said_commands(name))
+
+
 def check_hilum(words: list[str], where: str) -> None:
     command: Any = typer.main.get_command(app)
     rest = list(words)

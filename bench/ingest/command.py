@@ -111,6 +111,7 @@ def store(report: Report, given: argparse.Namespace, files: dict[str, list[Path]
     missing = [RECEIVERS[name].title for name in given.receivers if RECEIVERS[name] not in receivers]
     report.say(
         "C-STORE: Hilum syncs each object to disk before it acknowledges it, and so does Orthanc; the others do not. "
+        "The clock starts once Hilum's spare spool files are there, as they are from a receiver's first second on. "
         "`replay` counts from the first connection to the last answer, `dcmsend` its whole process. "
         f"Not installed: {', '.join(missing) or 'none'}."
     )

@@ -61,6 +61,8 @@ SETS = {
     each.name: each
     for each in (
         ObjectSet("ct", "CT of 528 kB", lambda folder, count: write_ct_study(folder, count), 300),
+        # Four times what Hilum's spare files hold, with nobody who publishes: most of it is written into new files.
+        ObjectSet("long", "CT of 528 kB at a stretch", lambda folder, count: write_ct_study(folder, count), 1000),
         ObjectSet("small", "objects of 12 kB", lambda folder, count: write_ct_study(folder, count, rows=64, columns=64), 2000),
         ObjectSet("cr", "CR of 10 MB", write_cr, 50),
         ObjectSet("multiframe", "MB of one multi-frame object", lambda folder, mb: [write_multi_frame(folder / "0.dcm", mb * 10**6)], 400),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from hilum.cli.context import ConfigOption, DataOption, JsonOption, loaded, moment, out, show_facts, show_json, show_table
+from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, loaded, moment, out, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from hilum.commitments import Commitment, Commitments
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
-    group = typer.Typer(help="See requests for storage commitment.", no_args_is_help=True)
+    group = typer.Typer(help="See requests for storage commitment; try reports again.", no_args_is_help=True)
     group.command("list")(list_requests)
     group.command("show")(show)
+    group.command("retry")(retry)
     app.add_typer(group, name="commitment")
 
 
@@ -65,6 +67,32 @@ def show(
         return
     for each in found:
         _show(each)
+
+
+def retry(
+    which: Annotated[
+        str, typer.Argument(help="The transaction UID, or the request's id; without it, all that wait.", metavar="TRANSACTION")
+    ] = "",
+    config: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Try reports again now, such as to an SCU that could not be reached. Run it where the spool is.
+
+    Without TRANSACTION these are all reports that wait for their SCU. With it, one that was given up is tried once more, too.
+    """
+    requests = _commitments(config, data)
+    found = requests.find(which) if which else [each for each in requests.open() if each.state == "decided"]
+    tried = [each for each in found if requests.retry(each.id)]
+    for each in tried:
+        out.print(f"{each.transaction_uid}: its report to {each.calling_aet} is tried again.", markup=False)
+    if tried:
+        out.print("What became of it: `hilum commitment list --all`.")
+    elif which:
+        says = {"asked": "is not decided yet", "reported": "was reported"}.get(found[0].state, "cannot be tried now")
+        out.print(f"Nothing to try: {found[0].transaction_uid} {says}. {found[0].says}".rstrip(), markup=False)
+        sys.exit(Exit.REFUSED)
+    else:
+        out.print("No report waits for its SCU.")
 
 
 def _commitments(config: Path | None, data: Path | None) -> Commitments:

@@ -12,6 +12,7 @@ from hilum.cli import apply
 from hilum.cli.context import ConfigOption, DataOption, Group, JsonOption, loaded, out, show_json, show_table
 from hilum.misfits import together, tried
 from hilum.settings import doubts, entries, is_secret
+from hilum.words import counted
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +39,9 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
         *(partial(validate, {aet: sender}) for aet, sender in settings.senders.items()),
         partial(check_roles, settings),
         partial(find_stage("ingest.folder").check, settings),
+        partial(find_stage("ingest.commitment").check, settings),
         partial(find_stage("ingest.dicom").check, settings),
+        partial(find_stage("ingest.stow").check, settings),
     )
     if problems:
         raise together(problems)
@@ -53,14 +56,10 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
     if json:
         show_json(found)
     else:
-        counted = f"{_count(len(settings.destinations), 'destination')}, {_count(len(settings.rules), 'rule')}"
-        out.print(f"The settings are right: {counted}, version {settings.config_version}.")
+        what = f"{counted(len(settings.destinations), 'destination')}, {counted(len(settings.rules), 'rule')}"
+        out.print(f"The settings are right: {what}, version {settings.config_version}.")
         for sentence in doubted:
             out.print(f"But: {sentence}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def show(

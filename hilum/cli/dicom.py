@@ -14,6 +14,7 @@ from rich.progress import track
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, Group, JsonOption, connected, err, loaded, moment, out, show_json, show_table
 from hilum.errors import HilumError, Misconfigured, NotFound
+from hilum.words import counted
 
 HostOption = Annotated[str | None, typer.Option("--host", help="The peer's address; without it, this Hilum's own listener.")]
 PortOption = Annotated[int | None, typer.Option("--port", help="The peer's DICOM port.")]
@@ -185,7 +186,7 @@ def send(
             )
         else:
             show_table("", ("File", "SOP class", "Transfer syntax"), rows)
-            out.print(f"{len(found)} objects would be sent; {len(unreadable)} files are no DICOM objects.")
+            out.print(f"Would be sent: {counted(len(found), 'object')}; no DICOM objects: {counted(len(unreadable), 'file')}.")
         return
     peer = _peer(host, port, aet, calling_aet, config, data)
     sent = track(send_all(peer, found), total=len(found), description="Sending", console=err, disable=json)
@@ -200,7 +201,7 @@ def send(
         failed = [(o.file, o.status, o.comment) for o in outcomes if not o.stored]
         if failed:
             show_table("Not stored", ("File", "Status", "Why"), failed)
-        out.print(f"{stored} of {len(outcomes)} files are stored at {peer.aet}.")
+        out.print(f"Stored at {peer.aet}: {stored} of {counted(len(outcomes), 'file')}.")
     sys.exit(Exit.DONE if stored == len(outcomes) else Exit.PARTLY if stored else Exit.FAILED)
 
 

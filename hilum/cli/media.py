@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,12 +50,16 @@ def import_(
     Exit codes: 0, everything that is an object is taken or was there before; 1, no object was found, or none could be taken; 3, a path
     does not exist; 6, something could not be read, a DICOMDIR names a file that is not there, or the import was broken off.
     """
-    from hilum.media.importing import Import
+    from hilum.media.importing import Import, roots_of
     from hilum.media.journal import Journal
     from hilum.spool import Spool
 
     settings = loaded(config, data).settings
     _check_sender(sender)
+    if not dry_run:
+        _check_place(settings)
+    roots_of(paths)  # a path that is not there is said before anything is begun
+    record, began = secrets.token_hex(8), datetime.now(UTC)
     with ExitStack() as stack:
         nowhere = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hilum-dry-run-"))) if dry_run else None
         spool = Spool(nowhere) if nowhere else Spool.of(settings)
@@ -70,6 +77,7 @@ def import_(
             index=index,
             dry_run=dry_run,
             delete_imported=delete_imported,
+            record=record,
             progress=lambda: progress.advance(bar),
             says=lambda sentence: progress.console.print(sentence, markup=False),
         )
@@ -77,12 +85,40 @@ def import_(
         summary = run.run()
         if journal is not None:
             journal.end(complete=not summary.interrupted)
+    if not dry_run:
+        _remember(settings, sender, summary, record, began)
     summary.notes += [sentence for sentence in (index_says, "" if dry_run or not summary.taken else _publishing(settings)) if sentence]
     if json:
         show_json(summary)
     else:
         _show(summary, dry_run)
     sys.exit(_exit_code(summary))
+
+
+def _remember(settings: Settings, sender: str, summary: Summary, record: str, began: datetime) -> None:
+    """Leave a record of the import, as an association does."""
+    from hilum.events import AssociationEnded
+    from hilum.records import Records
+
+    outcomes = {"taken": summary.taken, "duplicate": summary.duplicates + summary.taken_before + summary.indexed}
+    whys = Counter(str(problem.why) for problem in summary.unreadable)
+    event = AssociationEnded(
+        association=record,
+        adapter="media",
+        calling_aet=sender,
+        called_aet="",
+        peer="import",
+        ended="broken off" if summary.interrupted else "complete",
+        objects=summary.taken,
+        size_bytes=summary.taken_bytes,
+        statuses={status: count for status, count in (outcomes | whys).items() if count},
+        opened_at=began,
+        ended_at=datetime.now(UTC),
+    )
+    try:
+        Records.of(settings).put(event)
+    except OSError as error:
+        summary.notes.append(f"The import is not in the records ({error.strerror}): `hilum sender` does not show it.")
 
 
 def _exit_code(summary: Summary) -> Exit:
@@ -95,6 +131,16 @@ def _check_sender(sender: str) -> None:
     if len(sender) > 16 or not sender.isascii() or not sender.isprintable() or "\\" in sender:
         sentence = f"{sender!r} cannot be a sender's name."
         raise Misconfigured("sender-invalid", sentence, fix="Take at most 16 characters of ASCII, without backslash (PS3.5 6.2).")
+
+
+def _check_place(settings: Settings) -> None:
+    """Raise `Misconfigured` if no Hilum would ever find what is taken: a spool is not begun in a place that is not there."""
+    if not (settings.data_dir.is_dir() or settings.spool_dir.is_dir()):
+        raise Misconfigured(
+            "data-missing",
+            f"The data directory {settings.data_dir} does not exist: Hilum has never run there.",
+            fix="Give the same --data and --config as `hilum up` has, or run `hilum up` there first.",
+        )
 
 
 def _index(settings: Settings) -> tuple[Index | None, str]:

@@ -41,6 +41,8 @@ class SenderLine(Struct, frozen=True, kw_only=True):
     calling_aet: str
     standing: Standing
     served: bool
+    #: How it came in: `dicom`, `stow`, `folder`, `media`.
+    adapters: list[str] = []
     peers: list[str] = []
     implementation: str = ""
     associations: int = 0
@@ -63,7 +65,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_all(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """List the senders that are known: from the settings, by hand, or because they asked for an association."""
+    """List the senders that are known: from the settings, by hand, or because something came from them."""
     from hilum.database.associations import list_senders
     from hilum.senders import Exceptions
 
@@ -77,11 +79,24 @@ def list_all(config: ConfigOption = None, data: DataOption = None, json: JsonOpt
     if json:
         show_json(list(lines.values()))
         return
-    columns = ("Sender", "Standing", "From", "Implementation", "Associations", "Refused", "Objects", "Size", "Last", "Last refused because")
+    columns = (
+        "Sender",
+        "Standing",
+        "By",
+        "From",
+        "Implementation",
+        "Associations",
+        "Refused",
+        "Objects",
+        "Size",
+        "Last",
+        "Last refused because",
+    )
     rows = [
         (
             each.calling_aet or "(no title)",
             each.standing if each.served else f"{each.standing}, not served",
+            " ".join(each.adapters),
             " ".join(each.peers),
             each.implementation,
             each.associations,
@@ -93,7 +108,7 @@ def list_all(config: ConfigOption = None, data: DataOption = None, json: JsonOpt
         )
         for each in lines.values()
     ]
-    show_table("", columns, rows, nothing="Nobody has asked for an association yet.")
+    show_table("", columns, rows, nothing="Nobody has sent anything yet.")
 
 
 def show(
@@ -142,7 +157,7 @@ def show(
         out.print("It has not asked for an association yet.")
         return
     out.print()
-    columns = ("At", "Association", "Called", "From", "Implementation", "Objects", "Size", "Statuses", "Ended")
+    columns = ("At", "By", "Association", "Called", "From", "Implementation", "Objects", "Size", "Statuses", "Ended")
     show_table("Associations", columns, [_row(each) for each in found])
     told = next((each for each in found if each.contexts and not each.refused), next((each for each in found if each.contexts), None))
     if told is not None:
@@ -199,6 +214,9 @@ def _line(settings: Settings, exceptions: dict[str, SenderException], aet: str, 
         return line
     return replace(
         line,
+        # Who has a key, or may write into a watched folder, is known without being named in the settings.
+        served=line.served or (line.standing == "unknown" and "dicom" not in found.adapters),
+        adapters=found.adapters,
         peers=found.peers,
         implementation=found.implementation_version_name or "",
         associations=found.associations,
@@ -225,6 +243,7 @@ def _served(settings: Settings, exceptions: dict[str, SenderException], aet: str
 def _row(each: AssociationOfSender) -> tuple[object, ...]:
     return (
         moment(each.opened_at),
+        each.adapter,
         each.association,
         each.called_aet,
         each.peer,

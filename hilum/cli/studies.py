@@ -24,6 +24,7 @@ from hilum.cli.context import (
     show_table,
 )
 from hilum.errors import Misconfigured, Reason
+from hilum.words import counted
 
 if TYPE_CHECKING:
     from hilum.database.queries import QuarantinedEvent, Study, StudySummary
@@ -175,7 +176,7 @@ def list_quarantine(
         fields = ("event_id", "receipt", "quarantined_at", "stage", "reason", "sentence", "fix", "calling_aet", "sop_instance_uid")
         show_json([{name: getattr(each, name) for name in fields} for each in found])
     elif reason and not found:
-        out.print(f"Nothing waits for that reason; {count_quarantined(dsn):,} wait for others.")
+        out.print(f"Nothing waits for that reason; for others: {counted(count_quarantined(dsn), 'object')}.")
     else:
         _show_waiting(found)
 

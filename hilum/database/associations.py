@@ -11,16 +11,19 @@ from hilum.events import ContextResult
 
 
 class SenderSummary(Struct, frozen=True, kw_only=True):
-    """A calling AE title, and what came of its associations. Refused ones count as associations too.
+    """A calling AE title, and what came of its associations, requests or files. Refused ones count too.
 
     Who gave no title is told apart by network address.
     """
 
     #: Empty if none was given that is one.
     calling_aet: str
+    #: How it came in, see `hilum.events.Adapter`.
+    adapters: list[str]
     #: Network addresses from which it called, without ports.
     peers: list[str]
     implementation_version_name: str | None
+    #: With STOW-RS, requests; with a watched folder, files.
     associations: int
     refused: int
     objects: int
@@ -49,13 +52,16 @@ class AssociationOfSender(Struct, frozen=True, kw_only=True):
     statuses: dict[str, int]
     opened_at: datetime
     ended_at: datetime
+    adapter: str
+    requests: int
 
 
 _SENDERS = """
-SELECT calling_aet, array_agg(DISTINCT peer ORDER BY peer) AS peers,
+SELECT calling_aet, array_agg(DISTINCT adapter ORDER BY adapter) AS adapters, array_agg(DISTINCT peer ORDER BY peer) AS peers,
        (array_agg(implementation_version_name ORDER BY ended_at DESC) FILTER (WHERE implementation_version_name IS NOT NULL))[1]
            AS implementation_version_name,
-       count(*) AS associations, count(refused) AS refused, sum(objects)::bigint AS objects, sum(size_bytes)::bigint AS size_bytes,
+       sum(requests)::bigint AS associations, coalesce(sum(requests) FILTER (WHERE refused IS NOT NULL), 0)::bigint AS refused,
+       sum(objects)::bigint AS objects, sum(size_bytes)::bigint AS size_bytes,
        max(ended_at) AS last_at, (array_agg(refused ORDER BY ended_at DESC))[1] AS last_refused
 FROM association GROUP BY calling_aet, CASE WHEN calling_aet = '' THEN peer END
 ORDER BY last_at DESC, calling_aet, peers LIMIT %(limit)s
@@ -63,7 +69,7 @@ ORDER BY last_at DESC, calling_aet, peers LIMIT %(limit)s
 
 _ASSOCIATIONS = """
 SELECT association, calling_aet, called_aet, peer, implementation_class_uid, implementation_version_name, max_pdu_bytes, certificate,
-       contexts, refused, ended, objects, size_bytes, statuses, opened_at, ended_at
+       contexts, refused, ended, objects, size_bytes, statuses, opened_at, ended_at, adapter, requests
 FROM association WHERE calling_aet = %(which)s OR association = %(which)s OR (calling_aet = '' AND peer = %(which)s)
 ORDER BY ended_at DESC, association LIMIT %(limit)s
 """

@@ -208,7 +208,7 @@ VIEWS = (
     ),
     View(
         name="v_association",
-        says="One row for each DICOM association that a peer asked for, refused ones too, once it is over.",
+        says="One row for each DICOM association that a peer asked for, refused ones too, once it is over; summed up, for other ways in.",
         source="FROM association",
         columns="""
             association | | its id, as receipts name it
@@ -227,6 +227,8 @@ VIEWS = (
             statuses | | how often each status was given to a C-STORE, as JSON
             opened_at | | when the peer connected
             ended_at | | when it was over
+            adapter | | `dicom`; or `stow`, `folder`: a sender's requests or files of about a minute; or `media`: an import
+            requests | | how many associations, requests or files the row stands for
         """,
     ),
     View(

@@ -96,6 +96,7 @@ class Interrupted(Exception):
 
 class Import:
     """One import. `progress` is told of each file that is done with, `says` what is waited for; both are called from several threads.
+    `record` is the id of its record, which its objects name.
 
     Raises `NotFound` if one of `paths` does not exist.
     """
@@ -111,6 +112,7 @@ class Import:
         index: Index | None = None,
         dry_run: bool = False,
         delete_imported: bool = False,
+        record: str = "",
         progress: Callable[[], None] = lambda: None,
         says: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -122,7 +124,9 @@ class Import:
         self._delete = delete_imported and not dry_run
         self._progress = progress
         self._says = says
-        self._intake = Intake(spool, adapter="media", sender=sender, max_object_bytes=max_object_bytes, full=self._wait, once=self._once)
+        self._intake = Intake(
+            spool, adapter="media", sender=sender, max_object_bytes=max_object_bytes, full=self._wait, once=self._once, record=record
+        )
         self._stop = threading.Event()
         self._lock = threading.Lock()
         #: One object at a time for each first byte of a digest: a file is a duplicate only once its twin is synced.

@@ -50,7 +50,7 @@ class Intake:
     """Takes sources into the spool. Used by several threads.
 
     `once` decides for each object whether it is new, and commits it if so. `full` is called when the spool takes nothing: it
-    waits, and raises to give up.
+    waits, and raises to give up. `record` is the id of the record that the objects name; it may be changed at any time.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Intake:
         max_object_bytes: int,
         full: Callable[[SpoolFull], None],
         once: Callable[[Found, Incoming], Taken] | None = None,
+        record: str = "",
     ) -> None:
         self._spool = spool
         self._adapter = adapter
@@ -69,6 +70,7 @@ class Intake:
         self._max_object_bytes = max_object_bytes
         self._full = full
         self._once = once or committed
+        self.record = record
 
     def take(self, source: Source) -> Taken:
         """Take the object in `source`; it is synced when this returns. Raises `Skipped` and `Unreadable`."""
@@ -102,6 +104,7 @@ class Intake:
             sop_class_uid=head.sop_class_uid,
             sop_instance_uid=head.sop_instance_uid,
             calling_aet=self._sender,
+            association=self.record,
         )
 
 

@@ -18,6 +18,7 @@ from hilum.runtime.delivery.worker import Shared, Worker
 from hilum.settings import Settings
 from hilum.sink import sinks_of
 from hilum.store import open_store
+from hilum.words import counted
 
 #: An object under way may take longer; then it is left, and sent again when its lease is over.
 _STOP_S = 5.0
@@ -85,7 +86,7 @@ class Deliver:
             said.append(f"events wait: {self._outbox.says}")
         for name, count in self._watch.pending.items():
             if name not in self._destinations:
-                said.append(f"{count} deliveries wait for {name}, which the settings do not have")
+                said.append(f"{counted(count, 'delivery', 'deliveries')} waiting for {name}, which the settings do not have")
         working = f"delivers to {', '.join(self._destinations)}" if self._destinations else "has no destination"
         return Health(ready=not away, says="; ".join(said) or working, lag=sum(self._watch.pending.values()))
 

@@ -44,6 +44,8 @@ class Child:
     stop_signal: signal.Signals = signal.SIGTERM  #: asks for a clean end
     death_signal: signal.Signals = signal.SIGKILL  #: what the system sends it when its supervisor dies (Linux)
     cleanup: Callable[[], None] | None = None  #: after its end, whatever the end
+    roles: tuple[str, ...] = ()  #: of Hilum's own in it; none in a server
+    probe_port: int = 0  #: of this machine, where it answers for its roles
 
 
 class Run:

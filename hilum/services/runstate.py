@@ -29,6 +29,8 @@ class ChildState(msgspec.Struct, kw_only=True):
     restarts: int = 0
     last_exit: str = ""  #: how it ended last, in words
     log: str = ""
+    roles: tuple[str, ...] = ()  #: Hilum's own in it, as the settings of that `hilum up` had it
+    probe_port: int = 0  #: where it answers for them; 0 for servers
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,7 +54,14 @@ class Supervised:
         self.backoff_s = FIRST_BACKOFF_S
         self.due: float | None = None  # monotonic time of the next start; None while it runs
         self.state = ChildState(
-            name=child.name, pid=self.run.pid, start_time=self.run.start_time, state="starting", since=time.time(), log=str(child.log)
+            name=child.name,
+            pid=self.run.pid,
+            start_time=self.run.start_time,
+            state="starting",
+            since=time.time(),
+            log=str(child.log),
+            roles=child.roles,
+            probe_port=child.probe_port,
         )
 
     def look(self) -> bool:
@@ -103,6 +110,8 @@ class Supervised:
             restarts=self.restarts,
             last_exit=self.state.last_exit,
             log=self.state.log,
+            roles=self.state.roles,
+            probe_port=self.state.probe_port,
         )
         return True
 

@@ -23,10 +23,14 @@ from hilum.settings import Settings
 
 from . import seal
 from .arrival import Arrival, head_of, read_arrival
-from .files import SPARE_BYTES, WAITING, Files
+from .files import PASSING, SPARE_BYTES, WAITING, Files
 from .receipts import Receipts, received_at
 
-__all__ = ["Arrival", "Incoming", "Spool", "SpoolFull", "SpoolTooLarge", "mapped", "read_arrival", "received_at"]
+__all__ = ["Arrival", "Incoming", "Spool", "SpoolFull", "SpoolTooLarge", "is_spool_file", "mapped", "read_arrival", "received_at"]
+
+
+#: No more than this part of the disk is kept in files to be written again.
+SPARE_PART_OF_DISK = 16
 
 
 class SpoolFull(TryAgain):
@@ -47,12 +51,14 @@ class Spool:
         self, path: Path, *, min_free_bytes: int = 0, spare_bytes: int = 0, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self._min_free_bytes = min_free_bytes
-        self._spare_bytes = spare_bytes
         self._now = now
         self._receipts = Receipts()
         try:
             self._files = Files(path)
             self._files.recover()
+            disk = os.fstatvfs(self._files.directory.fd)
+            #: On a small disk the room is for objects.
+            self._spare_bytes = min(spare_bytes, disk.f_blocks * disk.f_frsize // SPARE_PART_OF_DISK)
         except OSError as error:
             raise Misconfigured(
                 "spool-unusable", f"The spool {path} cannot be used: {error.strerror}.", fix="Correct spool.path or its rights."
@@ -68,16 +74,23 @@ class Spool:
     def open(self, arrival: Arrival, *, max_bytes: int | None = None) -> Incoming:
         """Begin to write an object. Raises `SpoolFull` if less than the settings' space is free."""
         if self.nearly_full():
+            self._files.trim()
+        if self.nearly_full():
             raise SpoolFull("The spool's disk is nearly full.", fix="Free some space, or let Kafka and the object store come back.")
         return Incoming(self._files, lambda: self._receipts.make(self._now()), arrival, max_bytes)
 
     def prepare(self, stop: threading.Event) -> None:
         """Make the spare files, if they are not there; for a thread of its own. What the disk has no room for is not made."""
         with suppress(OSError):  # a disk that fails or is full is told to whoever sends
-            missing = (self._spare_bytes - self._files.free_bytes()) // SPARE_BYTES
-            while missing > 0 and not stop.is_set() and self.free_bytes() > self._min_free_bytes + SPARE_BYTES:
+            for _ in range(self._spare_bytes // SPARE_BYTES):
+                there = self._files.free_bytes() + SPARE_BYTES > self._spare_bytes  # other receivers make them too
+                if there or stop.is_set() or not self._has_room():
+                    return
                 self._files.spare()
-                missing -= 1
+
+    def _has_room(self) -> bool:
+        """Whether files may be kept to be written again: that must never be why objects are refused."""
+        return self.free_bytes() > 2 * self._min_free_bytes + SPARE_BYTES
 
     def nearly_full(self) -> bool:
         """Whether so little space is left that nothing new is taken."""
@@ -98,14 +111,18 @@ class Spool:
 
         Raises `SpoolFull` if the disk fails; then nothing of any of them is left.
         """
+        admitted: list[str] = []
         try:
             for incoming in together:
                 incoming.sync()
-            return [incoming.admit() for incoming in together]
+            for incoming in together:
+                admitted.append(incoming.admit())
         except SpoolFull:
             for incoming in together:
                 incoming.discard()
+            self.remove(admitted)
             raise
+        return admitted
 
     # Reading
 
@@ -125,9 +142,9 @@ class Spool:
         """
         return self._files.check(receipt)
 
-    def torn(self) -> list[str]:
-        """Files that are not what was written into them, kept for a person to look at."""
-        return self._files.torn()
+    def damaged(self) -> list[str]:
+        """Files that are not what was written into them (`*.torn`), or that somebody put there; kept for a person to look at."""
+        return self._files.damaged()
 
     def path(self, receipt: str) -> Path:
         """The file of a receipt. What is behind the object's end (`mapped`) means nothing."""
@@ -140,7 +157,10 @@ class Spool:
 
     def remove(self, receipts: Iterable[str]) -> None:
         """Give back what is published. After a power cut some may be here again: then they are published again, with the same id."""
-        kept_bytes = 0 if self.nearly_full() else self._spare_bytes - self._files.free_bytes()
+        kept_bytes = self._spare_bytes - self._files.free_bytes()
+        if not self._has_room():
+            self._files.trim()
+            kept_bytes = 0
         for receipt in receipts:
             kept_bytes -= self._files.release(receipt, kept_bytes=kept_bytes)
 
@@ -165,6 +185,19 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
             raise ValueError("no object in this spool file")
         with mmap.mmap(file.fileno(), found.size_bytes, access=mmap.ACCESS_READ) as content:
             yield content
+
+
+def is_spool_file(path: Path) -> bool:
+    """Whether a file of the spool's folder is what its name says, as far as its beginning tells; true also if it is gone by now."""
+    if not path.name.endswith((WAITING, *PASSING)):
+        return False
+    try:
+        with path.open("rb") as file:
+            return not path.name.endswith(WAITING) or seal.read_seal(file.fileno()) is not None
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 class Incoming:

@@ -19,15 +19,17 @@ import os
 import secrets
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from . import seal
 
 WAITING, PART, NEW, FREE, DONE, TORN = ".dcm", ".part", ".new", ".free", ".done", ".torn"
+#: Files that are something by and by, and never mean an object by their name.
+PASSING = (PART, NEW, FREE, DONE)
 #: Larger files are not kept to be written again.
 MAX_KEPT_BYTES = 4 * 2**20
 #: Size of a file that is made ahead of need: a CT or MR slice fits.
@@ -48,11 +50,17 @@ class Files:
         self.directory = Directory(self.path)
         self._count = itertools.count()
         self._free: list[str] = []
+        self._free_bytes = 0
+        self._looks, self._counts, self._trims = Seldom(), Seldom(), Seldom()
+        self._lock = threading.Lock()
+        self._owner: Owner | None = None
 
-    @cached_property
+    @property
     def owner(self) -> Owner:
-        """This process, as one that writes."""
-        return Owner(self._tmp)
+        """This process, as one that writes; there is one."""
+        with self._lock:
+            self._owner = self._owner or Owner(self._tmp)
+            return self._owner
 
     def waiting(self) -> list[str]:
         """The receipts of all objects that wait, oldest first."""
@@ -62,20 +70,22 @@ class Files:
         """A file to be written from its beginning, open for that; and whether its name is new, so that it must be synced too."""
         path = self.path / f"{self.owner.name}.{next(self._count)}{PART}"
         while (name := self._next_free()) is not None:
-            with suppress(FileNotFoundError):  # another process has it
+            try:
                 (self.path / name).rename(path)
-                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                if not self._rescued(path, fd):
-                    return path, fd, False
-                os.close(fd)
+            except FileNotFoundError:
+                continue  # another process has it
+            if not self._look_at(path, given_back=_stem(name)):
+                return path, os.open(path, os.O_RDWR | os.O_CLOEXEC), False
         return path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), True
 
     def _next_free(self) -> str | None:
         with suppress(IndexError):
             return self._free.pop()
-        self._free = list(self._names(FREE))
-        with suppress(IndexError):
-            return self._free.pop()
+        if self._looks.is_due():
+            with self._looks.one():
+                self._free = list(self._names(FREE))
+            with suppress(IndexError):
+                return self._free.pop()
         return None
 
     def recover(self) -> None:
@@ -83,40 +93,40 @@ class Files:
 
         Any process may do so at any time: it only renames and removes, and what others have meanwhile renamed stays as it is.
         """
-        for name in list(self._names(FREE)):
-            self._look_at(self.path / name)
-        dead = self._dead()
-        for name in [*self._names(PART), *self._names(NEW)]:
-            owner = name.split(".", 1)[0]
-            if owner in dead or not (self._tmp / owner).exists():
-                path = self.path / name
-                if not self._look_at(path):
-                    path.unlink(missing_ok=True)
-        for name in list(self._names(DONE)):
-            (self.path / name).unlink(missing_ok=True)
-        for owner in dead:
-            shutil.rmtree(self._tmp / owner, ignore_errors=True)
+        rescued = sum(self._look_at(self.path / name, given_back=_stem(name)) for name in list(self._names(FREE)))
+        with self._dead() as dead:
+            for name in [*self._names(PART), *self._names(NEW)]:
+                if _stem(name) in dead or not (self._tmp / _stem(name)).exists():
+                    rescued += self._kept_or_removed(name, given_back="")
+            for owner in dead:
+                shutil.rmtree(self._tmp / owner, ignore_errors=True)
+        rescued += sum(self._kept_or_removed(name, given_back=_stem(name)) for name in list(self._names(DONE)))
+        if rescued:
+            self.directory.sync()  # the process that made one may have been killed before it did
 
-    def _look_at(self, path: Path) -> bool:
-        """Whether the file holds a whole object; if so, it now waits."""
+    def _kept_or_removed(self, name: str, *, given_back: str) -> bool:
+        path = self.path / name
+        kept = self._look_at(path, given_back=given_back)
+        if not kept:
+            path.unlink(missing_ok=True)
+        return kept
+
+    def _look_at(self, path: Path, *, given_back: str) -> bool:
+        """Whether the file holds a whole object other than the published one with the receipt `given_back`; if so, it now waits."""
         with suppress(FileNotFoundError):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return self._rescued(path, fd)
+                found = seal.read_seal(fd)
+                if found is None or str(found.receipt) == given_back or not seal.holds(fd, found):
+                    return False
+            except ValueError:  # no spool file
+                return False
             finally:
                 os.close(fd)
+            with suppress(FileNotFoundError):  # another process did the same
+                path.rename(self.path / f"{found.receipt}{WAITING}")
+            return True
         return False
-
-    def _rescued(self, path: Path, fd: int) -> bool:
-        try:
-            found = seal.read_seal(fd)
-        except ValueError:
-            return False
-        if found is None or not seal.holds(fd, found):
-            return False
-        with suppress(FileNotFoundError):
-            path.rename(self.path / f"{found.receipt}{WAITING}")
-        return True
 
     def check(self, receipt: str) -> bool:
         """Whether the file of a receipt is what its name says: the whole object, as it was sealed. Else it gets its right name.
@@ -139,13 +149,15 @@ class Files:
         finally:
             os.close(fd)
 
-    def torn(self) -> list[str]:
-        """Names of files that are not what their seals say."""
-        return sorted(self._names(TORN))
+    def damaged(self) -> list[str]:
+        """Names of files that are not what they were, or that nobody knows."""
+        return sorted(name for name in self._names("") if not name.endswith((WAITING, *PASSING)))
 
-    def _dead(self) -> set[str]:
-        """Processes that wrote here and are gone."""
-        return {path.name for path in self._tmp.iterdir() if _is_dead(path)}
+    @contextmanager
+    def _dead(self) -> Iterator[set[str]]:
+        """Processes that wrote here and are gone. Meanwhile one that has just made its folder cannot lock it, and then makes another."""
+        with ExitStack() as locks:
+            yield {path.name for path in self._tmp.iterdir() if _locked(path, locks)}
 
     def release(self, receipt: str, *, kept_bytes: int) -> int:
         """Give back the file of a published object, to be written again if it has no more than `kept_bytes`; the bytes kept."""
@@ -162,18 +174,28 @@ class Files:
             finally:
                 os.close(fd)
             done.rename(self.path / f"{receipt}{FREE}")
+            self._free_bytes += size_bytes
             return size_bytes
         return 0
 
+    def trim(self) -> None:
+        """Give the disk what is kept to be written again."""
+        if self._trims.is_due():
+            with self._trims.one():
+                for name in list(self._names(FREE)):
+                    self._kept_or_removed(name, given_back=_stem(name))
+
     def free_bytes(self) -> int:
-        """Bytes in files that wait to be written again."""
-        total = 0
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                if entry.name.endswith(FREE):
-                    with suppress(FileNotFoundError):
-                        total += entry.stat().st_size
-        return total
+        """Bytes in files that wait to be written again; counted now and then, and by what this process has given back since."""
+        if self._counts.is_due():
+            total = 0
+            with self._counts.one(), os.scandir(self.path) as entries:
+                for entry in entries:
+                    if entry.name.endswith(FREE):
+                        with suppress(FileNotFoundError):
+                            total += entry.stat().st_size
+            self._free_bytes = total
+        return self._free_bytes
 
     def spare(self) -> None:
         """Make one more file to be written later, so that an object need not wait for a new one. Raises `OSError`."""
@@ -182,10 +204,14 @@ class Files:
         try:
             os.write(fd, seal.FREE.ljust(SPARE_BYTES, b"\0"))
             os.fdatasync(fd)
+            self.directory.sync()
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         finally:
             os.close(fd)
-        self.directory.sync()
         path.rename(self.path / f"{secrets.token_hex(8)}{FREE}")
+        self._free_bytes += SPARE_BYTES
 
     def unfinished(self) -> list[Path]:
         """Files of objects on their way in, and what their processes keep for them."""
@@ -194,7 +220,7 @@ class Files:
     def _names(self, suffix: str) -> Iterator[str]:
         with os.scandir(self.path) as entries:
             for entry in entries:
-                if entry.name.endswith(suffix):
+                if entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
                     yield entry.name
 
     @contextmanager
@@ -212,6 +238,25 @@ class Files:
             os.close(fd)
 
 
+class Seldom:
+    """Keeps what takes long from being done all the time: it takes a fiftieth of the time at most."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def is_due(self) -> bool:
+        """Whether it may be done again."""
+        return time.monotonic() >= self._due
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Do it."""
+        began = time.monotonic()
+        yield
+        now = time.monotonic()
+        self._due = now + 50 * (now - began)
+
+
 class Owner:
     """This process's folder for what it needs while objects come in. It is locked while the process lives."""
 
@@ -220,22 +265,27 @@ class Owner:
             self.name = secrets.token_hex(8)
             self.path = tmp / self.name
             self.path.mkdir(mode=0o700)
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            if self.path.exists():  # else another process, just starting, took it for a dead one's
-                break
-            os.close(self._fd)
+            with suppress(FileNotFoundError):  # another process, just starting, takes it for a dead one's
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                if self.path.exists():
+                    break
+                os.close(self._fd)
         weakref.finalize(self, os.close, self._fd)
 
 
-def _is_dead(owner: Path) -> bool:
+def _stem(name: str) -> str:
+    """The receipt or owner that a file is named by."""
+    return name.split(".", 1)[0]
+
+
+def _locked(owner: Path, locks: ExitStack) -> bool:
+    """Whether the folder's process is gone; then it is locked until `locks` end."""
     with suppress(OSError):
         fd = os.open(owner, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its process lives
-            return True
-        finally:
-            os.close(fd)
+        locks.callback(os.close, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its process lives
+        return True
     return False
 
 

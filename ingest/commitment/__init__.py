@@ -22,10 +22,11 @@ from hilum.settings import Commitment as Terms
 from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.store import open_store
+from hilum.words import counted
 
 from .decide import Decider, Decision
 from .evidence import Database, Way
-from .report import Reporter
+from .report import Reporter, tls_of
 
 log = telemetry.logger("commitment")
 
@@ -90,8 +91,8 @@ class Committer:
         said = [trouble] if trouble else []
         count, says = self._unreachable
         if count:
-            said.append(f"{count} report{'' if count == 1 else 's'} could not be delivered yet: {says}")
-        said = said or [f"{self._states['asked']} requests wait for objects, {self._states['decided']} for their SCU"]
+            said.append(f"{counted(count, 'report')} could not be delivered yet: {says}")
+        said = said or [f"{counted(self._states['asked'], 'request')} waiting for objects, {self._states['decided']} for their SCU"]
         return Health(ready=not trouble, says=" ".join(said), lag=sum(self._states.values()))
 
     def step(self, decider: Decider) -> None:
@@ -196,6 +197,19 @@ class Committer:
     def _in_vain(self, request: Request) -> bool:
         known = self._reporter.node_of(request.calling_aet) is not None
         return request.attempts > 0 or not (known or self._commitments.lives(request.association))
+
+
+def check(settings: Settings) -> None:
+    """Raise `Misconfigured` if what the settings say of TLS to a peer cannot be used."""
+    for name, node in settings.peers.items():
+        if (tls := tls_of(name, node)) is not None:
+            tls.context()
+        elif node.tls_ca or node.tls_certificate or node.tls_key:
+            raise Misconfigured(
+                "tls-off",
+                f"peers.{name} names files for TLS, and no TLS is spoken to it.",
+                fix=f"Set peers.{name}.tls = true, or leave the files out.",
+            )
 
 
 def role(settings: Settings) -> Role:

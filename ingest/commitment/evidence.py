@@ -17,6 +17,7 @@ from hilum.errors import Misconfigured
 from hilum.events import InstanceReceived, ObjectRef, StudyExpected, following_id
 from hilum.settings import Settings
 from hilum.spool import Spool, received_at
+from hilum.words import counted
 
 from .decide import Arrived
 
@@ -142,7 +143,7 @@ class Way:
                 oldest = min(oldest, came)
                 older += came <= moment
         if older:
-            return f"{older} objects that came before wait in the spool to be published."
+            return f"{counted(older, 'object')} of before still in the spool, to be published."
         self._ends = self._ends_now()
         self._next = min(now, oldest - _TICK)
         return ""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from hilum import telemetry
 from hilum.association import REFUSALS, Association, AssociationLost
+from hilum.client_tls import ClientTls
 from hilum.commitments import Commitments, Request
 from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, is_taken, write_report
 from hilum.errors import TryAgain
@@ -53,7 +54,13 @@ class Reporter:
                     continue
                 self._busy.add(calling_aet)
             peer = Peer(
-                host=node.host, port=node.port, aet=calling_aet, calling_aet=called_aet, connect_timeout_s=5.0, response_timeout_s=30.0
+                host=node.host,
+                port=node.port,
+                aet=calling_aet,
+                calling_aet=called_aet,
+                connect_timeout_s=5.0,
+                response_timeout_s=30.0,
+                tls=tls_of(calling_aet, node),
             )
             threading.Thread(
                 target=self._tell, args=(peer, ids[:MOST_IN_ONE]), name=f"commitment report {calling_aet}", daemon=True
@@ -107,6 +114,19 @@ class Reporter:
                     )
         except OSError as error:
             log.error("commitment_not_kept", says=error.strerror or "")
+
+
+def tls_of(name: str, node: Node) -> ClientTls | None:
+    """How TLS is spoken to the peer `name`; None if it is not."""
+    if not node.tls:
+        return None
+    return ClientTls(
+        section=f"peers.{name}",
+        ca=node.tls_ca,
+        check_name=node.tls_check_name,
+        certificate=node.tls_certificate,
+        key=node.tls_key,
+    )
 
 
 def pause(attempts: int) -> timedelta:

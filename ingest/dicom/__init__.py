@@ -10,11 +10,11 @@ from __future__ import annotations
 import threading
 
 from hilum.errors import Misconfigured
+from hilum.records import Records
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.tls import ServerTls
-from ingest.records import Records
 
 from .commitment import Committing
 from .listener import Listener
@@ -68,8 +68,8 @@ class Receiver:
             return Health(ready=True, says="The spool's disk is nearly full: objects are refused for now with 0xA700. Free some space.")
         says = f"{dicom.aet} listens on {dicom.host}:{listener.port}{f', with TLS on {dicom.tls_port}' if self._tls else ''}"
         says += f", {listener.associations} association{'' if listener.associations == 1 else 's'} open"
-        warning = self._tls.warning() if self._tls else ""
-        return Health(ready=True, says=f"{says}. {warning}" if warning else says)
+        warnings = " ".join(filter(None, (listener.crowd.says(), self._tls.warning() if self._tls else "")))
+        return Health(ready=True, says=f"{says}. {warnings}" if warnings else says)
 
 
 def check(settings: Settings) -> None:

@@ -34,6 +34,7 @@ log = telemetry.logger("dicom")
 #: A peer must have asked for its association within this time (the ARTIM timer, PS3.8 9.1.5).
 ARTIM_S = 30.0
 TLS_FAILED = "its TLS handshake failed"
+NO_ROOM = "there were too many connections that asked for nothing"
 #: After our last PDU the peer gets this long to close the connection.
 LINGER_S = 2.0
 #: Transfer syntaxes of one context that are remembered; nobody means more.
@@ -279,6 +280,11 @@ class Association:
         """Called from another thread: end a wait for the next request."""
         if self._acceptor.between_messages:
             shut(self._socket, socket.SHUT_RD)
+
+    def give_way(self) -> None:
+        """Called from another thread: end it before it has asked for an association, since others need the room."""
+        self._acceptor.ended = self._acceptor.ended or NO_ROOM
+        shut(self._socket, socket.SHUT_RDWR)
 
     def wake(self) -> None:
         """Called from another thread: end it, whatever is under way."""

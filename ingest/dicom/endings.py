@@ -41,8 +41,13 @@ TLS_REFUSED = Ending(
     sent="A TLS alert",
     means=_CLOSED,
 )
+NO_TLS = Ending(
+    when="What comes to `dicom.tls_port` is no TLS: an A-ASSOCIATE-RQ, a web browser's request.",
+    sent="No alert and no A-ABORT: the connection is reset, or closed if nothing is left to be read",
+    means="The sender must be told to speak TLS, or to use `dicom.port`.",
+)
 #: In the order of the reference page.
-ENDINGS = (SILENT, DRIPPING, STOPPING, BROKEN_OFF, NOT_ASKED, TLS_REFUSED)
+ENDINGS = (SILENT, DRIPPING, STOPPING, BROKEN_OFF, NOT_ASKED, TLS_REFUSED, NO_TLS)
 
 LONG_PDU = Ending(
     when="A P-DATA-TF is longer than `dicom.max_pdu_bytes`.", sent="The status of the message", means="It is taken as any other."

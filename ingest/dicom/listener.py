@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 
 from hilum import telemetry
 from hilum.errors import Misconfigured
+from hilum.records import Records
 from hilum.settings import Dicom
 from hilum.spool import Arrival, Spool
 from hilum.tls import ServerTls
-from ingest.records import Records
 
 from . import negotiation
-from .association import LINGER_S, Association, shut
+from .association import LINGER_S, NO_ROOM, Association, shut
 from .commands import Command
 from .commitment import Committing
+from .crowd import Crowd, one_to_give_way
 from .negotiation import Context, Request
 from .senders import Senders
 from .storage import Storing
@@ -58,8 +59,9 @@ class Listener:
         self.committing = committing
         self._clock = clock
         self._strangers = Strangers(clock)
+        self.crowd = Crowd(clock)
         self._stopping = threading.Event()
-        self._open: set[Association] = set()
+        self._open: dict[Association, None] = {}  # oldest first
         self._lock = threading.Lock()
         self._doors: list[tuple[socket.socket, ServerTls | None]] = []
         try:
@@ -93,15 +95,35 @@ class Listener:
                 if not self._stopping.is_set():
                     time.sleep(0.05)  # out of file descriptors: those who are here go on
                 continue
+            peer = str(address[0])
             with self._lock:
-                # Who comes over the limit is told so in an answer to his request; a flood of connections is not answered.
-                if len(self._open) > 2 * self._settings.max_associations + 16:
-                    telemetry.ASSOCIATIONS_REFUSED.labels(reason="a flood of connections").inc()
-                    connection.close()
-                    continue
-                association = Association(self, connection, str(address[0]), self._settings.idle_timeout_s, tls, self._clock)
-                self._open.add(association)
+                has_room = self._make_room(peer)
+                if has_room:
+                    association = Association(self, connection, peer, self._settings.idle_timeout_s, tls, self._clock)
+                    self._open[association] = None
+            if not has_room:
+                self._closed_for_room(peer)
+                connection.close()
+                continue
             threading.Thread(target=association.run, name=f"association {association.id}", daemon=True).start()
+
+    def _make_room(self, newcomer: str) -> bool:
+        """Whether there is room for a connection from the address `newcomer`. One that has asked for nothing yet gives way, if it must.
+
+        Who comes over `max_associations` is told so in an answer to his request: this is about who asks for nothing.
+        """
+        limit = 2 * self._settings.max_associations + 16
+        silent = one_to_give_way(self._open, newcomer, limit)
+        if silent is not None:
+            del self._open[silent]
+            silent.give_way()
+            self._closed_for_room(silent.peer)
+        return len(self._open) < limit
+
+    def _closed_for_room(self, peer: str) -> None:
+        telemetry.ASSOCIATIONS_REFUSED.labels(reason=NO_ROOM).inc()
+        if self.crowd.closed(peer):
+            log.warning("connections_closed_for_room", says=self.crowd.says(), peer=peer)
 
     def stop(self) -> None:
         """Accept no more, let objects under way arrive, then end every association. Returns within `DRAIN_S` and a little."""
@@ -179,7 +201,7 @@ class Listener:
     def closed(self, association: Association) -> None:
         """Called by an association as its last act."""
         with self._lock:
-            self._open.discard(association)
+            self._open.pop(association, None)
         record = association.record()
         if record is not None and (not association.is_strangers or self._is_told(association)):
             try:
@@ -189,7 +211,7 @@ class Listener:
 
     def _is_told(self, association: Association) -> bool:
         """Count what came of a stranger's attempt; whether it is to be recorded."""
-        if not association.requested:
+        if not association.requested and association.refused != NO_ROOM:
             telemetry.ASSOCIATIONS_REFUSED.labels(reason=association.refused.partition(" (")[0]).inc()
         if not self._strangers.is_remembered(association.peer):
             telemetry.ATTEMPTS_NOT_RECORDED.inc()

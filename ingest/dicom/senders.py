@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from ipaddress import ip_address, ip_network
 
 from msgspec import Struct
 
-from hilum.senders import Exceptions
+from hilum.senders import Exceptions, is_among
 from hilum.settings import Settings
 
 from . import negotiation
@@ -54,7 +53,7 @@ class Senders:
             unknown = title.unknown_senders if title is not None and title.unknown_senders else dicom.unknown_senders
             return None if unknown == "accept" else negotiation.CALLING_AET
         addresses = (*(sender.addresses if sender else ()), *(exception.addresses if exception else ()))
-        if addresses and not any(_is_in(peer, network) for network in addresses):
+        if addresses and not is_among(peer, addresses):
             return negotiation.WRONG_ADDRESS
         if sender is not None and sender.called and request.called_aet not in sender.called:
             return negotiation.WRONG_TITLE
@@ -76,12 +75,3 @@ class Senders:
             now = time.monotonic()
             due = self._due[calling_aet] = max(self._due.get(calling_aet, now), now) + 1 / per_second
         return max(0.0, due - now - BURST_S)
-
-
-def _is_in(peer: str, network: str) -> bool:
-    try:
-        address = ip_address(peer.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address) in ip_network(network, strict=False)

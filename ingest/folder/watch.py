@@ -12,6 +12,7 @@ import re
 import secrets
 import threading
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Literal
@@ -25,10 +26,13 @@ from hilum.media.errors import Skipped, Unreadable, Why
 from hilum.media.importing import begins_as_archive
 from hilum.media.intake import Intake
 from hilum.media.sources import Archive, File, Identity, Member, delete, move, unused, walk
+from hilum.records import Records
 from hilum.role import Health
 from hilum.services.files import private_folder
 from hilum.settings import Folder, Settings
 from hilum.spool import Spool, SpoolFull
+from hilum.summed import Summed
+from hilum.words import counted
 from ingest.folder.memory import Memory
 
 log = telemetry.logger("folder")
@@ -57,6 +61,7 @@ class _Result(Struct):
     """What was found in a file."""
 
     objects: int = 0
+    size_bytes: int = 0
     #: What else it holds besides objects.
     others: int = 0
     problems: list[tuple[str, Unreadable]] = msgspec.field(default_factory=list)
@@ -71,6 +76,7 @@ class Watch:
 
     def __init__(self, name: str, folder: Folder, settings: Settings, spool: Spool) -> None:
         self.name = name
+        self._summed = Summed(Records.of(settings), "folder", "file")
         self._folder = folder
         self._spool = spool
         self._root = Path(folder.path).expanduser()
@@ -100,10 +106,14 @@ class Watch:
                 self._trouble = "another process watches it"
                 if stop.wait(_RETRY_S):
                     return
-            while not stop.is_set():
-                began = time.monotonic()
-                self.look(began)
-                stop.wait(max(look_s, time.monotonic() - began))  # a slow share is not kept busy all the time
+            try:
+                while not stop.is_set():
+                    began = time.monotonic()
+                    self.look(began)
+                    self._summed.write()
+                    stop.wait(max(look_s, time.monotonic() - began))  # a slow share is not kept busy all the time
+            finally:
+                self._summed.write(everything=True)
 
     def health(self) -> Health:
         """What is in the folder, and what it waits for; no name of a file."""
@@ -111,11 +121,12 @@ class Watch:
         if trouble := self._trouble or self._spool_says:
             return Health(ready=False, says=f"{self.name}: {trouble}", lag=waiting)
         there = self._memory.count()
-        says = [f"{self._taken} objects taken"]
-        says += [f"{waiting} files wait"] if waiting else []
-        says += [f"{there['failed']} files cannot be taken: {self._state / (self.name + '.json')} says why"] if there["failed"] else []
-        says += [f"{there['left']} files without an object stay"] if there["left"] else []
-        says += [f"{len(self._troubles)} files are in trouble: {next(iter(list(self._troubles.values())), '')}"] if self._troubles else []
+        failed, left, troubles = there["failed"], there["left"], list(self._troubles.values())
+        says = [f"{counted(self._taken, 'object')} taken since the start"]
+        says += [f"{counted(waiting, 'file')} waiting"] if waiting else []
+        says += [f"{counted(failed, 'file')} not taken: {self._state / (self.name + '.json')} says why"] if failed else []
+        says += [f"{counted(left, 'file')} without an object left alone"] if left else []
+        says += [f"{counted(len(troubles), 'file')} in trouble: {troubles[0]}"] if troubles else []
         return Health(ready=True, says=f"{self.name}: {', '.join(says)}", lag=waiting)
 
     # Looking
@@ -182,6 +193,15 @@ class Watch:
     # Dealing with a file
 
     def _deal(self, file: str, path: Path, seen: _Seen, now: float) -> None:
+        record = self._intake.record = self._summed.begin(self._folder.sender, f"folder {self.name}")
+        result = None
+        try:
+            result = self._attempt(file, path, seen, now)
+        finally:
+            self._count(record, result)
+
+    def _attempt(self, file: str, path: Path, seen: _Seen, now: float) -> _Result | None:
+        """Deal with a file; what there is to be said of it, None if it is tried again without anything having been taken."""
         try:
             result = self._taken_from(File(path, seen.identity))
         except Unreadable as error:
@@ -191,16 +211,16 @@ class Watch:
         except Exception as error:  # a fault of ours on one file must not stop the others
             log.error("folder_file_unforeseen", setting=self.name, error=telemetry.described(error))
             self._try_again(file, seen, now, "a fault of Hilum's, which is in the log")
-            return
+            return None
         self._taken += result.objects
         telemetry.FOLDER_OBJECTS.inc(result.objects)
         whys = {problem.why for _, problem in result.problems}
         if Why.CHANGED in whys or (Why.READ_ERROR in whys and not result.objects):
             self._try_again(file, seen, now, next(error.sentence for _, error in result.problems if error.why in _PASSING))
-            return
+            return result if result.objects else None
         if whys & _MAYBE_UNFINISHED and not result.objects and now < seen.since + _PATIENCE * self._folder.stable_s:
             seen.due = seen.since + _PATIENCE * self._folder.stable_s
-            return
+            return None
         del self._seen[file]
         self._troubles.pop(file, None)
         if result.problems:
@@ -211,6 +231,15 @@ class Watch:
             self._dealt(file, seen.identity, "taken")
             if self._folder.after != "keep":
                 self._put_away(file, path, seen.identity)
+        return result
+
+    def _count(self, record: str, result: _Result | None) -> None:
+        """Put a file down in its record, unless it holds nothing that is Hilum's or is tried again."""
+        if result is None or not (result.objects or result.problems):
+            self._summed.end(record)
+            return
+        statuses = Counter({"taken": result.objects}) + Counter(str(error.why) for _, error in result.problems)
+        self._summed.end(record, statuses=statuses, objects=result.objects, size_bytes=result.size_bytes)
 
     def _taken_from(self, source: File) -> _Result:
         """Take what is in a file or an archive. Raises `Unreadable` if it cannot be opened."""
@@ -227,9 +256,10 @@ class Watch:
         if self._stop.is_set():
             raise _Stopping
         try:
-            self._intake.take(source)
+            taken = self._intake.take(source)
             self._spool_says = ""
             result.objects += 1
+            result.size_bytes += taken.object.size_bytes
         except Skipped as skipped:
             if skipped.why is Why.NESTED_ARCHIVE:
                 result.problems.append((name, Unreadable(skipped.why, skipped.sentence)))
@@ -292,7 +322,7 @@ def _explained(result: _Result) -> str:
     """The text beside a file that failed."""
     lines = [f"Hilum could not take this file ({datetime.now(UTC):%Y-%m-%d %H:%M} UTC)."]
     if result.objects:
-        lines.append(f"{result.objects} objects in it were taken; these were not:")
+        lines.append(f"Taken from it: {counted(result.objects, 'object')}. These were not:")
     lines += [f"{name}: {error}" if name else str(error) for name, error in result.problems]
     lines += ["", "Put it into the watched folder again once that is put right."]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import threading
 import warnings
@@ -13,16 +14,25 @@ from pathlib import Path
 
 from hilum import telemetry
 from hilum.errors import Misconfigured, Stopped
+from hilum.records import Records
 from hilum.role import Health, Role
 from hilum.settings import Settings, Stow
 from hilum.spool import Spool
+from hilum.summed import Summed
 from hilum.tls import ServerTls
 from hilum.web import Clients, url_of
+from hilum.words import counted
 
+from .senders import Senders
 from .server import DRAIN_S, HEAD_S, Server
 from .service import Service
 
 log = telemetry.logger("stow")
+
+#: asyncio leaves each connection in a cycle, with what hangs on it: garbage is not left to a collector that comes seldom
+#: (`hilum.host`) once there are so many new objects, about those of fifty connections.
+_MOST_OBJECTS = 1000
+NO_CLIENT_YET = "No client has a key yet, so everybody gets 401: make one with `hilum stow key TITLE`, by the same settings."
 
 
 class StowReceiver:
@@ -35,8 +45,10 @@ class StowReceiver:
         self._head_s, self._drain_s = head_s, drain_s
         self._server: Server | None = None
         self._service: Service | None = None
+        self._clients: Clients | None = None
         self._spool: Spool | None = None
         self._fault = ""
+        self._summed: Summed | None = None
         self._tls: ServerTls | None = None
 
     @property
@@ -49,12 +61,11 @@ class StowReceiver:
         warnings.filterwarnings("ignore", module=r"pydicom\b")  # they quote values of patients' objects
         stow = self._settings.stow
         try:
-            clients = _clients_of(stow)
+            clients = self._clients = _clients_of(stow)
             self._spool = Spool.of(self._settings)
-            self._service = Service(stow, self._spool, clients, self._spool.scratch)
-            if stow.tls_certificate or stow.tls_key or stow.tls_client_ca:
-                self._tls = ServerTls("stow", stow.tls_certificate, stow.tls_key, stow.tls_client_ca)
-                self._tls.context.set_alpn_protocols(["http/1.1"])
+            self._summed = Summed(Records.of(self._settings), "stow", "request")
+            self._service = Service(stow, self._spool, clients, Senders(self._settings), self._summed, self._spool.scratch)
+            self._tls = _tls_of(stow)
             server = Server(stow, self._service, self._tls, head_s=self._head_s, drain_s=self._drain_s)
         except Misconfigured as error:
             self._fault = str(error)
@@ -71,10 +82,14 @@ class StowReceiver:
             while not stop.wait(0.5):
                 if not server.is_alive:
                     raise Stopped("The web service ended by itself.")
+                self._summed.write()
+                if gc.get_count()[0] > _MOST_OBJECTS:
+                    gc.collect()
                 _ = self._tls and self._tls.context  # takes up a renewed certificate
         finally:
             self._server = None
             server.stop()
+            self._summed.write(everything=True)
 
     def health(self) -> Health:
         """Whether it listens, and for whom it is busy."""
@@ -83,11 +98,29 @@ class StowReceiver:
             return Health(ready=False, says=self._fault or "not listening")
         if spool.nearly_full():
             return Health(ready=True, says="The spool's disk is nearly full: requests are refused for now with 503. Free some space.")
-        if service.fault:
-            return Health(ready=False, says=service.fault)
-        says = f"{url_of(self._settings.stow, server.port)}, {service.open} request{'' if service.open == 1 else 's'} under way"
+        try:
+            nobody = self._clients is not None and self._clients.is_empty() and not self._settings.stow.anonymous
+        except Misconfigured as error:
+            return Health(ready=False, says=str(error))
+        says = f"{url_of(self._settings.stow, server.port)}, {counted(service.open, 'request')} under way"
         soon = self._tls.warning() if self._tls else ""
-        return Health(ready=True, says=f"{says}. {soon}" if soon else says)
+        warnings = " ".join(filter(None, (NO_CLIENT_YET if nobody else "", soon)))
+        return Health(ready=True, says=f"{says}. {warnings}" if warnings else says)
+
+
+def check(settings: Settings) -> None:
+    """Raise `Misconfigured` if certificate or keys of clients cannot be used, or if the role would take objects from anybody."""
+    _tls_of(settings.stow)
+    if settings.stow.clients or "stow" in settings.role_names:
+        _clients_of(settings.stow)
+
+
+def _tls_of(stow: Stow) -> ServerTls | None:
+    if not (stow.tls_certificate or stow.tls_key or stow.tls_client_ca):
+        return None
+    tls = ServerTls("stow", stow.tls_certificate, stow.tls_key, stow.tls_client_ca)
+    tls.context.set_alpn_protocols(["http/1.1"])
+    return tls
 
 
 def _clients_of(stow: Stow) -> Clients | None:

@@ -6,13 +6,20 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hilum.errors import HilumError
-from ingest.dicom.answers import NO_DATA_SET, NOT_DICOM, OTHER_OBJECT, STORED, Answer
+from ingest.dicom import answers as c_store
+from ingest.dicom.answers import NO_DATA_SET, NOT_DICOM, STORED, Answer
 
+#: A file is announced by its File Meta Information; there is no command.
+OTHER_OBJECT = replace(
+    c_store.OTHER_OBJECT,
+    comment="Stored; data set is another object than its File Meta says",
+    when="The SOP class or instance in File Meta Information differs from (0008,0016) or (0008,0018) in the data set.",
+)
 TOO_LARGE = Answer(
     status=0xA700,
     comment="Out of resources: larger than this receiver's limit",
-    when="The data set is larger than `stow.max_object_bytes`.",
-    means="It is not kept. Raise the setting, then send it again.",
+    when="The data set is larger than `stow.max_object_bytes`, or than `max_object_bytes` in the sender's settings.",
+    means="It is not kept. Raise the narrower one, then send it again.",
 )
 OTHER_STUDY = Answer(
     status=0xA901,
@@ -88,6 +95,11 @@ ANSWERS = (
 )
 
 
+def of_file(answer: Answer) -> Answer:
+    """A judgement of C-STORE in the words of a file."""
+    return OTHER_OBJECT if answer == c_store.OTHER_OBJECT else answer
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one instance. Its UIDs are `""` where they are not known."""
 
@@ -121,6 +133,20 @@ UNAUTHORIZED = Refusal(
     title="No key, or one that is not known",
     fix="Send `Authorization: Bearer KEY`, or Basic with the key as password; `hilum stow key` makes a key.",
     when="There is no known key, and `stow.anonymous` does not allow that.",
+)
+BLOCKED = Refusal(
+    status=403,
+    reason="blocked",
+    title="This sender is blocked",
+    fix="On the receiver, run `hilum sender allow` or `hilum sender forget` with the title of the client's key.",
+    when="The client was blocked by `hilum sender block`.",
+)
+WRONG_ADDRESS = Refusal(
+    status=403,
+    reason="wrong-address",
+    title="This sender may not send from this address",
+    fix="On the receiver, add the address to senders.NAME.addresses, or run `hilum sender allow NAME --from ADDRESS`.",
+    when="The request comes from none of the addresses that `[senders.NAME]` and `hilum sender allow --from` give the client.",
 )
 NOT_FOUND = Refusal(
     status=404,
@@ -232,6 +258,8 @@ REFUSALS = (
     CUT_OFF,
     NO_INSTANCES,
     UNAUTHORIZED,
+    BLOCKED,
+    WRONG_ADDRESS,
     NOT_FOUND,
     ONLY_STORE,
     TOO_SLOW,

@@ -108,7 +108,7 @@ class FilePart:
                 if self._answer is None and self._transaction.request.study not in ("", self._study(incoming, syntax)):
                     self._answer = answers.OTHER_STUDY
                 if self._answer is None:
-                    self._answer = judge(head, incoming.size_bytes, syntax, sop_class, sop_instance)
+                    self._answer = answers.of_file(judge(head, incoming.size_bytes, syntax, sop_class, sop_instance))
                     self._incoming = None
                     self._transaction.keep(incoming)
         self.drop()

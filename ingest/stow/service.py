@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,11 +23,13 @@ from hilum.dicom import uid_is_usable
 from hilum.errors import Misconfigured
 from hilum.settings import Stow
 from hilum.spool import Spool
+from hilum.summed import Summed
 from hilum.web import Clients
 
 from . import answers, response
 from .answers import Outcome, Refused
 from .media import DICOM, DICOM_JSON, DICOM_XML, MULTIPART, accepts_xml_only, media_type
+from .senders import Senders
 from .transaction import Request, Transaction
 
 T = TypeVar("T")
@@ -46,13 +48,15 @@ MAX_BOUNDARY_CHARACTERS = 200
 class Service:
     """The ASGI application `app`, and what it shares. `scratch` is where bulk data waits. Call `close` when no request is left."""
 
-    def __init__(self, settings: Stow, spool: Spool, clients: Clients | None, scratch: Path) -> None:
+    def __init__(self, settings: Stow, spool: Spool, clients: Clients | None, senders: Senders, summed: Summed, scratch: Path) -> None:
         self.stopping = False  #: new requests are refused
         self.open = 0  #: requests under way
         self.fault = ""  #: why no client is let in
         self._settings = settings
         self._spool = spool
         self._clients = clients
+        self._senders = senders
+        self._summed = summed
         self._scratch = scratch
         self._threads = ThreadPoolExecutor(settings.max_requests, thread_name_prefix="stow")
         self._syncs = ThreadPoolExecutor(SYNCS, thread_name_prefix="stow sync")
@@ -72,24 +76,31 @@ class Service:
 
     async def _unrouted(self, request: HttpRequest, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 0
-        return self._refuse(request, Refused(answers.ONLY_STORE if status == 405 else answers.NOT_FOUND), "", "")
+        return self._refuse(request, Refused(answers.ONLY_STORE if status == 405 else answers.NOT_FOUND), "")
 
     async def _answer(self, request: HttpRequest) -> Response:
-        began, request_id, sender = time.monotonic(), secrets.token_hex(8), ""
+        began, sender = time.monotonic(), ""
         self.open += 1
         try:
             sender = self._sender(request)
-            transaction = self._begin(request, request_id, sender)
+            self._senders.check(sender, _peer(request))
+            record = self._summed.begin(sender, _peer(request))
+            counted: Counted = {}
             try:
-                outcomes = await self._store(request, transaction)
+                transaction = self._begin(request, record, sender)
+                try:
+                    outcomes = await self._store(request, transaction)
+                finally:
+                    # Not waited for: what is in a thread is finished first, and nothing is left to be told of it.
+                    self._threads.submit(transaction.drop)
+                counted = _counted(transaction, outcomes)
             finally:
-                # Not waited for: what is in a thread is finished first, and nothing is left to be told of it.
-                self._threads.submit(transaction.drop)
+                self._summed.end(record, **counted)
         except Refused as refused:
-            return self._refuse(request, refused, request_id, sender)
+            return self._refuse(request, refused, sender)
         except Exception as error:  # one request must not take the others with it
-            log.error("request_failed", association=request_id, error=telemetry.described(error))
-            return self._refuse(request, Refused(answers.FAILED), request_id, sender)
+            log.error("request_failed", calling_aet=sender, error=telemetry.described(error))
+            return self._refuse(request, Refused(answers.FAILED), sender)
         finally:
             self.open -= 1
         return self._report(request, transaction, outcomes, time.monotonic() - began)
@@ -115,7 +126,7 @@ class Service:
             raise Refused(answers.UNAUTHORIZED)
         return title
 
-    def _begin(self, request: HttpRequest, request_id: str, sender: str) -> Transaction:
+    def _begin(self, request: HttpRequest, record: str, sender: str) -> Transaction:
         """The transaction, if what is said of it beforehand may be. Raises `Refused`."""
         study = request.path_params.get("study", "")
         if study and not uid_is_usable(study):
@@ -145,8 +156,9 @@ class Service:
             boundary=boundary,
             study=study,
             sender=sender,
-            peer=request.client.host if request.client else "",
-            id=request_id,
+            peer=_peer(request),
+            id=record,
+            max_object_bytes=self._senders.max_object_bytes(sender),
         )
         return Transaction(asked, self._spool, self._settings, self._syncs, self._scratch)
 
@@ -212,17 +224,18 @@ class Service:
             return Response(response.as_xml(module), status, media_type=DICOM_XML)
         return Response(response.as_json(module), status, media_type=DICOM_JSON)
 
-    def _refuse(self, request: HttpRequest, refused: Refused, request_id: str, sender: str) -> Response:
+    def _refuse(self, request: HttpRequest, refused: Refused, sender: str) -> Response:
         refusal = refused.refusal
         telemetry.STOW_REFUSED.labels(reason=refusal.reason).inc()
+        record = self._summed.refuse(sender, _peer(request), f"{refusal.title} ({refusal.reason})", str(refusal.status))
         log.warning(
             "request_refused",
             reason=refusal.reason,
             status=str(refusal.status),
             says=refused.sentence,
-            association=request_id,
+            association=record,
             calling_aet=sender,
-            peer=request.client.host if request.client else "",
+            peer=_peer(request),
         )
         headers = {}
         if refusal.retry_after_s:
@@ -232,6 +245,24 @@ class Service:
         if refusal is answers.ONLY_STORE:
             headers["Allow"] = "POST"
         return Response(response.as_problem(refused), refusal.status, headers, media_type="application/problem+json")
+
+
+class Counted(TypedDict, total=False):
+    """What `Summed.end` is told of a request."""
+
+    statuses: Counter[str]
+    objects: int
+    size_bytes: int
+
+
+def _counted(transaction: Transaction, outcomes: list[Outcome]) -> Counted:
+    statuses = Counter(f"0x{each.answer.status:04X}" for each in outcomes)
+    return {"statuses": statuses, "objects": sum(each.is_stored for each in outcomes), "size_bytes": transaction.kept_bytes}
+
+
+def _peer(request: HttpRequest) -> str:
+    """Network address of the client, without port."""
+    return request.client.host if request.client else ""
 
 
 def _key_of(authorization: str) -> str:

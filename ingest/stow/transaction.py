@@ -44,7 +44,10 @@ class Request(Struct, frozen=True, kw_only=True):
     #: Title of the client whose key came with the request.
     sender: str = ""
     peer: str = ""
+    #: Id of the record in which the request is counted.
     id: str = ""
+    #: Largest object, in bytes of data set; 0: as `stow.max_object_bytes` says.
+    max_object_bytes: int = 0
 
 
 class Transaction:
@@ -58,6 +61,8 @@ class Transaction:
         self.spool = spool
         self.settings = settings
         self.size_bytes = 0
+        #: Of the data sets that are kept.
+        self.kept_bytes = 0
         self.json_bytes = 0
         self.documents: list[bytes] = []
         self.bulk = Bulk(scratch)
@@ -98,6 +103,7 @@ class Transaction:
             if self._kept:
                 self.spool.commit(self._kept)
             self._kept.clear()
+            self.documents.clear()
             self.bulk.close()
             self._is_over = True
             return self.outcomes
@@ -118,11 +124,12 @@ class Transaction:
             peer=self.request.peer,
             association=self.request.id,
         )
-        return self.spool.open(arrival, max_bytes=self.settings.max_object_bytes)
+        return self.spool.open(arrival, max_bytes=self.request.max_object_bytes or self.settings.max_object_bytes)
 
     def keep(self, incoming: Incoming) -> None:
         """Have a complete object synced while others come, and committed with them."""
         self._kept.append(incoming)
+        self.kept_bytes += incoming.size_bytes
         self._unsynced.append(self._syncs.submit(incoming.sync))
         self._synced(MAX_UNSYNCED)
 
@@ -205,6 +212,8 @@ class Transaction:
             future.exception() if not future.cancelled() else None  # it must not be written to any more
         if self._part is not None:
             self._part.drop()
+            self._part = None
+        self.documents.clear()
         for incoming in self._kept:
             incoming.discard()
         self._kept.clear()

@@ -198,6 +198,8 @@ def _association(event: AssociationEnded) -> AssociationRow:
         statuses=Raw(msgspec.json.encode(event.statuses)),
         opened_at=event.opened_at,
         ended_at=event.ended_at,
+        adapter=event.adapter,
+        requests=event.requests,
     )
 
 

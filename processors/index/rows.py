@@ -162,6 +162,8 @@ class AssociationRow(Struct, frozen=True, kw_only=True):
     statuses: Raw
     opened_at: datetime
     ended_at: datetime
+    adapter: str
+    requests: int
 
 
 class InstanceRow(_OfInstance, frozen=True, kw_only=True):

@@ -37,8 +37,9 @@ from hilum.events import (
 )
 from hilum.reconcile import Account, reconcile
 from hilum.settings import S3, Kafka, Postgres, Settings
+from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
-from hilum.testing import an_instance, eventually
+from hilum.testing import an_instance, eventually, spooled
 from processors import index, ledger
 from tests.conftest import Log
 
@@ -304,14 +305,24 @@ class TestNothingLost:
         assert account.expected_deliveries == 4
 
     def test_what_is_in_the_spool_is_told_and_no_gap(self, copy: Copy, tmp_path: Path) -> None:
-        (tmp_path / "spool" / "objects").mkdir(parents=True)
-        (tmp_path / "spool" / "objects" / "0190163d-8694-739b-aea5-966c26f8ad91.dcm").touch()
-        (tmp_path / "spool" / "objects" / "no-arrival.dcm").touch()
+        spool = Spool(tmp_path / "spool")
+        spooled(spool)
+        spooled(spool, SOPInstanceUID="2.25.2")
 
         account = reconcile(msgspec.structs.replace(copy.settings, data=str(tmp_path)))
 
         assert account.spooled == 2
         assert account.ok
+
+    def test_a_damaged_file_of_the_spool_is_a_gap(self, copy: Copy, tmp_path: Path) -> None:
+        spool = Spool(tmp_path / "spool")
+        (spool.folder / "0190163d-8694-739b-aea5-966c26f8ad91.torn").touch()
+        spool.path(spooled(spool)).write_bytes(b"")
+
+        account = reconcile(msgspec.structs.replace(copy.settings, data=str(tmp_path)))
+
+        assert account.unaccounted == 2
+        assert "0190163d-8694-739b-aea5-966c26f8ad91.torn is damaged" in account.details[0]
 
     def test_an_event_that_the_index_could_not_read_waits_in_quarantine(self, copy: Copy, hospital: Hospital) -> None:
         copy.change(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pydicom import dcmread
 from hilum.errors import Misconfigured
 from hilum.settings import Settings
 from hilum.settings import Spool as SpoolSettings
-from hilum.spool import Arrival, Incoming, Spool, SpoolFull, SpoolTooLarge, read_arrival, received_at
+from hilum.spool import Arrival, Incoming, Spool, SpoolFull, SpoolTooLarge, is_spool_file, read_arrival, received_at
 from hilum.testing import Clock
 
 ARRIVAL = Arrival(
@@ -144,7 +145,8 @@ def test_a_file_that_was_given_back_is_written_again_and_shows_nothing_of_what_i
     [file] = thrifty.folder.iterdir()
     inode = file.stat().st_ino
 
-    receipt = stored(thrifty, b"now")
+    other = Spool(thrifty.folder.parent)
+    receipt = stored(other, b"now")
 
     assert thrifty.path(receipt).stat().st_ino == inode
     content = thrifty.read(receipt)
@@ -189,11 +191,37 @@ def test_spare_files_are_made_up_to_the_settings_and_used(tmp_path: Path) -> Non
     assert spool.unfinished() == []
 
 
-def test_no_spare_files_are_made_where_the_disk_has_no_room(small_disk: Path) -> None:
+def test_a_small_disk_is_not_filled_with_spare_files(small_disk: Path) -> None:
     spool = Spool(small_disk, spare_bytes=2**30)
     spool.prepare(threading.Event())
+    assert list(spool.folder.iterdir()) == []
 
-    assert stored(spool)
+    spool.remove([stored(spool, bytes(100_000))])
+
+    assert list(spool.folder.iterdir()) == []
+
+
+def test_what_is_kept_is_given_up_before_an_object_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, min_free_bytes=2**20, spare_bytes=4 * 2**20)
+    spool.prepare(threading.Event())
+    room = 2**20 - 1
+    monkeypatch.setattr(spool, "free_bytes", lambda: room + (4 - len(list(spool.folder.glob("*.free")))) * 2**20)
+    assert spool.nearly_full()
+
+    receipt = stored(spool)
+
+    assert [file.name for file in spool.folder.iterdir()] == [f"{receipt}.dcm"]
+
+
+def test_a_disk_with_little_room_gets_back_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, min_free_bytes=2**20, spare_bytes=4 * 2**20)
+    spool.remove([stored(spool)])
+    receipt = stored(spool)
+    monkeypatch.setattr(spool, "free_bytes", lambda: 2 * 2**20)
+
+    spool.remove([receipt])
+
+    assert list(spool.folder.iterdir()) == []
 
 
 # After a power cut
@@ -438,3 +466,79 @@ def test_what_is_no_spool_file_is_told_apart() -> None:
     for content in (b"", b"x" * 200, bytes(128) + b"DICM" + b"\x02\0\0\0UL\x04\0\xff\xff\0\0"):
         with pytest.raises(ValueError, match=r"File Meta|Part 10"):
             read_arrival(content)
+
+
+def test_a_file_that_was_being_given_back_holds_nothing_that_is_missing(spool: Spool) -> None:
+    receipt = stored(spool)
+    spool.path(receipt).rename(spool.folder / f"{receipt}.done")  # its publisher was killed a moment later
+
+    assert Spool(spool.folder.parent).waiting() == []
+
+
+@pytest.mark.parametrize("suffix", [".done", ".free"])
+def test_a_file_that_has_the_name_of_the_object_before_is_brought_to_light(spool: Spool, suffix: str) -> None:
+    before, receipt = stored(spool), stored(spool)
+    spool.path(receipt).rename(spool.folder / f"{before}{suffix}")
+
+    assert Spool(spool.folder.parent).waiting() == [before, receipt]
+
+
+def test_what_others_put_into_the_folder_stops_nobody_and_is_told_of(spool: Spool) -> None:
+    (spool.folder / "folder.free").mkdir()
+    (spool.folder / "notes.txt").write_text("x")
+    (spool.folder / "x.torn").write_text("x")
+
+    again = Spool(spool.folder.parent, spare_bytes=2**20)
+
+    assert stored(again)
+    assert again.damaged() == ["notes.txt", "x.torn"]
+
+
+def test_a_file_says_at_its_beginning_whether_it_is_a_spool_file(spool: Spool) -> None:
+    (spool.folder / "notes.dcm").write_text("x")
+    (spool.folder / "notes.txt").write_text("x")
+    receipt = stored(spool)
+    (spool.folder / "1.free").touch()
+
+    told = {path.name: is_spool_file(path) for path in spool.folder.iterdir()}
+
+    assert told == {"notes.dcm": False, "notes.txt": False, "1.free": True, f"{receipt}.dcm": True}
+    assert is_spool_file(spool.folder / "gone.dcm")
+
+
+def test_a_long_backlog_is_not_looked_through_for_every_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, looks = 0.0, 0
+    scandir = os.scandir
+
+    def slow(path: Path) -> object:
+        nonlocal now, looks
+        now, looks = now + 1.0, looks + 1
+        return scandir(path)
+
+    monkeypatch.setattr("hilum.spool.files.time.monotonic", lambda: now)
+    monkeypatch.setattr("hilum.spool.files.os.scandir", slow)
+    spool = Spool(tmp_path)
+    looks = 0
+    for _ in range(200):
+        now += 0.5
+        stored(spool)
+
+    assert looks == 2  # one second of fifty
+
+
+def test_processes_that_start_all_at_once_take_nothing_from_each_other(tmp_path: Path) -> None:
+    receipts: list[str] = []
+
+    def one_process() -> None:
+        spool = Spool(tmp_path / "spool", spare_bytes=2**20)
+        receipts.extend(stored(spool) for _ in range(5))
+
+    for _ in range(5):
+        threads = [threading.Thread(target=one_process) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert Spool(tmp_path / "spool").waiting() == sorted(receipts)
+    assert len(receipts) == 5 * 8 * 5

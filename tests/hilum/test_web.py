@@ -68,9 +68,16 @@ def test_a_line_that_is_none_is_named_by_its_number_only(tmp_path: Path, line: s
     assert line not in str(stop.value)
 
 
-def test_a_file_that_is_not_there_is_said_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="Add a client with `hilum stow key`"):
-        Clients(tmp_path / "clients")
+def test_where_there_is_no_file_there_is_no_client_yet(tmp_path: Path) -> None:
+    clients = Clients(tmp_path / "clients")
+    assert (clients.is_empty(), clients.title_of("x")) == (True, "")
+
+    key = add_client(tmp_path / "clients", "LAB")
+
+    assert (clients.is_empty(), clients.title_of(key)) == (False, "LAB")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "clients").write_bytes(b"\xff\xfe")
     (tmp_path / "clients").chmod(0o600)
     with pytest.raises(Misconfigured, match="it is no text"):

@@ -13,11 +13,11 @@ from pydicom import dcmread
 from hilum.errors import HilumError, Misconfigured
 from hilum.events import InstanceReceived, decode
 from hilum.part10 import data_set_offset
+from hilum.records import Records
 from hilum.settings import S3, Settings
 from hilum.spool import Spool
 from hilum.testing import MemoryLog, MemoryStore, eventually, spooled
 from ingest.publish import Publisher
-from ingest.records import Records
 
 IMPLICIT = "1.2.840.10008.1.2"
 BUCKET = "originals"
@@ -210,7 +210,7 @@ def test_a_file_that_is_no_spool_file_is_left_where_it_is_and_told_of(clockwork:
     spooled(clockwork.spool)
     with clockwork.running():
         eventually(lambda: clockwork.log.said)
-        eventually(lambda: "1 files in" in clockwork.publisher.health().says)
+        eventually(lambda: "1 file in" in clockwork.publisher.health().says)
 
     assert clockwork.spool.waiting() == ["notes"]
 

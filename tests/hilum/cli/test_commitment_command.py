@@ -70,6 +70,35 @@ def test_a_request_is_shown_object_by_object(data: Path) -> None:
     assert "no-such-instance" in run(data, "show", "c2")
 
 
+def test_a_report_that_waits_is_tried_again_at_once(data: Path) -> None:
+    commitments = Commitments(data / "spool" / "commitments")
+    commitments.change("c2", not_before=NOON + timedelta(days=9999))
+
+    assert "2.25.200: its report to CT1 is tried again." in run(data, "retry")
+    found = commitments.get("c2")
+    assert found is not None
+    assert (found.state, found.attempts, found.not_before) == ("decided", 3, None)
+
+
+def test_a_report_that_was_given_up_is_tried_once_more_if_it_is_named(data: Path) -> None:
+    commitments = Commitments(data / "spool" / "commitments")
+    commitments.finish("c2", state="given-up", ended_at=NOON)
+    assert "No report waits for its SCU." in run(data, "retry")
+
+    assert "2.25.200: its report to CT1 is tried again." in run(data, "retry", "2.25.200")
+    found = commitments.get("c2")
+    assert found is not None
+    assert (found.state, found.attempts, found.not_before, found.ended_at) == ("decided", 0, None, None)
+    assert [each.id for each in commitments.done()] == ["c1"]
+
+
+def test_what_was_reported_is_not_tried_again(data: Path) -> None:
+    result = CliRunner().invoke(app, ["commitment", "retry", "2.25.100", "--data", str(data)])
+
+    assert result.exit_code == 4
+    assert "Nothing to try: 2.25.100 was reported." in result.stdout
+
+
 def test_what_is_not_there_is_not_found(data: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"no storage commitment request 1\.2\.3"):
         run(data, "show", "1.2.3")

@@ -7,6 +7,7 @@ import pytest
 import trustme
 from typer.testing import CliRunner
 
+from bench.running import hilum
 from hilum.cli import app
 from hilum.errors import Misconfigured
 
@@ -45,9 +46,9 @@ def tls(tmp_path: Path) -> Tls:
     return found
 
 
-def checked(folder: Path, dicom: str) -> Misconfigured | None:
-    """What `hilum config check` refuses in these keys of `[dicom]`."""
-    (folder / "hilum.toml").write_text(f"[dicom]\n{dicom}\n")
+def checked(folder: Path, keys: str, section: str = "dicom") -> Misconfigured | None:
+    """What `hilum config check` refuses in these keys of one section."""
+    (folder / "hilum.toml").write_text(f"[{section}]\n{keys}\n")
     done = CliRunner().invoke(app, ["config", "check", "--config", str(folder / "hilum.toml")])
     assert done.exception is None or isinstance(done.exception, Misconfigured)
     return done.exception
@@ -133,6 +134,18 @@ def test_tls_that_cannot_be_spoken_is_refused_with_what_is_wrong(tmp_path: Path,
     assert refused.fix
 
 
+def test_a_file_of_clients_that_is_not_there_yet_is_doubted_with_what_makes_it(tmp_path: Path) -> None:
+    file = tmp_path / "hilum.toml"
+    file.write_text(f'[roles]\nprocesses = ["stow"]\n[stow]\nclients = "{tmp_path / "clients"}"\n')
+
+    first = json.loads(hilum("config", "check", "--config", file, "--json").stdout)["doubts"]
+    hilum("stow", "key", "PORTAL", "--config", file)
+    then = json.loads(hilum("config", "check", "--config", file, "--json").stdout)["doubts"]
+
+    assert [doubt for doubt in first if "hilum stow key" in doubt]
+    assert not [doubt for doubt in then if "hilum stow key" in doubt]
+
+
 def test_tls_files_without_a_port_are_doubted(tmp_path: Path) -> None:
     (tmp_path / "hilum.toml").write_text('[dicom]\ntls_client_ca = "/ca.pem"\ntransfer_syntaxes = ["1.2.840.10008.1.2.4.9999"]\n')
 
@@ -182,3 +195,35 @@ def test_all_mistakes_are_said_at_once(file: Path) -> None:
 
     for part in ("5 mistakes", "Modalty", "'other' gives a number", "senders.CT1.refuse", "buckt", "'dicm'"):
         assert part in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("tls = true\ntls_ca = '/nowhere.pem'", "peers.CT1.tls_ca: /nowhere.pem cannot be used"),
+        ("tls_ca = '/nowhere.pem'", "Set peers.CT1.tls = true"),
+    ],
+)
+def test_files_for_tls_to_a_peer_are_looked_at(file: Path, more: str, sentence: str) -> None:
+    file.write_text(f"{GOOD}[peers.CT1]\nhost = 'ct1.example'\nport = 104\n{more}\n")
+
+    with pytest.raises(Misconfigured, match=sentence):
+        CliRunner().invoke(app, ["config", "check", "--config", str(file)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ('tls_certificate = "{certificate}"\ntls_key = "{other_key}"', r"stow\.tls_key: .*it is not the key of the certificate"),
+        ('clients = "/dev/null/clients"', r"/dev/null/clients cannot be read"),
+    ],
+    ids=["another key", "unreadable clients"],
+)
+def test_the_web_receivers_certificate_and_clients_are_looked_at(tmp_path: Path, tls: Tls, keys: str, sentence: str) -> None:
+    for name, path in tls._asdict().items():
+        keys = keys.replace(f"{{{name}}}", path)
+
+    refused = checked(tmp_path, keys, "stow")
+
+    assert refused is not None
+    assert re.search(sentence, str(refused))

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from bench.running import hilum
 from hilum.cli import app
+from hilum.records import Records
 from hilum.spool import Spool, read_arrival
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
@@ -23,6 +25,13 @@ def folder(tmp_path: Path) -> Path:
     write_ct_study(tmp_path / "study", 3, rows=8, columns=8, patient="SYNTH4711")
     (tmp_path / "study" / "README.txt").write_text("no object")
     return tmp_path / "study"
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path) -> Path:
+    """The data directory."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
 
 
 def run(tmp_path: Path, *arguments: object) -> tuple[int, dict[str, Any]]:
@@ -37,6 +46,20 @@ def test_everything_is_taken_with_its_sender_and_the_exit_code_says_so(folder: P
     spool = Spool(tmp_path / "data" / "spool")
     arrivals = [read_arrival(spool.read(receipt))[0] for receipt in spool.waiting()]
     assert {(arrival.adapter, arrival.calling_aet) for arrival in arrivals} == {("media", "CD_DESK")}
+
+
+def test_an_import_leaves_a_record_which_its_objects_name(folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.dcm").touch()
+    run(tmp_path, folder, "--sender", "CD_DESK")
+    run(tmp_path, folder, "--dry-run")
+
+    records, spool = Records(tmp_path / "data" / "spool" / "associations"), Spool(tmp_path / "data" / "spool")
+    [record] = [records.read(name) for name in records.waiting()]
+    assert record is not None
+    assert (record.adapter, record.calling_aet, record.peer, record.ended) == ("media", "CD_DESK", "import", "complete")
+    assert (record.objects, record.statuses) == (3, {"taken": 3, "empty": 1})
+    named = {read_arrival(spool.read(receipt))[0].association for receipt in spool.waiting()}
+    assert named == {record.association}
 
 
 def test_it_says_that_nothing_runs_that_would_publish(folder: Path, tmp_path: Path) -> None:
@@ -57,7 +80,29 @@ def test_for_people_it_ends_with_a_summary(folder: Path, tmp_path: Path) -> None
     assert "SYNTH4711" not in done.output
 
 
-def test_a_dry_run_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+def test_into_a_data_directory_that_does_not_exist_nothing_is_taken(folder: Path, data: Path) -> None:
+    data.rmdir()
+
+    done = hilum("import", folder, "--data", data, check=False)
+
+    assert done.returncode == 2
+    assert f"{data} does not exist" in done.stderr
+    assert "--config as `hilum up` has" in done.stderr
+    assert not data.exists()
+
+
+def test_a_spool_elsewhere_is_place_enough(folder: Path, data: Path, tmp_path: Path) -> None:
+    data.rmdir()
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "hilum.toml").write_text(f'[spool]\npath = "{tmp_path / "spool"}"\n')
+
+    hilum("import", folder, "--data", data, "--config", tmp_path / "hilum.toml")
+
+    assert len(Spool(tmp_path / "spool").waiting()) == 3
+
+
+def test_a_dry_run_leaves_nothing_behind(folder: Path, data: Path, tmp_path: Path) -> None:
+    data.rmdir()
     code, found = run(tmp_path, folder, "--dry-run")
 
     assert (code, found["taken"], len(found["objects"])) == (0, 3, 3)
@@ -91,6 +136,7 @@ def test_a_path_that_does_not_exist_is_an_error_of_its_own(tmp_path: Path) -> No
     )
 
     assert done.returncode == 3
+    assert done.stderr.startswith("hilum: ")
     assert "does not exist" in done.stderr
 
 

@@ -31,4 +31,4 @@ def test_a_reason_for_which_nothing_waits_does_not_hide_what_waits_for_others(po
 
     done = CliRunner().invoke(app, ["quarantine", "list", "--reason", "truncated"], env=elsewhere)
 
-    assert done.stdout == "Nothing waits for that reason; 1 wait for others.\n"
+    assert done.stdout == "Nothing waits for that reason; for others: 1 object.\n"

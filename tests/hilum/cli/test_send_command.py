@@ -22,7 +22,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_connects_to_nobody(folder: Path)
     done = CliRunner().invoke(app, ["send", str(folder), "--dry-run", "--port", "1", "--host", "127.0.0.1"])
 
     assert done.exit_code == 0
-    assert "3 objects would be sent; 1 files are no DICOM objects." in done.stdout
+    assert "Would be sent: 3 objects; no DICOM objects: 1 file." in done.stdout
 
 
 def test_a_file_that_is_no_object_is_named_once(folder: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_file_that_is_no_object_is_named_once(folder: Path) -> None:
 
     text = folder / "README.txt"
     assert f"{text}\tnot sent\tno DICOM object with SOP class, instance and transfer syntax.\n" in done.stdout
-    assert done.stdout.endswith("3 of 4 files are stored at PACS.\n")
+    assert done.stdout.endswith("Stored at PACS: 3 of 4 files.\n")
 
 
 def test_a_dry_run_for_machines_names_class_and_transfer_syntax_of_each(folder: Path) -> None:

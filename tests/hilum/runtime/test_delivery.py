@@ -710,7 +710,7 @@ class TestDeliver:
         enter(settings.postgres.dsn, *some(store, 2, destination="gone"))
         role = Deliver(settings)
         with log.running(role):
-            eventually(lambda: "2 deliveries wait for gone, which the settings do not have" in role.health().says)
+            eventually(lambda: "2 deliveries waiting for gone, which the settings do not have" in role.health().says)
             assert role.health().lag == 2
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,14 @@ def test_the_run_file_says_what_runs_and_is_private(make: Make, tmp_path: Path) 
     assert (state.pid, state.state, state.is_alive()) == (os.getpid(), "ready", True)
     assert state.endpoints == no_endpoints({})
     assert (tmp_path / "run.json").stat().st_mode & 0o077 == 0
+
+
+def test_the_run_file_says_where_each_process_answers_for_which_roles(make: Make, tmp_path: Path) -> None:
+    child = replace(a_child(tmp_path, "route,index"), roles=("route", "index"), probe_port=20_001)
+    make(roles=lambda _: [child]).start()
+
+    [kept] = state_of(tmp_path).children
+    assert (kept.state, kept.roles, kept.probe_port) == ("running", ("route", "index"), 20_001)
 
 
 def test_a_child_that_dies_is_started_again(make: Make, tmp_path: Path) -> None:

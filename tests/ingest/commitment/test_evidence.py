@@ -142,7 +142,7 @@ class TestTheWay:
     def test_what_waits_in_the_spool_is_awaited(self, way: Way, spool: Spool) -> None:
         spooled(spool)
 
-        assert way.behind(datetime.now(UTC)) == "1 objects that came before wait in the spool to be published."
+        assert way.behind(datetime.now(UTC)) == "1 object of before still in the spool, to be published."
 
     def test_what_came_into_the_spool_later_is_not_awaited(self, way: Way, spool: Spool) -> None:
         moment = datetime.now(UTC) - timedelta(seconds=1)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 from pynetdicom import evt
 
 from hilum.commitments import Commitment, Commitments
@@ -29,8 +32,8 @@ class Hilum:
         self.nodes: dict[str, Node] = {}
         self.reporter = Reporter(self.commitments, self.nodes, self.clock)
 
-    def knows(self, aet: str, port: int) -> None:
-        self.nodes[aet] = Node(host="127.0.0.1", port=port)
+    def knows(self, aet: str, port: int, **tls: Any) -> None:
+        self.nodes[aet] = Node(host="127.0.0.1", port=port, **tls)
 
     def decided(self, *instances: str, transaction: str = "2.25.9", aet: str = "CT1", failed: tuple[str, ...] = ()) -> str:
         """A request that is decided; its id."""
@@ -250,3 +253,90 @@ def test_without_an_address_nothing_is_tried(hilum: Hilum) -> None:
 @pytest.mark.parametrize(("attempts", "seconds"), [(0, 10), (1, 20), (5, 320), (9, LONGEST_PAUSE_S), (10_000, LONGEST_PAUSE_S)])
 def test_pauses_grow_up_to_an_hour(attempts: int, seconds: float) -> None:
     assert pause(attempts) == timedelta(seconds=seconds)
+
+
+# TLS
+
+
+class Authority:
+    """A certificate authority, and files that it has made."""
+
+    def __init__(self, path: Path) -> None:
+        self.ca = trustme.CA()
+        self.pem = path / "ca.pem"
+        self.ca.cert_pem.write_to_path(self.pem)
+        self.hilum = path / "hilum.pem"
+        self.ca.issue_cert("hilum.example").private_key_and_cert_chain_pem.write_to_path(self.hilum)
+
+    def server(self, name: str = "127.0.0.1", *, mutual: bool = False) -> ssl.SSLContext:
+        """For an SCU with a certificate for `name`; `mutual`: Hilum must show one, too."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca.issue_cert(name).configure_cert(context)
+        if mutual:
+            self.ca.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def test_an_scu_that_speaks_tls_only_gets_its_report(hilum: Hilum, authority: Authority) -> None:
+    with scu(tls=authority.server()) as modality:
+        hilum.knows("CT1", modality.port, tls=True, tls_ca=str(authority.pem))
+        instances = [f"2.25.{10**30 + number}" for number in range(3000)]
+        hilum.decided(*instances)
+        hilum.tell()
+        eventually(lambda: not hilum.commitments.open(), 20)
+
+        assert modality.reports[0].committed == instances
+
+
+def test_an_scu_that_wants_a_certificate_is_shown_hilums(hilum: Hilum, authority: Authority) -> None:
+    with scu(tls=authority.server(mutual=True)) as modality:
+        hilum.knows("CT1", modality.port, tls=True, tls_ca=str(authority.pem), tls_certificate=str(authority.hilum))
+        hilum.decided("2.25.1")
+        hilum.tell()
+        ended(hilum)
+
+        assert len(modality.reports) == 1
+
+
+def test_a_certificate_of_another_authority_is_not_trusted(hilum: Hilum, authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with scu(tls=Authority(tmp_path / "other").server()) as modality:
+        hilum.knows("CT1", modality.port, tls=True, tls_ca=str(authority.pem))
+        left = hilum.fails(hilum.decided("2.25.1"))
+
+        assert "shows a certificate that is not trusted" in left.says
+        assert "Set tls_ca" in left.says
+        assert modality.reports == []
+
+
+def test_a_certificate_for_another_name_is_trusted_only_if_names_are_not_looked_at(hilum: Hilum, authority: Authority) -> None:
+    with scu(tls=authority.server("ct1.example")) as modality:
+        hilum.knows("CT1", modality.port, tls=True, tls_ca=str(authority.pem))
+        id_ = hilum.decided("2.25.1")
+        assert "tls_check_name = false" in hilum.fails(id_).says
+
+        hilum.knows("CT1", modality.port, tls=True, tls_ca=str(authority.pem), tls_check_name=False)
+        hilum.tell()
+        ended(hilum)
+
+
+def test_an_scu_without_tls_is_said_not_to_agree_on_it(hilum: Hilum, authority: Authority) -> None:
+    with raw_peer(lambda connection: connection.sendall(b"no TLS here")) as port:
+        hilum.knows("CT1", port, tls=True, tls_ca=str(authority.pem))
+        left = hilum.fails(hilum.decided("2.25.1"))
+
+    assert f"127.0.0.1:{port} does not agree on TLS: " in left.says
+
+
+def test_a_file_that_cannot_be_used_is_named(hilum: Hilum, authority: Authority) -> None:
+    with scu(tls=authority.server()) as modality:
+        hilum.knows("CT1", modality.port, tls=True, tls_ca="/nowhere.pem")
+        left = hilum.fails(hilum.decided("2.25.1"))
+
+    assert left.says.startswith("peers.CT1.tls_ca: /nowhere.pem cannot be used (No such file or directory).")

@@ -20,12 +20,12 @@ from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[at
 from bench.wire import answers_of
 from hilum import upper_layer as ul
 from hilum.events import AssociationEnded
+from hilum.records import Records
 from hilum.settings import Dicom, Settings
 from hilum.settings import Spool as SpoolSettings
 from hilum.spool import Spool, read_arrival
 from hilum.testing import eventually
 from ingest.dicom import Receiver, role
-from ingest.records import Records
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 
@@ -134,6 +134,20 @@ def send(
     return answer
 
 
+def rejection(port: int, called: str = "HILUM") -> tuple[int, int, int]:
+    """Result, source and reason with which an association is rejected. Raises `AssertionError` if it is not.
+
+    Asked without pynetdicom, which now and then takes a rejection for an abort, when the connection is closed right after it.
+    """
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        context = ul.Context(abstract_syntax=CTImageStorage, transfer_syntax=EXPLICIT)
+        connection.sendall(ul.associate_rq("CT1", called, [context], 16384))
+        peer = RawPeer.on(connection)
+        kind, body = peer.pdu()
+    assert kind == ul.Pdu.ASSOCIATE_RJ
+    return body[1], body[2], body[3]
+
+
 class RawPeer:
     """A socket that speaks just enough DICOM to misbehave with."""
 
@@ -143,6 +157,13 @@ class RawPeer:
             contexts = [ul.Context(abstract_syntax=CTImageStorage, transfer_syntax=EXPLICIT)]
             self.socket.sendall(ul.associate_rq("CT1", "HILUM", contexts, 16384))
             assert self.pdu()[0] == ul.Pdu.ASSOCIATE_AC
+
+    @classmethod
+    def on(cls, connection: socket.socket) -> RawPeer:
+        """The same on a connection that is there."""
+        peer = cls.__new__(cls)
+        peer.socket = connection
+        return peer
 
     def exactly(self, size: int) -> bytes:
         data = b""

@@ -26,7 +26,7 @@ from ingest.dicom import role
 from ingest.dicom.acceptor import GARBLED_REQUEST
 from ingest.dicom.negotiation import NOT_NEGOTIATED
 from ingest.dicom.strangers import MOST_OF_PEER
-from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, records, running, send
+from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, records, rejection, running, send
 from tests.peers import free_port
 
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -56,8 +56,7 @@ class TestRecords:
 
     def test_a_refusal_is_remembered_with_its_reason(self, tmp_path: Path) -> None:
         with running(tmp_path, unknown_senders="refuse") as receiver:
-            with associated(receiver.receiver.port) as association:
-                assert association.is_rejected
+            assert rejection(receiver.receiver.port) == (1, 1, 3)
             [record] = records(receiver)
 
         assert record.refused == "the calling AE title is not recognised (1/1/3)"
@@ -131,8 +130,7 @@ class TestLimits:
                 assert association.is_established
                 Exceptions.of(Settings(data=str(tmp_path))).put("CT1", blocked=True)
                 assert send(association, encoded(a_slice())).Status == 0x0000  # it goes on to its end
-            with associated(receiver.receiver.port) as association:
-                assert association.is_rejected
+            assert rejection(receiver.receiver.port) == (1, 1, 3)
 
     def test_a_sender_that_is_too_fast_is_answered_later_and_loses_nothing(self, tmp_path: Path) -> None:
         settings = Settings(data=str(tmp_path), dicom=Dicom(port=0), senders={"CT1": Sender(max_objects_per_s=20)})

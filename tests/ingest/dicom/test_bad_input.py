@@ -20,6 +20,7 @@ from pynetdicom.sop_class import CTImageStorage, MRImageStorage  # type: ignore[
 
 from hilum import upper_layer as ul
 from hilum.errors import Quarantine, Reason
+from hilum.records import Records
 from hilum.senders import Exceptions
 from hilum.settings import Dicom, Sender, Settings, Title
 from hilum.settings import Spool as SpoolSettings
@@ -33,7 +34,6 @@ from ingest.dicom.endings import Ending
 from ingest.dicom.listener import Listener
 from ingest.dicom.negotiation import Rejection
 from ingest.dicom.senders import Senders
-from ingest.records import Records
 from processors.validate import Validate
 from tests.ingest.dicom.running import EXPLICIT, RawPeer, Running, a_slice, encoded, records, running
 from tests.ingest.dicom.test_acceptor import AFTER, BEFORE
@@ -302,6 +302,24 @@ def shows_a_wrong_certificate(path: Path) -> None:
     assert record.refused == "its TLS handshake failed (certificate verify failed)"
 
 
+def speaks_no_tls(path: Path) -> None:
+    settings = with_tls(path, trustme.CA())
+    request = ul.associate_rq("CT1", "HILUM", [ul.Context(abstract_syntax=CTImageStorage, transfer_syntax=EXPLICIT)], 16384)
+    with receiving(path, dicom=settings.dicom) as receiver:
+        peer = RawPeer(settings.dicom.tls_port, associate=False)
+        peer.socket.sendall(request)
+        with pytest.raises(ConnectionResetError):
+            peer.socket.recv(1)
+        peer.socket.close()
+        [record] = records(receiver)
+        assert record.refused == "its TLS handshake failed (wrong version number)"
+
+        brief = RawPeer(settings.dicom.tls_port, associate=False)
+        brief.socket.sendall(request[:5])
+        assert brief.pdu() == (0, b"")
+        brief.socket.close()
+
+
 def sends_a_long_pdu(path: Path) -> None:
     with running(path, max_pdu_bytes=4096) as receiver:
         peer = RawPeer(receiver.receiver.port)
@@ -356,6 +374,7 @@ ENDED: dict[Callable[[Path], None], Ending] = {
     breaks_off_amid_an_object: endings.BROKEN_OFF,
     drips_before_it_asks: endings.NOT_ASKED,
     shows_a_wrong_certificate: endings.TLS_REFUSED,
+    speaks_no_tls: endings.NO_TLS,
     sends_a_long_pdu: endings.LONG_PDU,
     sends_small_fragments: endings.SMALL_FRAGMENTS,
     is_truncated: endings.TRUNCATED,
@@ -385,7 +404,7 @@ KINDS: dict[str, tuple[object, ...]] = {
     "duplicate presentation context ids": (acceptor.GARBLED_REQUEST,),
     "a declared length beyond the bytes received": (endings.LENGTH_BEYOND, acceptor.STRAY_FRAGMENT),
     "slowloris": (endings.NOT_ASKED, endings.DRIPPING, endings.SILENT),
-    "TLS with a wrong certificate": (endings.TLS_REFUSED,),
+    "TLS with a wrong certificate": (endings.TLS_REFUSED, endings.NO_TLS),
 }
 
 

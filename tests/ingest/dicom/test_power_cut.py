@@ -132,23 +132,23 @@ def in_spool(left: dict[str, bytes], folder: Path) -> dict[str, bytes]:
     return found
 
 
-Chance = Callable[[], tuple[Survives, bool]]
+Chance = Callable[[], tuple[Survives, float]]
 
 
-def nothing() -> tuple[Survives, bool]:
+def nothing() -> tuple[Survives, float]:
     """Nothing that was not synced has reached the disk."""
-    return (lambda _: False), False
+    return (lambda _: False), 0.0
 
 
-def everything() -> tuple[Survives, bool]:
+def everything() -> tuple[Survives, float]:
     """All has reached the disk."""
-    return (lambda _: True), True
+    return (lambda _: True), 1.0
 
 
-def something() -> tuple[Survives, bool]:
+def something() -> tuple[Survives, float]:
     """Some writes have and others have not."""
     seed = random.random()
-    return (lambda number: random.Random(f"{seed}/{number}").random() < 0.5), random.random() < 0.5
+    return (lambda number: random.Random(f"{seed}/{number}").random() < 0.5), random.random()
 
 
 def lost(recorded: tuple[Path, list[Call]], folder: Path, chance: Chance) -> tuple[set[str], set[str]]:
@@ -167,8 +167,8 @@ def lost(recorded: tuple[Path, list[Call]], folder: Path, chance: Chance) -> tup
             everything_told.add(uid)
         elif call.name not in ("fsync", "fdatasync", "rename"):
             continue  # takes nothing from the disk
-        survives, new_names = chance()
-        kept = in_spool(disk.left(survives, new_names=new_names), folder)
+        survives, renamed = chance()
+        kept = in_spool(disk.left(survives, renamed=renamed), folder)
         gone |= {uid for uid in told if uid not in kept} | {uid for uid, content in kept.items() if content != data_set(uid)}
     return everything_told, gone
 

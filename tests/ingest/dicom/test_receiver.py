@@ -6,7 +6,8 @@ import struct
 import subprocess
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,7 @@ from hilum.spool import read_arrival
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
 from ingest.dicom import role
-from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, running, send
+from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, rejection, running, send
 
 
 @pytest.fixture
@@ -127,11 +128,7 @@ def test_other_services_are_refused_context_by_context(receiver: Running) -> Non
 
 def test_a_called_title_that_is_not_ours_is_rejected_if_the_settings_say_so(tmp_path: Path) -> None:
     with running(tmp_path, any_called_aet=False) as receiver:
-        with associated(receiver.receiver.port, called="OTHER") as association:
-            assert association.is_rejected
-            assert association.acceptor.primitive is not None
-            rejection = association.acceptor.primitive
-            assert (rejection.result, rejection.result_source, rejection.diagnostic) == (1, 1, 7)
+        assert rejection(receiver.receiver.port, "OTHER") == (1, 1, 7)
         with associated(receiver.receiver.port) as association:
             assert association.is_established
 
@@ -141,10 +138,7 @@ def test_one_association_more_than_allowed_is_rejected_for_now(tmp_path: Path) -
         open_ones = [AE("CT1").associate("127.0.0.1", receiver.receiver.port, [build_context(Verification)]) for _ in range(3)]
         assert all(each.is_established for each in open_ones)
 
-        with associated(receiver.receiver.port) as one_more:
-            assert one_more.acceptor.primitive is not None
-            rejection = one_more.acceptor.primitive
-            assert (rejection.result, rejection.result_source, rejection.diagnostic) == (2, 3, 2)
+        assert rejection(receiver.receiver.port) == (2, 3, 2)
         open_ones.pop().release()
         eventually(lambda: receiver.receiver.health().says.endswith("2 associations open"))
         with associated(receiver.receiver.port) as next_one:
@@ -175,6 +169,15 @@ def test_fifty_associations_at_once_are_all_served(receiver: Running) -> None:
 
 
 # Misbehaving peers
+
+
+@contextmanager
+def closing_all(connections: Iterable[socket.socket]) -> Iterator[None]:
+    """Hold the connections open for as long as the block lasts."""
+    with ExitStack() as stack:
+        for connection in connections:
+            stack.enter_context(connection)
+        yield
 
 
 def reset(peer: RawPeer) -> None:
@@ -220,6 +223,27 @@ def test_a_connection_without_a_word_does_no_harm(receiver: Running) -> None:
         pass
     with associated(receiver.receiver.port) as association:
         assert association.is_established
+
+
+def test_one_host_with_silent_connections_shuts_nobody_out(tmp_path: Path) -> None:
+    with running(tmp_path, max_associations=2) as receiver:
+        port = receiver.receiver.port
+        with closing_all(socket.create_connection(("127.0.0.1", port)) for _ in range(60)):
+            with associated(port) as association:
+                assert send(association, encoded(a_slice())).Status == 0x0000
+
+            assert "without a request for an association had to make room" in receiver.receiver.health().says
+
+
+def test_an_association_never_gives_way_to_connections_without_a_word(tmp_path: Path) -> None:
+    with running(tmp_path, max_associations=2) as receiver:
+        port = receiver.receiver.port
+        peer = RawPeer(port)
+        with closing_all(socket.create_connection(("127.0.0.1", port)) for _ in range(60)):
+            eventually(lambda: "had to make room" in receiver.receiver.health().says)
+
+            assert peer.store(encoded(a_slice())) == 0x0000
+        peer.release()
 
 
 def test_after_a_release_the_connection_is_closed(receiver: Running) -> None:

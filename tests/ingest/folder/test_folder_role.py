@@ -14,6 +14,7 @@ import pytest
 
 from hilum.errors import HilumError
 from hilum.part10 import data_set_offset
+from hilum.records import Records
 from hilum.roles import find_role, role_names
 from hilum.settings import Folder, Settings, doubts
 from hilum.settings import Spool as SpoolSettings
@@ -70,7 +71,15 @@ def test_each_folder_is_watched(tmp_path: Path) -> None:
         eventually(lambda: all((tmp_path / name / "done").is_dir() for name in ("one", "two")))
         eventually(lambda: role.health().ready and role.health().lag == 0)
 
-    assert role.health().says == "one: 1 objects taken; two: 1 objects taken"
+    records = Records(tmp_path / "data" / "spool" / "associations")
+    found = [record for name in records.waiting() if (record := records.read(name))]
+    assert sorted((record.peer, record.ended, record.objects) for record in found) == [
+        ("folder one", "1 file", 1),
+        ("folder two", "1 file", 1),
+    ]
+    named = {read_arrival(spool.read(receipt))[0].association for receipt in spool.waiting()}
+    assert named == {record.association for record in found}
+    assert role.health().says == "one: 1 object taken since the start; two: 1 object taken since the start"
 
 
 def test_while_the_spool_is_full_files_wait_and_health_says_so(tmp_path: Path) -> None:
@@ -91,7 +100,7 @@ def test_a_folder_that_is_not_there_is_waited_for_and_holds_up_no_other(tmp_path
     write_ct_study(tmp_path / "two", 1, rows=8, columns=8)
     with running(role):
         eventually(lambda: "one: it is not there" in role.health().says)
-        eventually(lambda: "two: 1 objects taken" in role.health().says)
+        eventually(lambda: "two: 1 object taken" in role.health().says)
         (tmp_path / "one").mkdir()
         eventually(lambda: role.health().ready)
 

@@ -266,7 +266,7 @@ def test_a_kept_file_that_cannot_be_taken_stays_and_health_says_where_to_look(in
     inbox.settle()
 
     assert inbox.names() == ["IM1.dcm"]
-    assert "1 files cannot be taken" in inbox.health()
+    assert "1 file not taken" in inbox.health()
     assert "The file is empty." in (inbox.data / "folders" / "inbox.json").read_text()
     assert "IM1" not in inbox.health()
 
@@ -277,7 +277,7 @@ def test_what_is_no_dicom_file_stays_and_is_not_read_again(inbox: Inbox) -> None
     inbox.settle()
 
     assert inbox.names() == ["VIEWER.EXE"]
-    assert "1 files without an object stay" in inbox.health()
+    assert "1 file without an object left alone" in inbox.health()
 
 
 # Archives
@@ -308,7 +308,7 @@ def test_an_archive_of_which_something_cannot_be_taken_fails_and_says_what(inbox
 
     assert inbox.names() == ["failed/study.zip", "failed/study.zip.txt"]
     text = (inbox.path / "failed" / "study.zip.txt").read_text()
-    assert "3 objects in it were taken; these were not:" in text
+    assert "Taken from it: 3 objects. These were not:" in text
     assert f"{name}: " in text
 
 

@@ -86,10 +86,27 @@ def test_a_key_holds_at_once_and_is_taken_back_at_once(tmp_path: Path, clients: 
         clients.write_text("# nobody\n")
         assert receiver.post(a_body(a_file()), Authorization=bearer(key)).status == 401
 
-        clients.unlink()
+        clients.write_text("no line of clients\n")
         assert receiver.post(a_body(a_file()), Authorization=bearer(key)).reason == "no-clients"
-        assert "hilum stow key" in receiver.receiver.health().says
+        assert "is not `TITLE sha256:DIGEST`" in receiver.receiver.health().says
         assert not receiver.receiver.health().ready
+
+
+def test_before_the_first_key_is_made_it_runs_says_how_and_lets_nobody_in(tmp_path: Path, clients: Path) -> None:
+    with running(tmp_path / "data", clients=str(clients), host="0.0.0.0") as receiver:  # noqa: S104  # where keys are needed
+        assert receiver.post(a_body(a_file())).status == 401
+        assert receiver.post(a_body(a_file()), Authorization="Bearer wrong").status == 401
+        assert receiver.receiver.health().ready
+        assert "hilum stow key" in receiver.receiver.health().says
+
+        key = add_client(clients, "PORTAL")
+
+        assert receiver.post(a_body(a_file()), Authorization=bearer(key)).status == 200
+        assert "hilum stow key" not in receiver.receiver.health().says
+
+        clients.unlink()
+
+        assert receiver.post(a_body(a_file()), Authorization=bearer(key)).status == 401
 
 
 def test_without_keys_nobody_else_can_reach_it_unless_that_is_wanted(tmp_path: Path) -> None:

@@ -278,6 +278,8 @@ def test_a_client_that_hangs_up_leaves_nothing(receiver: Running) -> None:
 
     eventually(lambda: receiver.receiver.health().says.endswith("0 requests under way"))
     eventually(receiver.is_clean)
+    receiver.end()
+    assert [record.refused for record in receiver.records()] == [f"{answers.CUT_OFF.title} (cut-off)"]
 
 
 def test_one_request_more_than_are_served_at_once_is_refused(tmp_path: Path) -> None:
@@ -343,6 +345,28 @@ def test_what_takes_too_long_when_it_stops_leaves_nothing(tmp_path: Path) -> Non
         receiver.end()
 
         assert receiver.is_clean()
+
+
+def test_what_comes_while_it_stops_is_told_to_come_again(receiver: Running) -> None:
+    service = receiver.receiver._service
+    assert service is not None
+    service.stopping = True  # as between the signal and the end of the last request
+
+    answered = receiver.post(a_body(a_file()))
+
+    assert (answered.status, answered.reason, answered.headers["retry-after"]) == (503, "stopping", "10")
+
+
+def test_a_fault_of_hilums_own_costs_one_request_and_says_nothing_of_it(receiver: Running, capfd: pytest.CaptureFixture[str]) -> None:
+    service = receiver.receiver._service
+    assert service is not None
+    spool, service._spool = service._spool, None  # type: ignore[assignment]  # whatever nobody foresaw
+    answered = receiver.post(a_body(a_file()))
+    service._spool = spool
+
+    assert (answered.status, answered.reason) == (500, "failed")
+    assert "request_failed" in "".join(capfd.readouterr())
+    assert receiver.post(a_body(a_file())).status == 200
 
 
 # What may come

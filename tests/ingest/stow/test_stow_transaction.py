@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -33,7 +34,7 @@ class Place:
         self.spool = Spool(path)
         self.syncs = syncs
 
-    def begin(self, kind: str = DICOM, **request: str) -> Transaction:
+    def begin(self, kind: str = DICOM, **request: Any) -> Transaction:
         """A transaction."""
         asked = Request(kind=kind, boundary=request.pop("boundary", "b"), **request)
         limits = Stow(max_object_bytes=2**20, max_parts=50, max_json_bytes=10_000, max_header_bytes=500)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from hilum.events import AssociationEnded
-from ingest.records import MOST_WAITING, Records
+from hilum.records import MOST_WAITING, Records
 
 
 def test_those_that_nobody_publishes_are_kept_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.records.MOST_WAITING", 300)
+    monkeypatch.setattr("hilum.records.MOST_WAITING", 300)
     kept = Records(tmp_path)
     now = datetime.now(UTC)
     for number in range(600):

@@ -1,4 +1,4 @@
-"""Records of associations, on their way from the receiver to Kafka: small files beside the spool.
+"""Records of associations and of other ways in, on their way to Kafka: small files beside the spool.
 
 They are not synced: a power cut may cost the last seconds' records, never an object. If nobody publishes them for long, the
 newest are kept and the rest is left out, so that a flood of refused peers does not fill the disk.
