@@ -86,6 +86,12 @@ class Empty:
         raise NotImplementedError
 
 
+class Fixed(Route):
+    """The stage with the rules that it was made with: to follow configurations takes PostgreSQL."""
+
+    configure = None  # type: ignore[assignment]  # see above
+
+
 def settings_of(destinations: int, idle_s: float) -> Settings:
     tables = {f"destination-{number:02}": {"type": "archive"} for number in range(destinations)}
     return Settings(destinations=tables, completeness=Completeness(idle_s=idle_s))
@@ -157,7 +163,7 @@ def on_kafka(settings: Settings, instances: int, destinations: int) -> dict[str,
     )
     bus.provision_topics(settings, [*(kind.topic for kind in EVENTS.values()), bus.state_topic("route")])
     producer, writer = bus.producer(settings), bus.Writer(settings, "bench")
-    route = Route(Rules(list(settings.destinations)), Empty(), Empty(), "bench", contents=Empty(), settings=settings)
+    route = Fixed(Rules(list(settings.destinations)), Empty(), Empty(), "bench", contents=Empty(), settings=settings)
     stop, role = threading.Event(), ProcessorRole(settings, route, slot="")
     thread = threading.Thread(target=role.run, args=(stop,))
     consumers = {kind: follow(settings, kind) for kind in (InstanceRouted, StudyChanged)}
