@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hilum import bus, telemetry
+from hilum import bundle, bus, telemetry
 from hilum.errors import HilumError, TryAgain
 from hilum.events import Limits, ResourceWanted, decode
 from hilum.settings import Settings
@@ -68,6 +68,15 @@ def read(settings: Settings, *, timeout_s: float = ANSWERS_WITHIN_S) -> Desired:
             if time.monotonic() > deadline:
                 raise TryAgain("Kafka does not answer.", fix="Check that the broker runs.")
         return reader.desired()
+
+
+def destinations(settings: Settings) -> Settings:
+    """`settings` with the destinations that are there now: also those that were applied and those that were added by hand.
+
+    Raises `TryAgain`, and `Misconfigured` if the topics were never made or this release cannot read what was applied.
+    """
+    in_force = bundle.in_force(settings, bundle.current(settings))
+    return replace(in_force, destinations=read(settings).tables(in_force))
 
 
 def change(settings: Settings, resource: str, **changes: Any) -> ResourceWanted:

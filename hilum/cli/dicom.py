@@ -50,9 +50,7 @@ def try_destination(
 
     from hilum.sink import sinks_of
 
-    settings = loaded(config, data).settings
-    if name not in settings.destinations:
-        settings = _with_added(settings, config, data)
+    settings = _with_those_of_now(loaded(config, data).settings, config, data)
     if name not in settings.destinations:
         near = difflib.get_close_matches(name, settings.destinations, n=1)
         raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near[0]}?" if near else "See `hilum dest list`.")
@@ -71,15 +69,13 @@ def try_destination(
     sys.exit(Exit.DONE if all(step.ok for step in steps) else Exit.UNREACHABLE)
 
 
-def _with_added(settings: Settings, config: Path | None, data: Path | None) -> Settings:
-    """With the destinations that were applied, and those that were added by hand, if Hilum runs."""
-    from hilum import bundle, desired
+def _with_those_of_now(settings: Settings, config: Path | None, data: Path | None) -> Settings:
+    """With the destinations as they were applied or added by hand, if Hilum runs."""
+    from hilum import desired
 
     try:
-        running = connected(config, data)
-        in_force = bundle.in_force(settings, bundle.current(running))
-        return replace(settings, destinations=desired.read(running).tables(in_force))
-    except (NotFound, TryAgain):
+        return replace(settings, destinations=desired.destinations(connected(config, data)).destinations)
+    except (NotFound, TryAgain, Misconfigured):
         return settings
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from msgspec.structs import replace
-
 from hilum.cli.context import Exit, err, moment, out, show_json, show_table
 from hilum.cli.moments import moment_of
 from hilum.errors import NotFound
@@ -15,15 +13,14 @@ from hilum.settings import Settings
 
 def verify_destination(settings: Settings, name: str, since: str, study: str, resend: bool, json: bool) -> NoReturn:
     """Ask the destination `name`, list what is missing there, and end with 0 if nothing is. Raises `TryAgain`, `Misconfigured`."""
-    from hilum import bundle, desired
+    from hilum import desired
     from hilum.database.deliveries import Selection, study_named
     from hilum.deliveries import Run
     from hilum.misfits import nearest
     from hilum.sink import sinks_of
     from hilum.verify import verify
 
-    in_force = bundle.in_force(settings, bundle.current(settings))
-    settings = replace(in_force, destinations=desired.read(settings).tables(in_force))
+    settings = desired.destinations(settings)
     if name not in settings.destinations:
         near = nearest(name, settings.destinations)
         raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near}?" if near else "See `hilum dest list`.")
