@@ -56,16 +56,20 @@ _HURRY = """
     told AS (SELECT pg_notify(%(channel)s, destination) FROM (SELECT DISTINCT destination FROM changed) AS each)
     SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM told)
 """
-_OF_STUDY = """
-    SELECT sop_instance_uid, series_instance_uid, study_instance_uid, sop_class_uid, transfer_syntax_uid, bucket, object_key, size_bytes,
-        sha256, receipt
-    FROM instance WHERE study_instance_uid = %(study)s
+#: What a rejection note names goes nowhere again, whoever asks for it.
+_NOT_WITHDRAWN = """
+    NOT EXISTS (SELECT FROM withdrawn AS w WHERE w.sop_instance_uid = d.sop_instance_uid AND w.study_instance_uid = d.study_instance_uid)
 """
+_OF_STUDY = f"""
+    SELECT d.sop_instance_uid, d.series_instance_uid, d.study_instance_uid, d.sop_class_uid, d.transfer_syntax_uid, d.bucket, d.object_key,
+        d.size_bytes, d.sha256, d.receipt
+    FROM instance d WHERE d.study_instance_uid = %(study)s AND {_NOT_WITHDRAWN}
+"""  # noqa: S608  # constants
 #: Of several deliveries of one object to the destination, one is enough.
 _DELIVERED = f"""
     SELECT DISTINCT ON (d.sop_instance_uid, d.sha256) d.sop_instance_uid, d.series_instance_uid, d.study_instance_uid, d.sop_class_uid,
         d.transfer_syntax_uid, d.bucket, d.object_key, d.size_bytes, d.sha256, d.receipt
-    FROM delivery d WHERE {WHERE} ORDER BY d.sop_instance_uid, d.sha256, d.settled_at
+    FROM delivery d WHERE {WHERE} AND {_NOT_WITHDRAWN} ORDER BY d.sop_instance_uid, d.sha256, d.settled_at
 """  # noqa: S608  # constants
 _COUNT_OF = """
     SELECT count(*) AS deliveries, count(DISTINCT study_instance_uid) AS studies, coalesce(sum(size_bytes), 0)::bigint AS size_bytes

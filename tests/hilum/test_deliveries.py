@@ -217,6 +217,26 @@ class TestRuns:
         assert run.count(postgres)[0] == 2  # though each of them was delivered twice by now
         assert Run(destination="pacs", again=True, until=now - timedelta(hours=1)).count(postgres)[0] == 0
 
+    @pytest.mark.parametrize("again", [False, True])
+    def test_what_a_rejection_note_names_goes_nowhere_again(
+        self, postgres: str, settings: Settings, store: MemoryStore, again: bool
+    ) -> None:
+        first, second = some(store, 2)
+        index(postgres, first, second)
+        enter(postgres, first, second)
+        settle(postgres, *[DELIVERED] * 2)
+        with connect(postgres) as connection:
+            connection.execute(
+                "INSERT INTO withdrawn (sop_instance_uid, study_instance_uid, note, code, withdrawn_at)"
+                " VALUES (%s, %s, 'n', '113001', now())",
+                (first.sop_instance_uid, first.study_instance_uid),
+            )
+
+        _, entered = Run(destination="pacs", study=first.study_instance_uid, again=again).enter(settings)
+
+        assert entered == 1
+        assert [each.sop_instance_uid for each in settle(postgres, DELIVERED)] == [second.sop_instance_uid]
+
     def test_nothing_to_deliver_is_said_and_leaves_nothing(self, postgres: str, settings: Settings) -> None:
         with pytest.raises(NotFound, match="nothing to deliver"):
             Run(destination="pacs", study="2.25.1").enter(settings)
