@@ -48,6 +48,7 @@ def paced(files: Sequence[Path], per_second: float, hilum: RunningHilum, receive
     before, began = count_files(received), time.monotonic()
     for n, path in enumerate(files):
         ds = dcmread(path)
+        # As a modality does, so many a second; behind that, it does not wait at all.
         time.sleep(max(0.0, began + n / per_second - time.monotonic()))
         assert association.send_c_store(ds).Status == 0x0000
         acknowledged[str(ds.SOPInstanceUID)] = time.time()

@@ -62,9 +62,9 @@ def stream(seed: object) -> Stream:
     kind = rng.random()
     if kind < 0.05:
         conversation = valid(rng)
-        return Stream(_pieces(rng, b"".join(conversation.pdus)), (), breaks_off=False, data_sets=tuple(conversation.data_sets))
+        return Stream(pieces(rng, b"".join(conversation.pdus)), (), breaks_off=False, data_sets=tuple(conversation.data_sets))
     if kind < 0.15:
-        return Stream(_pieces(rng, _noise(rng)), ("noise",), breaks_off=rng.random() < 0.1, data_sets=())
+        return Stream(pieces(rng, _noise(rng)), ("noise",), breaks_off=rng.random() < 0.1, data_sets=())
     conversation = valid(rng, odd=True)
     changes = []
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
@@ -75,7 +75,7 @@ def stream(seed: object) -> Stream:
     if rng.random() < 0.25:
         raw = raw[: rng.randrange(len(raw) + 1)]
         changes.append("cut")
-    return Stream(_pieces(rng, raw), tuple(changes), breaks_off=rng.random() < 0.1, data_sets=tuple(conversation.data_sets))
+    return Stream(pieces(rng, raw), tuple(changes), breaks_off=rng.random() < 0.1, data_sets=tuple(conversation.data_sets))
 
 
 def valid(rng: random.Random, *, odd: bool = False) -> Conversation:
@@ -350,7 +350,7 @@ def _noise(rng: random.Random) -> bytes:
     return valid(rng).pdus[0] + noise
 
 
-def _pieces(rng: random.Random, raw: bytes) -> tuple[bytes, ...]:
+def pieces(rng: random.Random, raw: bytes) -> tuple[bytes, ...]:
     """How the bytes are handed to the socket: mostly at once, at times in many pieces."""
     kind = rng.random()
     if kind < 0.6 or not raw:

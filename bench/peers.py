@@ -15,6 +15,9 @@ from pathlib import Path
 #: dcmtk waits for delayed acknowledgements unless told otherwise, and then sends 22 images a second.
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
+#: Orthanc's DICOMweb plugin, of Debian's package orthanc-dicomweb.
+ORTHANC_DICOMWEB = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
+
 
 def installed(program: str) -> bool:
     """Whether `program` is on PATH (Debian: dcmtk, orthanc)."""

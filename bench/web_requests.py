@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.conversations import PATIENT, Stream
+from bench.conversations import PATIENT, Stream, pieces
 from hilum.dicom.file_meta import part10_head
 from hilum.testing import encoded
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
@@ -119,9 +119,9 @@ def request(seed: object) -> Stream:
     if kind < 0.05:
         tokens = valid(rng)
         raw = tokens.raw(rng, chunked=rng.random() < 0.3)
-        return Stream(_pieces(rng, raw), (), breaks_off=False, data_sets=tuple(tokens.data_sets))
+        return Stream(pieces(rng, raw), (), breaks_off=False, data_sets=tuple(tokens.data_sets))
     if kind < 0.15:
-        return Stream(_pieces(rng, _noise(rng)), ("noise",), breaks_off=rng.random() < 0.1, data_sets=())
+        return Stream(pieces(rng, _noise(rng)), ("noise",), breaks_off=rng.random() < 0.1, data_sets=())
     tokens = valid(rng)
     changes = []
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
@@ -137,7 +137,7 @@ def request(seed: object) -> Stream:
     if rng.random() < 0.15:
         raw = raw[: rng.randrange(len(raw) + 1)]
         changes.append("cut")
-    return Stream(_pieces(rng, raw), tuple(changes), breaks_off=rng.random() < 0.1, data_sets=tuple(tokens.data_sets))
+    return Stream(pieces(rng, raw), tuple(changes), breaks_off=rng.random() < 0.1, data_sets=tuple(tokens.data_sets))
 
 
 def valid(rng: random.Random) -> Tokens:
@@ -349,14 +349,3 @@ def _chunks(rng: random.Random, body: bytes, *, lies: bool) -> bytes:
     if lies and sizes:
         sizes[rng.randrange(len(sizes))] += rng.choice((-1, 1, 10, 2**40))
     return b"".join(b"%x\r\n" % max(0, size) + piece + b"\r\n" for size, piece in zip(sizes, pieces, strict=True)) + b"0\r\n\r\n"
-
-
-def _pieces(rng: random.Random, raw: bytes) -> tuple[bytes, ...]:
-    """How the bytes are handed to the socket: mostly at once, at times in many pieces."""
-    kind = rng.random()
-    if kind < 0.6 or not raw:
-        return (raw,)
-    if kind < 0.7:
-        return (*(raw[at : at + 1] for at in range(min(len(raw), 300))), raw[300:])
-    cuts = sorted(rng.randrange(len(raw) + 1) for _ in range(rng.choice((1, 3, 20))))
-    return tuple(raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True))

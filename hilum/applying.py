@@ -128,7 +128,7 @@ def wait(settings: Settings, version: str, timeout_s: float, *, now: Callable[[]
         late = [each for each in found if each.version != version]
         if not late or now() > deadline or all(each.refuses in (version, UNREADABLE) for each in late):
             return Waited(version=version, running=[each for each in found if each.version == version], stragglers=late)
-        time.sleep(pause_s)
+        time.sleep(pause_s)  # workers take a version between two batches, and tell PostgreSQL
 
 
 def overtaken(settings: Settings, bundle: Bundle) -> str:

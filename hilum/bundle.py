@@ -120,7 +120,7 @@ def _all(settings: Settings, since: int, timeout_s: float) -> list[Bundle | Misc
             except TryAgain:
                 if time.monotonic() > deadline:
                     raise
-                time.sleep(0.2)
+                time.sleep(0.2)  # a topic that was just made has no leader yet
 
 
 class Reader(Protocol):

@@ -23,6 +23,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hilum.dicom.commitment import Failure, Reference
+from hilum.disk import sync_folder
 from hilum.errors import Misconfigured, NotFound
 from hilum.services.files import private_folder, write_atomically
 from hilum.settings import Settings
@@ -94,7 +95,7 @@ class Commitments:
         try:
             for folder in (self._open, self._done, self._associations):
                 private_folder(folder)
-                _sync(folder.parent)
+                sync_folder(folder.parent)
         except OSError as error:
             raise Misconfigured(
                 "commitments-unusable", f"{path} cannot be used: {error.strerror}.", fix="Correct spool.path or its rights."
@@ -122,7 +123,7 @@ class Commitments:
                 if new.association and not self.lives(before.association):
                     before = replace(before, association=new.association)
                     self._write(before)
-                _sync(self._open)
+                sync_folder(self._open)
                 return before
             if before is not None or (self._done / (new.id + _SUFFIX)).exists():
                 new = replace(new, id=f"{new.id}-{secrets.token_hex(4)}", duplicate=True)
@@ -131,7 +132,7 @@ class Commitments:
             if len(sizes) >= self._most_open or sum(sizes) >= self._most_open_bytes:
                 raise TooMany
             self._write(new)
-            _sync(self._open)
+            sync_folder(self._open)
         return new
 
     @staticmethod
@@ -303,11 +304,3 @@ def _decoded(path: Path, kind: type[R]) -> R | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

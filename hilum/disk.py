@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 
+#: How some shares answer a sync of a folder: they have none.
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def sync_folder(path: Path, *, or_share: bool = False) -> None:
+    """Return once the names in the folder `path` are on disk. With `or_share`, a share that cannot say so will do. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if not or_share or error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(fd)
 
 
 def sync_file_system(path: Path) -> None:

@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hilum.dicom.commitment import Report
+from hilum.disk import sync_folder
 from hilum.errors import Misconfigured
 from hilum.services.files import private_folder, write_atomically
 from hilum.settings import Settings
@@ -151,11 +152,7 @@ class Transactions:
 
     def _write(self, transaction: Transaction) -> None:
         write_atomically(self._path / (transaction.transaction_uid + _SUFFIX), msgspec.json.encode(transaction).decode())
-        fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_folder(self._path)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -45,7 +45,7 @@ LOOK_S = 0.015
 #: Objects are told of in the order in which they came, but none waits longer for an older one that takes long to store.
 IN_ORDER_S = 0.25
 RETRY_S = 1.0
-#: How often records of associations are looked for, and how many are told at once.
+#: How often records of associations and damaged files are looked for, and how many records are told at once.
 RECORDS_S = 1.0
 MOST_RECORDS = 500
 #: While more are being stored, those that are wait so long for each other: one sync of the disk and one message to Kafka for all.
@@ -193,6 +193,8 @@ class Publisher:
         if now >= self._records_at:
             self._records_at = now + RECORDS_S
             self._tell_records(kafka)
+            self._odd = len(self._strange) + len(self._spool.damaged())
+            telemetry.SPOOL_DAMAGED.set(self._odd)
         if not self._waiting:
             self._look(now)
         while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
@@ -212,8 +214,6 @@ class Publisher:
         self._looked_at = now
         known = self._under_way | self._strange
         self._waiting.extend(receipt for receipt in self._spool.waiting() if receipt not in known)
-        self._odd = len(self._strange) + len(self._spool.damaged())
-        telemetry.SPOOL_DAMAGED.set(self._odd)
         telemetry.SPOOL_OBJECTS.set(self._lag())
         telemetry.SPOOL_FREE_BYTES.set(self._spool.free_bytes())
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from hilum import testobject
+from hilum.disk import sync_folder
 from hilum.errors import Misconfigured
 from hilum.layout import BY_UIDS, Layout, Template
 from hilum.part10 import Part10
@@ -137,23 +138,12 @@ def _write(folder: Path, file: Path, pieces: Iterator[bytes | memoryview]) -> No
         with suppress(OSError):
             part.unlink()
         raise
-    _sync(file.parent)
+    sync_folder(file.parent, or_share=True)
     if is_new:
         for parent in file.parent.parents:
-            _sync(parent)
+            sync_folder(parent, or_share=True)
             if parent == folder:
                 break
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:  # some shares have no such thing
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(fd)
 
 
 def _try(folder: Path) -> os.statvfs_result:

@@ -219,9 +219,9 @@ def free_port() -> int:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A test marked `peer("dcmsend")` needs that program: without it, it is skipped, and in CI it fails."""
+    """A test marked `peer("dcmsend")` needs that program, or file if it is a path: without it, it is skipped, and in CI it fails."""
     for marker in item.iter_markers("peer"):
-        missing = [program for program in marker.args if shutil.which(program) is None]
+        missing = [program for program in marker.args if shutil.which(program) is None and not Path(program).is_file()]
         if missing:
             sentence = f"{', '.join(missing)} is not installed; Debian's packages dcmtk, orthanc, orthanc-dicomweb and dicom3tools have it"
             if os.environ.get("CI"):

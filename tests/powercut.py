@@ -7,10 +7,18 @@ there that were there at the start of its last `fsync`; a file whose name was ch
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
+
+from bench.peers import free_port, wait_for_port
 
 #: What `strace` must be told to write, one file for each thread.
 STRACE = ("strace", "-ff", "-ttt", "-T", "-y", "-xx", "-s", "2000000", "-e", "signal=none", "-e")
@@ -22,6 +30,36 @@ _LINE = re.compile(
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _FD = re.compile(r"^(\d+)<((?:\\x[0-9a-f]{2})*)>")
 _OFFSET = re.compile(r", (\d+)$")
+
+
+def traced(logs: Path, name: str, *command: str | Path) -> list[str]:
+    """The command under `strace`, which writes its system calls on files and sockets down under this name."""
+    return [*STRACE, CALLS, "-o", str(logs / name), *map(str, command)]
+
+
+@contextmanager
+def traced_role(role: str, data: Path, logs: Path) -> Iterator[int]:
+    """The port of a receiving role of which every system call on files and sockets is written down, as `receiver`."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        f"HILUM_{role.upper()}__PORT": str(port),
+        "HILUM_SPOOL__MIN_FREE_BYTES": "0",
+        "HILUM_SPOOL__SPARE_BYTES": str(2**20),
+        "HILUM_PROBE__PORT": str(free_port()),
+        "HILUM_KAFKA__BOOTSTRAP": "none:9092",  # a receiver asks none of them for anything
+        "HILUM_POSTGRES__DSN": "postgresql://none",
+        "HILUM_S3__ENDPOINT": "http://none",
+    }
+    command = traced(logs, "receiver", sys.executable, "-m", "hilum.host", role, "--data", data)
+    with subprocess.Popen(command, env=environment) as strace:
+        try:
+            wait_for_port(port, 60)
+            yield port
+        finally:
+            for child in psutil.Process(strace.pid).children():
+                child.terminate()
+            strace.wait(30)
 
 
 @dataclass(frozen=True, order=True)

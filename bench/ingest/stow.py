@@ -17,11 +17,10 @@ from pathlib import Path
 from bench.ingest.goals import Goal
 from bench.ingest.memory import peak_mb
 from bench.ingest.receivers import alone, instances_of_orthanc, spooled
-from bench.peers import free_port, installed, orthanc
+from bench.peers import ORTHANC_DICOMWEB, free_port, installed, orthanc
 from bench.report import Report
 from hilum.roles import role_names
 
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 #: Instances of one request.
 TOGETHER = 10
 _BOUNDARY = "hilum-bench"
@@ -73,7 +72,7 @@ def _hilum(folder: Path, expected: int) -> Iterator[Server]:
 @contextmanager
 def _orthanc(folder: Path, expected: int) -> Iterator[Server]:
     http_port = free_port()
-    with orthanc(folder, free_port(), http_port, pacs_port=1, lua="", more={"Plugins": [str(PLUGIN)]}) as process:
+    with orthanc(folder, free_port(), http_port, pacs_port=1, lua="", more={"Plugins": [ORTHANC_DICOMWEB]}) as process:
         yield Server(process.pid, http_port)
         stored = instances_of_orthanc(http_port)
     if stored != expected:
@@ -89,7 +88,7 @@ def stow(report: Report, paths: Sequence[Path], connections: Sequence[int], roun
     if "stow" not in role_names():
         report.say("STOW-RS was not measured: this Hilum has no role `stow`.")
         return [Goal(what, None, 1.0)]
-    if not installed("Orthanc") or not PLUGIN.exists():
+    if not installed("Orthanc") or not Path(ORTHANC_DICOMWEB).exists():
         report.say("STOW-RS was not measured: Orthanc's DICOMweb plugin is not installed (Debian: orthanc-dicomweb).")
         return [Goal(what, None, 1.0)]
     bodies = requests_of(paths)

@@ -203,11 +203,15 @@ def remove(
         fix = f"Let them go first, or confirm with --yes: then they are cancelled. See `hilum deliver list --destination {name}`."
         raise Misconfigured("deliveries-wait", f"{count:,} deliveries wait for {name}.", fix=fix)
     desired.change(settings, desired.destination(name), table=None, paused=False, limits=None, why="")
-    cancelled, left, deadline = 0, count, time.monotonic() + _RETIRES_WITHIN_S
-    while left and time.monotonic() < deadline:  # workers give back what they have in their hands
+    cancelled, deadline = 0, time.monotonic() + _RETIRES_WITHIN_S
+    left = count
+    while left:
         cancelled += cancel(settings, waiting, why=f"{name} was removed")
         left = sum(each.deliveries for each in count_deliveries(settings.postgres.dsn, waiting))
-        time.sleep(0.2 * bool(left))
+        if time.monotonic() > deadline:
+            break
+        if left:
+            time.sleep(0.2)  # workers give back what they have in their hands
     if json:
         show_json({"removed": name, "cancelled": cancelled, "left": left})
     else:

@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from hilum.disk import sync_folder
+
 from . import seal
 
 WAITING, PART, NEW, FREE, DONE, TORN = ".dcm", ".part", ".new", ".free", ".done", ".torn"
@@ -46,7 +48,7 @@ class Files:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._tmp.mkdir(exist_ok=True, mode=0o700)
         for folder in {path, path.parent, *(each.parent for each in made)}:
-            _sync_directory(folder)  # or a power cut takes the spool's own folder, with what was acknowledged in it
+            sync_folder(folder)  # or a power cut takes the spool's own folder, with what was acknowledged in it
         self.directory = Directory(self.path)
         self._count = itertools.count()
         self._free: list[str] = []
@@ -314,11 +316,3 @@ class Directory:
 
     def _sync(self) -> None:
         os.fsync(self.fd)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -13,7 +13,7 @@ from hilum.settings import Probe, Settings
 class Signalled:
     name = "signalled"
     def run(self, stop):
-        time.sleep(0.2)
+        time.sleep(0.2)  # until the main thread waits: nothing tells from outside that it does, and awake it would see the signal
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         stop.wait()
     def health(self):

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -188,10 +189,20 @@ def test_the_check_leaves_nothing_behind_but_the_test_object(path: Path) -> None
     assert list(files(path)) == ["hilum-test-object.dcm"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_to_fails_the_check(path: Path) -> None:
-    path.chmod(0o500)
-    *_, last = Folder(path=str(path)).check(Settings())
-    path.chmod(0o700)
+@pytest.fixture
+def read_only(path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder that may not be written to; root may write everywhere but on a disk that is mounted so."""
+    if os.geteuid() == 0:
+        disk: Path = request.getfixturevalue("small_disk")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        yield disk
+    else:
+        path.chmod(0o500)
+        yield path
+        path.chmod(0o700)
+
+
+def test_a_folder_that_may_not_be_written_to_fails_the_check(read_only: Path) -> None:
+    *_, last = Folder(path=str(read_only)).check(Settings())
 
     assert (last.name, last.ok, last.fix) == ("writing", False, "Let Hilum's user write there.")

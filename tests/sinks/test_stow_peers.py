@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from bench.peers import free_port, running
+from bench.peers import ORTHANC_DICOMWEB, free_port, running
 from hilum.part10 import data_set_offset
 from hilum.settings import Settings
 from hilum.synthetic import ct_study
@@ -19,8 +19,6 @@ from hilum.testing import MemoryStore, a_delivery
 from sinks.stow import Stow
 from tests import stow_client
 from tests.stow_server import send, session_for, several, states
-
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": True,
         "RegisteredUsers": {"hilum": "secret"},
-        "Plugins": [str(PLUGIN)],
+        "Plugins": [ORTHANC_DICOMWEB],
         "DicomWeb": {"Enable": True},
     }
     (folder / "orthanc.json").write_text(json.dumps(config), encoding="utf-8")
@@ -52,7 +50,7 @@ ADMITTED = {"username": "hilum", "password": "secret"}
 
 
 @pytest.mark.system
-@pytest.mark.peer("Orthanc")
+@pytest.mark.peer("Orthanc", ORTHANC_DICOMWEB)
 class TestOrthanc:
     def test_instances_are_stored_byte_for_byte_and_again_without_harm(self, orthanc: str, store: MemoryStore) -> None:
         coming = several(store, 5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import pytest
 import requests
 from pydicom import dcmread
 
-from bench.peers import free_port, running
+from bench.peers import ORTHANC_DICOMWEB, free_port, running
 from bench.running import RunningHilum, hilum, running_hilum
 from bench.wire import RawReceiver
 from hilum.part10 import data_set_offset
@@ -32,7 +31,6 @@ processes = ["dicom", "stow", "publish", "validate,route,ledger,index", "deliver
 port = 0
 clients = "{clients}"
 """
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def orthanc(folder: Path, servers: dict[str, object]) -> Iterator[str]:
         "HttpPort": http,
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
-        "Plugins": [str(PLUGIN)],
+        "Plugins": [ORTHANC_DICOMWEB],
         "DicomWeb": {"Enable": True, "Servers": servers},
     }
     (folder / "orthanc.json").write_text(json.dumps(config), encoding="utf-8")
@@ -88,11 +86,8 @@ def test_up_and_status_name_the_service(stow: RunningHilum) -> None:
     assert {role["name"]: role["ready"] for role in shown["roles"]}["stow"] is True
 
 
-@pytest.mark.peer("Orthanc")
+@pytest.mark.peer("Orthanc", ORTHANC_DICOMWEB)
 def test_what_orthancs_dicomweb_plugin_sends_comes_into_the_archive(stow: RunningHilum, key: tuple[str, Path], tmp_path: Path) -> None:
-    if not PLUGIN.exists():
-        sentence = "Orthanc's DICOMweb plugin is not installed (Debian: orthanc-dicomweb)"
-        pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
     files = write_ct_study(tmp_path / "study", 12, rows=64, columns=64, patient="SYNTHSTOW")
     peer = {"Url": stow.up["stow"]["url"] + "/", "HttpHeaders": {"Authorization": f"Bearer {key[0]}"}}
     with orthanc(tmp_path, {"hilum": peer}) as address:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
-from bench.peers import wait_for_port
 from hilum import upper_layer as ul
 from hilum.spool import Spool, read_arrival
 from tests.ingest.dicom.running import RawPeer, a_slice, encoded
-from tests.peers import free_port
-from tests.powercut import CALLS, STRACE, Call, Disk, Survives, calls
+from tests.powercut import Call, Disk, Survives, calls, traced, traced_role
 
 pytestmark = [pytest.mark.system, pytest.mark.peer("strace")]
 ASSOCIATIONS, OBJECTS = 4, 6
@@ -32,36 +28,6 @@ from hilum.spool import Spool
 spool = Spool(Path(sys.argv[1]), spare_bytes=2**23)
 spool.remove(spool.waiting())
 """
-
-
-def traced(logs: Path, name: str, *command: str | Path) -> list[str]:
-    """The command under `strace`, which writes its system calls on files and sockets down under this name."""
-    return [*STRACE, CALLS, "-o", str(logs / name), *map(str, command)]
-
-
-@contextmanager
-def traced_receiver(data: Path, logs: Path) -> Iterator[int]:
-    """The port of a receiver of which every system call on files and sockets is written down."""
-    port = free_port()
-    environment = {
-        **os.environ,
-        "HILUM_DICOM__PORT": str(port),
-        "HILUM_SPOOL__MIN_FREE_BYTES": "0",
-        "HILUM_SPOOL__SPARE_BYTES": str(2**20),
-        "HILUM_PROBE__PORT": str(free_port()),
-        "HILUM_KAFKA__BOOTSTRAP": "none:9092",  # a receiver asks none of them for anything
-        "HILUM_POSTGRES__DSN": "postgresql://none",
-        "HILUM_S3__ENDPOINT": "http://none",
-    }
-    command = traced(logs, "receiver", sys.executable, "-m", "hilum.host", "dicom", "--data", data)
-    with subprocess.Popen(command, env=environment) as strace:
-        try:
-            wait_for_port(port, 60)
-            yield port
-        finally:
-            for child in psutil.Process(strace.pid).children():
-                child.terminate()
-            strace.wait(30)
 
 
 def data_set(uid: str) -> bytes:
@@ -93,7 +59,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Call]
     """The receiver's data directory, which did not exist before, and its calls: new files are written, given back, and written again."""
     logs = tmp_path_factory.mktemp("strace")
     data = tmp_path_factory.mktemp("disk") / "site" / "data"
-    with traced_receiver(data, logs) as port:
+    with traced_role("dicom", data, logs) as port:
         send(port, 1)
         subprocess.run(traced(logs, "publisher", sys.executable, "-c", PUBLISHER, data / "spool"), check=True)
         send(port, 2)

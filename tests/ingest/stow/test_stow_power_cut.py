@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 import pytest
 
-from bench.peers import wait_for_port
 from hilum.spool import Spool, read_arrival
-from tests.ingest.dicom.test_power_cut import Chance, everything, in_spool, nothing, something, traced
-from tests.peers import free_port
-from tests.powercut import Call, Disk, calls
+from tests.ingest.dicom.test_power_cut import Chance, everything, in_spool, nothing, something
+from tests.powercut import Call, Disk, calls, traced_role
 from tests.stow_client import TO_DICOM, TO_JSON, a_body, a_file, a_json, a_json_body
 
 pytestmark = [pytest.mark.system, pytest.mark.peer("strace")]
@@ -53,38 +46,13 @@ class Recorded:
         self.kept = kept  #: data sets by SOP instance, as they are in the spool in the end
 
 
-@contextmanager
-def traced_receiver(port: int, data: Path, logs: Path) -> Iterator[None]:
-    """A receiver of which every system call on files and sockets is written down."""
-    environment = {
-        **os.environ,
-        "HILUM_STOW__PORT": str(port),
-        "HILUM_SPOOL__MIN_FREE_BYTES": "0",
-        "HILUM_SPOOL__SPARE_BYTES": str(2**20),
-        "HILUM_PROBE__PORT": str(free_port()),
-        "HILUM_KAFKA__BOOTSTRAP": "none:9092",  # a receiver asks none of them for anything
-        "HILUM_POSTGRES__DSN": "postgresql://none",
-        "HILUM_S3__ENDPOINT": "http://none",
-    }
-    command = traced(logs, "receiver", sys.executable, "-m", "hilum.host", "stow", "--data", data)
-    with subprocess.Popen(command, env=environment) as strace:
-        try:
-            wait_for_port(port, 60)
-            yield
-        finally:
-            for child in psutil.Process(strace.pid).children():
-                child.terminate()
-            strace.wait(30)
-
-
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """The receiver's calls while several clients sent at once, files and DICOM JSON."""
     logs = tmp_path_factory.mktemp("strace")
     data = tmp_path_factory.mktemp("disk") / "site" / "data"
-    port = free_port()
     statuses: list[int] = []
-    with traced_receiver(port, data, logs):
+    with traced_role("stow", data, logs) as port:
 
         def client(number: int) -> None:
             for request in range(REQUESTS):
