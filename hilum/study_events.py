@@ -60,6 +60,8 @@ class StudyExpected(Event, frozen=True, kw_only=True):
     #: Who says so: `storage-commitment`, `manifest`, `mpps` or `query`.
     source: Annotated[str, Meta(pattern="^[a-z-]+$")]
     sop_instance_uids: tuple[str, ...]
+    #: How many the study has, where only their number is known; 0: it is not.
+    instances: Annotated[int, Meta(ge=0)] = 0
     said_at: datetime
 
     @property

@@ -92,6 +92,10 @@ COMMITMENT_OBJECTS = Counter(
 )
 COMMITMENT_REPORTS_FAILED = Counter("hilum_commitment_reports_failed", "Reports that did not arrive, or were refused: tried again.")
 
+QUERIES = Counter(
+    "hilum_queries", "Times a sender was asked how many instances a study has: `answered`, `unknown` to it, or `failed`.", ["outcome"]
+)
+
 
 def metrics() -> list[MetricWrapperBase]:
     """Every metric of Hilum, in the order of their declaration."""

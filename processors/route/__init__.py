@@ -214,7 +214,10 @@ class Route:
         study = rows.study(uid) or self._looked.studies.get(uid)
         if isinstance(event, StudyExpected):
             here = self._looked.rows.keys()
-            self._studies.expect(uid, event.source, event.sop_instance_uids, here, rows, study or StudyRow(), saying.now)
+            if event.instances and study is not None:
+                self._studies.count(uid, event.source, event.instances, rows, study, saying.now)
+            if event.sop_instance_uids or not event.instances:
+                self._studies.expect(uid, event.source, event.sop_instance_uids, here, rows, study or StudyRow(), saying.now)
         else:
             yield from self._command(event, rows, study, saying)
 

@@ -132,6 +132,17 @@ class Studies:
         study.listed = study.listed or source in self._thresholds.of_sender(study.sender).lists
         self.keep(uid, rows, study, now)
 
+    def count(self, uid: str, source: str, instances: int, rows: Rows, study: StudyRow, now: datetime) -> None:
+        """Somebody, the `source`, said how many instances the study has, all revisions together; what was said last holds.
+
+        It is about the open revision: an answer that comes when that is complete comes too late, and changes nothing.
+        """
+        if not study.open:
+            return
+        study.awaited, study.counted = True, instances
+        study.counted_all = source in self._thresholds.of_sender(study.sender).lists
+        self.keep(uid, rows, study, now)
+
     def keep(self, uid: str, rows: Rows, study: StudyRow, now: datetime) -> None:
         """Remember a study's row, with the moment at which it is to be looked at again."""
         study.changed_at = now
@@ -180,8 +191,10 @@ class Studies:
         if study.tail or whole:
             study.closing = Closing(cursor=study.tail, routes=routes, again=whole)
         study.tail = ""
+        said = changed(uid, study, "completed", saying, revision=study.revision, reason=reason, actor=actor)
+        study.counted, study.counted_all = 0, False
         self.keep(uid, rows, study, now)
-        yield changed(uid, study, "completed", saying, revision=study.revision, reason=reason, actor=actor)
+        yield said
 
     def _write(self, uid: str, closing: Closing, rows: Rows, study: StudyRow, saying: Saying) -> Iterator[InstanceRouted]:
         """Decide on some of a complete study's instances."""
@@ -255,7 +268,7 @@ def changed(
         new=study.new,
         series=len(study.series),
         modalities=_modalities(study),
-        missing=max(0, study.missing),
+        missing=study.lacking,
         withdrawn=study.withdrawn,
         note=note,
         code=code,

@@ -37,6 +37,11 @@ calling_aet = "{own}"
 [[rules]]
 name = "ring"
 to = ["neighbour"]
+[senders.PACS.query]
+host = "127.0.0.1"
+port = {pacs}
+calling_aet = "{own}"
+after_s = 1.0
 """
 OBJECTS = 4
 
@@ -60,7 +65,10 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
     folder = tmp_path_factory.mktemp("orthanc")
     modalities = {"a": ["A", "127.0.0.1", a_port], "b": ["B", "127.0.0.1", b_port]}
     more = {"DicomAet": "PACS", "DicomModalities": modalities, "OverwriteInstances": True}
-    to_b, to_a = NEIGHBOUR.format(port=b_port, own="A", other="B"), NEIGHBOUR.format(port=a_port, own="B", other="A")
+    to_b, to_a = (
+        NEIGHBOUR.format(port=other_port, own=own, other=other, pacs=port)
+        for own, other, other_port in (("A", "B", b_port), ("B", "A", a_port))
+    )
     with (
         orthanc(folder, port, http_port, a_port, lua=FORWARD_ALL, more=more),
         running_hilum(tmp_path_factory.mktemp("a"), port, to_b, port=a_port) as a,
@@ -117,3 +125,13 @@ def test_what_is_sent_to_one_of_the_ring_reaches_all_once_and_comes_to_rest(ring
         assert hilum.rows("SELECT count(*) FROM quarantine") == [(0,)]
         account = hilum.come_to_rest(30)
         assert (account.unaccounted, account.pending, account.rejected) == (0, 0, 0)
+
+
+def test_a_study_is_complete_once_as_many_are_here_as_its_sender_says_that_it_has(ring: Ring) -> None:
+    study = send(ring.port, "ASKED")  # the Orthanc sends it on
+    query = "SELECT state, reason, instance_count FROM v_study WHERE study_instance_uid = %s"
+
+    # By silence it would be after a minute.
+    found = eventually(lambda: [each for each in ring.hilums[1].rows(query, study) if each[0] == "complete"], 40, what="completion")
+
+    assert found == [("complete", "expected", OBJECTS)]

@@ -109,6 +109,52 @@ class TestComplete:
         hospital.arrive("2.25.4")
         assert changes_of(hospital.wait(seconds=6)) == [("completed", 1, "expected")]
 
+    def test_a_study_of_which_its_sender_has_more_waits_for_them_and_is_complete_once_as_many_are_here(self) -> None:
+        hospital = waiting()
+        hospital.arrive("2.25.3")
+        hospital.count(2)
+
+        assert hospital.wait(minutes=10) == []
+        hospital.arrive("2.25.4")
+        assert changes_of(hospital.wait(seconds=6)) == [("completed", 1, "expected")]
+
+    def test_what_a_sender_says_last_holds_and_what_never_comes_is_missing(self) -> None:
+        hospital = waiting()
+        hospital.arrive("2.25.3")
+        hospital.count(9)
+        hospital.count(3)
+
+        completed = hospital.wait(hours=5)[0]
+
+        assert isinstance(completed, StudyChanged)
+        assert (completed.reason, completed.missing) == ("maximum", 2)
+
+    def test_a_sender_that_has_fewer_than_came_is_not_believed(self) -> None:
+        hospital = waiting()
+        for number in range(3):
+            hospital.arrive(f"2.25.3{number}")
+        hospital.count(2)
+
+        assert hospital.wait(seconds=59) == []
+        assert changes_of(hospital.wait(seconds=2)) == [("completed", 1, "idle")]
+
+    def test_an_answer_that_comes_when_the_study_is_complete_does_not_hold_its_next_revision(self) -> None:
+        hospital = waiting()
+        hospital.arrive("2.25.3")
+        hospital.wait(minutes=2)
+        hospital.count(9)
+        hospital.arrive("2.25.4")
+
+        assert changes_of(hospital.wait(minutes=2)) == [("completed", 2, "idle")]
+
+    def test_a_number_only_holds_a_study_open_where_the_settings_do_not_believe_it(self) -> None:
+        hospital = waiting(completeness=Completeness(lists=()))
+        hospital.arrive("2.25.3")
+        hospital.count(1)
+
+        assert hospital.wait(seconds=59) == []
+        assert changes_of(hospital.wait(seconds=2)) == [("completed", 1, "idle")]
+
     def test_a_person_may_say_that_it_is_complete(self) -> None:
         hospital = waiting()
         hospital.arrive("2.25.3")
