@@ -102,7 +102,7 @@ def _with_added(settings: Settings) -> Settings:
 def _put_in_force(
     settings: Settings, candidate: Candidate, *, dry_run: bool, confirm: bool, why: str, timeout_s: float, json: bool
 ) -> None:
-    from hilum.applying import in_force_now, orphans, overtaken, publish, refuse_orphans, wait
+    from hilum.applying import in_force_now, look_again, orphans, overtaken, publish, refuse_orphans, wait
     from hilum.bundle import in_force
     from hilum.candidate import changes
 
@@ -126,6 +126,7 @@ def _put_in_force(
         bundle = publish(settings, candidate, why=why)
     with err.status(f"Waiting for workers to run {candidate.version}"):
         waited = wait(settings, candidate.version, timeout_s)
+    look_again(settings)
     other = overtaken(settings, bundle)
     if json:
         show_json(

@@ -106,6 +106,8 @@ class StudyRow(Struct, kw_only=True, tag_field="t", tag="s", omit_defaults=True)
     #: The last instance of the open revision that waits: its row names the one before.
     tail: str = ""
     closing: Closing | None = None
+    #: Why it is not complete although its time has come.
+    stuck: str = ""
     #: When it last changed, by the clock.
     changed_at: datetime | None = None
 

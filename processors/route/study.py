@@ -13,7 +13,9 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from hilum import telemetry
 from hilum.dicom import CutValue
+from hilum.errors import Quarantine
 from hilum.events import Instance, InstanceRouted, StudyChanged
 
 from .completeness import Reason, Thresholds, counted_from, verdict
@@ -21,10 +23,14 @@ from .facts import Deciding, StudyFacts
 from .plan import Saying, deliveries, wanted_by
 from .rows import Closing, Held, InstanceRow, Rows, SeriesRow, StudyRow
 
+log = telemetry.logger("route")
+
 #: How long a row stays in memory after its last decision; afterwards the index answers.
 REMEMBERED = timedelta(hours=24)
 #: Instances that are decided on in one step of a complete study.
 STEP = 500
+#: When a study is looked at again of which a rule could not be evaluated; `hilum apply` has it looked at once it brings a better one.
+RULE_TRIED_AGAIN = timedelta(minutes=10)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_STEPS = 1_000_000
 
@@ -171,6 +177,15 @@ class Studies:
         else:
             rows.put_study(uid, study, found.at)
 
+    def stick(self, uid: str, why: Quarantine, rows: Rows, study: StudyRow, saying: Saying) -> Iterator[StudyChanged]:
+        """A rule could not be evaluated on a study whose time has come: it waits for a better one. Said once, not with each attempt."""
+        says = str(why)
+        if says != study.stuck:
+            log.warning("study_waits_for_its_rule", uid=uid, says=says)
+            yield changed(uid, study, "stuck", saying, revision=study.revision + 1, reason="rule-failed", says=says)
+        study.stuck = says
+        rows.put_study(uid, study, saying.now + RULE_TRIED_AGAIN)
+
     def complete(self, uid: str, reason: Reason, rows: Rows, study: StudyRow, saying: Saying, *, actor: str = "") -> Iterator[StudyChanged]:
         """Seal the open revision. What rules ask for is written from the next moment on. Not while another one is being written."""
         assert study.open
@@ -186,6 +201,7 @@ class Studies:
         routes = self._rules.of_study(facts, study.matched) if study.tail or study.matched else ()
         study.revision += 1
         study.open = study.awaited = study.listed = False
+        study.stuck = ""
         # What tells of images never has a study sent whole again: its origin would get back all that it is about.
         whole = study.revision > 1 and study.new_images > 0 and any(route.send == "whole" for route in routes)
         if study.tail or whole:
@@ -257,6 +273,7 @@ def changed(
     note: str = "",
     code: str = "",
     sop_instance_uids: tuple[str, ...] = (),
+    says: str = "",
 ) -> StudyChanged:
     """The event by which others learn of a change."""
     return StudyChanged(
@@ -264,6 +281,7 @@ def changed(
         change=change,
         revision=revision,
         reason=reason,
+        says=says,
         instances=study.instances - study.withdrawn,
         new=study.new,
         series=len(study.series),

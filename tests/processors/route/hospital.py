@@ -224,6 +224,10 @@ class Hospital:
         assert isinstance(outcome, CommandOutcome)
         return outcome
 
+    def look(self, study: str = STUDY) -> list[Event]:
+        """Somebody asks that a study be looked at again."""
+        return self.take(StudyCommand(id="c", action="look", study_instance_uid=study, asked_at=self.clock()))
+
     def wait(self, **time: float) -> list[Event]:
         """Let time pass, and do what is due at its end."""
         self.clock.forward(**time)

@@ -469,10 +469,30 @@ def test_a_study_whose_rule_cannot_be_evaluated_waits_for_a_better_one() -> None
     works, hospital.rules.of_study = hospital.rules.of_study, fails  # type: ignore[method-assign, assignment]
     hospital.arrive("2.25.3")
 
-    assert hospital.wait(minutes=2) == []
+    [stuck] = hospital.wait(minutes=2)
+    assert isinstance(stuck, StudyChanged)
+    assert (stuck.change, stuck.revision, stuck.reason) == ("stuck", 1, "rule-failed")
+    assert "divides by zero" in stuck.says
+    assert hospital.wait(minutes=30) == [], "it is said once"
     assert "divides by zero" in hospital.complete().sentence
     hospital.rules.of_study = works  # type: ignore[method-assign]
     assert decisions(hospital.wait(minutes=11)) == [("deliver", ("pacs",))]
+
+
+def test_a_study_whose_rule_was_corrected_is_looked_at_when_that_is_asked_for_and_not_before_its_time() -> None:
+    def fails(*_: object) -> tuple[StudyRoute, ...]:
+        raise Quarantine(Reason.RULE_FAILED, "Rule 'ct' divides by zero.")
+
+    hospital = waiting()
+    works, hospital.rules.of_study = hospital.rules.of_study, fails  # type: ignore[method-assign, assignment]
+    hospital.arrive("2.25.3")
+    assert changes_of(hospital.look()) == [], "its time has not come"
+    hospital.wait(minutes=2)
+    assert changes_of(hospital.look()) == [], "and nothing new is to be said"
+    hospital.rules.of_study = works  # type: ignore[method-assign]
+
+    assert changes_of(hospital.look()) == [("completed", 1, "idle")]
+    assert hospital.study().stuck == ""
 
 
 def test_a_study_row_stays_small_however_many_instances_there_are() -> None:
