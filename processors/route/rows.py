@@ -71,6 +71,8 @@ class Closing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     after: str = ""
     #: How many steps were made.
     step: int = 0
+    #: The version by whose rules all of it is decided, whatever is applied meanwhile.
+    config_version: str = ""
 
 
 class StudyRow(Struct, kw_only=True, tag_field="t", tag="s", omit_defaults=True):

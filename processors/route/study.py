@@ -205,7 +205,7 @@ class Studies:
         # What tells of images never has a study sent whole again: its origin would get back all that it is about.
         whole = study.revision > 1 and study.new_images > 0 and any(route.send == "whole" for route in routes)
         if study.tail or whole:
-            study.closing = Closing(cursor=study.tail, routes=routes, again=whole)
+            study.closing = Closing(cursor=study.tail, routes=routes, again=whole, config_version=saying.config_version)
         study.tail = ""
         said = changed(uid, study, "completed", saying, revision=study.revision, reason=reason, actor=actor)
         study.counted, study.counted_all = 0, False
@@ -216,6 +216,8 @@ class Studies:
         """Decide on some of a complete study's instances."""
         left = self._step
         cursor, after = closing.cursor, closing.after
+        # What was sealed is written as it was sealed: the rules were asked once.
+        saying = replace(saying, config_version=closing.config_version or saying.config_version)
         while left and cursor:
             left -= 1
             row = rows.instance(cursor)

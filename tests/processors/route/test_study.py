@@ -502,3 +502,45 @@ def test_a_study_row_stays_small_however_many_instances_there_are() -> None:
 
     assert len(hospital.state.rows[f"study/{STUDY}"]) < 500
     assert max(map(len, hospital.state.rows.values())) < 700
+
+
+def test_all_of_a_revision_is_decided_by_the_version_that_sealed_it_whatever_is_applied_meanwhile() -> None:
+    hospital = waiting(step=2)
+    for number in range(5):
+        hospital.arrive(f"2.25.3{number}")
+    hospital.clock.forward(minutes=2)
+    hospital.fire()  # it is sealed, and nothing is written yet
+    hospital.clock.forward(milliseconds=2)
+    hospital.fire()
+    sealed_by = {event.config_version for event in hospital.said if isinstance(event, StudyChanged) and event.change == "completed"}
+    other = Settings(destinations=DESTINATIONS, rules=(Rule(name="viewer", to=("viewer",), on="study"),))
+    hospital.route.configure(other)
+    said = hospital.wait(seconds=1)
+
+    assert decisions(said) == [("deliver", ("pacs",))] * 3
+    assert {event.config_version for event in hospital.said if isinstance(event, InstanceRouted) and event.revision} == sealed_by
+    assert other.config_version not in sealed_by
+    hospital.arrive("2.25.40")
+    assert {event.config_version for event in hospital.wait(minutes=2) if isinstance(event, InstanceRouted)} == {other.config_version}
+
+
+def test_of_rules_that_were_asked_when_an_instance_came_those_count_that_are_still_there_when_its_study_is_complete() -> None:
+    hospital = Hospital(Rules([Rule(name="ct", to=("pacs",), on="study", send="matching"), Rule(name="gone", to=("archive",), on="study")]))
+    hospital.arrive("2.25.3")
+    hospital.route.configure(
+        Settings(
+            destinations=DESTINATIONS,
+            rules=(
+                Rule(name="ct", to=("viewer",), on="study", send="matching"),
+                Rule(name="new", to=("archive",), on="study", send="matching"),
+            ),
+        )
+    )
+    hospital.arrive("2.25.4")
+
+    said = [event for event in hospital.wait(minutes=2) if isinstance(event, InstanceRouted)]
+
+    assert {event.sop_instance_uid: sorted(each.destination for each in event.deliveries) for event in said} == {
+        "2.25.3": ["viewer"],
+        "2.25.4": ["archive", "viewer"],
+    }
