@@ -64,6 +64,10 @@ class Known(Protocol):
         """The study's instances, in the order of their UIDs, from behind `after`."""
         ...
 
+    def unpublished(self) -> datetime | None:
+        """When the oldest object came that lies in a spool and is not published; None if no spool is behind."""
+        ...
+
 
 class Headers(Protocol):
     """Reads headers in the object store."""
@@ -129,6 +133,7 @@ class Route:
         self._leaving: Mapping[str, Decided] = {}
         self._leaving_notes: Mapping[str, str] = {}
         self._leaving_studies: Mapping[str, IndexedStudy] = {}
+        self._unpublished: datetime | None = None
         self._follow(settings or Settings(), rules, config_version)
 
     def configure(self, settings: Settings) -> None:
@@ -259,7 +264,9 @@ class Route:
         sop_instance_uids = [key for key in keys if not study_of_key(key)]
         self._leaving = self._known.decided(sop_instance_uids)
         self._leaving_notes = self._known.withdrawn(sop_instance_uids)
-        self._leaving_studies = self._known.studies([uid for key in keys if (uid := study_of_key(key))])
+        studies = [uid for key in keys if (uid := study_of_key(key))]
+        self._leaving_studies = self._known.studies(studies)
+        self._unpublished = self._known.unpublished() if studies else None
 
     def due(self, key: str, memory: Memory[Row], now: datetime) -> Iterable[InstanceRouted | StudyChanged]:
         """Go on with a study, or forget a row that the index has."""
@@ -268,7 +275,7 @@ class Route:
             uid = study_of_key(key)
             if row.open or row.closing is not None:
                 try:
-                    yield from self._studies.look(uid, Rows(memory), row, self._saying(now))
+                    yield from self._studies.look(uid, Rows(memory), row, self._saying(now), self._unpublished)
                 except Quarantine as why:  # of a rule: nothing was said or remembered yet
                     yield from self._studies.stick(uid, why, Rows(memory), row, self._saying(now))
                 return

@@ -544,3 +544,30 @@ def test_of_rules_that_were_asked_when_an_instance_came_those_count_that_are_sti
         "2.25.3": ["viewer"],
         "2.25.4": ["archive", "viewer"],
     }
+
+
+def test_an_outage_is_no_silence_while_objects_of_before_lie_in_a_spool() -> None:
+    hospital = waiting()
+    hospital.arrive("2.25.3")
+    hospital.clock.forward(seconds=30)
+    came, hospital.index.spooled_at = hospital.clock(), hospital.clock()  # Kafka is away: it lies in the spool
+    assert hospital.wait(hours=1) == []
+    hospital.arrive("2.25.4", received_at=came)
+    hospital.index.spooled_at = None
+
+    said = hospital.wait(minutes=2)
+
+    assert changes_of(said) == [("completed", 1, "idle")]
+    assert len(decisions(said)) == 2
+
+
+def test_a_spool_holds_no_study_that_was_complete_before_its_oldest_object_came_nor_one_beyond_its_maximum() -> None:
+    hospital = waiting(completeness=Completeness(maximum_s=600))
+    hospital.arrive("2.25.3")
+    hospital.clock.forward(seconds=61)
+    hospital.index.spooled_at = hospital.clock()
+    assert changes_of(hospital.wait(seconds=1)) == [("completed", 1, "idle")]
+
+    hospital.arrive("2.25.4")
+    assert changes_of(hospital.wait(minutes=5)) == []
+    assert changes_of(hospital.wait(minutes=6)) == [("completed", 2, "maximum")]
