@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 
-from hilum.settings import Settings
+import pytest
+
+from hilum.database import connect
+from hilum.database.known import IndexedInstances
+from hilum.settings import Postgres, Settings
 from hilum.spool import Spool, received_at
-from hilum.testing import Clock, spooled
+from hilum.testing import Clock, eventually, spooled
 from ingest.backlog import LATE, SETTLES, Backlog
 
 LONG = LATE + timedelta(seconds=1)
@@ -42,3 +47,21 @@ def test_nobody_waits_for_what_cannot_be_published(tmp_path: Path) -> None:
     clock.moment = received_at(receipt) + LONG
 
     assert Backlog(Settings(), spool, clock).oldest({receipt}) is None
+
+
+@pytest.mark.system
+def test_what_a_publisher_tells_is_what_route_is_told(postgres: str, tmp_path: Path) -> None:
+    settings, spool = Settings(postgres=Postgres(dsn=postgres)), Spool(tmp_path / "spool")
+    known, ended = IndexedInstances(settings), threading.Event()
+    assert known.unpublished() is None
+    came = received_at(spooled(spool))
+    telling = threading.Thread(target=Backlog(settings, spool, Clock(came + LONG)).run, args=(ended, tuple[str, ...]))
+
+    telling.start()
+    eventually(lambda: known.unpublished() == came, what="what is told")
+    ended.set()
+    telling.join(10)
+
+    with connect(postgres) as connection:
+        connection.execute("UPDATE spool_backlog SET seen_at = now() - interval '2 minutes'")
+    assert known.unpublished() is None
