@@ -9,11 +9,9 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-
-import psycopg
 
 from hilum import database, telemetry
 from hilum.errors import HilumError
@@ -59,6 +57,18 @@ class Backlog:
             self._lately.popleft()
         return min((oldest for _, oldest in self._lately), default=None)
 
+    @contextmanager
+    def told(self, aside: Callable[[], Collection[str]]) -> Iterator[None]:
+        """Tell it for as long as the block lasts, in a thread of its own: also while the publisher waits for Kafka."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self.run, args=(ended, aside), name="publish backlog", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(5.0)
+
     def run(self, ended: threading.Event, aside: Callable[[], Collection[str]]) -> None:
         """Tell it until `ended`. That it cannot be told stops nothing: then a study may be complete a revision too early."""
         while not ended.is_set():
@@ -69,6 +79,6 @@ class Backlog:
                         ended.wait(TELL_S)
             except (*database.AWAY, HilumError, OSError):
                 ended.wait(TELL_S)
-            except psycopg.Error as error:  # no table yet, no right to it
+            except Exception as error:  # no table yet, no right to it
                 log.warning("backlog_not_told", error=error)
                 ended.wait(30.0)

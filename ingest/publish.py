@@ -122,25 +122,12 @@ class Publisher:
 
     def run(self, stop: threading.Event) -> None:
         """Publish until `stop`. Raises `Misconfigured` if the store or Kafka refuses, `Stopped` if the producer cannot go on."""
-        with self._following or nullcontext(), self._until_it_is_alone(stop) as alone, self._telling() if alone else nullcontext():
-            if alone and (kafka := self._until_it_answers(stop)) is not None:
-                self._publish(kafka, stop)
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Tell how far behind the spool is, in a thread beside: also while Kafka and the store do not answer."""
-        if self._backlog is None:
-            yield
-            return
-        ended = threading.Event()
-        aside = lambda: self._strange | self._failing  # noqa: E731  # a name says what it is
-        thread = threading.Thread(target=self._backlog.run, args=(ended, aside), name="publish backlog", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join(5.0)
+        with self._following or nullcontext(), self._until_it_is_alone(stop) as alone:
+            if not alone:
+                return
+            with self._backlog.told(lambda: self._strange | self._failing) if self._backlog else nullcontext():
+                if (kafka := self._until_it_answers(stop)) is not None:
+                    self._publish(kafka, stop)
 
     @contextmanager
     def _until_it_is_alone(self, stop: threading.Event) -> Iterator[bool]:

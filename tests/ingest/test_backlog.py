@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,15 +51,12 @@ def test_nobody_waits_for_what_cannot_be_published(tmp_path: Path) -> None:
 @pytest.mark.system
 def test_what_a_publisher_tells_is_what_route_is_told(postgres: str, tmp_path: Path) -> None:
     settings, spool = Settings(postgres=Postgres(dsn=postgres)), Spool(tmp_path / "spool")
-    known, ended = IndexedInstances(settings), threading.Event()
+    known = IndexedInstances(settings)
     assert known.unpublished() is None
     came = received_at(spooled(spool))
-    telling = threading.Thread(target=Backlog(settings, spool, Clock(came + LONG)).run, args=(ended, tuple[str, ...]))
 
-    telling.start()
-    eventually(lambda: known.unpublished() == came, what="what is told")
-    ended.set()
-    telling.join(10)
+    with Backlog(settings, spool, Clock(came + LONG)).told(tuple[str, ...]):
+        eventually(lambda: known.unpublished() == came, what="what is told")
 
     with connect(postgres) as connection:
         connection.execute("UPDATE spool_backlog SET seen_at = now() - interval '2 minutes'")
