@@ -70,6 +70,9 @@ class Delivery(Struct, frozen=True, kw_only=True):
     round: int = 0
     #: How often a worker claimed it and was never heard of again.
     abandoned: int = 0
+    #: The titles of the association on which it came; empty if it came otherwise.
+    calling_aet: str = ""
+    called_aet: str = ""
 
 
 class Settled(Struct, frozen=True, kw_only=True):
@@ -84,6 +87,8 @@ class Settled(Struct, frozen=True, kw_only=True):
     peer_comment: str = ""
     #: Which destination of a group has it; empty if the destination is no group.
     member: str = ""
+    #: The SOP instance UID under which the destination has it, if that is not the object's own: an image compressed with loss.
+    sent_as: str = ""
 
 
 class Later(TryAgain):
@@ -132,6 +137,11 @@ class Session(Protocol):
         `TryAgain` (the destination, or what Hilum needs for it, is away), and lets through what `part10` raises.
         """
         ...
+
+    def awaits(self, delivery: Delivery) -> bool:
+        """Whether the destination has the object and its outcome is yet to come, or has come and was not asked for: see `Waits`."""
+        del delivery
+        return False
 
     def rest(self) -> None:
         """Nothing is to be delivered at present; called about once a second."""
@@ -194,6 +204,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Whether `deliver` reads the object, so that it is worth reading ahead."""
         return True
 
+    def titled_in(self, settings: Settings) -> bool:
+        """Whether deliveries must come with the titles of the associations on which objects came."""
+        del settings
+        return False
+
     def fits(self, name: str, settings: Settings) -> None:
         """Raise `Misconfigured` if the destination `name`, which this is, cannot work beside what else is in the settings."""
         del name, settings
@@ -229,6 +244,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """See `Session.deliver`."""
         raise NotImplementedError
+
+    def awaits(self, delivery: Delivery) -> bool:
+        """See `Session.awaits`."""
+        del delivery
+        return False
 
     def rest(self) -> None:
         """See `Session.rest`."""

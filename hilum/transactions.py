@@ -37,8 +37,12 @@ class Transaction(Struct, frozen=True, kw_only=True):
     transaction_uid: str
     destination: str
     asked_at: datetime
-    #: SOP instance UID by delivery id.
+    #: SOP instance UID by delivery id: that under which the destination has the object.
     deliveries: dict[str, str]
+    #: Who was asked: one of several that a delivery may go to. Empty in files of before.
+    peer: str = ""
+    #: Whether the peer took the request. If not, whoever asked was ended before he knew.
+    taken: bool = True
     reported_at: datetime | None = None
     #: SOP instance UIDs that are committed; failure reason of those that are not.
     committed: frozenset[str] = frozenset()
@@ -50,6 +54,10 @@ class Promise(Struct, frozen=True, kw_only=True):
 
     state: str
     asked_at: datetime
+    #: The SOP instance UID that is committed, or not; who was asked; and whether he took the request, as in `Transaction`.
+    sop_instance_uid: str
+    peer: str = ""
+    taken: bool = True
     #: Of one that failed: why (PS3.3 C.14.1.1); 0 if the report does not name the instance.
     reason: int = 0
 
@@ -86,6 +94,13 @@ class Transactions:
         with self._locked():
             self._write(transaction)
 
+    def taken(self, transaction_uid: str) -> None:
+        """The destination took the request. Raises `OSError`."""
+        with self._locked():
+            transaction = _decoded(self._path / (transaction_uid + _SUFFIX))
+            if transaction is not None and not transaction.taken:  # its report may have come before its answer
+                self._write(replace(transaction, taken=True))
+
     def forget(self, transaction_uid: str) -> None:
         """It was not asked for after all, or all that it is of is settled."""
         (self._path / (transaction_uid + _SUFFIX)).unlink(missing_ok=True)
@@ -97,25 +112,33 @@ class Transactions:
             transaction = _decoded(path)
             if transaction is None:
                 return False
-            self._write(replace(transaction, reported_at=datetime.now(UTC), committed=frozenset(report.committed), failed=report.failed))
+            self._write(
+                replace(transaction, reported_at=datetime.now(UTC), committed=frozenset(report.committed), failed=report.failed, taken=True)
+            )
         return True
 
-    def promise(self, delivery_id: str) -> Promise | None:
-        """How the latest transaction of a delivery stands; None if there is none. Raises `OSError`."""
+    def promise(self, delivery_id: str, peer: str = "") -> Promise | None:
+        """How the latest transaction of a delivery stands, with `peer` if one is named; None if there is none. Raises `OSError`."""
         found = [
             each
             for each in self._open()
-            if delivery_id in each.deliveries and delivery_id not in self._consumed.get(each.transaction_uid, ())
+            if delivery_id in each.deliveries
+            and delivery_id not in self._consumed.get(each.transaction_uid, ())
+            and (not peer or each.peer in ("", peer))
         ]
         if not found:
             return None
         latest = max(found, key=lambda each: each.asked_at)
         uid = latest.deliveries[delivery_id]
-        if latest.reported_at is None:
-            return Promise(state="asked", asked_at=latest.asked_at)
-        if uid in latest.committed:
-            return Promise(state="committed", asked_at=latest.asked_at)
-        return Promise(state="failed", asked_at=latest.asked_at, reason=latest.failed.get(uid, 0))
+        state = "asked" if latest.reported_at is None else "committed" if uid in latest.committed else "failed"
+        return Promise(
+            state=state,
+            asked_at=latest.asked_at,
+            sop_instance_uid=uid,
+            peer=latest.peer,
+            taken=latest.taken,
+            reason=latest.failed.get(uid, 0) if state == "failed" else 0,
+        )
 
     def done_with(self, delivery_id: str) -> None:
         """Nobody will ask for this promise again: a later one of the same delivery is another one's. Raises `OSError`."""

@@ -34,6 +34,10 @@ class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.grouped`."""
         return self.group_by == "study"
 
+    def titled_in(self, settings: Settings) -> bool:
+        """See `Sink.titled_in`: if one of the members wants them."""
+        return any(sink.titled_in(settings) for sink in self._sinks(settings).values())
+
     def fits(self, name: str, settings: Settings) -> None:
         """See `Sink.fits`."""
         for member in self.members:
@@ -83,6 +87,13 @@ class _Member:
         self.breaker.success()
         return replace(settled, member=self.name)
 
+    def awaits(self, delivery: Delivery) -> bool:
+        """Whether it has the object and has yet to say what becomes of it; not known of one that cannot be used."""
+        try:
+            return self._opened().awaits(delivery)
+        except Outage:
+            return False
+
     def rest(self) -> None:
         if self._session is not None:
             self._session.rest()
@@ -115,7 +126,13 @@ class _Members:
         self._coming, self._begun = list(deliveries), None
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
-        """See `Session.deliver`. A member that is away is left alone for a while, and another one is taken."""
+        """See `Session.deliver`. A member that is away is left alone for a while, and another one is taken.
+
+        Not for what a member has already and is yet to commit: another one would have it a second time.
+        """
+        having = next((member for member in self._members if member.awaits(delivery)), None)
+        if having is not None:
+            return having.deliver(delivery, part10)
         for member in self._order(delivery.study_instance_uid):
             if member.breaker.wait_s():
                 continue
@@ -129,6 +146,10 @@ class _Members:
                 self._begun = None
         says = "; ".join(f"{member.name}: {member.breaker.says}" for member in self._members)
         raise Outage(f"No member of the group can be used. {says}")
+
+    def awaits(self, delivery: Delivery) -> bool:
+        """See `Session.awaits`."""
+        return any(member.awaits(delivery) for member in self._members)
 
     def rest(self) -> None:
         """See `Session.rest`."""

@@ -98,6 +98,8 @@ class ListedDelivery(Struct, frozen=True, kw_only=True):
     destination: str
     #: Which destination of a group has it.
     member: str | None
+    #: The SOP instance UID under which the destination has it, if that is another.
+    sent_as: str | None
     state: str
     study_instance_uid: str
     series_instance_uid: str | None
@@ -152,7 +154,7 @@ class _Named(Struct, frozen=True):
 
 
 _LISTED = """
-    d.delivery_id, d.destination, d.member, d.state, d.study_instance_uid, d.series_instance_uid, d.sop_instance_uid, d.priority,
+    d.delivery_id, d.destination, d.member, d.sent_as, d.state, d.study_instance_uid, d.series_instance_uid, d.sop_instance_uid, d.priority,
     d.attempts, nullif(d.peer_status, '') AS peer_status, nullif(d.comment, '') AS comment,
     CASE WHEN d.state = 'pending' THEN d.not_before END AS next_attempt_at,
     coalesce(d.state = 'pending' AND d.lease_until > now(), false) AS in_hand,

@@ -14,6 +14,7 @@ from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Port, Seconds,
 from hilum.outcomes import meanings
 from hilum.peer import Peer
 from hilum.profiles import Outcome, StatusCode, profile
+from hilum.rewriting import LossySyntax, lossy_of
 from hilum.settings import Settings
 from hilum.sink import Session, Sink, Step
 from hilum.transactions import Transactions
@@ -32,6 +33,11 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     aet: AeTitle
     #: Hilum's AE title towards this peer; empty: `dicom.aet`.
     calling_aet: OptionalAeTitle = ""
+    #: `sender`: Hilum calls as the modality called itself from which an object came; `setting`: as `calling_aet` says. What came
+    #: otherwise than by C-STORE goes by the setting, and so does all but C-STORE.
+    calling_title: Literal["setting", "sender"] = "setting"
+    #: `sender`: the peer is called by the title that the modality called; `setting`: by `aet`.
+    called_title: Literal["setting", "sender"] = "setting"
     connect_timeout_s: Seconds = 10.0
     #: For the answer to an association request.
     association_timeout_s: Seconds = 30.0
@@ -54,6 +60,10 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: `if-needed`: what the peer does not take in its own transfer syntax is written without loss in one that it takes;
     #: `never`: it is rejected. What the peer takes as it is goes as it is.
     transcode: Literal["if-needed", "never"] = "if-needed"
+    #: Compress images with loss (`jpeg-2000`), under a new SOP instance UID; empty: never. It goes with `lossy_ratio`.
+    lossy: LossySyntax = ""
+    #: How many times smaller than its pixels an image is to be, from 2 to 100.
+    lossy_ratio: float = 0.0
     #: Pad values of odd length, which the standard forbids and at which some peers abort (PS3.5 7.1.1).
     fix_odd_lengths: bool = False
     #: Ask the peer for storage commitment (PS3.4 J): an object counts as delivered once the peer has committed it.
@@ -77,6 +87,7 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         refuse_tiny_pdus(self.max_pdu_bytes)
+        lossy_of(self.lossy, self.lossy_ratio, transcode=self.transcode != "never")
         if not self.tls and (self.tls_ca or self.tls_certificate or self.tls_key or self.tls_server_name):
             raise ValueError("`tls` is false, so no other setting of TLS may be there")
 
@@ -84,6 +95,11 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def grouped(self) -> bool:
         """See `Sink.grouped`."""
         return self.group_by == "study"
+
+    def titled_in(self, settings: Settings) -> bool:
+        """See `Sink.titled_in`."""
+        del settings
+        return "sender" in (self.calling_title, self.called_title)
 
     def peer(self, settings: Settings) -> Peer:
         """The node, as `hilum.association` wants it."""
@@ -127,6 +143,9 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             transcode=self.transcode == "if-needed",
             fix_odd_lengths=self.fix_odd_lengths,
             meanings=meanings(self.profile, self.statuses),
+            lossy=lossy_of(self.lossy, self.lossy_ratio, transcode=True),
+            calling_of_sender=self.calling_title == "sender",
+            called_of_sender=self.called_title == "sender",
         )
         if not self.commit:
             return Associations(peer, manner)
@@ -150,4 +169,5 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             profile=profile(self.profile) if self.profile else None,
             meanings=meanings(self.profile, self.statuses),
             query_aet=self.query_aet,
+            lossy=lossy_of(self.lossy, self.lossy_ratio, transcode=True),
         )
