@@ -88,6 +88,8 @@ class DicomFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     query_title: Fact[Literal["same", "separate"]] | None = None
     #: Whether it is an SCP of storage commitment (PS3.4 J).
     commitment: Fact[bool] | None = None
+    #: How it is asked what it has: by C-FIND, or by storage commitment if it answers no queries.
+    verify_by: Fact[Literal["query", "commitment"]] | None = None
     #: Whether it acts upon rejection notes (IHE RAD IOCM).
     rejection_notes: Fact[bool] | None = None
 

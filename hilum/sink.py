@@ -29,6 +29,7 @@ from hilum.settings import Settings, is_secret
 __all__ = [
     "URGENT",
     "Delivery",
+    "Expected",
     "Later",
     "Outage",
     "Park",
@@ -73,6 +74,14 @@ class Delivery(Struct, frozen=True, kw_only=True):
     #: The titles of the association on which it came; empty if it came otherwise.
     calling_aet: str = ""
     called_aet: str = ""
+
+
+class Expected(Struct, frozen=True, kw_only=True):
+    """An object that a destination should have, under the UID under which it was sent."""
+
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
 
 
 class Settled(Struct, frozen=True, kw_only=True):
@@ -220,12 +229,12 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """
         raise NotImplementedError
 
-    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
-        """Ask the destination which instances of these series of a study it has now: their SOPInstanceUIDs.
+    def holdings(self, settings: Settings, study_instance_uid: str, expected: Collection[Expected]) -> frozenset[str]:
+        """Ask the destination which of these instances of a study it has now: their SOPInstanceUIDs, and those of others, perhaps.
 
         Raises `Misconfigured` if destinations of this type cannot be asked, or are not configured for it; `TryAgain` while it is away.
         """
-        del settings, study_instance_uid, series_instance_uids
+        del settings, study_instance_uid, expected
         raise Misconfigured(
             "destination-not-asked",
             f"A destination of type {type(self).__name__.lower()} cannot be asked what it has.",

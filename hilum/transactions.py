@@ -94,6 +94,10 @@ class Transactions:
         with self._locked():
             self._write(transaction)
 
+    def find(self, transaction_uid: str) -> Transaction | None:
+        """A transaction as it stands; None if it is settled, or none of ours. Raises `OSError`."""
+        return _decoded(self._path / (transaction_uid + _SUFFIX))
+
     def taken(self, transaction_uid: str) -> None:
         """The destination took the request. Raises `OSError`."""
         with self._locked():

@@ -12,7 +12,7 @@ from hilum.errors import Misconfigured
 from hilum.part10 import Part10
 from hilum.runtime.delivery.breaker import Breaker
 from hilum.settings import Settings
-from hilum.sink import Delivery, Outage, Session, Settled, Sink, Step, sink_of
+from hilum.sink import Delivery, Expected, Outage, Session, Settled, Sink, Step, sink_of
 
 
 class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,10 +54,10 @@ class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             for step in sink.check(settings, with_object=with_object):
                 yield replace(step, name=f"{name}: {step.name}")
 
-    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
+    def holdings(self, settings: Settings, study_instance_uid: str, expected: Collection[Expected]) -> frozenset[str]:
         """See `Sink.holdings`: what any member has."""
         sinks = self._sinks(settings).values()
-        return frozenset().union(*(sink.holdings(settings, study_instance_uid, series_instance_uids) for sink in sinks))
+        return frozenset().union(*(sink.holdings(settings, study_instance_uid, expected) for sink in sinks))
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""

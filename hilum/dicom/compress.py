@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.sr.coding import Code
+from pydicom.tag import Tag
 
 from hilum.dicom.decompress import decompressed
 from hilum.dicom.lossy import Lossy
@@ -36,7 +37,7 @@ _NEEDED = (
     "SamplesPerPixel",
 )
 #: Where overlays are in unused bits of the pixels, which do not outlast compression (PS3.3 C.9.2, retired).
-_OVERLAY_BITS = tuple(0x60000102 + (n << 17) for n in range(16))
+_OVERLAY_BITS = [0x60000102 + (n << 17) for n in range(16)]
 _IMAGE_TYPE, _INSTANCE, _PHOTOMETRIC = 0x00080008, 0x00080018, 0x00280004
 _DESCRIPTION, _SOURCE_IMAGES, _DERIVATION = 0x00082111, 0x00082112, 0x00089215
 _LOSSY, _RATIO, _METHOD = 0x00282110, 0x00282112, 0x00282114
@@ -105,7 +106,7 @@ def compressed(part10: bytes, transfer_syntax_uid: str, lossy: Lossy) -> Compres
     a side of less than 32 pixels).
     """
     try:
-        ds = dcmread(BytesIO(part10), specific_tags=[*_NEEDED, *_OVERLAY_BITS])
+        ds = dcmread(BytesIO(part10), specific_tags=[*map(_tag, _NEEDED), *_OVERLAY_BITS])
         suited = (
             "PixelData" in ds
             and ds.get("LossyImageCompression") != "01"
@@ -148,6 +149,10 @@ def _frames(ds: Dataset, frames: Iterator[bytes], lossy: Lossy, colours: str, he
         header.whole_bytes += ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsStored // 8
         header.compressed_bytes += len(done)
         yield bytes(done)
+
+
+def _tag(keyword: str) -> int:
+    return int(Tag(keyword))
 
 
 def _code(code: Any) -> Dataset:

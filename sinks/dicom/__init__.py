@@ -16,10 +16,11 @@ from hilum.peer import Peer
 from hilum.profiles import Outcome, StatusCode, profile
 from hilum.rewriting import LossySyntax, lossy_of
 from hilum.settings import Settings
-from hilum.sink import Session, Sink, Step
+from hilum.sink import Expected, Session, Sink, Step
 from hilum.transactions import Transactions
 
 from .check import check
+from .committed import committed
 from .promise import Promises, Terms
 from .session import Associations, Manner
 
@@ -72,6 +73,9 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     commit_report: Literal["new", "same"] = "new"
     #: So long the peer may take to report; then the object is sent, and its commitment asked for, again.
     commit_within_s: Annotated[float, Meta(gt=0, le=604_800)] = 3600.0
+    #: How `hilum reconcile --verify` asks what the peer has: `query` by C-FIND, `commitment` by storage commitment, for a peer that
+    #: answers no queries.
+    verify_by: Literal["query", "commitment"] = "query"
     #: Speak TLS (PS3.15 B.12).
     tls: bool = False
     #: PEM file of the authorities to trust; empty: the system's.
@@ -126,11 +130,17 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The node that answers queries about what it stored: the same, unless a title of its own is set for them."""
         return replace(self.peer(settings), aet=self.query_aet or self.aet, port=self.query_port or self.port)
 
-    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
-        """See `Sink.holdings`: by C-FIND."""
+    def holdings(self, settings: Settings, study_instance_uid: str, expected: Collection[Expected]) -> frozenset[str]:
+        """See `Sink.holdings`: by C-FIND, or by storage commitment asked for anew."""
+        if self.verify_by == "commitment":
+            return committed(self.peer(settings), Transactions.of(settings), self._terms, expected)
         from hilum.find import instances_of  # brings all of pynetdicom, which nothing else here needs
 
-        return instances_of(self.query_peer(settings), study_instance_uid, series_instance_uids)
+        return instances_of(self.query_peer(settings), study_instance_uid, {each.series_instance_uid for each in expected})
+
+    @property
+    def _terms(self) -> Terms:
+        return Terms(within_s=self.commit_within_s, same_association_s=self.response_timeout_s if self.commit_report == "same" else 0.0)
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
@@ -149,11 +159,9 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
         if not self.commit:
             return Associations(peer, manner)
-        same_association_s = self.response_timeout_s if self.commit_report == "same" else 0.0
-        terms = Terms(within_s=self.commit_within_s, same_association_s=same_association_s)
         transactions = Transactions.of(settings)
         transactions.forget_old(datetime.now(UTC))
-        return Associations(peer, manner, Promises(peer, transactions, terms))
+        return Associations(peer, manner, Promises(peer, transactions, self._terms))
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, TLS, association, presentation contexts, C-ECHO, a marked test object by C-STORE.

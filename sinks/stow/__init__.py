@@ -14,7 +14,7 @@ from hilum.outcomes import meanings
 from hilum.profiles import ReasonOutcome, StatusCode
 from hilum.rewriting import LossySyntax, lossy_of
 from hilum.settings import Settings
-from hilum.sink import Session, Sink, Step
+from hilum.sink import Expected, Session, Sink, Step
 from hilum.store import open_store
 
 from .check import CHECK_WAITS_S, check
@@ -100,9 +100,9 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         credentials = Credentials(username=self.username, password=self.password, token=self.token, token_file=self.token_file)
         return Client(self.url, credentials, tls, min(most_s, self.connect_timeout_s), min(most_s, self.response_timeout_s))
 
-    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
+    def holdings(self, settings: Settings, study_instance_uid: str, expected: Collection[Expected]) -> frozenset[str]:
         """See `Sink.holdings`: by QIDO-RS."""
-        del settings, series_instance_uids
+        del settings, expected
         client = self.client()
         try:
             return client.instances_of(study_instance_uid)

@@ -10,6 +10,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from hilum.part10 import data_set_offset
 from hilum.sink import Delivery, Later, Settled
@@ -29,7 +30,7 @@ def store() -> MemoryStore:
 def compressed(store: MemoryStore, uid: str = "2.25.10") -> Delivery:
     """An RLE image of two frames."""
     ds = dcmread(str(get_testdata_file("SC_rgb_rle_2frame.dcm")))
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(uid)
     out = BytesIO()
     ds.save_as(out)
     whole = out.getvalue()
