@@ -59,13 +59,24 @@ def suits(sop_class_uid: str, transfer_syntax_uid: str) -> bool:
     return sop_class_uid in _CLASSES and transfer_syntax_uid not in _MAY_BE_LOSSY
 
 
+def may_be_made(uid: str) -> bool:
+    """Whether `uid` looks like a `Lossy.uid_of`: one that does not is none."""
+    return _number(uid) is not None
+
+
 def is_made_of(uid: str, sop_instance_uid: str) -> bool:
     """Whether `uid` is a `Lossy.uid_of(sop_instance_uid)`, however it was compressed."""
+    number = _number(uid)
+    return number is not None and number & (1 << _CHECK_BITS) - 1 == _check(sop_instance_uid)
+
+
+def _number(uid: str) -> int | None:
+    """The UUID in it, if there is one of version 8 (RFC 9562 5.8)."""
     root, _, number = uid.rpartition(".")
     if root != "2.25" or not number.isascii() or not number.isdecimal() or len(number) > 39:
-        return False
+        return None
     value = int(number)
-    return value >> 76 & 0xF == 8 and value >> 62 & 3 == 2 and value & (1 << _CHECK_BITS) - 1 == _check(sop_instance_uid)
+    return value if value >> 76 & 0xF == 8 and value >> 62 & 3 == 2 else None
 
 
 def source_named(uid: str, source_images: list[Any]) -> str:
