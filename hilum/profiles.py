@@ -106,7 +106,7 @@ class StowFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: WarningReasons (0008,1196) that it gives with instances that are stored.
     warnings: Fact[list[StatusCode]] | None = None
     #: The only transfer syntaxes that it takes: what is in another one is written without loss before it is sent.
-    takes: Fact[list[Uid]] | None = None
+    syntaxes: Fact[list[Uid]] | None = None
     #: Largest instance, where that is known.
     max_instance_bytes: Fact[Annotated[int, Meta(ge=1)]] | None = None
 

@@ -166,7 +166,7 @@ def session_for(url: str, store: MemoryStore, now: Callable[[], float] = lambda:
         conflict=sink.conflict,
         meanings=meanings(sink.profile, own_reasons=sink.reasons),
         transcode=sink.transcode == "if-needed",
-        takes=frozenset(sink.takes),
+        syntaxes=frozenset(sink.syntaxes),
         lossy=lossy_of(sink.lossy, sink.lossy_ratio, transcode=True),
     )
     return Requests(sink.client(), store, manner, now)

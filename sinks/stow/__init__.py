@@ -55,7 +55,7 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: Largest instance that the service takes; a larger one is rejected without being sent. 0: no limit is known.
     max_instance_bytes: Annotated[int, Meta(ge=0, le=10**13)] = 0
     #: Transfer syntaxes that the service takes, where that is known; none named: it is sent all, and asked by that.
-    takes: tuple[Uid, ...] = ()
+    syntaxes: tuple[Uid, ...] = ()
     #: `if-needed`: what the service does not take is written without loss in Explicit VR Little Endian; `never`: it is rejected.
     transcode: Literal["if-needed", "never"] = "if-needed"
     #: Compress images with loss (`jpeg-2000`), under a new SOP instance UID; empty: never. It goes with `lossy_ratio`.
@@ -81,8 +81,8 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.url.startswith("http:") and (self.tls_ca or self.tls_certificate or self.tls_key):
             raise ValueError("`url` begins with http:, so no setting of TLS may be there")
         wanted = lossy_of(self.lossy, self.lossy_ratio, transcode=self.transcode != "never")
-        if wanted is not None and self.takes and wanted.syntax not in self.takes:
-            raise ValueError(f"`takes` does not name {wanted.syntax}, in which `lossy` writes")
+        if wanted is not None and self.syntaxes and wanted.syntax not in self.syntaxes:
+            raise ValueError(f"`syntaxes` does not name {wanted.syntax}, in which `lossy` writes")
 
     @property
     def grouped(self) -> bool:
@@ -118,7 +118,7 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             conflict=self.conflict,
             meanings=meanings(self.profile, own_reasons=self.reasons),
             transcode=self.transcode == "if-needed",
-            takes=frozenset(self.takes),
+            syntaxes=frozenset(self.syntaxes),
             lossy=lossy_of(self.lossy, self.lossy_ratio, transcode=True),
         )
         return Requests(self.client(), open_store(settings), manner, spool=settings.spool_dir)

@@ -49,7 +49,7 @@ class Manner(Struct, frozen=True, kw_only=True):
     #: Write without loss what the service does not take, in Explicit VR Little Endian.
     transcode: bool = True
     #: The only transfer syntaxes that it takes; none: it is asked.
-    takes: frozenset[str] = frozenset()
+    syntaxes: frozenset[str] = frozenset()
     #: Compress images with loss, so.
     lossy: Lossy | None = None
 
@@ -182,7 +182,7 @@ class Requests:
     def _goes_rewritten(self, delivery: Delivery) -> bool:
         """Whether the object is not sent as it is, at first at least. It has a request of its own."""
         manner, own = self._manner, delivery.transfer_syntax_uid
-        unwanted = own in self._not_taken or (bool(manner.takes) and own not in manner.takes)
+        unwanted = own in self._not_taken or (bool(manner.syntaxes) and own not in manner.syntaxes)
         return may_be_lossy(delivery, manner.lossy) or (unwanted and self._can_be_transcoded(own))
 
     def _can_be_transcoded(self, own: str) -> bool:
@@ -200,7 +200,7 @@ class Requests:
                 return _not_rewritten(delivery, error, "Images are to be compressed with loss")
             except Unsound as unsound:
                 return unsound
-            if part.syntax not in self._not_taken and (not self._manner.takes or part.syntax in self._manner.takes):
+            if part.syntax not in self._not_taken and (not self._manner.syntaxes or part.syntax in self._manner.syntaxes):
                 return self._send_alone(part)
         return self._transcoded(part)
 

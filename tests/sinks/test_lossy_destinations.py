@@ -149,6 +149,6 @@ def test_settings_that_cannot_be_meant_are_refused(kind: dict[str, object], more
 
 
 def test_a_service_that_is_said_not_to_take_it_is_refused() -> None:
-    table = {"type": "stow", "url": "http://pacs", "takes": [EXPLICIT], "lossy": "jpeg-2000", "lossy_ratio": 10}
-    with pytest.raises(Misconfigured, match="`takes` does not name"):
+    table = {"type": "stow", "url": "http://pacs", "syntaxes": [EXPLICIT], "lossy": "jpeg-2000", "lossy_ratio": 10}
+    with pytest.raises(Misconfigured, match="`syntaxes` does not name"):
         sink_of("far", table)

@@ -88,7 +88,7 @@ def test_what_it_refused_once_is_not_offered_again(store: MemoryStore) -> None:
 def test_what_the_settings_say_it_does_not_take_is_never_offered(store: MemoryStore) -> None:
     with stow_server() as there:
         coming = [compressed(store), a_delivery(store, SOPInstanceUID="2.25.11", transfer_syntax_uid=IMPLICIT)]
-        outcomes = send(session_for(there.url, store, takes=(EXPLICIT, IMPLICIT)), store, coming)
+        outcomes = send(session_for(there.url, store, syntaxes=(EXPLICIT, IMPLICIT)), store, coming)
 
     assert states(outcomes) == ["delivered"] * 2
     assert [syntaxes(request) for request in there.requests] == [[EXPLICIT], [IMPLICIT]]
@@ -120,7 +120,7 @@ def test_a_service_that_takes_neither_is_not_asked_for_ever(store: MemoryStore) 
 
 def test_an_object_that_cannot_be_decoded_is_rejected_in_words_and_the_next_one_goes_on(store: MemoryStore) -> None:
     with stow_server() as there:
-        outcomes = send(session_for(there.url, store, takes=(EXPLICIT,)), store, [broken(store), compressed(store)])
+        outcomes = send(session_for(there.url, store, syntaxes=(EXPLICIT,)), store, [broken(store), compressed(store)])
 
     assert states(outcomes) == ["rejected", "delivered"]
     assert "takes no transfer syntax 1.2.840.10008.1.2.4.90, and the object cannot be rewritten" in getattr(outcomes[0], "comment", "")
@@ -128,7 +128,7 @@ def test_an_object_that_cannot_be_decoded_is_rejected_in_words_and_the_next_one_
 
 def test_what_is_too_large_once_it_is_decompressed_is_not_sent(store: MemoryStore) -> None:
     with stow_server() as there:
-        [outcome] = send(session_for(there.url, store, takes=(EXPLICIT,), max_instance_bytes=30_000), store, [compressed(store)])
+        [outcome] = send(session_for(there.url, store, syntaxes=(EXPLICIT,), max_instance_bytes=30_000), store, [compressed(store)])
 
     assert isinstance(outcome, Settled)
     assert (outcome.state, there.requests) == ("rejected", [])
@@ -137,6 +137,6 @@ def test_what_is_too_large_once_it_is_decompressed_is_not_sent(store: MemoryStor
 
 def test_a_connection_lost_amid_a_transcoded_object_puts_it_off(store: MemoryStore) -> None:
     with stow_server(lambda _: Reply(0)) as there:
-        [outcome] = send(session_for(there.url, store, takes=(EXPLICIT,)), store, [compressed(store)])
+        [outcome] = send(session_for(there.url, store, syntaxes=(EXPLICIT,)), store, [compressed(store)])
 
     assert isinstance(outcome, Later)
