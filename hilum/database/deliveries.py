@@ -63,7 +63,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     #: Last changed before this moment.
     until: datetime | None = None
-    #: Delivery ids, or SOPInstanceUIDs.
+    #: Delivery ids, or SOPInstanceUIDs, those under which something was sent included.
     ids: tuple[str, ...] = ()
 
     @property
@@ -85,7 +85,7 @@ WHERE = """
     AND d.state = ANY(%(states)s)
     AND (%(since)s::timestamptz IS NULL OR coalesce(d.settled_at, d.parked_at, d.created_at) >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR coalesce(d.settled_at, d.parked_at, d.created_at) < %(until)s)
-    AND (%(ids)s::text[] IS NULL OR d.delivery_id = ANY(%(ids)s) OR d.sop_instance_uid = ANY(%(ids)s))
+    AND (%(ids)s::text[] IS NULL OR d.delivery_id = ANY(%(ids)s) OR d.sop_instance_uid = ANY(%(ids)s) OR d.sent_as = ANY(%(ids)s))
 """
 #: In nobody's hands.
 FREE = "(d.lease_until IS NULL OR d.lease_until < now())"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from io import BytesIO
 from pathlib import Path
 
@@ -35,14 +36,15 @@ def written(ds: Dataset) -> bytes:
 
 
 def derived(whole: bytes, wanted: Lossy = TEN) -> Dataset | None:
-    syntax = str(pydicom.dcmread(BytesIO(whole), stop_before_pixels=True).file_meta.TransferSyntaxUID)
+    source = pydicom.dcmread(BytesIO(whole), stop_before_pixels=True)
+    syntax = str(source.file_meta.TransferSyntaxUID)
     made = lossy(whole, data_set_offset(whole), syntax, wanted)
     if made is None:
         return None
     uid, pieces = made
     data = b"".join(pieces(10_000))
     assert len(data) == pieces.size_bytes
-    found = pydicom.dcmread(BytesIO(part10_head("1.2", uid, JPEG_2000) + data))
+    found = pydicom.dcmread(BytesIO(part10_head(str(source.SOPClassUID), uid, JPEG_2000) + data))
     assert uid == found.SOPInstanceUID
     return found
 
@@ -126,6 +128,21 @@ def test_what_no_longer_holds_is_left_out() -> None:
     source.add_new("LargestImagePixelValue", "SS", 3000)
 
     assert not {"SmallestImagePixelValue", "LargestImagePixelValue"} & set(made_of(source).dir())
+
+
+@pytest.mark.peer("dciodvfy")
+@pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm"])
+def test_a_validator_finds_nothing_in_it_that_it_does_not_find_in_its_source(name: str, tmp_path: Path) -> None:
+    source = Path(str(get_testdata_file(name)))
+    made = tmp_path / "made.dcm"
+    pydicom.dcmwrite(made, made_of(sample(name)), enforce_file_format=False)
+
+    assert complaints(made) <= complaints(source)
+
+
+def complaints(path: Path) -> set[str]:
+    said = subprocess.run(["dciodvfy", path], capture_output=True, check=False).stderr.decode("latin-1").splitlines()
+    return {line for line in said if line.startswith(("Error", "Warning"))}
 
 
 @pytest.mark.parametrize(
