@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,8 @@ from hilum.settings import Settings
 
 _SUFFIX = ".json"
 _TICK_NS = 50_000_000
+#: An outcome is in the ledger after so long, or its worker was ended.
+_IN_THE_LEDGER_S = 60.0
 #: What nobody came for is removed after so long.
 KEPT = timedelta(days=7)
 
@@ -70,13 +72,16 @@ def new_uid() -> str:
 class Transactions:
     """The transactions in `path`; used by many processes at once, an object of this class by one thread. Raises `Misconfigured`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path / "sent"
         self._lock = path / "sent.lock"
         self._read: dict[str, tuple[int, int, Transaction | None]] = {}
         self._seen_at = -1
-        #: Deliveries of each transaction whose promises were used.
+        #: Deliveries of each transaction that were settled by it a moment ago.
         self._consumed: dict[str, set[str]] = {}
+        #: When the last of them was.
+        self._settled_at: dict[str, float] = {}
+        self._clock = clock
         try:
             private_folder(self._path)
         except OSError as error:
@@ -144,15 +149,36 @@ class Transactions:
             reason=latest.failed.get(uid, 0) if state == "failed" else 0,
         )
 
-    def done_with(self, delivery_id: str) -> None:
-        """Nobody will ask for this promise again: a later one of the same delivery is another one's. Raises `OSError`."""
+    def done_with(self, delivery_id: str, *, settled: bool = False) -> None:
+        """Nobody will ask for this promise again: a later one of the same delivery is another one's. Raises `OSError`.
+
+        What is `settled` by it is in the ledger a moment later only: until then the file has it, should this process be killed.
+        """
+        self.sweep()
         for transaction in self._open():
-            uid = transaction.transaction_uid
-            if delivery_id in transaction.deliveries:
-                self._consumed.setdefault(uid, set()).add(delivery_id)
-                if self._consumed[uid] >= transaction.deliveries.keys():
-                    self.forget(uid)
-                    del self._consumed[uid]
+            if delivery_id in transaction.deliveries and settled:
+                self._consumed.setdefault(transaction.transaction_uid, set()).add(delivery_id)
+                self._settled_at[transaction.transaction_uid] = self._clock()
+            elif delivery_id in transaction.deliveries:
+                self._remove(transaction.transaction_uid, {delivery_id})
+
+    def sweep(self) -> None:
+        """Remove what is settled, and surely in the ledger. Raises `OSError`."""
+        for uid in [uid for uid, at in self._settled_at.items() if self._clock() - at > _IN_THE_LEDGER_S]:
+            self._remove(uid, self._consumed.pop(uid, set()))
+            del self._settled_at[uid]
+
+    def _remove(self, transaction_uid: str, delivery_ids: set[str]) -> None:
+        """These deliveries are done with; the file goes with the last."""
+        with self._locked():
+            transaction = _decoded(self._path / (transaction_uid + _SUFFIX))
+            if transaction is None:
+                return
+            left = {each: uid for each, uid in transaction.deliveries.items() if each not in delivery_ids}
+            if left:
+                self._write(replace(transaction, deliveries=left))
+            else:
+                self.forget(transaction_uid)
 
     def forget_old(self, now: datetime) -> None:
         """Remove what is older than `KEPT`."""

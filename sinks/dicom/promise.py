@@ -66,7 +66,8 @@ class Promises:
         waited = self._now() - promise.asked_at
         if promise.state == "asked" and waited < timedelta(seconds=self._terms.within_s):
             raise self._waits(waited.total_seconds())
-        self._transactions.done_with(id_)
+        with suppress(OSError):  # on a full disk it stays, and says the same again
+            self._transactions.done_with(id_, settled=promise.state == "committed")
         if promise.state == "committed":
             other = promise.sop_instance_uid if promise.sop_instance_uid != delivery.sop_instance_uid else ""
             return Settled(state="delivered", peer_status="0x0000", comment="committed", sent_as=other)
@@ -119,6 +120,8 @@ class Promises:
 
     def ask_if_any(self) -> None:
         """The same when nobody waits for an answer: what could not be asked for is stored again later."""
+        with suppress(OSError):
+            self._transactions.sweep()
         try:
             self.ask()
         except HilumError as error:

@@ -377,6 +377,19 @@ for delivery in coming:
 """
 
 
+def test_an_outcome_that_a_killed_worker_did_not_write_down_is_known_to_the_next(hilum: Settings, store: MemoryStore) -> None:
+    coming = several(store, 2)
+    with committing(same=True) as there:
+        killed = sink_for(there.port, commit_report="same").open(hilum)
+        attempt(killed, store, coming)
+        assert attempt(killed, store, coming) == ["delivered"] * 2
+        after = sink_for(there.port, commit_report="same").open(hilum)
+
+        assert after.awaits(coming[0])
+        assert attempt(after, store, coming) == ["delivered"] * 2
+        assert len(there.stored) == 2
+
+
 def test_one_peers_promise_is_not_anothers(hilum: Settings, store: MemoryStore) -> None:
     coming = several(store, 1)
     with committing(same=True) as one, committing(same=True) as other:
