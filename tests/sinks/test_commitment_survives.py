@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from hilum.dicom.lossy import Lossy
 from hilum.part10 import Part10, data_set_offset
 from hilum.settings import Settings
-from hilum.sink import Sink, sinks_of
+from hilum.sink import Sink, Waits, sinks_of
 from hilum.testing import MemoryStore, a_delivery, eventually
 from hilum.transactions import Transaction, Transactions
 from sinks.dicom.promise import name_of
@@ -172,6 +172,22 @@ class TestGroup:
             assert attempt(sink.open(settings), store, coming) == ["Waits"]
 
             assert other.stored == []
+
+    def test_a_member_that_goes_away_before_it_was_asked_holds_up_no_other(self, hilum: Settings, store: MemoryStore) -> None:
+        coming = several(store, 2)
+        with committing() as other:
+            with committing() as one:
+                sink, settings = self.group(hilum, one.port, other.port)
+                session = sink.open(settings)
+                session.begin(coming)
+                with pytest.raises(Waits):
+                    session.deliver(coming[0], Part10(store, coming[0].object))  # it is asked after the second one
+                assert (len(one.stored), one.asked) == (1, [])
+            assert session.awaits(coming[0])
+            assert attempt(session, store, coming[:1]) == ["Waits"]
+            session.close()
+
+            assert (other.stored, other.asked) == (["2.25.10"], [["2.25.10"]])
 
     def test_the_member_that_committed_is_named(self, hilum: Settings, store: MemoryStore, receiver: Running) -> None:
         [delivery] = several(store, 1)
