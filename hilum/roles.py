@@ -18,7 +18,7 @@ from hilum.settings import Settings
 #: Where a role's module may be, in this order.
 PACKAGES = ("ingest", "processors", "hilum.runtime")
 #: Roles of which any number may run beside each other, in any processes.
-_WITHOUT_SLOT = ("dicom", "stow", "folder", "commitment", "deliver", "index", "ledger")
+_WITHOUT_SLOT = ("dicom", "stow", "folder", "commitment", "deliver", "expire", "index", "ledger")
 
 
 def role_names() -> tuple[str, ...]:

@@ -72,6 +72,10 @@ class Delivery(Struct, frozen=True, kw_only=True):
     abandoned: int = 0
 
 
+#: The comment of a delivery to an archive that is the original itself: what has it never expires, whatever becomes of the settings.
+KEPT_IN_PLACE = "kept in place"
+
+
 class Settled(Struct, frozen=True, kw_only=True):
     """The final state of a delivery."""
 

@@ -30,6 +30,7 @@ from hilum.records import Records
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.spool import Spool
+from hilum.storage.marker import Watch
 from hilum.store import ObjectStore, open_store
 from hilum.words import counted
 from ingest.describe import describe, protected_tags, store_object
@@ -105,6 +106,8 @@ class Publisher:
         #: How many files of the spool are damaged, or are no spool files.
         self._odd = 0
         self._stored: deque[tuple[str, Record]] = deque()
+        self._expiring = Watch(store, settings.s3.bucket)
+        self._keys: dict[str, str] = {}  # by receipt, of objects that are stored and not told yet
         self._unsent: deque[tuple[str, Record]] = deque()
         self._sent: dict[str, float] = {}
         self._acknowledged: deque[str] = deque()
@@ -227,6 +230,7 @@ class Publisher:
                 return
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
             store_object(self._store, path, described)
+            self._keys[receipt] = described.event.instance.object.key
             self._stored.append((receipt, self._record(described.event, receipt)))
             self._troubles.pop("store", None)
             self._troubles.pop("spool", None)
@@ -274,8 +278,8 @@ class Publisher:
     def _settle(self, kafka: Log) -> bool:
         """Sync and tell what is stored, remove what is acknowledged; whether something was done."""
         stored = self._in_order()
-        if stored and self._synced():
-            self._unsent.extend(stored)
+        if stored and self._synced() and (kept := self._kept(stored)) is not None:
+            self._unsent.extend(kept)
         elif stored:
             self._stored.extend(stored)
         while self._unsent:
@@ -310,6 +314,20 @@ class Publisher:
             except (BufferError, KafkaException):
                 return  # objects come first; it is tried again
             self._records_sent.add(name)
+
+    def _kept(self, stored: list[tuple[str, Record]]) -> list[tuple[str, Record]] | None:
+        """Those of which nobody deletes the object that had their key before; the others are stored once more. None: not known now."""
+        try:
+            expiring = self._expiring.expiring()
+        except (TryAgain, Misconfigured) as error:
+            self._say("store", str(error))
+            self._hold_until = time.monotonic() + RETRY_S
+            return None
+        kept = [each for each in stored if self._keys.pop(each[0], "") not in expiring]
+        if len(kept) < len(stored):
+            self._hold_until = time.monotonic() + RETRY_S
+            self._under_way.difference_update({receipt for receipt, _ in stored} - {receipt for receipt, _ in kept})
+        return kept
 
     def _synced(self) -> bool:
         if self._sync is None:

@@ -15,6 +15,7 @@ from hilum.events import InstanceRouted
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
+from hilum.storage.records import SHARED_LOCK
 
 _insert = Insert("delivery", DeliveryRow, "ON CONFLICT (delivery_id) DO NOTHING")
 _HURRY = """
@@ -58,6 +59,8 @@ class Ledger:
                     traceparent=envelope.traceparent,
                     received_at=event.received_at,
                 )
+        if rows:  # what expires is decided before these are planned, or sees them
+            connection.execute(SHARED_LOCK)
         if _insert(connection, [rows[delivery_id] for delivery_id in sorted(rows)]):
             connection.execute(_HURRY, (list(rows),))
             destinations = sorted({row.destination for row in rows.values()})
