@@ -30,10 +30,10 @@ from hilum.records import Records
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.spool import Spool
-from hilum.storage.marker import Watch
 from hilum.store import ObjectStore, open_store
 from hilum.words import counted
 from ingest.describe import describe, protected_tags, store_object
+from ingest.stored import Stored
 
 log = telemetry.logger("publish")
 
@@ -106,8 +106,7 @@ class Publisher:
         #: How many files of the spool are damaged, or are no spool files.
         self._odd = 0
         self._stored: deque[tuple[str, Record]] = deque()
-        self._expiring = Watch(store, settings.s3.bucket)
-        self._keys: dict[str, str] = {}  # by receipt, of objects that are stored and not told yet
+        self._untold = Stored(store, settings.s3.bucket)
         self._unsent: deque[tuple[str, Record]] = deque()
         self._sent: dict[str, float] = {}
         self._acknowledged: deque[str] = deque()
@@ -229,8 +228,9 @@ class Publisher:
                 self._under_way.discard(receipt)
                 return
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
+            began = time.monotonic()
             store_object(self._store, path, described)
-            self._keys[receipt] = described.event.instance.object.key
+            self._untold.note(receipt, described.event.instance.object.key, began)
             self._stored.append((receipt, self._record(described.event, receipt)))
             self._troubles.pop("store", None)
             self._troubles.pop("spool", None)
@@ -284,13 +284,16 @@ class Publisher:
             self._stored.extend(stored)
         while self._unsent:
             receipt, record = self._unsent[0]
-            if not self._produce(kafka, receipt, record):
+            if not self._untold.is_fresh(receipt):  # Kafka was away for long
+                self._again({receipt})
+            elif not self._produce(kafka, receipt, record):
                 break
             self._unsent.popleft()
         kafka.poll(0)
         acknowledged = _drained(self._acknowledged)
         if acknowledged:
             self._spool.remove(acknowledged)
+            self._untold.forget(acknowledged)
             self._under_way.difference_update(acknowledged)
             telemetry.OBJECTS_PUBLISHED.inc(len(acknowledged))
             telemetry.EVENTS_PRODUCED.labels(stage=self.name).inc(len(acknowledged))
@@ -316,18 +319,22 @@ class Publisher:
             self._records_sent.add(name)
 
     def _kept(self, stored: list[tuple[str, Record]]) -> list[tuple[str, Record]] | None:
-        """Those of which nobody deletes the object that had their key before; the others are stored once more. None: not known now."""
+        """Those that may be told; the others are stored once more. None: not known now."""
         try:
-            expiring = self._expiring.expiring()
+            kept = self._untold.kept(receipt for receipt, _ in stored)
         except (TryAgain, Misconfigured) as error:
             self._say("store", str(error))
             self._hold_until = time.monotonic() + RETRY_S
             return None
-        kept = [each for each in stored if self._keys.pop(each[0], "") not in expiring]
-        if len(kept) < len(stored):
+        self._again({receipt for receipt, _ in stored} - kept)
+        return [each for each in stored if each[0] in kept]
+
+    def _again(self, receipts: set[str]) -> None:
+        """Store these once more, a little later."""
+        if receipts:
+            self._untold.forget(receipts)
+            self._under_way -= receipts
             self._hold_until = time.monotonic() + RETRY_S
-            self._under_way.difference_update({receipt for receipt, _ in stored} - {receipt for receipt, _ in kept})
-        return kept
 
     def _synced(self) -> bool:
         if self._sync is None:

@@ -25,9 +25,9 @@ CREATE TABLE expiry (
     deleted_at           timestamptz,
     PRIMARY KEY (bucket, object_key)
 );
-COMMENT ON TABLE expiry IS 
+COMMENT ON TABLE expiry IS
     'Originals that are no longer kept, from the decision on; deleted_at is null until their bytes are gone.';
-COMMENT ON COLUMN expiry.receipts IS 
+COMMENT ON COLUMN expiry.receipts IS
     'The arrivals of the object that the decision knew. If there is another one, its bytes are here again.';
 CREATE INDEX expiry_by_study ON expiry (study_instance_uid);
 CREATE INDEX expiry_by_instance ON expiry (sop_instance_uid);
