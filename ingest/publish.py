@@ -228,9 +228,8 @@ class Publisher:
                 self._under_way.discard(receipt)
                 return
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
-            began = time.monotonic()
             store_object(self._store, path, described)
-            self._untold.note(receipt, described.event.instance.object.key, began)
+            self._untold.note(receipt, described.event.instance.object.key)
             self._stored.append((receipt, self._record(described.event, receipt)))
             self._troubles.pop("store", None)
             self._troubles.pop("spool", None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from hilum.storage.marker import Watch
+from hilum.storage.marker import LOOK_WITHIN_S, Watch
 from hilum.store import ObjectStore
 
 #: What was stored longer ago, in seconds, is stored again before it is told.
@@ -20,21 +20,23 @@ class Stored:
     """What was stored, by receipt. Noted by uploading threads, asked by one."""
 
     def __init__(self, store: ObjectStore, bucket: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._watch = Watch(store, bucket)
+        self._watch = Watch(store, bucket, clock)
         self._clock = clock
         self._stored: dict[str, tuple[str, float]] = {}
 
-    def note(self, receipt: str, key: str, began: float) -> None:
-        """An object was stored under `key`; that began at `began` of the clock."""
-        self._stored[receipt] = key, began
+    def note(self, receipt: str, key: str) -> None:
+        """The store has answered for an object under `key`."""
+        self._stored[receipt] = key, self._clock()
 
     def kept(self, receipts: Iterable[str]) -> set[str]:
         """Those that may be told; the others are to be stored once more. Raises `TryAgain`, `Misconfigured`: not known now."""
-        expiring = self._watch.expiring()
-        return {receipt for receipt in receipts if self.is_fresh(receipt) and self._stored[receipt][0] not in expiring}
+        lately = self._clock() - LOOK_WITHIN_S
+        keys = {receipt: self._stored[receipt] for receipt in receipts}
+        listed = self._watch.listed({key for key, _ in keys.values()})
+        return {receipt for receipt, (key, at) in keys.items() if at > lately and key not in listed}
 
     def is_fresh(self, receipt: str) -> bool:
-        """Whether it was stored lately."""
+        """Whether it was stored so lately that it may still be told."""
         return receipt in self._stored and self._clock() - self._stored[receipt][1] < FRESH_S
 
     def forget(self, receipts: Iterable[str]) -> None:

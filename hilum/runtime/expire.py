@@ -8,7 +8,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Collection
 from datetime import timedelta
 
 import psycopg
@@ -16,15 +15,16 @@ from confluent_kafka import KafkaException
 
 from hilum import bus, desired, telemetry
 from hilum.caught_up import has_read_all
-from hilum.commitments import Commitments
 from hilum.database import AWAY, away, connect
 from hilum.errors import HilumError
 from hilum.role import Health
 from hilum.settings import Settings
 from hilum.storage.clocks import STEADY, Clocks
 from hilum.storage.expiring import Done, Expirer
+from hilum.storage.marker import Marker
 from hilum.storage.places import in_place
 from hilum.storage.records import Records
+from hilum.storage.usage import awaited
 from hilum.store import open_store
 from hilum.words import counted
 
@@ -32,6 +32,8 @@ from hilum.words import counted
 PASS_S, LOOK_S = 3600.0, 60.0
 #: Between two steps: others use the database and the store, too.
 PAUSE_S = 0.1
+#: After originals were deleted: what was deleted of late stays listed, and every publisher reads the list.
+DELETED_PAUSE_S = 2.0
 _AGAIN_S, _READ_WITHIN_S = 10.0, 5.0
 NO_TERM = "nothing expires: no term is set in [retention]"
 #: One at a time; the lock goes with its holder's connection.
@@ -45,17 +47,21 @@ class Expire:
 
     name = "expire"
 
-    def __init__(self, settings: Settings, *, steady: timedelta = STEADY, pass_s: float = PASS_S) -> None:
-        """`steady` is for how long the clocks must have run evenly."""
+    def __init__(
+        self, settings: Settings, *, steady: timedelta = STEADY, pass_s: float = PASS_S, deleted_pause_s: float = DELETED_PAUSE_S
+    ) -> None:
+        """`steady` is for how long the clocks must have run evenly, `pass_s` how long it rests between two passes."""
         self._settings = settings
         self._terms = settings.retention
         self._store = open_store(settings)
         self._clocks = Clocks(steady=steady)
-        self._pass_s = pass_s
+        self._pass_s, self._deleted_pause_s = pass_s, deleted_pause_s
         self._trouble = ""
         self._waits = "" if self._terms.anything else NO_TERM
+        #: Of the connection of now.
         self._records: Records | None = None
-        self._look_at = 0.0
+        self._marker = Marker(self._store, settings.s3.bucket)
+        self._look_at = self._pass_at = 0.0
         #: Whether index and ledger had read all that was said, when that was looked at last.
         self._read = False
         self._deleted = self._size_bytes = 0
@@ -93,20 +99,27 @@ class Expire:
 
     def _round(self, connection: psycopg.Connection, after: str) -> tuple[str, float]:
         """One step, if one may be made; from where the next goes on, and after how many seconds."""
-        if self._records is None or time.monotonic() > self._look_at:
+        if self._records is None:
+            self._marker = Marker(self._store, self._settings.s3.bucket)  # another process may have had it meanwhile
+            self._look_at = 0.0
+        if self._records is None or time.monotonic() >= self._look_at:
             self._records = self._records_of_now(connection)
-            self._look_at = time.monotonic() + LOOK_S
             self._read = not self._terms.anything or has_read_all(connection, self._settings, wait_s=_READ_WITHIN_S)
+            self._look_at = time.monotonic() + LOOK_S
         now, waits = self._clocks.look(self._records)
-        self._trouble = ""
-        self._waits = waits if self._terms.anything else NO_TERM
         if not self._read:
-            self._waits = self._waits or "index and ledger have not read all that was said"
-        if self._waits and self._terms.anything:
+            waits = waits or "index and ledger have not read all that was said"
+        self._trouble, self._waits = "", waits if self._terms.anything else NO_TERM
+        self._marker.tidy()
+        if (waits and self._terms.anything) or time.monotonic() < self._pass_at:
             return after, min(LOOK_S, self._pass_s)
         done = self._expirer(self._records).step(after, now)
         self._tell(done)
-        return done.after, PAUSE_S if done.after or done.deleted else self._pass_s
+        if done.deleted or done.decided:
+            return done.after, self._deleted_pause_s
+        if not done.after:
+            self._pass_at = time.monotonic() + self._pass_s
+        return done.after, PAUSE_S
 
     def _is_alone(self, connection: psycopg.Connection) -> bool:
         row = connection.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()").fetchone()
@@ -121,15 +134,7 @@ class Expire:
 
     def _expirer(self, records: Records) -> Expirer:
         by = f"{socket.gethostname()}/{self.name}"
-        return Expirer(records, self._store, self._settings.s3.bucket, self._terms, by, awaited=self._awaited)
-
-    def _awaited(self) -> Collection[str]:
-        """What open requests for storage commitment name, of those on this machine."""
-        if not (self._settings.spool_dir / "commitments").is_dir():
-            return frozenset()
-        commitments = Commitments.of(self._settings)
-        whole = (commitments.get(request.id) for request in commitments.open() if request.state == "asked")
-        return frozenset(each.sop_instance_uid for request in whole if request is not None for each in request.references)
+        return Expirer(records, self._store, self._marker, self._terms, by, awaited=lambda: awaited(self._settings))
 
     def _tell(self, done: Done) -> None:
         if done.deleted:

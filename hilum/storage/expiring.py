@@ -16,8 +16,8 @@ from msgspec import Struct
 from hilum import telemetry
 from hilum.errors import NotFound, TryAgain
 from hilum.sections import Retention
-from hilum.storage import marker
 from hilum.storage.keeping import Facts, Term, verdict
+from hilum.storage.marker import DELETES_WITHIN_S, Marker
 from hilum.storage.records import ExpiryRow, Undeleted
 from hilum.store import KeepingStore
 
@@ -74,7 +74,7 @@ class Expirer:
         self,
         ledger: Ledger,
         store: KeepingStore,
-        bucket: str,
+        marker: Marker,
         retention: Retention,
         by: str,
         *,
@@ -84,7 +84,8 @@ class Expirer:
         """`awaited` gives the SOPInstanceUIDs of which storage commitment was asked for and not decided."""
         self._ledger = ledger
         self._store = store
-        self._bucket = bucket
+        self._marker = marker
+        self._bucket = marker.bucket
         self._retention = retention
         self._by = by
         self._awaited = awaited
@@ -143,11 +144,11 @@ class Expirer:
         here = [row for row in rows if row.bucket == self._bucket]
         locks = self._store.has_object_lock(self._bucket)
         began = self._elapsed()
-        written_at = marker.write(self._store, self._bucket, [row.object_key for row in here])
+        written_at = self._marker.write([row.object_key for row in here])
         gone: list[Undeleted] = []
         try:
             for row in here:
-                if self._elapsed() - began > marker.DELETES_WITHIN_S:
+                if self._elapsed() - began > DELETES_WITHIN_S:
                     break  # the rest is for the next step, with a marker of its own
                 if row.came_again or not self._may_go(row, written_at, locks):
                     self._ledger.take_back(row)
@@ -160,7 +161,7 @@ class Expirer:
             self._ledger.deleted(gone, now)
             done.deleted += len(gone)
             done.size_bytes += sum(row.size_bytes for row in gone)
-        marker.remove(self._store, self._bucket)
+        self._marker.done()
 
     def _may_go(self, row: Undeleted, written_at: datetime, locks: bool) -> bool:
         """Whether the object is as old as its term by the store's own clock, and not retained there."""

@@ -8,14 +8,15 @@ from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 
-from hypothesis import settings, strategies as st
+from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from hilum.errors import NotFound
 from hilum.sections import Retention
-from hilum.storage import marker
 from hilum.storage.expiring import Expirer
 from hilum.storage.keeping import Facts
+from hilum.storage.marker import LISTED_S, Marker, Watch
 from hilum.storage.records import ExpiryRow, Undeleted
 from hilum.store import StoredObject
 from hilum.testing import MemoryStore
@@ -61,18 +62,28 @@ class World:
     awaited: set[str] = field(default_factory=set)
     modified: dict[str, datetime] = field(default_factory=dict)
     #: What others do before the next operations of expiry.
-    between: list[Callable[[], None]] = field(default_factory=list)
+    between: dict[int, Callable[[], None]] = field(default_factory=dict)
+    operations: int = 0
     store: MemoryStore = field(init=False)
-    watch: marker.Watch = field(init=False)
+    watch: Watch = field(init=False)
+    marker: Marker = field(init=False)
+    #: Seconds; days pass between steps only.
+    elapsed: float = 0.0
     events: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = Store(self)
-        self.watch = marker.Watch(self.store, BUCKET, clock=lambda: 0.0)
+        self.watch = Watch(self.store, BUCKET, lambda: self.elapsed)
+        self.marker = Marker(self.store, BUCKET, lambda: self.elapsed)
+
+    def passes(self, days: int) -> None:
+        self.now += timedelta(days=days)
+        self.elapsed += days * 86400
+        self.marker.tidy()
 
     def others(self) -> None:
-        if self.between:
-            self.between.pop(0)()
+        self.operations += 1
+        self.between.pop(self.operations, lambda: None)()
 
     # Everybody else
 
@@ -88,10 +99,14 @@ class World:
     def check(self) -> None:
         """The publisher looks at the marker; what it names is stored again later."""
         for arrival in [each for each in self.arrivals if each.phase == "put"]:
-            if arrival.key in self.watch.expiring() or arrival.stored_at < self.now:
+            if arrival.stored_at < self.now or self.watch.listed({arrival.key}):
                 self.put_again(arrival)
             else:
                 arrival.phase = "checked"
+
+    def put_and_check(self) -> None:
+        self.put(KEYS[0])
+        self.check()
 
     def tell(self) -> None:
         for arrival in self.arrivals:
@@ -246,6 +261,7 @@ def others(world: World) -> dict[str, Callable[[], None]]:
         "nothing": lambda: None,
         "a comes": lambda: world.put(KEYS[0]),
         "b comes": lambda: world.put(KEYS[1]),
+        "a comes and the publisher looks": world.put_and_check,
         "publisher looks": world.check,
         "publisher tells": world.tell,
         "route delivers": lambda: world.decide("deliver"),
@@ -275,9 +291,9 @@ class Expiry(RuleBasedStateMachine):
     def something_happens(self, name: str) -> None:
         others(self.world)[name]()
 
-    @rule(days=st.sampled_from([1, 10, 29, 31]))
+    @rule(days=st.sampled_from([31, 6, 1]))
     def time_passes(self, days: int) -> None:
-        self.world.now += timedelta(days=days)
+        self.world.passes(days)
 
     @rule(key=st.sampled_from(KEYS))
     def arrives_and_is_delivered(self, key: str) -> None:
@@ -287,26 +303,35 @@ class Expiry(RuleBasedStateMachine):
         self.world.decide("deliver")
         self.world.settle("delivered")
 
-    @rule(between=st.lists(st.sampled_from(NAMES), max_size=12), awaited=st.booleans(), switched_off=st.booleans())
-    def originals_expire(self, between: list[str], awaited: bool, switched_off: bool) -> None:
+    @rule(between=st.dictionaries(st.integers(1, 14), st.sampled_from(NAMES), max_size=4))
+    def an_original_expires(self, between: dict[int, str]) -> None:
+        self.world.passes(31)
+        self.originals_expire(between, "all is on")
+
+    @rule(
+        between=st.dictionaries(st.integers(1, 14), st.sampled_from(NAMES), max_size=4),
+        mode=st.sampled_from(["all is on", "all is on", "awaited", "off"]),
+    )
+    def originals_expire(self, between: dict[int, str], mode: str) -> None:
         world = self.world
         tables = Tables(world)
-        retention = Retention() if switched_off and awaited else Retention(originals_days=30, repeats_days=5)
+        retention = Retention() if mode == "off" else Retention(originals_days=30, repeats_days=5)
         expirer = Expirer(
             tables,
             world.store,  # type: ignore[arg-type]  # what it needs of one that keeps
-            BUCKET,
+            world.marker,
             retention,
             "test",
-            awaited=lambda: KEYS if awaited else (),
-            elapsed=lambda: 0.0,
+            awaited=lambda: KEYS if mode == "awaited" else (),
+            elapsed=lambda: world.elapsed,
         )
-        world.between = [others(world)[name] for name in between]
+        world.between, world.operations = {at: others(world)[name] for at, name in between.items()}, 0
         try:
             expirer.step("", world.now)
         except Killed:
             tables.killed = True
-        world.between = []
+            world.marker = Marker(world.store, BUCKET, lambda: world.elapsed)
+        world.between = {}
 
     @invariant()
     def what_is_needed_is_there(self) -> None:
@@ -327,4 +352,34 @@ class Expiry(RuleBasedStateMachine):
 
 
 TestExpiry = Expiry.TestCase
-TestExpiry.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestExpiry.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+def test_what_came_before_the_marker_and_is_told_after_it_is_kept() -> None:
+    state = Expiry()
+    state.begin()
+    state.arrives_and_is_delivered(KEYS[0])
+
+    state.an_original_expires({4: "a comes and the publisher looks"})
+    state.something_happens("publisher tells")
+
+    state.what_is_needed_is_there()
+
+
+def test_what_comes_after_the_marker_is_stored_again() -> None:
+    state = Expiry()
+    state.begin()
+    state.arrives_and_is_delivered(KEYS[0])
+
+    state.an_original_expires({7: "a comes"})
+    state.something_happens("publisher looks")
+    state.something_happens("publisher tells")
+
+    assert state.world.events == [KEYS[0]], "the one before it expired"
+    assert [each.phase for each in state.world.arrivals] == ["told", "put"], "while its key is listed it is stored again and again"
+    state.world.elapsed += LISTED_S + 1
+    state.world.marker.tidy()
+    state.something_happens("publisher looks")
+    state.something_happens("publisher tells")
+    state.what_is_needed_is_there()
+    assert [each.phase for each in state.world.arrivals] == ["told", "told"]
