@@ -11,8 +11,8 @@ from hilum.sections import Retention
 
 Reason = Literal[
     "archived",
-    "undecided",
     "quarantined",
+    "undecided",
     "waits",
     "open",
     "awaited",
@@ -25,8 +25,8 @@ Reason = Literal[
 #: Why an original is kept, in words; the first that holds is the reason.
 REASONS: dict[Reason, str] = {
     "archived": "archived in place",
-    "undecided": "on its way: not decided on, or a decision that is not in the ledger yet",
     "quarantined": "in quarantine, or an object with the same SOPInstanceUID is",
+    "undecided": "on its way: not decided on, or a decision that is not in the ledger yet",
     "waits": "its study is not complete",
     "open": "deliveries pending or waiting for a person",
     "awaited": "storage commitment was asked for and is not decided",
@@ -91,10 +91,10 @@ def verdict(facts: Facts, retention: Retention, now: datetime, *, awaited: bool 
     """
     if facts.archived:
         return "archived"
-    if facts.undecided or not facts.decisions:
-        return "undecided"
     if facts.quarantined:
         return "quarantined"
+    if facts.undecided or not facts.decisions:
+        return "undecided"
     if facts.waits:
         return "waits"
     if facts.open:

@@ -92,7 +92,7 @@ FROM expiry AS x WHERE deleted_at IS NULL ORDER BY decided_at, object_key LIMIT 
 _TELL = "INSERT INTO outbox (topic, key, headers, value) VALUES (%s, %s, %s::jsonb, %s)"
 _LOOK = """
 INSERT INTO expiry_clock AS here (seen_at, steady_since) VALUES (%(now)s, %(now)s)
-ON CONFLICT (only) DO UPDATE SET seen_at = %(now)s, steady_since = CASE
+ON CONFLICT (one) DO UPDATE SET seen_at = %(now)s, steady_since = CASE
     WHEN %(jumped)s OR %(now)s < here.seen_at - %(tolerance)s::interval OR %(now)s > here.seen_at + %(gap)s::interval THEN %(now)s
     ELSE here.steady_since END
 RETURNING steady_since

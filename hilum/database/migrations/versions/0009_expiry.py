@@ -34,7 +34,7 @@ CREATE INDEX expiry_by_instance ON expiry (sop_instance_uid);
 CREATE INDEX expiry_undeleted ON expiry (decided_at) WHERE deleted_at IS NULL;
 
 CREATE TABLE expiry_clock (
-    only          boolean PRIMARY KEY DEFAULT true CHECK (only),
+    one           boolean PRIMARY KEY DEFAULT true CHECK (one),
     seen_at       timestamptz NOT NULL,
     steady_since  timestamptz NOT NULL
 );
