@@ -33,7 +33,7 @@ from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
 from hilum.words import counted
 from ingest.describe import describe, protected_tags, store_object
-from ingest.stored import Stored
+from ingest.stored import Stored, drained
 
 log = telemetry.logger("publish")
 
@@ -111,7 +111,7 @@ class Publisher:
         self._sent: dict[str, float] = {}
         self._acknowledged: deque[str] = deque()
         self._fatal: HilumError | None = None
-        self._hold_until = 0.0
+        self._hold_until = self._settle_at = 0.0
         #: What is wrong with the store, its disk, the spool or Kafka; empty if all is well.
         self._troubles: dict[str, str] = {"start": "starting"}
         self._looked_at = 0.0
@@ -264,7 +264,7 @@ class Publisher:
             return []
         self._told_at = now
         older = [receipt for receipt, until in list(self._uploading.items()) if now < until]  # looked at first: see `_upload`'s end
-        stored = sorted(_drained(self._stored), key=lambda each: each[0])
+        stored = sorted(drained(self._stored), key=lambda each: each[0])
         oldest = min(older, default=None)
         ready = [each for each in stored if oldest is None or each[0] < oldest]
         self._stored.extend(stored[len(ready) :])
@@ -276,7 +276,7 @@ class Publisher:
 
     def _settle(self, kafka: Log) -> bool:
         """Sync and tell what is stored, remove what is acknowledged; whether something was done."""
-        stored = self._in_order()
+        stored = self._in_order() if time.monotonic() >= self._settle_at else []
         if stored and self._synced() and (kept := self._kept(stored)) is not None:
             self._unsent.extend(kept)
         elif stored:
@@ -289,7 +289,7 @@ class Publisher:
                 break
             self._unsent.popleft()
         kafka.poll(0)
-        acknowledged = _drained(self._acknowledged)
+        acknowledged = drained(self._acknowledged)
         if acknowledged:
             self._spool.remove(acknowledged)
             self._untold.forget(acknowledged)
@@ -323,8 +323,9 @@ class Publisher:
             kept = self._untold.kept(receipt for receipt, _ in stored)
         except (TryAgain, Misconfigured) as error:
             self._say("store", str(error))
-            self._hold_until = time.monotonic() + RETRY_S
+            self._hold_until = self._settle_at = time.monotonic() + RETRY_S
             return None
+        self._troubles.pop("store", None)
         self._again({receipt for receipt, _ in stored} - kept)
         return [each for each in stored if each[0] in kept]
 
@@ -376,15 +377,6 @@ class Publisher:
         if trouble != self._troubles.get(where):
             log.warning("publish_waits", says=trouble)
         self._troubles[where] = trouble
-
-
-def _drained(queue: deque[Any]) -> list[Any]:
-    """All that is in a queue to which other threads append."""
-    found = []
-    with suppress(IndexError):
-        while True:
-            found.append(queue.popleft())
-    return found
 
 
 def _is_receipt(name: str) -> bool:

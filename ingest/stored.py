@@ -7,7 +7,10 @@ deletes goes by an object's age in the store, at least a day: what was stored lo
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
 
 from hilum.storage.marker import LOOK_WITHIN_S, Watch
 from hilum.store import ObjectStore
@@ -43,3 +46,12 @@ class Stored:
         """They are told, or are to be stored once more."""
         for receipt in receipts:
             self._stored.pop(receipt, None)
+
+
+def drained(queue: deque[Any]) -> list[Any]:
+    """All that is in a queue to which other threads append."""
+    found = []
+    with suppress(IndexError):
+        while True:
+            found.append(queue.popleft())
+    return found

@@ -6,7 +6,6 @@ import pytest
 
 from hilum.storage.marker import KEY, LISTED_S, STALE_AFTER_S, Marker, Watch
 from hilum.testing import MemoryStore
-from ingest.stored import FRESH_S, Stored
 
 BUCKET = "originals"
 
@@ -16,7 +15,6 @@ class Both:
         self.store, self.s = MemoryStore(), 1000.0
         self.watch = Watch(self.store, BUCKET, lambda: self.s)
         self.marker = self.another()
-        self.stored = Stored(self.store, BUCKET, lambda: self.s)
 
     def another(self) -> Marker:
         return Marker(self.store, BUCKET, lambda: self.s)
@@ -73,26 +71,3 @@ def test_the_marker_of_a_process_that_is_gone_holds_nobody_up_for_ever(both: Bot
     both.s += STALE_AFTER_S + 1
 
     assert both.listed() == set()
-
-
-class TestWhatIsStoredAndNotTold:
-    def test_it_is_told_if_nobody_deletes_under_its_key(self, both: Both) -> None:
-        both.stored.note("r1", "a")
-        both.stored.note("r2", "b")
-        both.marker.write(["a"])
-
-        assert both.stored.kept(["r1", "r2"]) == {"r2"}
-
-    def test_one_that_was_not_looked_at_for_long_is_stored_again(self, both: Both) -> None:
-        both.stored.note("r1", "a")
-        both.s += 61
-
-        assert both.stored.kept(["r1"]) == set()
-
-    def test_one_that_could_not_be_told_for_long_is_stored_again(self, both: Both) -> None:
-        both.stored.note("r1", "a")
-        assert both.stored.is_fresh("r1")
-
-        both.s += FRESH_S
-
-        assert not both.stored.is_fresh("r1")
