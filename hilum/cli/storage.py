@@ -66,7 +66,7 @@ def retention(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the terms in force, and what each has expire now. It changes nothing: the role `expire` does that, once an hour."""
+    """Show the terms in force, and what each has expire now. It changes nothing: the role `expire` does that, a few times a day."""
     from hilum.storage.usage import expiring
 
     del dry_run

@@ -29,7 +29,7 @@ from hilum.store import open_store
 from hilum.words import counted
 
 #: From the end of one pass over all originals to the begin of the next, and how often the clocks are looked at.
-PASS_S, LOOK_S = 3600.0, 60.0
+PASS_S, LOOK_S = 6 * 3600.0, 60.0
 #: Between two steps: others use the database and the store, too.
 PAUSE_S = 0.1
 #: After originals were deleted: what was deleted of late stays listed, and every publisher reads the list.
