@@ -41,10 +41,10 @@ def test_the_ledger_reads_routed_instances_only() -> None:
 
 
 EXPIRED = """
-INSERT INTO expiry (bucket, object_key, study_instance_uid, series_instance_uid, sop_instance_uid, sha256, size_bytes, receipts, days, policy,
-    policy_version, decided_by, decided_at)
-VALUES ('hilum-originals', '2.25.1/2.25.2/2.25.3/aa.dcm', '2.25.1', '2.25.2', '2.25.3', '', 1, '{receipt-1}', 30, 'originals_days = 30', 'v1',
-    'host/expire', '2026-01-31T12:00Z')
+INSERT INTO expiry (bucket, object_key, study_instance_uid, series_instance_uid, sop_instance_uid, sha256, size_bytes, receipts, days,
+    policy, policy_version, decided_by, decided_at)
+VALUES ('hilum-originals', '2.25.1/2.25.2/2.25.3/aa.dcm', '2.25.1', '2.25.2', '2.25.3', '', 1, '{receipt-1}', 30,
+    'originals_days = 30', 'v1', 'host/expire', '2026-01-31T12:00Z')
 """
 
 

@@ -134,3 +134,22 @@ def _count(settings: Settings, query: str) -> int:
     with connect(settings.postgres.dsn) as connection:
         [(count,)] = connection.execute(query.encode()).fetchall()
     return int(count)
+
+
+def test_what_the_store_retains_is_kept(settings: Settings) -> None:
+    locked = msgspec.structs.replace(settings, s3=msgspec.structs.replace(settings.s3, bucket=f"{settings.s3.bucket}-locked"))
+    store, bucket = open_store(locked), locked.s3.bucket
+    store.ensure_bucket(bucket, object_lock=True)
+    for n in (3, 4):
+        store.put(bucket, f"k{n}", BytesIO(b"x"), 1)
+    assert not store.is_retained(bucket, "k3")
+    store.retain(bucket, "k3", "governance", datetime.now(UTC) + timedelta(days=1))
+    assert store.is_retained(bucket, "k3")
+    assert not store.is_retained(bucket, "gone")
+    with connect(settings.postgres.dsn) as connection:
+        connection.execute("UPDATE receipt SET bucket = %s WHERE receipt IN ('r3', 'r4')", (bucket,))
+        connection.execute("UPDATE delivery SET bucket = %s WHERE delivery_id IN ('d3', 'd4')", (bucket,))
+
+    assert work(locked)
+
+    assert [each.key for each in store.list(bucket) if each.key != marker.KEY] == ["k3"]
