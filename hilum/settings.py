@@ -34,6 +34,7 @@ from hilum.sections import (
     Node,
     Postgres,
     Probe,
+    Retention,
     Roles,
     Rule,
     Section,
@@ -59,6 +60,7 @@ __all__ = [
     "Node",
     "Postgres",
     "Probe",
+    "Retention",
     "Roles",
     "Rule",
     "Section",
@@ -100,6 +102,7 @@ class Settings(Section, frozen=True, kw_only=True):
     folders: dict[str, Folder] = field(default_factory=dict)
     completeness: Completeness = field(default_factory=Completeness)
     studies: Studies = field(default_factory=Studies)
+    retention: Retention = field(default_factory=Retention)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
