@@ -270,6 +270,8 @@ class DeliverySettled(Event, frozen=True, kw_only=True):
     peer_status: str = ""
     #: What Hilum says about it. Never a value of the object, hence not the peer's own words: these are in the ledger.
     comment: str = ""
+    #: The SOP instance UID under which the destination has it, if that is not `sop_instance_uid`: an image compressed with loss.
+    sent_as: str = ""
     config_version: str
     settled_at: datetime
 

@@ -138,7 +138,7 @@ def show(
                 "Priority": d.priority or "",
                 "Asked for by": f"run {d.run}" if d.run else ", ".join(d.rules or ()),
                 "Tried again": f"{d.round} times after it had ended" if d.round else "",
-                "SOPInstanceUID": d.sop_instance_uid,
+                "SOPInstanceUID": d.sop_instance_uid + (f", sent as {d.sent_as}" if d.sent_as else ""),
                 "StudyInstanceUID": d.study_instance_uid,
                 "SOP class": d.sop_class_uid,
                 "Transfer syntax": d.transfer_syntax_uid,

@@ -188,6 +188,7 @@ VIEWS = (
             run | | the run by which a person asked for it; empty if a rule did
             parked_at | | since when it waits for a person
             round | | how often a person had it tried again after it had ended
+            sent_as | | the SOPInstanceUID under which the destination has it, if that is another: an image compressed with loss
         """,
     ),
     View(

@@ -32,7 +32,7 @@ from .facts import Deciding
 from .fitting import Fitting
 from .plan import Saying, row_of_indexed
 from .rejections import KEY_OBJECT_SELECTION, TAGS, Selection, selection_of
-from .returns import Origins
+from .returns import Origins, made_of, tags_of
 from .rows import InstanceRow, Row, Rows, StudyRow, study_of_key
 from .rules import Rules
 from .study import REMEMBERED, STEP, Studies
@@ -157,7 +157,7 @@ class Route:
         headers = {}
         selections: dict[str, Selection] = {}
         for instance in instances:
-            needed = tags | TAGS if instance.sop_class_uid == KEY_OBJECT_SELECTION else tags
+            needed = tags | tags_of(instance) | (TAGS if instance.sop_class_uid == KEY_OBJECT_SELECTION else frozenset())
             if not needed.isdisjoint(instance.header_cut):
                 headers[instance.receipt] = self._headers.whole(instance, needed)
             try:
@@ -169,6 +169,7 @@ class Route:
                 selections[instance.receipt] = selection
         uids = [instance.sop_instance_uid for instance in instances]
         told = [uid for selection in selections.values() for uid in selection.sop_instance_uids]
+        told += [uid for each in instances if (uid := made_of(each, headers.get(each.receipt) or each.header))]
         told += [uid for event in events if isinstance(event, StudyExpected) for uid in event.sop_instance_uids]
         study_uids = list(dict.fromkeys(event.key for event in events))
         indexed = self._known.studies(study_uids)
