@@ -20,14 +20,15 @@ from hilum.runtime.deliver import Deliver
 from hilum.runtime.delivery.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from hilum.runtime.delivery.outbox import Outbox
 from hilum.runtime.delivery.queue import PutOff, Queue
+from hilum.runtime.delivery.suspects import STRIKES
 from hilum.runtime.delivery.watch import CHANNEL, Watch
-from hilum.runtime.delivery.worker import STRIKES, Shared
+from hilum.runtime.delivery.worker import Shared
 from hilum.settings import S3, Postgres, Settings
 from hilum.sink import Delivery, Later, Outage, Settled, Waits
 from hilum.store import open_store
 from hilum.testing import MemoryStore, a_delivery, eventually
 from tests.conftest import Log
-from tests.ledger import DELIVERED, TRACE, Scripted, enter, outbox, raises, reads, rows, some, states, working
+from tests.ledger import DELIVERED, TRACE, Scripted, ScriptedByStudy, enter, outbox, raises, reads, rows, some, states, working
 from tests.peers import pacs
 
 
@@ -316,16 +317,38 @@ class TestWorker:
         assert [line[name] for name in ("destination", "instance", "status")] == ["pacs", "2.25.1.0", "0xA700"]
         assert line["says"] == "Given up after 2 attempts: Full."
 
-    def test_three_objects_in_a_row_that_are_not_taken_let_the_queue_wait(
+    def test_a_destination_that_takes_nothing_of_three_studies_lets_the_queue_wait(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any]
     ) -> None:
-        enter(postgres, *some(store, 50))
+        enter(postgres, *(each for n in range(5) for each in some(store, 10, f"2.25.{n + 1}")))
         with run(Scripted(answer=raises(lambda: Later("Full.", peer_comment="Marked^Patient")), retry_max_s=600.0)) as shared:
-            eventually(lambda: "3 objects in a row were not taken" in shared.breaker.says)
+            eventually(lambda: "Nothing was taken of 3 studies in a row; the last: Full." in shared.breaker.says)
             assert "Marked" not in shared.breaker.says  # it is logged, and shown by /health
             eventually(lambda: all(row["claimed_by"] is None for row in rows(postgres).values()))
 
-        assert sorted(row["attempts"] for row in rows(postgres).values())[-4:] == [0, 1, 1, 1]
+        attempts = [row["attempts"] for row in rows(postgres).values()]
+        assert attempts.count(0) >= 40
+        assert max(attempts) == 1
+
+    @pytest.mark.parametrize("priority", [0, 100])
+    @pytest.mark.parametrize("grouped", [False, True])
+    def test_a_study_that_is_never_taken_delays_no_other_one_whatever_its_priority(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any], priority: int, grouped: bool
+    ) -> None:
+        def answer(delivery: Delivery, _: Part10) -> Settled:
+            if delivery.study_instance_uid == "2.25.1":
+                raise Later("Full.", peer_status="0xA700")
+            return DELIVERED
+
+        enter(postgres, *some(store, 30), priority=priority)
+        enter(postgres, *some(store, 20, "2.25.2"), *some(store, 20, "2.25.3"))
+        sink = (ScriptedByStudy if grouped else Scripted)(answer=answer)
+        with run(sink) as shared:
+            eventually(lambda: [row["state"] for row in rows(postgres).values()].count("delivered") == 40, timeout_s=5)
+            assert not shared.breaker.tried
+            assert sum(uid.startswith("2.25.1.") for uid in sink.seen) <= 3 * STRIKES  # the first rests are of 1 and 2 s
+
+        assert {row["state"] for row in rows(postgres).values() if row["study_instance_uid"] == "2.25.1"} == {"pending"}
 
     def test_one_object_that_is_never_taken_does_not_make_the_destination_wait(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any]
