@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hilum.cli import holds, waits
 from hilum.cli.context import (
     ConfigOption,
     DataOption,
@@ -22,6 +23,7 @@ from hilum.cli.context import (
     show_json,
     show_table,
 )
+from hilum.cli.holds import WhyOption
 from hilum.cli.moments import moment_of
 from hilum.errors import Misconfigured, NotFound
 
@@ -39,8 +41,6 @@ StudyOption = Annotated[str, typer.Option("--study", help="Only those of this st
 SinceOption = Annotated[str, typer.Option("--since", help="Only what changed since then: 2026-01-31T18:00, or 2h, 3d ago.")]
 UntilOption = Annotated[str, typer.Option("--until", help="Only what changed before then.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without, it is only counted.")]
-WhyOption = Annotated[str, typer.Option("--why", help="Why, for whoever looks at it later. Name no patient.")]
-StudyArgument = Annotated[str, typer.Argument(help="StudyInstanceUID or AccessionNumber.", metavar="UID_OR_ACCESSION")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,12 +51,10 @@ def add_to(app: typer.Typer) -> None:
         ("show", show),
         ("retry", retry),
         ("cancel", cancel),
-        ("urgent", urgent),
-        ("hold", hold),
-        ("release", release),
         ("resend", resend),
     ):
         group.command(name)(command)
+    holds.add_to(group)
     app.add_typer(group, name="deliver")
 
 
@@ -84,7 +82,7 @@ def list_all(
         else:
             _show_counts(counted)
         return
-    found = list_deliveries(settings.postgres.dsn, selection, limit=limit)
+    found = waits.explained(settings, list_deliveries(settings.postgres.dsn, selection, limit=limit))
     if json:
         show_json(found)
         return
@@ -99,11 +97,12 @@ def list_all(
             d.attempts,
             d.peer_status,
             d.comment,
-            moment(d.next_attempt_at) if d.attempts else "",
+            d.waits_because,
+            moment(d.next_attempt_at),
         )
         for d in found
     ]
-    columns = ("To", "State", "Since", "Instance", "Study", "Priority", "Attempts", "Status", "Why", "Next try at")
+    columns = ("To", "State", "Since", "Instance", "Study", "Priority", "Attempts", "Status", "Answer", "Waits because", "Next try at")
     show_table("", columns, rows, nothing="There is no such delivery.")
     if len(found) == limit:
         err.print(f"Only {limit} are shown; --limit shows more, --count counts all.", markup=False)
@@ -118,7 +117,8 @@ def show(
     """Show all that the ledger knows of a delivery: attempts, the peer's answer, when it is tried next and why it waits."""
     from hilum.database.deliveries import show_deliveries
 
-    found = show_deliveries(connected(config, data).postgres.dsn, which)
+    settings = connected(config, data)
+    found = waits.explained(settings, show_deliveries(settings.postgres.dsn, which), place=True)
     if json:
         show_json(found)
         return
@@ -201,48 +201,6 @@ def cancel(
         fix = "Choose with --destination, --study, --since or ids."
         raise Misconfigured("nothing-chosen", "That would cancel every delivery there is.", fix=fix)
     _do(settings, selection, yes, json, "cancelled", "would be cancelled", lambda: give_up(settings, selection, why=why))
-
-
-def urgent(study: StudyArgument, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Let a study go before all others, to all of its destinations and outside their hours too, with what still comes of it."""
-    from hilum.database.deliveries import study_named
-    from hilum.deliveries import hurry
-
-    settings = connected(config, data)
-    uid = study_named(settings.postgres.dsn, study)
-    count = hurry(settings, uid)
-    if json:
-        show_json({"study_instance_uid": uid, "hurried": count})
-    else:
-        out.print(f"{count:,} deliveries that wait go first now, and what is entered of the study later.", markup=False)
-
-
-def hold(study: StudyArgument, why: WhyOption = "", config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Deliver nothing of a study to anybody until it is released, for weeks if need be. What comes of it waits, too."""
-    _set_held(study, True, why, config, data, json)
-
-
-def release(study: StudyArgument, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Let a held study go on."""
-    _set_held(study, False, "", config, data, json)
-
-
-def _set_held(study: str, held: bool, why: str, config: ConfigOption, data: DataOption, json: bool) -> None:
-    from hilum import desired
-    from hilum.database.deliveries import study_named
-
-    settings = connected(config, data)
-    try:
-        uid = study_named(settings.postgres.dsn, study)
-    except NotFound:
-        if not study.replace(".", "").isdigit() or "." not in study:
-            raise
-        uid = study  # a study may be held before it comes
-    wanted = desired.change(settings, desired.study(uid), held=held, why=why)
-    if json:
-        show_json(wanted)
-    else:
-        out.print(f"Study {uid} is {'held' if held else 'released'}.", markup=False)
 
 
 def resend(

@@ -46,10 +46,11 @@ class Suspects:
         self._last_tried = ""
 
     def put_off(self, delivery: Delivery, took_s: float) -> bool:
-        """An object was not taken, which took so long. Returns whether the destination is at fault: it has taken nothing of `STRIKES` studies."""
+        """An object was not taken, which took so long. Whether the destination is at fault: it took nothing of `STRIKES` studies."""
         uid = delivery.study_instance_uid
         with self._lock:
-            study = self._studies[uid] = self._studies.pop(uid, None) or _Study()
+            study = self._studies.pop(uid) if uid in self._studies else _Study()
+            self._studies[uid] = study  # the last one, so that those that were met least lately are forgotten first
             if len(self._studies) > REMEMBERED:
                 self._studies.pop(next(iter(self._studies)))
             study.put_off.add(delivery.delivery_id)

@@ -11,6 +11,7 @@ import psycopg
 
 from hilum import database, telemetry
 from hilum.database import AWAY
+from hilum.database.queues import WATCHES
 from hilum.errors import TryAgain
 from hilum.runtime.delivery.queue import LEASE_S, MINE
 from hilum.runtime.delivery.worker import Shared
@@ -61,7 +62,7 @@ class Watch:
         """Watch until `stop` is set."""
         while not stop.is_set():
             try:
-                with database.connect(self._dsn, name="hilum deliver watch") as connection:
+                with database.connect(self._dsn, name=WATCHES) as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     self.database_away = False
                     self._wake(list(self._destinations))  # whatever was said before we listened

@@ -133,7 +133,7 @@ class Worker:
         return batch
 
     def _claim(self, limit: int, least: int, orders: Orders) -> list[Delivery]:
-        """What is due, but nothing of studies that rest; one object to try the destination again after an outage, of another study than before."""
+        """What is due and not of a study that rests. After an outage, one object of another study than those that were not taken."""
         suspects = self._shared.suspects
         if not self._shared.breaker.tried:
             return self._queue.claim(limit, least_priority=least, held=orders.held | suspects.resting())
