@@ -48,6 +48,8 @@ class Associations:
         self._association: Association | None = None
         self._study = ""
         self._coming: list[Delivery] = []
+        #: The peer has ended an association while a request was under way.
+        self._wary = False
 
     def begin(self, deliveries: Sequence[Delivery]) -> None:
         """See `Session.begin`."""
@@ -80,16 +82,16 @@ class Associations:
             self._promises.ask_if_any()
 
     def _send(self, delivery: Delivery, part10: Part10) -> Settled:
-        """Store one object; once more on a new association if the peer has ended the open one."""
-        while True:
-            association = self._association_for(delivery)
-            first = association.answers == 0
-            try:
-                return self._store(association, delivery, part10)
-            except AssociationLost as lost:
-                self._association = None
-                if first:  # else the peer may have ended it between two objects: once more, on a new one
-                    raise Later(lost.sentence, fix=lost.fix) from None
+        """Store one object. If the association ends once the request has begun, nobody knows whether the peer has it: that is an attempt.
+
+        So is a request on an association that the peer was about to end: from then on it is looked at more closely before each one.
+        """
+        association = self._association_for(delivery)
+        try:
+            return self._store(association, delivery, part10)
+        except AssociationLost as lost:
+            self._association, self._wary = None, True
+            raise Later(lost.sentence, fix=lost.fix) from None
 
     def rest(self) -> None:
         """See `Session.rest`."""
@@ -116,7 +118,7 @@ class Associations:
             self._release()
         if self._association:
             known = dict.fromkeys((*self._association.accepted, *self._association.refused))
-            if all(context in known for context in needed) and self._association.is_open():
+            if all(context in known for context in needed) and self._association.is_open(wary=self._wary):
                 return self._association
             self._release()
         ids = [each.delivery_id for each in self._coming]

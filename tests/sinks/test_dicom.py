@@ -263,6 +263,21 @@ def test_an_association_that_ends_without_an_answer_puts_the_object_off(store: M
         assert len(there.asked) == 1
 
 
+@pytest.mark.parametrize("answer", [aborts, hangs_up])
+def test_an_association_that_ends_in_mid_request_is_an_attempt_also_if_it_answered_before(
+    store: MemoryStore, answer: Callable[..., int]
+) -> None:
+    first = iter([0x0000])
+    with pacs(lambda event: next(first, None) if event.request.MessageID == 1 else answer(event)) as there:
+        session = sink_for(there.port).open(Settings())
+        send(session, store, a_delivery(store, SOPInstanceUID="2.25.10"))
+        with pytest.raises(Later, match=r"aborted the association|closed the connection"):
+            send(session, store, a_delivery(store, SOPInstanceUID="2.25.11"))
+        session.close()
+
+        assert len(there.asked) == 1
+
+
 def test_an_association_that_the_peer_ended_between_two_objects_is_replaced_unnoticed(store: MemoryStore) -> None:
     with pacs() as there:
         session = sink_for(there.port).open(Settings())

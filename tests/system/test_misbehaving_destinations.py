@@ -178,12 +178,13 @@ def test_what_passes_is_delivered_in_the_end(ended: Ended, name: str) -> None:
     assert ended.states(name) <= set(TAKEN)
 
 
-def test_an_association_that_ends_before_the_answer_costs_another_attempt_of_that_object_only(ended: Ended) -> None:
-    came = ended.peers["hangs_up"].came
+@pytest.mark.parametrize("name", ["hangs_up", "aborts"])
+def test_each_request_that_a_peer_ends_instead_of_answering_is_an_attempt_of_that_object_only(ended: Ended, name: str) -> None:
+    came = ended.peers[name].came
 
     assert set(came) == set(ended.sent)
     assert came.total() > COUNT
-    assert {row.uid for row in ended.rows("hangs_up") if row.attempts > 1} <= {uid for uid, times in came.items() if times > 1}
+    assert {row.uid: row.attempts for row in ended.rows(name)} == dict(came)
 
 
 def test_a_peer_that_is_too_slow_is_told_of_in_words_and_the_other_objects_pass(ended: Ended) -> None:

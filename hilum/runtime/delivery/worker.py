@@ -257,6 +257,14 @@ class Worker:
         self._outcomes.append((delivery, outcome))
         if isinstance(outcome, PutOff) and outcome.counted:
             telemetry.DELIVERY_RETRIES.labels(delivery.destination).inc()
+            log.warning(
+                "delivery_put_off",
+                destination=delivery.destination,
+                instance=delivery.sop_instance_uid,
+                status=outcome.peer_status,
+                attempts=delivery.attempts + 1,
+                says=outcome.comment,
+            )
             return self._shared.suspects.put_off(delivery, took_s)
         if isinstance(outcome, Parked):  # says nothing about the destination
             log.warning(

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from hilum import bus
+from hilum import bus, telemetry
 from hilum.database import connect
 from hilum.database.deliveries import settled_id
 from hilum.database.queries import destination_counts
@@ -293,7 +293,10 @@ class TestWorker:
             eventually(lambda: len(sink.seen) == 2)
             assert shared.breaker.wait_s() > 1.0
 
-    def test_an_object_that_is_not_taken_now_is_tried_again(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
+    def test_an_object_that_is_not_taken_now_is_tried_again_and_each_attempt_is_counted_and_logged(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        counted_before = telemetry.DELIVERY_RETRIES.labels("pacs")._value.get()
         enter(postgres, *some(store, 5))
         sink = Scripted(answer=raises(lambda: Later("Full.", peer_status="0xA700", peer_comment="disk"), times=2, only="2.25.1.2"))
         with run(sink):
@@ -301,6 +304,12 @@ class TestWorker:
 
         assert {uid: row["attempts"] for uid, row in rows(postgres).items() if row["attempts"] > 1} == {"2.25.1.2": 3}
         assert sink.seen.count("2.25.1.2") == 3
+        assert telemetry.DELIVERY_RETRIES.labels("pacs")._value.get() - counted_before == 2
+        lines = [line for line in map(msgspec.json.decode, capfd.readouterr().err.splitlines()) if line["event"] == "delivery_put_off"]
+        assert [(line["instance"], line["attempts"], line["status"], line["says"]) for line in lines] == [
+            ("2.25.1.2", 1, "0xA700", "Full."),
+            ("2.25.1.2", 2, "0xA700", "Full."),
+        ]
 
     def test_an_object_that_is_never_taken_is_put_aside_for_a_person_in_the_end_and_logged(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any], capfd: pytest.CaptureFixture[str]
