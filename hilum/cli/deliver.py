@@ -25,7 +25,7 @@ from hilum.cli.context import (
 )
 from hilum.cli.holds import WhyOption
 from hilum.cli.moments import moment_of
-from hilum.errors import Misconfigured, NotFound
+from hilum.errors import Misconfigured, NotFound, TryAgain
 
 if TYPE_CHECKING:
     from hilum.database.deliveries import Counted, Selection
@@ -274,6 +274,18 @@ def check_destination(settings: Settings, name: str) -> None:
         raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near}?" if near else "See `hilum dest list`.")
 
 
+def _refuse_unknown(settings: Settings, name: str) -> None:
+    """Raise `NotFound` that names the nearest one, if there is no destination `name` and the ledger has nothing for it."""
+    from hilum.database.deliveries import Selection, list_deliveries
+
+    if name in settings.destinations or list_deliveries(settings.postgres.dsn, Selection(destination=name), limit=1):
+        return
+    try:
+        check_destination(settings, name)
+    except TryAgain:  # while Kafka is away, it may have been added by hand
+        return
+
+
 def configured(settings: Settings) -> dict[str, dict[str, Any]]:
     """The tables of the destinations in the settings file and of those that were applied. Raises `TryAgain`, `Misconfigured`."""
     from hilum.bundle import current
@@ -299,6 +311,8 @@ def _selection(
             near = nearest(state, STATES)
             fix = f"Did you mean {near}?" if near else f"States are: {', '.join(STATES)}."
             raise Misconfigured("state-unknown", f"There is no state {state!r}.", fix=fix)
+    if destination:
+        _refuse_unknown(settings, destination)
     return Selection(
         destination=destination,
         study=study_named(settings.postgres.dsn, study) if study else "",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import time
+import tomllib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +23,7 @@ from hilum.errors import Misconfigured
 if TYPE_CHECKING:
     from hilum.database.queries import DestinationCount
     from hilum.events import Limits
+    from hilum.settings import Settings
 
 NameArgument = Annotated[str, typer.Argument(help="The destination's name.")]
 _RETIRES_WITHIN_S = 10.0
@@ -100,7 +103,6 @@ def add(
     """Add a destination while Hilum runs, or change one that was added so. For rules, add it to the settings or the configuration, too."""
     from hilum import desired
     from hilum.settings import is_secret
-    from hilum.sink import sink_of
 
     settings = connected(config, data)
     if not _NAME.fullmatch(name):
@@ -117,13 +119,41 @@ def add(
         if is_secret(f"destinations.{name}.{key}"):
             fix = "Add the destination to the settings, where a secret can be read from a file."
             raise Misconfigured("secret-on-kafka", f"{key} is a secret, and would be written to Kafka.", fix=fix)
-        table[key] = value.split(",") if key == "members" else value
-    sink_of(name, table)  # what is wrong with it is said now
+        table[key] = _value(key, value)
+    _refuse_misfits(name, table, settings)
     wanted = desired.change(settings, desired.destination(name), table=table, why=why)
     if json:
         show_json(wanted)
     else:
         out.print(f"{name} is a destination now. Try it with `hilum dest test {name}`.", markup=False)
+
+
+def _value(key: str, text: str) -> Any:
+    """A setting's value: a list or table as TOML has it, the members of a group also as `a,b`, and else the text."""
+    if text.startswith(("[", "{")):
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            fix = """Write a list as --set 'key=["a", "b"]', a table as --set 'key={ "a" = "b" }'."""
+            raise Misconfigured("setting-invalid", f"--set {key}: {text!r} is no value of TOML.", fix=fix) from None
+    return text.split(",") if key == "members" else text
+
+
+def _refuse_misfits(name: str, table: dict[str, Any], settings: Settings) -> None:
+    """Raise `Misconfigured` if the destination cannot work beside the others, or a group of which it is a member cannot work with it."""
+    from hilum import desired
+    from hilum.sink import sink_of
+
+    tables = {**desired.read(settings).added, **configured(settings), name: table}
+    beside = replace(settings, destinations=tables)
+    sink_of(name, table).fits(name, beside)
+    for group in groups_of(name, tables):
+        sink_of(group, tables[group]).fits(group, beside)
+
+
+def groups_of(name: str, tables: Mapping[str, dict[str, Any]]) -> list[str]:
+    """The groups of which a destination is a member."""
+    return [group for group, table in tables.items() if table.get("type") == "group" and name in table.get("members", ())]
 
 
 def pause(name: NameArgument, why: WhyOption = "", config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
@@ -191,6 +221,8 @@ def remove(
         fix = "Take it out there; `hilum apply` publishes a configuration."
         raise Misconfigured("destination-in-settings", f"{name} is in the settings or applied, not added by hand.", fix=fix)
     check_destination(settings, name)
+    if groups := groups_of(name, {**desired.read(settings).added, **configured(settings)}):
+        raise Misconfigured("destination-in-group", f"{name} is a member of {', '.join(groups)}.", fix="Take it out there first.")
     waiting = Selection(destination=name, states=OPEN)
     count = sum(each.deliveries for each in count_deliveries(settings.postgres.dsn, waiting))
     if count and not yes:

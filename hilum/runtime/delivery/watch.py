@@ -86,7 +86,7 @@ class Watch:
             for shared in list(self._destinations.values()):
                 for worker, ids in list(shared.claimed.items()):
                     connection.execute(_RENEW, {"lease_s": LEASE_S, "ids": list(ids), "worker": worker})
-        says = {name: shared.breaker.says for name, shared in list(self._destinations.items()) if shared.breaker.says}
+        says = {name: why for name, shared in list(self._destinations.items()) if (why := shared.away())}
         if says != self._told or (says and now >= self._tell_at):
             self._tell(connection, says)
             self._told, self._tell_at = says, now + TELL_S

@@ -38,6 +38,8 @@ AHEAD_S = 2.0
 ALONE_AFTER, PARKED_AFTER = 2, 5
 #: What failed so often in a way nobody foresaw is put aside.
 UNFORESEEN_ATTEMPTS = 5
+#: An object that is under way for so long is told of, and again after each step.
+QUIET_S, QUIET_STEP_S = 10.0, 5
 _FIRST_RETRY_S = 1.0
 
 log = telemetry.logger("deliver")
@@ -55,13 +57,24 @@ class Shared:
         self.wake = threading.Event()
         #: Claimed ids by worker, for the keeper of leases.
         self.claimed: dict[str, frozenset[str]] = {}
+        #: Since when each worker waits for the outcome of the object that it has under way, by the monotonic clock.
+        self.under_way: dict[str, float] = {}
         self.database_away = False
         #: What holds now; replaced as a whole.
         self.orders = orders or Orders.of(name, sink, Desired())
 
     def says(self) -> str:
         """Why nothing, or only what is urgent, is delivered now, in words; empty if all is."""
-        return "paused" if self.orders.paused else self.breaker.says or self.orders.closed()
+        return "paused" if self.orders.paused else self.away() or self.orders.closed()
+
+    def away(self) -> str:
+        """Why the destination cannot be used now, or that it keeps a worker waiting; empty if it can, and does not."""
+        if self.breaker.says:
+            return self.breaker.says
+        longest_s = max((time.monotonic() - began for began in list(self.under_way.values())), default=0.0)
+        if longest_s < QUIET_S:
+            return ""
+        return f"{self.name} has given no answer for {int(longest_s // QUIET_STEP_S * QUIET_STEP_S)} s to an object that is under way."
 
 
 class Worker:
@@ -210,8 +223,11 @@ class Worker:
             yield coming.popleft()
 
     def _timed_attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Outcome:
-        began = time.monotonic()
-        outcome = self._attempt(session, delivery, part10)  # how long an outage takes says nothing about objects
+        began = self._shared.under_way[self._queue.worker] = time.monotonic()
+        try:
+            outcome = self._attempt(session, delivery, part10)  # how long an outage takes says nothing about objects
+        finally:
+            self._shared.under_way.pop(self._queue.worker, None)
         took = time.monotonic() - began
         self._object_s = 0.8 * self._object_s + 0.2 * took if self._object_s else took
         return outcome

@@ -113,6 +113,14 @@ def test_a_retry_is_counted_and_done_only_if_confirmed(hilum: Hilum, ledger: str
     assert states(ledger) == {"delivered", "pending"}
 
 
+def test_a_destination_that_there_is_not_is_named_with_the_nearest(hilum: Hilum, ledger: str) -> None:
+    for command in (("retry", "--yes"), ("cancel", "--yes"), ("list",)):
+        error = error_of(hilum("deliver", *command, "--destination", "pac"))
+        assert isinstance(error, NotFound)
+        assert error.fix == "Did you mean pacs?"
+    assert rows(ledger)
+
+
 def test_what_arrived_is_not_tried_again(hilum: Hilum, ledger: str) -> None:
     error = error_of(hilum("deliver", "retry", "--state", "delivered", "--yes"))
 
@@ -235,6 +243,17 @@ def test_a_destination_is_added_and_removed_only_if_nothing_waits_or_that_is_con
     assert desired.read(settings).destinations == {}
 
 
+def test_a_group_is_added_with_its_members_which_stay_as_long_as_it_does(hilum: Hilum, settings: Settings) -> None:
+    hilum("dest", "add", "one", "--set", "type=archive")
+    assert hilum("dest", "add", "both", "--set", "type=group", "--set", 'members=["pacs", "one"]').stdout.startswith(
+        "both is a destination"
+    )
+
+    assert desired.read(settings).added["both"]["members"] == ["pacs", "one"]
+    assert "one is a member of both" in str(error_of(hilum("dest", "remove", "one")))
+    assert "one is a group itself" in str(error_of(hilum("dest", "add", "one", "--set", "type=group", "--set", "members=pacs")))
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -243,6 +262,10 @@ def test_a_destination_is_added_and_removed_only_if_nothing_waits_or_that_is_con
         (("x", "--set", "type=dicon"), "there is no destination type"),
         (("x", "--set", "type"), "has no value"),
         (("x", "--set", "type=archive", "--set", "secret_key=s"), "is a secret"),
+        (("x", "--set", "type=group", "--set", 'members=["pacs", "nobody"]'), "there is no destination 'nobody'"),
+        (("x", "--set", "type=group", "--set", "members=x"), "x is a group itself"),
+        (("x", "--set", "type=group", "--set", 'members=["pacs'), "is no value of TOML"),
+        (("x", "--set", "type=archive", "--set", "hours=25:00"), "hours"),
     ],
 )
 def test_a_destination_that_cannot_be_is_not_added(hilum: Hilum, settings: Settings, words: tuple[str, ...], says: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from hilum import bus, telemetry
 from hilum.database import connect
 from hilum.database.deliveries import settled_id
 from hilum.database.queries import destination_counts
+from hilum.database.queues import outages
 from hilum.events import DeliverySettled, decode
 from hilum.part10 import Part10
 from hilum.runtime.deliver import Deliver
@@ -391,6 +393,22 @@ class TestWorker:
 
         assert {row["attempts"] for row in rows(postgres).values()} == {1}
 
+    def test_what_is_under_way_is_known_while_the_destination_is_waited_for(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any]
+    ) -> None:
+        enter(postgres, *some(store, 1))
+        go_on = threading.Event()
+
+        def answer(*_: object) -> Settled:
+            go_on.wait(20)
+            return DELIVERED
+
+        with run(Scripted(answer=answer)) as shared:
+            eventually(lambda: shared.under_way)
+            go_on.set()
+            eventually(lambda: states(postgres) == {"delivered"})
+            assert shared.under_way == {}
+
     def test_a_sink_that_fails_unforeseen_stops_no_other_object(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
         enter(postgres, *some(store, 5))
         sink = Scripted(answer=raises(lambda: ZeroDivisionError("Marked^Patient"), only="2.25.1.2"), max_attempts=2)
@@ -521,6 +539,21 @@ class TestWatch:
         thread.start()
         try:
             eventually(lambda: (rows(postgres)["2.25.1.0"]["lease_until"] - before).total_seconds() > 30)
+        finally:
+            stop.set()
+            thread.join(10)
+
+    def test_a_destination_that_does_not_answer_is_told_of_while_it_happens_and_no_longer(self, postgres: str, shared: Shared) -> None:
+        stop, watch = threading.Event(), Watch(postgres, {"pacs": shared}, "p1")
+        shared.under_way["w1"] = time.monotonic() - 78
+        thread = threading.Thread(target=watch.run, args=(stop,))
+        thread.start()
+        try:
+            eventually(lambda: "pacs" in outages(postgres))
+            assert outages(postgres)["pacs"].says == "pacs has given no answer for 75 s to an object that is under way."
+            assert shared.says() == outages(postgres)["pacs"].says
+            shared.under_way.clear()
+            eventually(lambda: outages(postgres) == {})
         finally:
             stop.set()
             thread.join(10)
