@@ -80,4 +80,6 @@ def not_rewritten(delivery: Delivery, error: CannotRecode, why: str) -> Settled:
 
 def sent_as(settled: Settled, rewritten: Rewritten, delivery: Delivery) -> Settled:
     """The outcome, with the UID under which the peer has the object if that is another."""
-    return settled if rewritten.sop_instance_uid == delivery.sop_instance_uid else replace(settled, sent_as=rewritten.sop_instance_uid)
+    if settled.state == "rejected" or rewritten.sop_instance_uid == delivery.sop_instance_uid:
+        return settled
+    return replace(settled, sent_as=rewritten.sop_instance_uid)

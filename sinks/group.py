@@ -128,11 +128,15 @@ class _Members:
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """See `Session.deliver`. A member that is away is left alone for a while, and another one is taken.
 
-        Not for what a member has already and is yet to commit: another one would have it a second time.
+        Not for what a member has already and is yet to commit: another one would have it a second time. But if it cannot even be asked to,
+        nobody knows whether it ever will.
         """
         having = next((member for member in self._members if member.awaits(delivery)), None)
         if having is not None:
-            return having.deliver(delivery, part10)
+            try:
+                return having.deliver(delivery, part10)
+            except Outage as away:
+                having.breaker.outage(away)
         for member in self._order(delivery.study_instance_uid):
             if member.breaker.wait_s():
                 continue

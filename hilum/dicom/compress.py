@@ -80,14 +80,15 @@ class Header:
         before = str(self._ds.get("DerivationDescription") or "")
         if before.isascii() and before.isprintable() and before:  # any other may be of a character set that is left open at its end
             words = f"{before}; {words}" if len(before) + len(words) + 2 <= _LONGEST_DESCRIPTION else words
-        image_type = list(self._ds.get("ImageType") or ("ORIGINAL", "PRIMARY"))
+        image_type = self._ds.get("ImageType") or "ORIGINAL\\PRIMARY"
+        values = image_type.split("\\") if isinstance(image_type, str) else list(image_type)
         source = Dataset()
         source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = self._ds.SOPClassUID, self._ds.SOPInstanceUID
         source.PurposeOfReferenceCodeSequence = [_code(_PREDECESSOR)]
         return {
             **{tag: change for tag, change in self._changes.items() if tag != PIXEL_DATA},
             **dict.fromkeys(_NO_LONGER),
-            _IMAGE_TYPE: _text(b"CS", "\\".join(("DERIVED", *map(str, image_type[1:])))),
+            _IMAGE_TYPE: _text(b"CS", "\\".join(("DERIVED", *map(str, values[1:])))),
             _INSTANCE: Change(b"UI", _even(self._lossy.uid_of(str(self._ds.SOPInstanceUID)).encode(), b"\0")),
             _DESCRIPTION: _text(b"ST", words),
             _SOURCE_IMAGES: _items(source),
@@ -110,7 +111,7 @@ def compressed(part10: bytes, transfer_syntax_uid: str, lossy: Lossy) -> Compres
         suited = (
             "PixelData" in ds
             and ds.get("LossyImageCompression") != "01"
-            and ds.PhotometricInterpretation in _COLOURS
+            and (ds.PhotometricInterpretation in _COLOURS or ds.PhotometricInterpretation == "YBR_RCT")  # which is decoded to RGB
             and ds.BitsAllocated in (8, 16)
             and ds.HighBit == ds.BitsStored - 1
             and (ds.SamplesPerPixel == 1 or ds.BitsAllocated == 8)

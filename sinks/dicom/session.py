@@ -143,6 +143,8 @@ class Associations:
     def _peer_for(self, delivery: Delivery) -> Peer:
         """The peer, with the titles that this object is to be sent with."""
         manner = self._manner
+        if not (manner.calling_of_sender or manner.called_of_sender):
+            return self._peer
         calling = delivery.calling_aet if manner.calling_of_sender else ""
         called = delivery.called_aet if manner.called_of_sender else ""
         return replace(self._peer, calling_aet=calling or self._peer.calling_aet, aet=called or self._peer.aet)

@@ -18,7 +18,7 @@ from hilum.settings import Settings
 from hilum.sink import Delivery, Park, Session, Settled, sink_of
 from hilum.testing import MemoryStore, a_delivery
 from sinks.dicom import Dicom
-from tests.peers import CT, EXPLICIT, IMPLICIT, Pacs, pacs
+from tests.peers import CT, EXPLICIT, IMPLICIT, Pacs, pacs, status
 from tests.stow_server import send, session_for, stow_server
 
 ALL = ((CT, EXPLICIT), (CT, IMPLICIT), (CT, JPEG_2000))
@@ -99,6 +99,13 @@ def test_a_peer_that_takes_no_jpeg_2000_gets_nothing_else_instead(store: MemoryS
             deliver(lossy_sink(there), store, an_image(store))
 
         assert there.stored == {}
+
+
+def test_an_image_that_is_rejected_is_nowhere_under_its_new_uid(store: MemoryStore) -> None:
+    with pacs(status(0xA900), contexts=ALL) as there:
+        settled = deliver(lossy_sink(there), store, an_image(store))
+
+    assert (settled.state, settled.sent_as) == ("rejected", "")
 
 
 def test_a_check_says_beforehand_that_a_peer_takes_no_jpeg_2000() -> None:

@@ -104,6 +104,7 @@ type = "dicom"
 host = "127.0.0.1"
 port = {port}
 aet = "PACS"
+commit = true
 verify_by = "commitment"
 """
 
@@ -183,10 +184,18 @@ def test_images_compressed_with_loss_are_there_under_their_own_uids_and_returned
     assert [each["sop_instance_uid"] for each in json.loads(done.stdout)["verified"]["missing"]] == [study[1]]
 
 
-def test_a_peer_is_asked_by_storage_commitment_what_it_has(found: RunningHilum, there: Orthanc, study: list[str]) -> None:
+def test_a_peer_commits_through_a_kill_of_the_workers_and_is_asked_anew_what_it_has(
+    found: RunningHilum, there: Orthanc, study: list[str]
+) -> None:
     [(uid,)] = found.rows("SELECT study_instance_uid FROM instance WHERE sop_instance_uid = %s", study[0])
     found.command("send", uid, "--to", "committing")
-    assert found.come_to_rest().ok
+    asked = "SELECT count(*) FROM delivery WHERE destination = 'committing' AND comment <> ''"
+    eventually(lambda: found.rows(asked) == [(5,)], 30, what="all are stored and asked for, or committed")
+    found.kill("deliver")
+    account = found.come_to_rest()
+    assert account.ok, account.details
+    said = "SELECT DISTINCT state, comment, attempts FROM delivery WHERE destination = 'committing'"
+    assert found.rows(said) == [("delivered", "committed", 1)]
     assert found.command("reconcile", "--destination", "committing", "--verify", "--study", uid).returncode == 0
 
     there.delete(study[3])

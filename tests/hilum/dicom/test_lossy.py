@@ -96,6 +96,28 @@ def test_colour_is_transformed_and_comes_back_frame_by_frame() -> None:
     assert np.abs(found.pixel_array.astype(int) - source.pixel_array.astype(int)).max() <= 3
 
 
+def test_an_image_that_was_compressed_without_loss_by_the_same_codec_is_compressed_anew() -> None:
+    source = sample("GDCMJ2K_TextGBR.dcm")
+    found = made_of(source)
+
+    assert (source.PhotometricInterpretation, found.PhotometricInterpretation) == ("YBR_RCT", "YBR_ICT")
+    assert np.abs(found.pixel_array.astype(int) - source.pixel_array.astype(int)).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("ORIGINAL", ["DERIVED"]), (None, ["DERIVED", "PRIMARY"]), (["DERIVED", "SECONDARY", "MPR"], ["DERIVED", "SECONDARY", "MPR"])],
+)
+def test_only_the_first_value_of_its_image_type_changes(before: object, after: list[str]) -> None:
+    source = sample("CT_small.dcm")
+    source.ImageType = before
+    if before is None:
+        del source.ImageType
+    found = made_of(source).ImageType
+
+    assert ([found] if isinstance(found, str) else list(found)) == after
+
+
 def test_a_higher_ratio_makes_it_smaller_and_another_object() -> None:
     source = sample("CT_small.dcm")
     two, twenty = made_of(source, Lossy(ratio=2.0)), made_of(source, Lossy(ratio=20.0))
