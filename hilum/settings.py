@@ -34,6 +34,8 @@ from hilum.sections import (
     Node,
     Postgres,
     Probe,
+    Query,
+    Retention,
     Roles,
     Rule,
     Section,
@@ -59,6 +61,8 @@ __all__ = [
     "Node",
     "Postgres",
     "Probe",
+    "Query",
+    "Retention",
     "Roles",
     "Rule",
     "Section",
@@ -100,6 +104,7 @@ class Settings(Section, frozen=True, kw_only=True):
     folders: dict[str, Folder] = field(default_factory=dict)
     completeness: Completeness = field(default_factory=Completeness)
     studies: Studies = field(default_factory=Studies)
+    retention: Retention = field(default_factory=Retention)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 

@@ -1,4 +1,4 @@
-"""What Hilum says on Kafka of studies as a whole. `hilum.events` has all events."""
+"""What Hilum says on Kafka of studies as a whole, and of originals that are no longer kept. `hilum.events` has all events."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ class StudyChanged(Event, frozen=True, kw_only=True):
     topic = Topic(name="imaging.study.changed.v1", phi="limited")
 
     study_instance_uid: str
-    #: `opened`, `completed`, `reopened` (something new came after it was complete), or `withdrawn`: a rejection note names instances.
+    #: `opened`, `completed`, `reopened` (something new came after it was complete), `withdrawn`: a rejection note names instances; or
+    #: `stuck`: its time has come, and a rule could not be evaluated on it.
     change: Annotated[str, Meta(pattern="^[a-z-]+$")]
     #: The revision that is open, or complete now: 1 is the first.
     revision: int
-    #: Why it is complete: `idle`, `expected`, `by-hand` or `maximum`. What reopened it: `images` or `objects` (such as reports).
+    #: Why it is complete: `idle`, `expected`, `by-hand` or `maximum`. What reopened it: `images` or `objects` (such as reports). Why it
+    #: is stuck: `rule-failed`.
     reason: str = ""
+    #: The same in a sentence, if it is stuck: which rule, and what would help. Holds no value of an object.
+    says: str = ""
     #: Instances that came, without those that were withdrawn; and how many of them are new in this revision.
     instances: int
     new: int = 0
@@ -60,6 +64,8 @@ class StudyExpected(Event, frozen=True, kw_only=True):
     #: Who says so: `storage-commitment`, `manifest`, `mpps` or `query`.
     source: Annotated[str, Meta(pattern="^[a-z-]+$")]
     sop_instance_uids: tuple[str, ...]
+    #: How many the study has, where only their number is known; 0: it is not.
+    instances: Annotated[int, Meta(ge=0)] = 0
     said_at: datetime
 
     @property
@@ -71,3 +77,35 @@ class StudyExpected(Event, frozen=True, kw_only=True):
     def subject(self) -> str:
         """See `Event.subject`."""
         return self.study_instance_uid
+
+
+class InstanceExpired(Event, frozen=True, kw_only=True):
+    """An original is no longer kept: its deliveries were settled, and its retention has passed. What is known of it stays."""
+
+    topic = Topic(name="imaging.instance.expired.v1", phi="limited")
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    #: Where it was, and what: see `ObjectRef`.
+    bucket: str
+    object_key: str
+    size_bytes: int
+    sha256: str
+    #: The term by which it expired, such as `originals_days = 30`, and the version of all terms.
+    policy: str
+    policy_version: str
+    #: The process that decided it.
+    by: str
+    decided_at: datetime
+    expired_at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.study_instance_uid
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.sop_instance_uid

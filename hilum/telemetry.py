@@ -83,6 +83,9 @@ DELIVERIES_PENDING = Gauge("hilum_deliveries_pending", "Deliveries without a fin
 DELIVERIES_PARKED = Gauge("hilum_deliveries_parked", "Deliveries that wait for a person.", ["destination"])
 DELIVERIES_PENDING_SECONDS = Gauge("hilum_deliveries_pending_seconds", "Age of the oldest of them.", ["destination"])
 
+ORIGINALS_EXPIRED = Counter("hilum_originals_expired", "Originals whose retention has passed and whose bytes were deleted.")
+EXPIRED_BYTES = Counter("hilum_expired_bytes", "Size of these originals.")
+
 COMMITMENTS_OPEN = Gauge(
     "hilum_commitments_open", "Storage commitment requests: `asked` wait for objects, `decided` for their SCU.", ["state"]
 )
@@ -91,6 +94,11 @@ COMMITMENT_OBJECTS = Counter(
     "hilum_commitment_objects", "Objects that storage commitment was decided on: `committed`, or the failure reason.", ["outcome"]
 )
 COMMITMENT_REPORTS_FAILED = Counter("hilum_commitment_reports_failed", "Reports that did not arrive, or were refused: tried again.")
+
+STUDIES_STUCK = Gauge("hilum_studies_stuck", "Studies whose time has come and of which a rule cannot be evaluated.")
+QUERIES = Counter(
+    "hilum_queries", "Times a sender was asked how many instances a study has: `answered`, `unknown` to it, or `failed`.", ["outcome"]
+)
 
 
 def metrics() -> list[MetricWrapperBase]:

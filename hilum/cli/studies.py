@@ -127,6 +127,7 @@ def _show_study(study: Study, held: str) -> None:
             "Study": f"{summary.study_date or ''} {'/'.join(summary.modalities)} {summary.study_description or ''}".strip(),
             "Objects": f"{summary.instances} in {summary.series} series",
             "Complete": completeness(summary),
+            "Waits because": summary.says or "",
             "State": "; ".join(filter(None, (open_matters(summary), held))) or "all settled",
         }
     )
@@ -151,6 +152,10 @@ def _show_study(study: Study, held: str) -> None:
     ]
     columns = ("To", "State", "Objects", "Attempts", "Answer", "Waits because", "When")
     show_table("Deliveries", columns, deliveries, nothing="No rule sent it anywhere.")
+    if study.expired:
+        out.print()
+        expired = [(e.objects, f"{e.size_bytes / 1e6:.1f} MB", moment(e.first_at), e.policy, e.decided_by) for e in study.expired]
+        show_table("Originals expired", ("Objects", "Size", "On", "By", "Decided by"), expired)
     if study.quarantined:
         out.print()
         _show_waiting(study.quarantined)
@@ -162,7 +167,8 @@ def completeness(study: StudySummary) -> str:
     withdrawn = f", {study.withdrawn} withdrawn" if study.withdrawn else ""
     if study.state == "complete":
         return f"revision {study.revision} ({study.reason}){missing}{withdrawn}"
-    return f"awaited{f', revision {study.revision} before' if study.revision else ''}{missing}{withdrawn}" if study.state else ""
+    stuck = ", stuck" if study.says else ""
+    return f"awaited{f', revision {study.revision} before' if study.revision else ''}{missing}{withdrawn}{stuck}" if study.state else ""
 
 
 def open_matters(study: StudySummary) -> str:

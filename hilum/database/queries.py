@@ -52,6 +52,8 @@ class StudySummary(Struct, frozen=True, kw_only=True):
     missing: int | None = None
     withdrawn: int | None = None
     parked: int = 0
+    #: Why it is not complete although its time has come.
+    says: str | None = None
 
 
 class SeriesOfStudy(Struct, frozen=True, kw_only=True):
@@ -119,6 +121,17 @@ class QuarantinedEvent(Struct, frozen=True, kw_only=True):
     object_key: str | None
 
 
+class Expired(Struct, frozen=True, kw_only=True):
+    """Originals of a study that expired on one day by one term."""
+
+    objects: int
+    size_bytes: int
+    policy: str
+    decided_by: str
+    first_at: datetime
+    last_at: datetime
+
+
 class Study(Struct, frozen=True, kw_only=True):
     """A study, whole: what came, from whom, where it went, what waits and why."""
 
@@ -127,6 +140,8 @@ class Study(Struct, frozen=True, kw_only=True):
     arrivals: list[Arrivals]
     deliveries: list[DeliveriesOfStudy]
     quarantined: list[QuarantinedEvent]
+    #: Originals that are no longer kept.
+    expired: list[Expired] = []
 
 
 class RejectedDelivery(Struct, frozen=True, kw_only=True):
@@ -180,7 +195,8 @@ SELECT shown.study_instance_uid, study.patient_id, study.patient_name, study.acc
        series.modalities, series.series, instance.instances, instance.size_bytes,
        coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at,
        delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined, delivery.parked,
-       study_state.state, study_state.revision, study_state.reason, study_state.completed_at, study_state.missing, study_state.withdrawn
+       study_state.state, study_state.revision, study_state.reason, study_state.completed_at, study_state.missing, study_state.withdrawn,
+       study_state.says
 FROM ({shown}) AS shown
 LEFT JOIN study USING (study_instance_uid)
 LEFT JOIN study_state USING (study_instance_uid)
@@ -245,6 +261,12 @@ GROUP BY destination, state
 ORDER BY destination, state
 """
 
+_EXPIRED = """
+SELECT count(*) AS objects, sum(size_bytes)::bigint AS size_bytes, policy, decided_by,
+    min(decided_at) AS first_at, max(decided_at) AS last_at
+FROM expiry WHERE study_instance_uid = %(study)s GROUP BY policy, decided_by, decided_at::date ORDER BY first_at, policy
+"""
+
 _QUARANTINED = """
 SELECT event_id, q.receipt, q.state, stage, reason, sentence, fix, found, expected, q.quarantined_at,
        q.study_instance_uid, q.series_instance_uid, q.sop_instance_uid, calling_aet, peer, bucket, object_key
@@ -287,6 +309,24 @@ def list_studies(dsn: str, *, like: str = "", limit: int = 50) -> list[StudySumm
     return rows(dsn, StudySummary, _LATEST, {"like": like, "pattern": pattern, "limit": limit})
 
 
+class StuckStudy(Struct, frozen=True, kw_only=True):
+    """A study that is not complete although its time has come, and why."""
+
+    study_instance_uid: str
+    says: str
+    since: datetime
+
+
+_STUCK = """
+SELECT study_instance_uid, says, changed_at AS since FROM study_state WHERE says IS NOT NULL ORDER BY changed_at LIMIT %(limit)s
+"""
+
+
+def stuck_studies(dsn: str, *, limit: int = 1000) -> list[StuckStudy]:
+    """The studies that wait for a better rule, those that have waited longest first. Raises `TryAgain`, `Misconfigured`."""
+    return rows(dsn, StuckStudy, _STUCK, {"limit": limit})
+
+
 def show_study(dsn: str, study: str) -> list[Study]:
     """The study with this StudyInstanceUID, or those with this accession number (it may be used again). Raises `NotFound`."""
     found = []
@@ -304,6 +344,7 @@ def show_study(dsn: str, study: str) -> list[Study]:
                     _QUARANTINED + "WHERE q.study_instance_uid = %(study)s AND q.state = 'waiting' ORDER BY q.quarantined_at, event_id",
                     uid,
                 ),
+                expired=rows(dsn, Expired, _EXPIRED, uid),
             )
         )
     if not found:

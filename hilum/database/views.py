@@ -66,8 +66,9 @@ VIEWS = (
             last_received_at | instances.last_received_at | when the last of them came in
             state | study_state.state | `open` while instances are awaited, or `complete`
             revision | study_state.revision | the last complete revision, 1 at first; 0: none
-            reason | study_state.reason | why it is complete, `idle`, `expected`, `by-hand` or `maximum`; or what opened it again
+            reason | study_state.reason | why it is complete, `idle`, `expected`, `by-hand` or `maximum`; what opened it; `rule-failed`
             completed_at | study_state.completed_at | when it was complete last
+            waits_because | study_state.says | why it is not complete although its time has come: a rule that cannot be evaluated
             missing_count | study_state.missing | instances that were announced and have not come
             withdrawn_count | study_state.withdrawn | instances that rejection notes name
         """,
@@ -251,6 +252,25 @@ VIEWS = (
             ended_at | | when it was over
             adapter | | `dicom`; or `stow`, `folder`: a sender's requests or files of about a minute; or `media`: an import
             requests | | how many associations, requests or files the row stands for
+        """,
+    ),
+    View(
+        name="v_expiry",
+        says="Originals that are no longer kept: their deliveries were settled, their retention has passed. What is known of them stays.",
+        source="FROM expiry",
+        columns="""
+            sop_instance_uid | | SOPInstanceUID
+            series_instance_uid | | SeriesInstanceUID
+            study_instance_uid | | StudyInstanceUID
+            bucket | | where the object was: the bucket
+            object_key | | where the object was: its key in the bucket
+            size_bytes | | its size
+            sha256 | | SHA-256 of the data set as received, without preamble and File Meta
+            policy | | the term by which it expired, such as `originals_days = 30`
+            policy_version | | the version of all terms
+            decided_by | | the process that decided it
+            decided_at | | since when it has expired
+            deleted_at | | when its bytes were gone; null until then
         """,
     ),
     View(
