@@ -7,7 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace
 
+from hilum.cli import waits
 from hilum.cli.completing import complete
 from hilum.cli.context import (
     ConfigOption,
@@ -23,7 +25,7 @@ from hilum.cli.context import (
     show_json,
     show_table,
 )
-from hilum.errors import Misconfigured, Reason
+from hilum.errors import Misconfigured, NotFound, Reason
 from hilum.words import counted
 
 if TYPE_CHECKING:
@@ -90,16 +92,32 @@ def show(
 ) -> None:
     """Show one study: what came, from whom, where it went, what waits and why."""
     from hilum.database.queries import show_study
+    from hilum.waiting import circumstances
 
-    found = show_study(connected(config, data).postgres.dsn, study)
+    settings = connected(config, data)
+    now = circumstances(settings)
+    try:
+        found = show_study(settings.postgres.dsn, study)
+    except NotFound:
+        if (held := now.wanted.held.get(study)) is None:
+            raise
+        if json:
+            show_json([{"held": held}])
+        else:
+            out.print(f"Nothing of the study {study} has come yet. It is {now.held(study)}.", markup=False)
+        return
+    found = [
+        replace(each, deliveries=waits.of_study(now, each.summary.study_instance_uid, each.deliveries, settings.postgres.dsn))
+        for each in found
+    ]
     if json:
         show_json(found)
         return
     for each in found:
-        _show_study(each)
+        _show_study(each, now.held(each.summary.study_instance_uid))
 
 
-def _show_study(study: Study) -> None:
+def _show_study(study: Study, held: str) -> None:
     summary = study.summary
     show_facts(
         {
@@ -110,7 +128,7 @@ def _show_study(study: Study) -> None:
             "Objects": f"{summary.instances} in {summary.series} series",
             "Complete": completeness(summary),
             "Waits because": summary.says or "",
-            "State": open_matters(summary) or "all settled",
+            "State": "; ".join(filter(None, (open_matters(summary), held))) or "all settled",
         }
     )
     out.print()
@@ -126,12 +144,14 @@ def _show_study(study: Study) -> None:
             d.state,
             d.deliveries,
             d.attempts,
-            f"{d.peer_status or ''} {d.waits_because or d.comment or ''}".strip(),
+            f"{d.peer_status or ''} {d.comment or ''}".strip(),
+            d.waits_because,
             f"next attempt {moment(d.next_attempt_at)}" if d.next_attempt_at else moment(d.last_settled_at),
         )
         for d in study.deliveries
     ]
-    show_table("Deliveries", ("To", "State", "Objects", "Attempts", "Answer", "When"), deliveries, nothing="No rule sent it anywhere.")
+    columns = ("To", "State", "Objects", "Attempts", "Answer", "Waits because", "When")
+    show_table("Deliveries", columns, deliveries, nothing="No rule sent it anywhere.")
     if study.expired:
         out.print()
         expired = [(e.objects, f"{e.size_bytes / 1e6:.1f} MB", moment(e.first_at), e.policy, e.decided_by) for e in study.expired]

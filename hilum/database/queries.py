@@ -82,7 +82,7 @@ class Arrivals(Struct, frozen=True, kw_only=True):
 class DeliveriesOfStudy(Struct, frozen=True, kw_only=True):
     """Deliveries to one destination in one state. `attempts` is the most of any; answer and comment are the latest.
 
-    `waits_because` is set if the destination as a whole cannot be used at present.
+    `next_attempt_at` of pending ones is the first, in the past if it is due; `waits_because` is what commands fill in (`hilum.waiting`).
     """
 
     destination: str
@@ -93,7 +93,10 @@ class DeliveriesOfStudy(Struct, frozen=True, kw_only=True):
     comment: str | None
     next_attempt_at: datetime | None
     last_settled_at: datetime | None
-    waits_because: str | None
+    waits_because: str | None = None
+    #: The highest of any, and how many of them are in a worker's hands.
+    priority: int = 0
+    in_hand: int = 0
 
 
 class QuarantinedEvent(Struct, frozen=True, kw_only=True):
@@ -251,10 +254,8 @@ _DELIVERIES = """
 SELECT destination, state, count(*) AS deliveries, max(attempts) AS attempts,
        (array_agg(peer_status ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE peer_status <> ''))[1] AS peer_status,
        (array_agg(comment ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE comment <> ''))[1] AS comment,
-       min(not_before) FILTER (WHERE state = 'pending') AS next_attempt_at, max(settled_at) AS last_settled_at,
-       CASE WHEN state = 'pending' THEN (
-           SELECT says FROM v_destination_outage AS outage WHERE outage.destination = delivery.destination ORDER BY since LIMIT 1
-       ) END AS waits_because
+       min(not_before) FILTER (WHERE state = 'pending') AS next_attempt_at, max(settled_at) AS last_settled_at, max(priority) AS priority,
+       count(*) FILTER (WHERE state = 'pending' AND lease_until > now()) AS in_hand
 FROM delivery WHERE study_instance_uid = %(study)s
 GROUP BY destination, state
 ORDER BY destination, state
