@@ -43,8 +43,6 @@ log = telemetry.logger("route")
 
 #: When the index is asked again whether it has a row that is to leave memory.
 ASKED_AGAIN = timedelta(hours=1)
-#: When a study is looked at again of which a rule could not be evaluated; `hilum apply` may have brought a better one.
-RULE_TRIED_AGAIN = timedelta(minutes=10)
 
 
 class Known(Protocol):
@@ -214,17 +212,27 @@ class Route:
         study = rows.study(uid) or self._looked.studies.get(uid)
         if isinstance(event, StudyExpected):
             here = self._looked.rows.keys()
-            self._studies.expect(uid, event.source, event.sop_instance_uids, here, rows, study or StudyRow(), saying.now)
+            if event.instances and study is not None:
+                self._studies.count(uid, event.source, event.instances, rows, study, saying.now)
+            if event.sop_instance_uids or not event.instances:
+                self._studies.expect(uid, event.source, event.sop_instance_uids, here, rows, study or StudyRow(), saying.now)
         else:
             yield from self._command(event, rows, study, saying)
 
     def _command(
         self, command: StudyCommand, rows: Rows, study: StudyRow | None, saying: Saying
-    ) -> Iterator[StudyChanged | CommandOutcome]:
-        """Complete a study by hand."""
+    ) -> Iterator[InstanceRouted | StudyChanged | CommandOutcome]:
+        """Complete a study by hand, or look at one again of which a rule could not be evaluated."""
         uid = command.study_instance_uid
         done = False
-        if command.action != "complete":
+        if command.action == "look":
+            done, sentence = study is not None and study.open, "It is looked at."
+            if study is not None and study.open:
+                try:
+                    yield from self._studies.look(uid, rows, study, saying)
+                except Quarantine as why:  # of a rule: nothing was said or remembered yet
+                    yield from self._studies.stick(uid, why, rows, study, saying)
+        elif command.action != "complete":
             sentence = f"This release knows no command {command.action}."
         elif study is None:
             sentence = f"Nothing of study {uid} has come."
@@ -262,8 +270,7 @@ class Route:
                 try:
                     yield from self._studies.look(uid, Rows(memory), row, self._saying(now))
                 except Quarantine as why:  # of a rule: nothing was said or remembered yet
-                    log.warning("study_waits_for_its_rule", uid=uid, says=str(why))
-                    memory.put(key, row, due=now + RULE_TRIED_AGAIN)
+                    yield from self._studies.stick(uid, why, Rows(memory), row, self._saying(now))
                 return
             indexed_study = self._leaving_studies.get(uid)
             gone = not row.revision or (indexed_study is not None and indexed_study.revision >= row.revision)

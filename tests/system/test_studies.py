@@ -7,14 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import KeyObjectSelectionDocumentStorage, RLELossless, generate_uid
 
-from bench.peers import free_port, orthanc
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender
 from hilum.part10 import data_set_offset
@@ -28,11 +26,6 @@ SETTINGS = """
 corrections = "take"
 [senders.QUICK.completeness]
 idle_s = 1.0
-"""
-FORWARD_ALL = """
-function OnStoredInstance(instanceId, tags, metadata, origin)
-  SendToModality(instanceId, 'pacs')
-end
 """
 
 
@@ -184,19 +177,3 @@ def test_everything_is_accounted_for(running: RunningHilum) -> None:
     assert (account.unaccounted, account.details) == (0, ())
     parts = account.routed + account.unrouted + account.duplicates + account.quarantined + account.waiting
     assert account.received == parts + account.sent_back + account.ignored + account.withdrawn
-
-
-@pytest.mark.peer("Orthanc")
-def test_an_orthanc_that_sends_everything_back_comes_to_rest(tmp_path: Path) -> None:
-    port, http_port = free_port(), free_port()
-    (tmp_path / "hilum").mkdir()
-    with running_hilum(tmp_path / "hilum", port) as hilum:
-        more = {"DicomAet": "PACS", "DicomModalities": {"pacs": ["HILUM", "127.0.0.1", hilum.port]}, "OverwriteInstances": True}
-        with orthanc(tmp_path / "orthanc", port, http_port, hilum.port, lua=FORWARD_ALL, more=more):
-            images = slices(5, "LOOP01")
-            study = send(hilum, images)
-            came = outcomes(hilum, study, 10)
-            account = hilum.come_to_rest()
-
-            assert came == outcomes(hilum, study, 10) == {"deliver": 5, "returned": 5}
-            assert (account.unaccounted, account.sent_back) == (0, 5)

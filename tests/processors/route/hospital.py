@@ -210,6 +210,12 @@ class Hospital:
     def announce(self, *sops: str, study: str = STUDY, source: str = "mpps") -> list[Event]:
         return self.take(StudyExpected(study_instance_uid=study, source=source, sop_instance_uids=sops, said_at=self.clock()))
 
+    def count(self, instances: int, study: str = STUDY) -> list[Event]:
+        """The study's sender says how many instances it has."""
+        return self.take(
+            StudyExpected(study_instance_uid=study, source="query", sop_instance_uids=(), instances=instances, said_at=self.clock())
+        )
+
     def complete(self, study: str = STUDY, expected_revision: int = -1) -> CommandOutcome:
         command = StudyCommand(
             id="c", action="complete", study_instance_uid=study, expected_revision=expected_revision, asked_at=self.clock()
@@ -217,6 +223,10 @@ class Hospital:
         *_, outcome = self.take(command)
         assert isinstance(outcome, CommandOutcome)
         return outcome
+
+    def look(self, study: str = STUDY) -> list[Event]:
+        """Somebody asks that a study be looked at again."""
+        return self.take(StudyCommand(id="c", action="look", study_instance_uid=study, asked_at=self.clock()))
 
     def wait(self, **time: float) -> list[Event]:
         """Let time pass, and do what is due at its end."""
