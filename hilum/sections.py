@@ -191,6 +191,9 @@ class Roles(Section, frozen=True, kw_only=True):
     """Which roles run together in one process under `hilum up`: each entry is one process, roles joined by commas."""
 
     processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment,query")
+    #: A process that runs and has not answered `/health` for so many seconds, ready or not, is ended by `hilum up` and started again;
+    #: 0: never, as for a debugger.
+    silent_s: Annotated[float, Meta(ge=0)] = 120.0
 
 
 class Called(Section, frozen=True, kw_only=True):

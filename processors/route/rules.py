@@ -14,7 +14,7 @@ from hilum.errors import Quarantine, Reason
 from hilum.events import InstanceAccepted
 from hilum.settings import Rule, Settings
 
-from .compiled import FAILURES, Compiled, compiled
+from .compiled import FAILURES, Compiled, compiled, failure
 from .facts import Matched, StudyFacts, StudyRoute
 from .names import Asked, Item, is_list
 
@@ -84,7 +84,7 @@ class Rules:
                 try:
                     goes = each.study.matches((facts, matching))
                 except FAILURES as error:
-                    sentence = f"Rule {name!r} could not be evaluated on a complete study ({type(error).__name__})."
+                    sentence = f"Rule {name!r} could not be evaluated on a complete study: {failure(error)}."
                     raise Quarantine(Reason.RULE_FAILED, sentence, fix="Correct the rule's `study`, then apply it.") from None
                 if goes:
                     found.append(StudyRoute(rule=name, to=each.rule.to, send=each.rule.send, priority=each.rule.priority))
@@ -104,7 +104,7 @@ def matches(rule: Compiled, asked: Asked) -> bool:
             raise _failed(rule, asked, f"the value of {cause.keyword} is too long") from None
         if is_absent(rule, asked, error):
             return False
-        raise _failed(rule, asked, type(error).__name__) from None
+        raise _failed(rule, asked, failure(error)) from None
 
 
 def is_absent(rule: Compiled, asked: Asked, error: Exception) -> bool:
@@ -117,6 +117,6 @@ def is_absent(rule: Compiled, asked: Asked, error: Exception) -> bool:
 def _failed(rule: Compiled, asked: Asked, why: str) -> Quarantine:
     return Quarantine(
         Reason.RULE_FAILED,
-        f"Rule {rule.rule.name!r} could not be evaluated on instance {asked.event.instance.sop_instance_uid} ({why}).",
-        fix="Correct the rule's `when`; `hilum config check` shows what it may name.",
+        f"Rule {rule.rule.name!r} could not be evaluated on instance {asked.event.instance.sop_instance_uid}: {why}.",
+        fix="Correct the rule's `when`, try it with `hilum rule test FILE --last 7d`, then apply it.",
     )

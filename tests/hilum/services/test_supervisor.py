@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ import pytest
 
 from hilum.errors import Misconfigured
 from hilum.services.endpoints import Endpoints
+from hilum.services.liveness import Liveness
 from hilum.services.process import Child, is_running
 from hilum.services.runstate import RunState, read_run_state
 from hilum.services.supervisor import Supervised, Supervisor
 from hilum.services.up import detach, down
+from hilum.status import ask
 from hilum.testing import eventually
 
 IDLE = "import time; print('up', flush=True); time.sleep(600)"
@@ -114,6 +117,48 @@ def test_a_child_that_dies_is_started_again(make: Make, tmp_path: Path) -> None:
     again = eventually(lambda: [c for c in state_of(tmp_path).children if c.restarts == 1 and c.state == "running"])
 
     assert again[0].last_exit.startswith("toy ended by signal SIGKILL")
+
+
+def test_a_process_that_runs_and_answers_nothing_is_ended_and_started_again(make: Make, tmp_path: Path) -> None:
+    hung = tmp_path / "hung"
+    child = replace(a_child(tmp_path, "route"), answers=lambda: not hung.exists(), silent_s=0.2)
+    make(roles=lambda _: [child]).start()
+    first = child_of(tmp_path, "route").pid
+    hung.touch()
+
+    again = eventually(lambda: [c for c in state_of(tmp_path).children if c.restarts])
+    hung.unlink()
+
+    assert "answered nothing for" in again[0].last_exit
+    eventually(lambda: [c for c in state_of(tmp_path).children if c.state == "running" and c.pid != first])
+    assert any(each["event"] == "child_ended" and "answered nothing" in each["says"] for each in told(tmp_path))
+
+
+def test_a_process_that_was_stopped_is_ended_and_started_again(make: Make, tmp_path: Path) -> None:
+    port = free_port()
+    program = (
+        "from http.server import HTTPServer, BaseHTTPRequestHandler as H\n"
+        "H.do_GET = lambda self: (self.send_response(200), self.end_headers(), self.wfile.write(b'{\"roles\": {}}'))\n"
+        f"s = HTTPServer(('127.0.0.1', {port}), H); print('up', flush=True); s.serve_forever()"
+    )
+    child = replace(a_child(tmp_path, "route", program), answers=lambda: ask(port, 0.2) is not None, silent_s=0.4)
+    make(roles=lambda _: [child]).start()
+    first = child_of(tmp_path, "route")
+
+    first.suspend()
+
+    eventually(lambda: [c for c in state_of(tmp_path).children if c.restarts and c.state == "running"])
+    assert not first.is_running()
+
+
+def test_a_process_that_answers_from_time_to_time_is_left_alone() -> None:
+    said = iter([False, False, False, True] * 1000)
+    answered = threading.Event()
+    asked = Liveness(lambda: next(said) and not answered.set(), every_s=0.001)
+
+    assert answered.wait(10)
+    assert asked.silent_s == 0.0
+    asked.end()
 
 
 def told(data: Path) -> list[dict[str, Any]]:
