@@ -1,6 +1,7 @@
 """The supervisor, told with small Python programs as servers and roles."""
 
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -17,13 +18,14 @@ import pytest
 
 from hilum.errors import Misconfigured
 from hilum.services.endpoints import Endpoints
-from hilum.services.liveness import Liveness
+from hilum.services.liveness import UNANSWERED, Liveness
 from hilum.services.process import Child, is_running
 from hilum.services.runstate import RunState, read_run_state
 from hilum.services.supervisor import Supervised, Supervisor
 from hilum.services.up import detach, down
 from hilum.status import ask
 from hilum.testing import eventually
+from tests.peers import free_port
 
 IDLE = "import time; print('up', flush=True); time.sleep(600)"
 
@@ -151,14 +153,23 @@ def test_a_process_that_was_stopped_is_ended_and_started_again(make: Make, tmp_p
     assert not first.is_running()
 
 
-def test_a_process_that_answers_from_time_to_time_is_left_alone() -> None:
-    said = iter([False, False, False, True] * 1000)
-    answered = threading.Event()
-    asked = Liveness(lambda: next(said) and not answered.set(), every_s=0.001)
+def test_a_process_that_answers_one_question_of_four_is_never_silent() -> None:
+    questions, begin, enough = itertools.count(1), threading.Event(), threading.Event()
+    silent = []
 
-    assert answered.wait(10)
-    assert asked.silent_s == 0.0
+    def answers() -> bool:
+        begin.wait(10)
+        silent.append(asked.silent_s)
+        if (number := next(questions)) == 40:
+            enough.set()
+        return number % UNANSWERED == 0
+
+    asked = Liveness(answers, every_s=0.001)
+    begin.set()
+    assert enough.wait(10)
     asked.end()
+
+    assert not any(silent)
 
 
 def told(data: Path) -> list[dict[str, Any]]:
