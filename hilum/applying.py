@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from msgspec import Struct
 
 from hilum import bus, commands
-from hilum.bundle import UNREADABLE, Bundle, Worker, current, workers
+from hilum.bundle import ROLES, UNREADABLE, Bundle, Worker, current, workers
 from hilum.candidate import Candidate, of_bundle
 from hilum.database.queries import rows, stuck_studies
 from hilum.errors import Misconfigured, Refused, TryAgain
@@ -114,21 +114,33 @@ class Waited(Struct, frozen=True, kw_only=True):
 
     version: str
     running: list[Worker]
+    #: Those that run another one, and those that do not answer.
     stragglers: list[Worker]
+    #: Roles that must exist and of which no worker was heard.
+    absent: list[str] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether every worker that there must be runs the version."""
+        return not self.stragglers and not self.absent
 
 
 def wait(settings: Settings, version: str, timeout_s: float, *, now: Callable[[], float] = time.monotonic, pause_s: float = 0.2) -> Waited:
-    """Wait until every worker that is there runs `version`, or says that it cannot, for at most `timeout_s`.
+    """Wait until every worker runs `version`, or says that it cannot, for at most `timeout_s`.
 
-    A worker that is there has said so within the last half minute; one that died without a word counts until then. Raises `TryAgain`
-    while PostgreSQL, where they say it, is away.
+    There must be one of each role of `settings` that uses rules or destinations. One that says nothing any more is waited for: it
+    may be stuck, and go on with what it had. Raises `TryAgain` while PostgreSQL, where they say it, is away.
     """
     deadline = now() + timeout_s
+    needed = [role for role in ROLES if role in settings.role_names]
     while True:
-        found = workers(settings.postgres.dsn)
-        late = [each for each in found if each.version != version]
-        if not late or now() > deadline or all(each.refuses in (version, UNREADABLE) for each in late):
-            return Waited(version=version, running=[each for each in found if each.version == version], stragglers=late)
+        found = [each for each in workers(settings.postgres.dsn) if not each.gone]
+        running = [each for each in found if each.version == version and not each.silent]
+        late = [each for each in found if each not in running]
+        absent = [role for role in needed if not any(each.role == role for each in found)]
+        refused = bool(late) and all(each.refuses in (version, UNREADABLE) and not each.silent for each in late)
+        if now() > deadline or (not absent and (not late or refused)):
+            return Waited(version=version, running=running, stragglers=late, absent=absent)
         time.sleep(pause_s)  # workers take a version between two batches, and tell PostgreSQL
 
 

@@ -134,7 +134,7 @@ def _put_in_force(
         )
     else:
         _show_waited(waited, other)
-    sys.exit(Exit.PARTLY if waited.stragglers or other else Exit.DONE)
+    sys.exit(Exit.DONE if waited.done and not other else Exit.PARTLY)
 
 
 def _say_checked(candidate: Candidate, json: bool) -> None:
@@ -145,28 +145,36 @@ def _say_checked(candidate: Candidate, json: bool) -> None:
 
 
 def _told(waited: Waited) -> dict[str, Any]:
-    return {"running": [each.worker for each in waited.running], "stragglers": waited.stragglers}
+    return {"running": [each.worker for each in waited.running], "stragglers": waited.stragglers, "absent": waited.absent}
 
 
 def _show_waited(waited: Waited, other: str) -> None:
     if other:
         out.print(f"Somebody else has put {other} in force since; {waited.version} no longer is.")
-    elif not waited.stragglers:
+    elif waited.done:
         count = len(waited.running)
         workers = "1 worker runs" if count == 1 else f"{count} workers run"
-        out.print(f"{workers} version {waited.version}." if count else f"Version {waited.version} is in force; no worker is running.")
+        out.print(f"{workers} version {waited.version}." if count else f"Version {waited.version} is in force; no worker is needed here.")
     else:
-        out.print(f"Version {waited.version} is in force; these workers do not run it:")
-        _show_workers(waited.stragglers)
+        out.print(f"Version {waited.version} is in force, and not everybody runs it.")
+        for role in waited.absent:
+            out.print(f"No {role} worker was heard of: see `hilum status` whether it runs.")
+        if waited.stragglers:
+            out.print("These workers do not run it:")
+            _show_workers(waited.stragglers)
 
 
 def _show_workers(found: Sequence[Worker]) -> None:
-    rows = [(each.role, each.worker, each.version or "none yet", each.refuses, each.says) for each in found]
-    show_table("", ("Role", "Worker", "Runs", "Refuses", "Why"), rows, nothing="No worker is running.")
+    rows = [(each.role, each.worker, each.version or "none yet", moment(each.seen_at), each.refuses, _why(each)) for each in found]
+    show_table("", ("Role", "Worker", "Runs", "Heard of", "Refuses", "Why"), rows, nothing="No worker was heard of.")
+
+
+def _why(worker: Worker) -> str:
+    return f"it does not answer: heard of last {worker.unheard_s:.0f} s ago" if worker.silent else worker.says
 
 
 def list_workers(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Show each worker that uses rules or destinations, and the version that it runs."""
+    """Show each worker that uses rules or destinations, the version that it runs, and when it was heard of last."""
     from hilum.bundle import workers
 
     found = workers(connected(config, data).postgres.dsn)
