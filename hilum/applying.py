@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from hilum import bus, commands
 from hilum.bundle import ROLES, UNREADABLE, Bundle, Worker, current, workers
-from hilum.candidate import Candidate, of_bundle
+from hilum.candidate import Candidate, effective, of_bundle
 from hilum.database.queries import rows, stuck_studies
 from hilum.errors import Misconfigured, Refused, TryAgain
 from hilum.events import ConfigApplied, StudyCommand, following_id
@@ -170,6 +170,6 @@ def overtaken(settings: Settings, bundle: Bundle) -> str:
 
 
 def in_force_now(settings: Settings) -> tuple[Bundle | None, Candidate]:
-    """What was published last, and that as a candidate."""
+    """What was published last, and all that holds now: with that, or without any by the settings alone."""
     bundle = current(settings)
-    return bundle, of_bundle(bundle)
+    return bundle, effective(settings, of_bundle(bundle) if bundle else None)
