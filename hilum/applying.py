@@ -14,7 +14,7 @@ from msgspec import Struct
 from hilum import bus, commands
 from hilum.bundle import ROLES, UNREADABLE, Bundle, Worker, current, workers
 from hilum.candidate import Candidate, effective, of_bundle
-from hilum.database.queries import rows, stuck_studies
+from hilum.database.queries import StuckStudy, rows, stuck_studies
 from hilum.errors import Misconfigured, Refused, TryAgain
 from hilum.events import ConfigApplied, StudyCommand, following_id
 from hilum.settings import Settings
@@ -145,11 +145,20 @@ def wait(settings: Settings, version: str, timeout_s: float, *, now: Callable[[]
 
 
 def look_again(settings: Settings) -> int:
-    """Have the studies looked at on which a rule could not be evaluated, now that rules are others; how many. Raises `TryAgain`.
+    """Have the studies looked at on which a rule could not be evaluated, now that rules are others; how many.
 
-    What route does then nobody waits for; it looks at them by itself every ten minutes.
+    What comes of it is not waited for, and that nobody can be told is no failure: route looks at them by itself every ten minutes.
     """
-    stuck = stuck_studies(settings.postgres.dsn)
+    try:
+        stuck = stuck_studies(settings.postgres.dsn)
+        if stuck:
+            _say_look(settings, stuck)
+    except TryAgain:
+        return 0
+    return len(stuck)
+
+
+def _say_look(settings: Settings, stuck: list[StuckStudy]) -> None:
     now = datetime.now(UTC)
     commands.say(
         settings,
@@ -160,7 +169,6 @@ def look_again(settings: Settings) -> int:
             for each in stuck
         ],
     )
-    return len(stuck)
 
 
 def overtaken(settings: Settings, bundle: Bundle) -> str:

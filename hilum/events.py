@@ -20,7 +20,7 @@ from hilum.control_events import CommandOutcome, ConfigApplied, Limits, Resource
 from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
-from hilum.study_events import StudyChanged, StudyExpected
+from hilum.study_events import InstanceExpired, StudyChanged, StudyExpected
 
 __all__ = [
     "DAY_MS",
@@ -37,6 +37,7 @@ __all__ = [
     "InputEvent",
     "Instance",
     "InstanceAccepted",
+    "InstanceExpired",
     "InstanceQuarantined",
     "InstanceReceived",
     "InstanceRouted",
@@ -270,6 +271,8 @@ class DeliverySettled(Event, frozen=True, kw_only=True):
     peer_status: str = ""
     #: What Hilum says about it. Never a value of the object, hence not the peer's own words: these are in the ledger.
     comment: str = ""
+    #: The SOP instance UID under which the destination has it, if that is not `sop_instance_uid`: an image compressed with loss.
+    sent_as: str = ""
     config_version: str
     settled_at: datetime
 

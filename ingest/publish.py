@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException
 
 from hilum import telemetry
 from hilum.bundle import Following
-from hilum.bus import Record, Writer, away, partition_counts, producer, timestamp, topic_of
+from hilum.bus import Log, Record, Writer, away, partition_counts, producer, timestamp, topic_of
 from hilum.disk import sync_file_system
 from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
 from hilum.events import AssociationEnded, InstanceReceived
@@ -32,7 +32,9 @@ from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
 from hilum.words import counted
+from ingest.backlog import Backlog
 from ingest.describe import describe, protected_tags, store_object
+from ingest.stored import Stored, drained
 
 log = telemetry.logger("publish")
 
@@ -54,22 +56,6 @@ GATHER_S = 0.1
 SILENCE_S = 5.0
 
 
-class Log(Protocol):
-    """What the publisher needs of a Kafka producer (`confluent_kafka.Producer`)."""
-
-    def produce(self, topic: str, value: bytes, key: bytes, *, headers: Any, on_delivery: Callable[[Any, Any], None]) -> None:
-        """Send without waiting; `on_delivery(error, message)` is called from `poll`. Raises `BufferError` and `KafkaException`."""
-        ...
-
-    def poll(self, timeout: float) -> int:
-        """Call what is due."""
-        ...
-
-    def flush(self, timeout: float) -> int:
-        """Wait for acknowledgements; how many are still missing."""
-        ...
-
-
 class Publisher:
     """The role `publish`. `sync` makes durable what the store has answered for so far; it raises `OSError`."""
 
@@ -84,9 +70,11 @@ class Publisher:
         sync: Callable[[], None] | None,
         records: Records,
         following: Following | None = None,
+        backlog: Backlog | None = None,
     ) -> None:
         self._settings = settings
         self._following = following
+        self._backlog = backlog
         self._spool = spool
         self._store = store
         self._connect = connect
@@ -102,14 +90,17 @@ class Publisher:
         self._uploading: dict[str, float] = {}
         self._told_at = 0.0
         self._strange: set[str] = set()
+        #: Objects on which publishing itself fails, again and again: nobody is to wait for them.
+        self._failing: set[str] = set()
         #: How many files of the spool are damaged, or are no spool files.
         self._odd = 0
         self._stored: deque[tuple[str, Record]] = deque()
+        self._untold = Stored(store, settings.s3.bucket)
         self._unsent: deque[tuple[str, Record]] = deque()
         self._sent: dict[str, float] = {}
         self._acknowledged: deque[str] = deque()
         self._fatal: HilumError | None = None
-        self._hold_until = 0.0
+        self._hold_until = self._settle_at = 0.0
         #: What is wrong with the store, its disk, the spool or Kafka; empty if all is well.
         self._troubles: dict[str, str] = {"start": "starting"}
         self._looked_at = 0.0
@@ -118,8 +109,11 @@ class Publisher:
     def run(self, stop: threading.Event) -> None:
         """Publish until `stop`. Raises `Misconfigured` if the store or Kafka refuses, `Stopped` if the producer cannot go on."""
         with self._following or nullcontext(), self._until_it_is_alone(stop) as alone:
-            if alone and (kafka := self._until_it_answers(stop)) is not None:
-                self._publish(kafka, stop)
+            if not alone:
+                return
+            with self._backlog.told(lambda: self._strange | self._failing) if self._backlog else nullcontext():
+                if (kafka := self._until_it_answers(stop)) is not None:
+                    self._publish(kafka, stop)
 
     @contextmanager
     def _until_it_is_alone(self, stop: threading.Event) -> Iterator[bool]:
@@ -227,7 +221,9 @@ class Publisher:
                 return
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
             store_object(self._store, path, described)
+            self._untold.note(receipt, described.event.instance.object.key)
             self._stored.append((receipt, self._record(described.event, receipt)))
+            self._failing.discard(receipt)
             self._troubles.pop("store", None)
             self._troubles.pop("spool", None)
         except FileNotFoundError:
@@ -248,6 +244,7 @@ class Publisher:
             self._under_way.discard(receipt)
         except Exception as error:  # a fault of ours on one object must not stop the others, nor lose it
             log.error("publish_failed", receipt=receipt, error=telemetry.described(error))
+            self._failing.add(receipt)
             self._hold_until = time.monotonic() + RETRY_S
             self._under_way.discard(receipt)
         finally:
@@ -261,7 +258,7 @@ class Publisher:
             return []
         self._told_at = now
         older = [receipt for receipt, until in list(self._uploading.items()) if now < until]  # looked at first: see `_upload`'s end
-        stored = sorted(_drained(self._stored), key=lambda each: each[0])
+        stored = sorted(drained(self._stored), key=lambda each: each[0])
         oldest = min(older, default=None)
         ready = [each for each in stored if oldest is None or each[0] < oldest]
         self._stored.extend(stored[len(ready) :])
@@ -273,20 +270,23 @@ class Publisher:
 
     def _settle(self, kafka: Log) -> bool:
         """Sync and tell what is stored, remove what is acknowledged; whether something was done."""
-        stored = self._in_order()
-        if stored and self._synced():
-            self._unsent.extend(stored)
+        stored = self._in_order() if time.monotonic() >= self._settle_at else []
+        if stored and self._synced() and (kept := self._kept(stored)) is not None:
+            self._unsent.extend(kept)
         elif stored:
             self._stored.extend(stored)
         while self._unsent:
             receipt, record = self._unsent[0]
-            if not self._produce(kafka, receipt, record):
+            if not self._untold.is_fresh(receipt):  # Kafka was away for long
+                self._again({receipt})
+            elif not self._produce(kafka, receipt, record):
                 break
             self._unsent.popleft()
         kafka.poll(0)
-        acknowledged = _drained(self._acknowledged)
+        acknowledged = drained(self._acknowledged)
         if acknowledged:
             self._spool.remove(acknowledged)
+            self._untold.forget(acknowledged)
             self._under_way.difference_update(acknowledged)
             telemetry.OBJECTS_PUBLISHED.inc(len(acknowledged))
             telemetry.EVENTS_PRODUCED.labels(stage=self.name).inc(len(acknowledged))
@@ -310,6 +310,25 @@ class Publisher:
             except (BufferError, KafkaException):
                 return  # objects come first; it is tried again
             self._records_sent.add(name)
+
+    def _kept(self, stored: list[tuple[str, Record]]) -> list[tuple[str, Record]] | None:
+        """Those that may be told; the others are stored once more. None: not known now."""
+        try:
+            kept = self._untold.kept(receipt for receipt, _ in stored)
+        except (TryAgain, Misconfigured) as error:
+            self._say("store", str(error))
+            self._hold_until = self._settle_at = time.monotonic() + RETRY_S
+            return None
+        self._troubles.pop("store", None)
+        self._again({receipt for receipt, _ in stored} - kept)
+        return [each for each in stored if each[0] in kept]
+
+    def _again(self, receipts: set[str]) -> None:
+        """Store these once more, a little later."""
+        if receipts:
+            self._untold.forget(receipts)
+            self._under_way -= receipts
+            self._hold_until = time.monotonic() + RETRY_S
 
     def _synced(self) -> bool:
         if self._sync is None:
@@ -354,15 +373,6 @@ class Publisher:
         self._troubles[where] = trouble
 
 
-def _drained(queue: deque[Any]) -> list[Any]:
-    """All that is in a queue to which other threads append."""
-    found = []
-    with suppress(IndexError):
-        while True:
-            found.append(queue.popleft())
-    return found
-
-
 def _is_receipt(name: str) -> bool:
     with suppress(ValueError):
         return str(UUID(name)) == name
@@ -380,4 +390,5 @@ def role(settings: Settings) -> Role:
     path = Path(settings.s3.sync_path) if settings.s3.sync_path else None
     sync = (lambda: sync_file_system(path)) if path else None
     following = Following(settings, Publisher.name)
-    return Publisher(settings, Spool.of(settings), open_store(settings), connect, sync, Records.of(settings), following)
+    spool = Spool.of(settings)
+    return Publisher(settings, spool, open_store(settings), connect, sync, Records.of(settings), following, Backlog(settings, spool))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from hilum import telemetry
@@ -23,6 +24,7 @@ from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import Memory
 from hilum.settings import Settings
+from hilum.storage.gone import why_gone
 from hilum.store import ObjectStore, open_store
 
 from .arrivals import Arrivals, Looked
@@ -32,7 +34,7 @@ from .facts import Deciding
 from .fitting import Fitting
 from .plan import Saying, row_of_indexed
 from .rejections import KEY_OBJECT_SELECTION, TAGS, Selection, selection_of
-from .returns import Origins
+from .returns import Origins, made_of, tags_of
 from .rows import InstanceRow, Row, Rows, StudyRow, study_of_key
 from .rules import Rules
 from .study import REMEMBERED, STEP, Studies
@@ -62,6 +64,10 @@ class Known(Protocol):
 
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
         """The study's instances, in the order of their UIDs, from behind `after`."""
+        ...
+
+    def unpublished(self) -> datetime | None:
+        """When the oldest object came that lies in a spool and is not published; None if no spool is behind."""
         ...
 
 
@@ -129,6 +135,7 @@ class Route:
         self._leaving: Mapping[str, Decided] = {}
         self._leaving_notes: Mapping[str, str] = {}
         self._leaving_studies: Mapping[str, IndexedStudy] = {}
+        self._unpublished: datetime | None = None
         self._follow(settings or Settings(), rules, config_version)
 
     def configure(self, settings: Settings) -> None:
@@ -155,7 +162,7 @@ class Route:
         headers = {}
         selections: dict[str, Selection] = {}
         for instance in instances:
-            needed = tags | TAGS if instance.sop_class_uid == KEY_OBJECT_SELECTION else tags
+            needed = tags | tags_of(instance) | (TAGS if instance.sop_class_uid == KEY_OBJECT_SELECTION else frozenset())
             if not needed.isdisjoint(instance.header_cut):
                 headers[instance.receipt] = self._headers.whole(instance, needed)
             try:
@@ -167,6 +174,7 @@ class Route:
                 selections[instance.receipt] = selection
         uids = [instance.sop_instance_uid for instance in instances]
         told = [uid for selection in selections.values() for uid in selection.sop_instance_uids]
+        told += [uid for each in instances if (uid := made_of(each, headers.get(each.receipt) or each.header))]
         told += [uid for event in events if isinstance(event, StudyExpected) for uid in event.sop_instance_uids]
         study_uids = list(dict.fromkeys(event.key for event in events))
         indexed = self._known.studies(study_uids)
@@ -259,7 +267,9 @@ class Route:
         sop_instance_uids = [key for key in keys if not study_of_key(key)]
         self._leaving = self._known.decided(sop_instance_uids)
         self._leaving_notes = self._known.withdrawn(sop_instance_uids)
-        self._leaving_studies = self._known.studies([uid for key in keys if (uid := study_of_key(key))])
+        studies = [uid for key in keys if (uid := study_of_key(key))]
+        self._leaving_studies = self._known.studies(studies)
+        self._unpublished = self._known.unpublished() if studies else None
 
     def due(self, key: str, memory: Memory[Row], now: datetime) -> Iterable[InstanceRouted | StudyChanged]:
         """Go on with a study, or forget a row that the index has."""
@@ -268,7 +278,7 @@ class Route:
             uid = study_of_key(key)
             if row.open or row.closing is not None:
                 try:
-                    yield from self._studies.look(uid, Rows(memory), row, self._saying(now))
+                    yield from self._studies.look(uid, Rows(memory), row, self._saying(now), self._unpublished)
                 except Quarantine as why:  # of a rule: nothing was said or remembered yet
                     yield from self._studies.stick(uid, why, Rows(memory), row, self._saying(now))
                 return
@@ -297,7 +307,7 @@ def role(settings: Settings) -> Role:
         IndexedInstances(settings),
         StoredHeaders(store),
         settings.config_version,
-        contents=StoredContents(store),
+        contents=StoredContents(store, partial(why_gone, settings.postgres.dsn)),
         settings=settings,
     )
     return ProcessorRole(settings, route)

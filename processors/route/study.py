@@ -31,6 +31,8 @@ REMEMBERED = timedelta(hours=24)
 STEP = 500
 #: When a study is looked at again of which a rule could not be evaluated; `hilum apply` has it looked at once it brings a better one.
 RULE_TRIED_AGAIN = timedelta(minutes=10)
+#: When a study is looked at again whose objects may lie in a spool.
+SPOOL_ASKED_AGAIN = timedelta(seconds=3)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_STEPS = 1_000_000
 
@@ -164,18 +166,23 @@ class Studies:
 
     # Complete
 
-    def look(self, uid: str, rows: Rows, study: StudyRow, saying: Saying) -> Iterator[InstanceRouted | StudyChanged]:
-        """Time has come for a study: go on with what is to be written, or see whether it is complete."""
+    def look(
+        self, uid: str, rows: Rows, study: StudyRow, saying: Saying, unpublished: datetime | None = None
+    ) -> Iterator[InstanceRouted | StudyChanged]:
+        """Time has come for a study: go on with what is to be written, or see whether it is complete.
+
+        `unpublished` is when the oldest object came that lies in a spool.
+        """
         if study.closing is not None:
             yield from self._write(uid, study.closing, rows, study, saying)
             return
         if not study.open:
             return
-        found = verdict(study, self._thresholds.of_sender(study.sender))
+        found = verdict(study, self._thresholds.of_sender(study.sender), unpublished)
         if found.at <= saying.now:
             yield from self.complete(uid, found.reason, rows, study, saying)
         else:
-            rows.put_study(uid, study, found.at)
+            rows.put_study(uid, study, found.at if unpublished is None else min(found.at, saying.now + SPOOL_ASKED_AGAIN))
 
     def stick(self, uid: str, why: Quarantine, rows: Rows, study: StudyRow, saying: Saying) -> Iterator[StudyChanged]:
         """A rule could not be evaluated on a study whose time has come: it waits for a better one. Said once, not with each attempt."""

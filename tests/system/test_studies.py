@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,6 +169,39 @@ def test_a_rejection_note_withdraws_what_is_here_and_what_comes_later(running: R
     send(running, [second])
 
     assert outcomes(running, study, 3) == {"deliver": 1, "withdrawn": 2}
+
+
+FAILING = """
+[[rules]]
+name = "everything"
+to = ["archive", "pacs"]
+[[rules]]
+name = "ratio"
+on = "study"
+study = "instances / (instances - 7) > 0"
+to = ["pacs"]
+"""
+
+
+def test_a_study_of_which_a_rule_fails_is_seen_and_goes_on_with_the_rule_that_is_applied_in_its_place(
+    running: RunningHilum, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(FAILING)
+    running.command("apply", "-f", rules)
+    study = send(running, slices(7, "STUDY08"), "QUICK")
+    waits = "SELECT waits_because FROM v_study WHERE study_instance_uid = %s AND waits_because IS NOT NULL"
+    [(says,)] = eventually(lambda: running.rows(waits, study), 60, what="the failing rule")
+
+    assert "Rule 'ratio' could not be evaluated on a complete study" in says
+    [stuck] = json.loads(running.command("status", "--json", check=False).stdout)["stuck"]
+    assert (stuck["study_instance_uid"], stuck["says"]) == (study, says)
+    assert "Waits because" in running.command("study", "show", study).stdout
+
+    rules.write_text(FAILING.replace("(instances - 7)", "series"))
+    running.command("apply", "-f", rules)
+    eventually(lambda: state(running, study)[:3] == ("complete", 1, "idle"), 30, what="the completion")  # by itself: in ten minutes
+    assert running.rows(waits, study) == []
 
 
 def test_everything_is_accounted_for(running: RunningHilum) -> None:

@@ -37,7 +37,8 @@ class Crew:
         self._stop = threading.Event()
         self._threads = []
         for n in range(shared.sink.workers):
-            queue = Queue(settings.postgres.dsn, shared.name, f"{process}/{shared.name}/{n}", writer, grouped=shared.sink.grouped)
+            worker_name, sink = f"{process}/{shared.name}/{n}", shared.sink
+            queue = Queue(settings.postgres.dsn, shared.name, worker_name, writer, grouped=sink.grouped, titled=sink.titled_in(settings))
             worker = Worker(shared, queue, store, settings, settled)
             self._threads.append(threading.Thread(target=self._run, args=(worker,), name=f"{shared.name} {n}", daemon=True))
 

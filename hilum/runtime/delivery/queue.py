@@ -33,40 +33,57 @@ _READY = f"state = 'pending' AND {_DUE}"
 #: The same, spelled so that PostgreSQL cannot read the index of pending rows for it, but looks rows up by study or key: that index
 #: looks short to it and may be long, because the statistics of a queue are always out of date.
 _PENDING = "lower(d.state) = 'pending'"
+#: As the index knows who sent it. The index may be behind the ledger; then the object waits for it, so as not to go out by another title.
+_KNOWN = " AND EXISTS (SELECT FROM receipt AS r WHERE r.receipt = d.receipt AND r.received)"
+#: The titles of the association on which it came; an object that came otherwise has none.
+_TITLES = """
+    (SELECT r.calling_aet FROM receipt AS r WHERE r.receipt = claimed.receipt AND r.adapter = 'dicom') AS calling_aet,
+    (SELECT r.called_aet FROM receipt AS r WHERE r.receipt = claimed.receipt AND r.adapter = 'dicom') AS called_aet
+"""
+_NO_TITLES = "NULL AS calling_aet, NULL AS called_aet"
 #: A claim that a power cut undoes is only made again: it need not wait for the disk.
 _LIGHTLY = "set_config('synchronous_commit', 'off', true)"
 _NEXT = "ORDER BY priority DESC, not_before LIMIT"
-_PICK = {
-    False: f"SELECT delivery_id, {_LIGHTLY} FROM delivery WHERE {_READY} {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED",  # noqa: S608  # constants
+
+
+def _pick(*, grouped: bool, titled: bool) -> str:
+    ready = f"d.{_READY}" + _KNOWN * titled
+    if not grouped:
+        return f"SELECT delivery_id, {_LIGHTLY} FROM delivery d WHERE {ready} {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED"  # noqa: S608  # constants
     # What is ready of the study whose turn it is.
-    True: f"""
+    return f"""
         SELECT delivery_id, {_LIGHTLY} FROM delivery d
-        WHERE {_PENDING} AND {_DUE} AND study_instance_uid = (SELECT study_instance_uid FROM delivery WHERE {_READY} {_NEXT} 1)
+        WHERE {_PENDING} AND {_DUE + _KNOWN * titled}
+            AND study_instance_uid = (SELECT study_instance_uid FROM delivery d WHERE {ready} {_NEXT} 1)
         {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED
-    """,  # noqa: S608  # constants
-}
-_CLAIM = {
-    grouped: f"""
-        WITH picked AS MATERIALIZED ({pick}),
+    """  # noqa: S608  # constants
+
+
+def _claim(*, grouped: bool, titled: bool) -> str:
+    return f"""
+        WITH picked AS MATERIALIZED ({_pick(grouped=grouped, titled=titled)}),
         claimed AS (
             UPDATE delivery d SET claimed_by = %(worker)s, lease_until = now() + make_interval(secs => %(lease_s)s),
                 abandoned = d.abandoned + (d.claimed_by IS NOT NULL)::int
             FROM picked WHERE d.delivery_id = picked.delivery_id
             RETURNING d.*)
-        SELECT {COLUMNS} FROM claimed ORDER BY priority DESC, not_before, series_instance_uid, sop_instance_uid
+        SELECT {COLUMNS}, {_TITLES if titled else _NO_TITLES} FROM claimed
+        ORDER BY priority DESC, calling_aet, called_aet, not_before, series_instance_uid, sop_instance_uid
     """  # noqa: S608  # constants
-    for grouped, pick in _PICK.items()
-}
+
+
+_CLAIM = {(grouped, titled): _claim(grouped=grouped, titled=titled) for grouped in (False, True) for titled in (False, True)}
 #: What a worker may still write about.
 MINE = f"{_PENDING} AND d.claimed_by = %(worker)s"
 _SETTLE = f"""
     WITH said AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(said)s::json)
-            AS said(delivery_id text, state text, peer_status text, comment text, member text,
+            AS said(delivery_id text, state text, peer_status text, comment text, member text, sent_as text,
                 topic text, key text, headers json, value text)),
     settled AS (
         UPDATE delivery d SET state = said.state, peer_status = said.peer_status, comment = said.comment, settled_at = %(settled_at)s,
-            member = nullif(said.member, ''), attempts = d.attempts + 1, claimed_by = NULL, lease_until = NULL
+            member = nullif(said.member, ''), sent_as = nullif(said.sent_as, ''), attempts = d.attempts + 1,
+            claimed_by = NULL, lease_until = NULL
         FROM said WHERE d.delivery_id = said.delivery_id AND {MINE}
         RETURNING d.delivery_id),
     outbox AS (
@@ -146,12 +163,13 @@ class Queue:
     Every method raises one of `hilum.database.AWAY`, or `TryAgain`, while PostgreSQL is away, and may then be called again.
     """
 
-    def __init__(self, dsn: str, destination: str, worker: str, writer: bus.Writer, *, grouped: bool = False) -> None:
+    def __init__(self, dsn: str, destination: str, worker: str, writer: bus.Writer, *, grouped: bool = False, titled: bool = False) -> None:
+        """With `titled` deliveries come with the titles of their senders."""
         self.worker = worker
         self._dsn = dsn
         self._destination = destination
         self._writer = writer
-        self._grouped = grouped
+        self._claim = _CLAIM[grouped, titled]
         self._connection: psycopg.Connection[Any] | None = None
         self._seat: int | None = None
 
@@ -168,7 +186,7 @@ class Queue:
             "least": least_priority,
             "held": list(held),
         }
-        return [delivery_of(row) for row in self._connected().execute(_CLAIM[self._grouped], values)]
+        return [delivery_of(row) for row in self._connected().execute(self._claim.encode(), values)]
 
     def record(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> set[str]:
         """Write what became of claimed deliveries; those that are settled in one transaction with an event of each in the outbox.
@@ -236,6 +254,7 @@ class Queue:
                     "peer_status": outcome.peer_status,
                     "comment": _told(outcome),
                     "member": outcome.member,
+                    "sent_as": outcome.sent_as,
                     "topic": record.topic,
                     "key": record.key.decode(),
                     "headers": headers_of(record),
@@ -312,6 +331,7 @@ def settled_event(delivery: Delivery, outcome: Settled, now: datetime, *, attemp
         attempts=delivery.attempts + 1 if attempts is None else attempts,
         peer_status=outcome.peer_status,
         comment=outcome.comment,
+        sent_as=outcome.sent_as,
         config_version=delivery.config_version,
         settled_at=now,
     )
@@ -327,8 +347,9 @@ def _text(value: str | bytes | None) -> str:
 
 
 def delivery_of(row: tuple[Any, ...]) -> Delivery:
-    """The delivery of a row with the columns `COLUMNS`."""
-    fields = dict(zip(COLUMNS.replace(",", " ").split(), row, strict=True))
+    """The delivery of a row with the columns `COLUMNS`, and the sender's titles if they are there."""
+    names = *COLUMNS.replace(",", " ").split(), "calling_aet", "called_aet"
+    fields = dict(zip(names, row, strict=False))
     found = {name: fields.pop(name) for name in ("bucket", "object_key", "size_bytes", "sha256")}
     ref = ObjectRef(
         bucket=found["bucket"] or "", key=found["object_key"] or "", size_bytes=found["size_bytes"] or 0, sha256=found["sha256"] or ""

@@ -6,6 +6,7 @@ What was said counts only once its transaction is committed; the index learns of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from hilum.database.known import Decided, IndexedStudy
@@ -74,6 +75,8 @@ class Index:
         self.known: dict[str, Decided] = {}
         #: How often it was asked for instances.
         self.asked = 0
+        #: When the oldest object came that lies in a spool.
+        self.spooled_at: datetime | None = None
 
     def learn(self, event: Event) -> None:
         if isinstance(event, InstanceAccepted):
@@ -113,6 +116,9 @@ class Index:
             for uid in study_instance_uids
             if (said := self.states.get(uid)) is not None
         }
+
+    def unpublished(self) -> datetime | None:
+        return self.spooled_at
 
     def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
         return {uid: self.notes[uid] for uid in sop_instance_uids if uid in self.notes}

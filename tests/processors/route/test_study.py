@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from hilum.dicom.lossy import Lossy
 from hilum.errors import Quarantine, Reason
 from hilum.events import InstanceRouted, StudyChanged
 from hilum.settings import Completeness, Rule, Sender, Settings
@@ -20,6 +21,15 @@ def waiting(*routes: StudyRoute, step: int = 500, **settings: object) -> Hospita
     """A hospital whose rules ask for complete studies."""
     rules = FixedRules(routes=routes or (TO_PACS,))
     return Hospital(rules, Settings(destinations=DESTINATIONS, **settings), step=step)  # type: ignore[arg-type]
+
+
+#: What Hilum makes of 2.25.3 for a destination that wants it compressed with loss.
+MADE = Lossy(ratio=10.0).uid_of("2.25.3")
+
+
+def naming(source: str) -> dict[str, Any]:
+    """The attribute by which it says of what it was made."""
+    return {"SourceImageSequence": [{"00081155": {"vr": "UI", "Value": [source]}}]}
 
 
 class TestComplete:
@@ -334,6 +344,35 @@ class TestObjects:
 
 
 class TestReturns:
+    def test_an_image_that_was_compressed_with_loss_for_it_is_returned(self) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+        hospital.arrive("2.25.3")
+
+        assert decisions(hospital.arrive(MADE, calling_aet="PACS", sha256="zz", **naming("2.25.3"))) == [("returned", ())]
+        assert decisions(hospital.arrive(MADE, calling_aet="PACS", sha256="zz", **naming("2.25.3"))) == [("returned", ())]
+
+    def test_it_is_known_when_its_source_has_left_memory(self) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+        hospital.arrive("2.25.3")
+        hospital.catch_up()
+        hospital.wait(hours=30)
+        assert hospital.instance("2.25.3") is None
+
+        assert decisions(hospital.arrive(MADE, calling_aet="PACS", sha256="zz", **naming("2.25.3"))) == [("returned", ())]
+
+    def test_of_an_image_that_is_not_here_it_is_as_good_as_any(self) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+
+        assert decisions(hospital.arrive(MADE, calling_aet="PACS", sha256="zz", **naming("2.25.3"))) == [("deliver", ("archive",))]
+
+    @pytest.mark.parametrize(("sop", "source"), [(MADE, "2.25.4"), ("2.25.99", "2.25.3")])
+    def test_an_image_that_only_says_so_was_not_made_here(self, sop: str, source: str) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+        hospital.arrive("2.25.3")
+        hospital.arrive("2.25.4", sha256="bb")
+
+        assert decisions(hospital.arrive(sop, calling_aet="PACS", sha256="zz", **naming(source))) == [("deliver", ("archive",))]
+
     def test_what_a_destination_sends_back_is_returned_whatever_it_made_of_it(self) -> None:
         hospital = Hospital(FixedRules(now=("pacs", "viewer")))
         hospital.arrive("2.25.3")
@@ -345,6 +384,13 @@ class TestReturns:
         hospital = Hospital(FixedRules(now=("pacs", "viewer")))
 
         assert decisions(hospital.arrive("2.25.3", calling_aet="PACS")) == [("deliver", ("viewer",))]
+
+    def test_what_a_destination_sends_itself_while_its_study_waits_is_not_sent_there(self) -> None:
+        hospital = waiting(StudyRoute(rule="all", to=("pacs", "viewer")))
+        hospital.arrive("2.25.3", calling_aet="CT1")
+        hospital.arrive("2.25.3", calling_aet="PACS")
+
+        assert decisions(hospital.wait(minutes=2)) == [("deliver", ("viewer",))]
 
     def test_a_sender_may_be_a_destination_under_another_title(self) -> None:
         settings = Settings(destinations=DESTINATIONS, senders={"PACS_OUT": Sender(returns=("pacs",))})
@@ -544,3 +590,30 @@ def test_of_rules_that_were_asked_when_an_instance_came_those_count_that_are_sti
         "2.25.3": ["viewer"],
         "2.25.4": ["archive", "viewer"],
     }
+
+
+def test_an_outage_is_no_silence_while_objects_of_before_lie_in_a_spool() -> None:
+    hospital = waiting()
+    hospital.arrive("2.25.3")
+    hospital.clock.forward(seconds=30)
+    came, hospital.index.spooled_at = hospital.clock(), hospital.clock()  # Kafka is away: it lies in the spool
+    assert hospital.wait(hours=1) == []
+    hospital.arrive("2.25.4", received_at=came)
+    hospital.index.spooled_at = None
+
+    said = hospital.wait(minutes=2)
+
+    assert changes_of(said) == [("completed", 1, "idle")]
+    assert len(decisions(said)) == 2
+
+
+def test_a_spool_holds_no_study_that_was_complete_before_its_oldest_object_came_nor_one_beyond_its_maximum() -> None:
+    hospital = waiting(completeness=Completeness(maximum_s=600))
+    hospital.arrive("2.25.3")
+    hospital.clock.forward(seconds=61)
+    hospital.index.spooled_at = hospital.clock()
+    assert changes_of(hospital.wait(seconds=1)) == [("completed", 1, "idle")]
+
+    hospital.arrive("2.25.4")
+    assert changes_of(hospital.wait(minutes=5)) == []
+    assert changes_of(hospital.wait(minutes=6)) == [("completed", 2, "maximum")]
