@@ -14,7 +14,7 @@ from msgspec import Struct
 from hilum import bus, commands
 from hilum.bundle import ROLES, UNREADABLE, Bundle, Worker, current, workers
 from hilum.candidate import Candidate, effective, of_bundle
-from hilum.database.queries import StuckStudy, rows, stuck_studies
+from hilum.database.queries import rows, stuck_studies, studies_with_failed_rules
 from hilum.errors import Misconfigured, Refused, TryAgain
 from hilum.events import ConfigApplied, StudyCommand, following_id
 from hilum.settings import Settings
@@ -144,13 +144,14 @@ def wait(settings: Settings, version: str, timeout_s: float, *, now: Callable[[]
         time.sleep(pause_s)  # workers take a version between two batches, and tell PostgreSQL
 
 
-def look_again(settings: Settings) -> int:
-    """Have the studies looked at on which a rule could not be evaluated, now that rules are others; how many.
+def look_again(settings: Settings, version: str) -> int:
+    """Have the studies looked at on which, or on objects of which, a rule could not be evaluated, now that `version` holds; how many.
 
     What comes of it is not waited for, and that nobody can be told is no failure: route looks at them by itself every ten minutes.
     """
     try:
-        stuck = stuck_studies(settings.postgres.dsn)
+        waiting = [each.study_instance_uid for each in stuck_studies(settings.postgres.dsn)]
+        stuck = list(dict.fromkeys([*waiting, *studies_with_failed_rules(settings.postgres.dsn, version)]))
         if stuck:
             _say_look(settings, stuck)
     except TryAgain:
@@ -158,15 +159,15 @@ def look_again(settings: Settings) -> int:
     return len(stuck)
 
 
-def _say_look(settings: Settings, stuck: list[StuckStudy]) -> None:
+def _say_look(settings: Settings, stuck: list[str]) -> None:
     now = datetime.now(UTC)
     commands.say(
         settings,
         [
             StudyCommand(
-                id=str(uuid.uuid4()), action="look", study_instance_uid=each.study_instance_uid, actor=account(), why="apply", asked_at=now
+                id=str(uuid.uuid4()), action="look", study_instance_uid=uid, actor=account(), why="apply", asked_at=now
             )
-            for each in stuck
+            for uid in stuck
         ],
     )
 

@@ -130,7 +130,7 @@ def _put_in_force(
         bundle = publish(settings, candidate, why=why)
     with err.status(f"Waiting for workers to run {candidate.version}"):
         waited = wait(settings, candidate.version, timeout_s)
-    look_again(settings)
+    look_again(settings, candidate.version)
     other = overtaken(settings, bundle)
     if json:
         show_json(

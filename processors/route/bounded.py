@@ -117,7 +117,7 @@ class _Parser(parser.Parser):  # type: ignore[misc]
                    | expression EQ_FZS expression
                    | expression NE_FZM expression
                    | expression NE_FZS expression
-        """  # noqa: D205, D212, D400, D415  # PLY reads it
+        """  # PLY reads it
         left, op, right = p[1:4]
         p[0] = parser._DeferredAstNode(_Matches, args=(self.context, self.op_names[op], left, right))
 
@@ -125,7 +125,7 @@ class _Parser(parser.Parser):  # type: ignore[misc]
         """
         expression : expression BWLSH expression
                    | expression BWRSH expression
-        """  # noqa: D205, D212, D400, D415  # PLY reads it
+        """  # PLY reads it
         raise errors.EvaluationError(f"{p[2]} is not known here")
 
 

@@ -27,12 +27,14 @@ def taken(when: str, **attributes: object) -> bool:
     ],
 )
 def test_an_expression_that_takes_for_ever_elsewhere_is_answered_at_once(when: str, text: str) -> None:
+    rule = f"Rule(name='r', when={when!r}, to=('pacs',))"
     asked = f"""
 from hilum.events import InstanceAccepted
 from hilum.settings import Rule
 from hilum.testing import an_instance
 from processors.route.rules import Rules
-print(bool(Rules([Rule(name="r", when={when!r}, to=("pacs",))]).destinations(InstanceAccepted.following(an_instance(StudyDescription={text!r})))))
+event = InstanceAccepted.following(an_instance(StudyDescription={text!r}))
+print(bool(Rules([{rule}]).destinations(event)))
 """
     # In a process of its own, which can be ended: an expression that does not end holds the interpreter.
     said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=30, check=True)
