@@ -164,9 +164,7 @@ def _say_look(settings: Settings, stuck: list[str]) -> None:
     commands.say(
         settings,
         [
-            StudyCommand(
-                id=str(uuid.uuid4()), action="look", study_instance_uid=uid, actor=account(), why="apply", asked_at=now
-            )
+            StudyCommand(id=str(uuid.uuid4()), action="look", study_instance_uid=uid, actor=account(), why="apply", asked_at=now)
             for uid in stuck
         ],
     )

@@ -156,11 +156,14 @@ class IndexedInstances:
 
 def _as_it_came(row: Mapping[str, Any]) -> InstanceAccepted:
     source = {name: row[name] or "" for name in ("adapter", "calling_aet", "called_aet", "peer", "association")}
-    uids = ("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid")
     return InstanceAccepted(
         instance=Instance(
-            **{name: row[name] or "" for name in uids},
             receipt=row["receipt"],
+            study_instance_uid=row["study_instance_uid"] or "",
+            series_instance_uid=row["series_instance_uid"] or "",
+            sop_instance_uid=row["sop_instance_uid"],
+            sop_class_uid=row["sop_class_uid"] or "",
+            transfer_syntax_uid=row["transfer_syntax_uid"] or "",
             object=ObjectRef(bucket=row["bucket"], key=row["object_key"], size_bytes=row["size_bytes"] or 0, sha256=row["sha256"]),
             source=msgspec.convert(source, Source),
             received_at=row["received_at"],

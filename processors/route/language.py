@@ -123,8 +123,10 @@ In `study` there are these names, and no attributes:
 - The first value of an empty list, and an item that a sequence does not have, are absent too.
 - Rules have an end: no text longer than 65,536 characters is searched, and no more than 20,000 values of lists are gone through
   for one object; beyond that the rule fails on it. `$range`, `<<` and `>>` are not known.
-- A rule that fails on an object (`ImageType[7]` of a shorter list, a division by zero) sends the object to
-  [quarantine](reasons.md) with the reason `rule-failed`. A `study` that fails on any study is refused beforehand.
+- A rule that fails on an object (`ImageType[7]` of a shorter list, a division by zero) takes it from no other rule: what these say
+  goes. What the rule failed on is listed by `hilum status`, `hilum study show` and `hilum reconcile`, and is decided on by itself once
+  other rules are in force: at once after `hilum apply`, within ten minutes after a restart with other settings. A division by a
+  literal zero, and a `study` that fails on any study, are refused beforehand.
 
 ## Words
 

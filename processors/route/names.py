@@ -181,6 +181,6 @@ def _item() -> Any:
 def nearest(name: str) -> str:
     """What to do about a name that nothing has."""
     if name in STUDY:
-        return f"{name} is a fact about a study: it belongs into the rule's `study`, with on = \"study\"."
+        return f'{name} is a fact about a study: it belongs into the rule\'s `study`, with on = "study".'
     near = difflib.get_close_matches(name, [*keyword_dict, *ARRIVAL, TAG], n=1, cutoff=0.6)
     return f"Did you mean {near[0]}?" if near else "Use a DICOM keyword, such as Modality, or one of: " + ", ".join(ARRIVAL) + "."

@@ -134,9 +134,7 @@ class Index:
 
     def failing_of(self, study_instance_uids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         failed = self.failed().values()
-        return {
-            study: [event.sop_instance_uid for event in failed if event.study_instance_uid == study] for study in study_instance_uids
-        }
+        return {study: [event.sop_instance_uid for event in failed if event.study_instance_uid == study] for study in study_instance_uids}
 
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
         found = sorted(uid for uid, instance in self.accepted.items() if instance.study_instance_uid == study_instance_uid)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hilum.events import CommandOutcome, Event, InstanceRouted
@@ -12,7 +14,7 @@ from tests.processors.route.hospital import STUDY, Hospital, a_note, changes_of,
 ALL = Rule(name="all", when="true", to=("archive",))
 BAD = Rule(name="bad", when="Rows / (Columns - 128) > 1", to=("pacs",))
 GOOD = Rule(name="bad", when="Rows / (Columns + 128) > 1", to=("pacs",))
-SIZE = {"Rows": 512, "Columns": 128}
+SIZE: dict[str, Any] = {"Rows": 512, "Columns": 128}
 
 
 def failed(events: list[Event]) -> list[tuple[tuple[str, ...], bool]]:
@@ -72,7 +74,7 @@ def test_a_rule_that_fails_again_is_asked_again_under_the_next_configuration() -
     hospital.arrive(**SIZE)
 
     again = applied(hospital, "v2", ALL, BAD)
-    assert (decisions(again), failed(again)) == [[("held", ())], [(("bad",), False)]] or failed(again) == [(("bad",), False)]
+    assert (decisions(again), failed(again)) == ([("held", ())], [(("bad",), False)])
 
     assert decisions(applied(hospital, "v3", ALL, GOOD)) == [("deliver", ("pacs",))]
 
