@@ -81,7 +81,10 @@ def sent(hilum: RunningHilum, folder: Path, patient: str) -> dict[str, set[str]]
 
 def test_rules_are_in_force_without_a_restart_and_can_be_rolled_back(hilum: RunningHilum, folder: Path, tmp_path: Path) -> None:
     first = answer(hilum, "apply", "-f", folder, "-m", "to begin with")
-    assert first["stragglers"] == []
+    assert (first["stragglers"], first["absent"]) == ([], [])
+    assert ("removed", "everything") in [(change["change"], change["name"]) for change in first["changes"]]
+    own = answer(hilum, "config", "rollback", "settings", "--dry-run")
+    assert ("added", "everything") in [(change["change"], change["name"]) for change in own["changes"]]
     assert any("/route/" in worker for worker in first["running"])
     assert sent(hilum, tmp_path / "a", "SYNTHA") == {first["version"]: {"archive"}}
 
