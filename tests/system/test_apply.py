@@ -236,3 +236,31 @@ def test_a_configuration_with_a_mistake_changes_nothing(hilum: RunningHilum, fol
 
     assert "Did you mean Modality?" in refused["error"]["fix"]
     assert answer(hilum, "config", "history") == before
+
+
+def test_a_rule_that_fails_takes_nothing_from_the_others_and_decides_once_it_is_mended(
+    hilum: RunningHilum, folder: Path, tmp_path: Path
+) -> None:
+    failing = '[[rules]]\nname = "wide"\nwhen = "1 / (Rows - 16) > 0"\nto = ["pacs"]\n'
+    (folder / "wide.toml").write_text(failing)
+    answer(hilum, "apply", "-f", folder)
+    write_ct_study(tmp_path / "a", 2, rows=16, columns=16, patient="SYNTHF")
+    assert answer(hilum, "send", tmp_path / "a")["stored"] == 2
+    hilum.come_to_rest()
+
+    [failed] = answer(hilum, "status")["failed_rules"]
+    assert (failed["says"], failed["objects"]) == ("Rule 'wide' could not be evaluated: division by zero.", 2)
+    counted = answer(hilum, "reconcile")
+    assert (counted["failing"], counted["quarantined"], counted["unaccounted"]) == (2, 0, 0)
+
+    (folder / "wide.toml").write_text(failing.replace("Rows - 16", "Rows + 16"))
+    answer(hilum, "apply", "-f", folder)
+
+    def sent_there() -> bool:
+        went = (
+            "SELECT count(*) FROM delivery JOIN study s USING (study_instance_uid) WHERE s.patient_id = 'SYNTHF' AND destination = 'pacs'"
+        )
+        return hilum.rows(f"{went} AND state = 'delivered'") == [(2,)]
+
+    eventually(sent_there, 60, what="the mended rule has sent both objects")
+    assert answer(hilum, "status")["failed_rules"] == []
