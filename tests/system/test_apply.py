@@ -246,10 +246,12 @@ def test_a_rule_that_fails_takes_nothing_from_the_others_and_decides_once_it_is_
     answer(hilum, "apply", "-f", folder)
     write_ct_study(tmp_path / "a", 2, rows=16, columns=16, patient="SYNTHF")
     assert answer(hilum, "send", tmp_path / "a")["stored"] == 2
-    hilum.come_to_rest()
 
-    [failed] = answer(hilum, "status")["failed_rules"]
-    assert (failed["says"], failed["objects"]) == ("Rule 'wide' could not be evaluated: division by zero.", 2)
+    def both_failed() -> bool:
+        failed = answer(hilum, "status")["failed_rules"]
+        return [(each["says"], each["objects"]) for each in failed] == [("Rule 'wide' could not be evaluated: division by zero.", 2)]
+
+    eventually(both_failed, 60, what="the rule has failed on both objects")
     counted = answer(hilum, "reconcile")
     assert (counted["failing"], counted["quarantined"], counted["unaccounted"]) == (2, 0, 0)
 
