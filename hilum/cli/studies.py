@@ -29,7 +29,9 @@ from hilum.errors import Misconfigured, NotFound, Reason
 from hilum.words import counted
 
 if TYPE_CHECKING:
-    from hilum.database.queries import QuarantinedEvent, Study, StudySummary
+    from collections.abc import Sequence
+
+    from hilum.database.queries import FailedRule, QuarantinedEvent, Study, StudySummary
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
@@ -156,9 +158,18 @@ def _show_study(study: Study, held: str) -> None:
         out.print()
         expired = [(e.objects, f"{e.size_bytes / 1e6:.1f} MB", moment(e.first_at), e.policy, e.decided_by) for e in study.expired]
         show_table("Originals expired", ("Objects", "Size", "On", "By", "Decided by"), expired)
+    if study.failed:
+        out.print()
+        show_failed_rules(study.failed)
     if study.quarantined:
         out.print()
         _show_waiting(study.quarantined)
+
+
+def show_failed_rules(failed: Sequence[FailedRule]) -> None:
+    """What is to be decided again, once `hilum apply` has brought other rules."""
+    rows = [(each.says, each.objects, each.studies, moment(each.since)) for each in failed]
+    show_table("Rules that could not be evaluated; the other rules have decided", ("Why", "Objects", "Studies", "Since"), rows)
 
 
 def completeness(study: StudySummary) -> str:
