@@ -32,6 +32,7 @@ from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
 from hilum.words import counted
+from ingest.backlog import Backlog
 from ingest.describe import describe, protected_tags, store_object
 
 log = telemetry.logger("publish")
@@ -84,9 +85,11 @@ class Publisher:
         sync: Callable[[], None] | None,
         records: Records,
         following: Following | None = None,
+        backlog: Backlog | None = None,
     ) -> None:
         self._settings = settings
         self._following = following
+        self._backlog = backlog
         self._spool = spool
         self._store = store
         self._connect = connect
@@ -102,6 +105,8 @@ class Publisher:
         self._uploading: dict[str, float] = {}
         self._told_at = 0.0
         self._strange: set[str] = set()
+        #: Objects on which publishing itself fails, again and again: nobody is to wait for them.
+        self._failing: set[str] = set()
         #: How many files of the spool are damaged, or are no spool files.
         self._odd = 0
         self._stored: deque[tuple[str, Record]] = deque()
@@ -118,8 +123,11 @@ class Publisher:
     def run(self, stop: threading.Event) -> None:
         """Publish until `stop`. Raises `Misconfigured` if the store or Kafka refuses, `Stopped` if the producer cannot go on."""
         with self._following or nullcontext(), self._until_it_is_alone(stop) as alone:
-            if alone and (kafka := self._until_it_answers(stop)) is not None:
-                self._publish(kafka, stop)
+            if not alone:
+                return
+            with self._backlog.told(lambda: self._strange | self._failing) if self._backlog else nullcontext():
+                if (kafka := self._until_it_answers(stop)) is not None:
+                    self._publish(kafka, stop)
 
     @contextmanager
     def _until_it_is_alone(self, stop: threading.Event) -> Iterator[bool]:
@@ -228,6 +236,7 @@ class Publisher:
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
             store_object(self._store, path, described)
             self._stored.append((receipt, self._record(described.event, receipt)))
+            self._failing.discard(receipt)
             self._troubles.pop("store", None)
             self._troubles.pop("spool", None)
         except FileNotFoundError:
@@ -248,6 +257,7 @@ class Publisher:
             self._under_way.discard(receipt)
         except Exception as error:  # a fault of ours on one object must not stop the others, nor lose it
             log.error("publish_failed", receipt=receipt, error=telemetry.described(error))
+            self._failing.add(receipt)
             self._hold_until = time.monotonic() + RETRY_S
             self._under_way.discard(receipt)
         finally:
@@ -380,4 +390,5 @@ def role(settings: Settings) -> Role:
     path = Path(settings.s3.sync_path) if settings.s3.sync_path else None
     sync = (lambda: sync_file_system(path)) if path else None
     following = Following(settings, Publisher.name)
-    return Publisher(settings, Spool.of(settings), open_store(settings), connect, sync, Records.of(settings), following)
+    spool = Spool.of(settings)
+    return Publisher(settings, spool, open_store(settings), connect, sync, Records.of(settings), following, Backlog(settings, spool))
