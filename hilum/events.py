@@ -20,7 +20,7 @@ from hilum.control_events import CommandOutcome, ConfigApplied, Limits, Resource
 from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
-from hilum.study_events import StudyChanged, StudyExpected
+from hilum.study_events import InstanceExpired, StudyChanged, StudyExpected
 
 __all__ = [
     "DAY_MS",
@@ -37,6 +37,7 @@ __all__ = [
     "InputEvent",
     "Instance",
     "InstanceAccepted",
+    "InstanceExpired",
     "InstanceQuarantined",
     "InstanceReceived",
     "InstanceRouted",

@@ -35,6 +35,7 @@ from hilum.sections import (
     Postgres,
     Probe,
     Query,
+    Retention,
     Roles,
     Rule,
     Section,
@@ -61,6 +62,7 @@ __all__ = [
     "Postgres",
     "Probe",
     "Query",
+    "Retention",
     "Roles",
     "Rule",
     "Section",
@@ -102,6 +104,7 @@ class Settings(Section, frozen=True, kw_only=True):
     folders: dict[str, Folder] = field(default_factory=dict)
     completeness: Completeness = field(default_factory=Completeness)
     studies: Studies = field(default_factory=Studies)
+    retention: Retention = field(default_factory=Retention)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 

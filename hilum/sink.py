@@ -84,6 +84,10 @@ class Expected(Struct, frozen=True, kw_only=True):
     sop_instance_uid: str
 
 
+#: The comment of a delivery to an archive that is the original itself: what has it never expires, whatever becomes of the settings.
+KEPT_IN_PLACE = "kept in place"
+
+
 class Settled(Struct, frozen=True, kw_only=True):
     """The final state of a delivery."""
 

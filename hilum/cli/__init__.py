@@ -44,9 +44,9 @@ def version() -> None:
 
 
 def _commands() -> None:
-    from hilum.cli import commitments, config, deliver, demo, dicom, media, rules, run, senders, services, stow, studies
+    from hilum.cli import commitments, config, deliver, demo, dicom, media, rules, run, senders, services, storage, stow, studies
 
-    for module in (services, run, config, rules, studies, deliver, senders, commitments, dicom, stow, media, demo):
+    for module in (services, run, config, rules, studies, storage, deliver, senders, commitments, dicom, stow, media, demo):
         module.add_to(app)
 
 

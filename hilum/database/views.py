@@ -255,6 +255,25 @@ VIEWS = (
         """,
     ),
     View(
+        name="v_expiry",
+        says="Originals that are no longer kept: their deliveries were settled, their retention has passed. What is known of them stays.",
+        source="FROM expiry",
+        columns="""
+            sop_instance_uid | | SOPInstanceUID
+            series_instance_uid | | SeriesInstanceUID
+            study_instance_uid | | StudyInstanceUID
+            bucket | | where the object was: the bucket
+            object_key | | where the object was: its key in the bucket
+            size_bytes | | its size
+            sha256 | | SHA-256 of the data set as received, without preamble and File Meta
+            policy | | the term by which it expired, such as `originals_days = 30`
+            policy_version | | the version of all terms
+            decided_by | | the process that decided it
+            decided_at | | since when it has expired
+            deleted_at | | when its bytes were gone; null until then
+        """,
+    ),
+    View(
         name="v_destination_backlog",
         says="What waits for each destination. A destination for which nothing waits has no row.",
         source="FROM delivery WHERE state = 'pending' GROUP BY destination",

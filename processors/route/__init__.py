@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from hilum import telemetry
@@ -23,6 +24,7 @@ from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import Memory
 from hilum.settings import Settings
+from hilum.storage.gone import why_gone
 from hilum.store import ObjectStore, open_store
 
 from .arrivals import Arrivals, Looked
@@ -305,7 +307,7 @@ def role(settings: Settings) -> Role:
         IndexedInstances(settings),
         StoredHeaders(store),
         settings.config_version,
-        contents=StoredContents(store),
+        contents=StoredContents(store, partial(why_gone, settings.postgres.dsn)),
         settings=settings,
     )
     return ProcessorRole(settings, route)

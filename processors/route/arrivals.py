@@ -160,6 +160,9 @@ class Arrivals:
     ) -> Iterator[InstanceRouted]:
         """The same bytes again: they go where the rules of now send them and they were never to go, and nowhere twice."""
         instance = event.instance
+        if known.held and not set(origins) <= set(known.held.origins):  # a destination that sends it has it: what waits need not go there
+            known = replace(known, held=replace(known.held, origins=tuple(dict.fromkeys((*known.held.origins, *origins)))))
+            rows.put_instance(instance.sop_instance_uid, known, saying.now + REMEMBERED)
         wanted: dict[str, Wanted] = {}
         if not known.note:
             matched = self._rules.matched(event, looked.headers.get(instance.receipt))

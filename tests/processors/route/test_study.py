@@ -385,6 +385,13 @@ class TestReturns:
 
         assert decisions(hospital.arrive("2.25.3", calling_aet="PACS")) == [("deliver", ("viewer",))]
 
+    def test_what_a_destination_sends_itself_while_its_study_waits_is_not_sent_there(self) -> None:
+        hospital = waiting(StudyRoute(rule="all", to=("pacs", "viewer")))
+        hospital.arrive("2.25.3", calling_aet="CT1")
+        hospital.arrive("2.25.3", calling_aet="PACS")
+
+        assert decisions(hospital.wait(minutes=2)) == [("deliver", ("viewer",))]
+
     def test_a_sender_may_be_a_destination_under_another_title(self) -> None:
         settings = Settings(destinations=DESTINATIONS, senders={"PACS_OUT": Sender(returns=("pacs",))})
         hospital = Hospital(FixedRules(now=("pacs",)), settings)
