@@ -44,6 +44,12 @@ def verify_destination(settings: Settings, name: str, since: str, study: str, re
         rows = [(each.destination, each.study_instance_uid, each.sop_instance_uid, moment(each.settled_at)) for each in found.missing]
         show_table("Missing there", ("At", "Study", "Instance", "Delivered at"), rows, nothing="Nothing is missing there.")
         out.print(f"{name} has {found.there:,} of {found.objects:,} objects, in {found.studies:,} studies, that were delivered to it.")
+        if found.unproven:
+            corrected = [(each.destination, each.study_instance_uid, each.sop_instance_uid, moment(each.settled_at)) for each in found.unproven]
+            show_table("Corrected; which form is there cannot be told", ("At", "Study", "Instance", "Delivered at"), corrected)
+            out.print(
+                f"{name} was sent these {len(found.unproven):,} in two forms. A query tells that one is there, not which: look at them there."
+            )
         if run:
             out.print(f"{len(found.missing):,} are on their way again, as run {run}.", markup=False)
         elif found.missing:

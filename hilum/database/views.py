@@ -190,6 +190,7 @@ VIEWS = (
             parked_at | | since when it waits for a person
             round | | how often a person had it tried again after it had ended
             sent_as | | the SOPInstanceUID under which the destination has it, if that is another: an image compressed with loss
+            replaces | | whether the destination may have another object under this UID, which this one corrects, and no person has looked
         """,
     ),
     View(

@@ -118,6 +118,10 @@ class Books(Hospital):
         taken_back = [delivery_id for event in events for delivery_id in event.cancels]
         assert self.rows("SELECT delivery_id FROM delivery WHERE delivery_id = ANY(%s) AND settled_at IS NULL", taken_back) == []
 
+        named = [event.sop_instance_uid for event in events if event.decision == "withdrawn"]
+        open_ = "SELECT 1 FROM delivery WHERE sop_instance_uid = ANY(%s) AND study_instance_uid = ANY(%s) AND settled_at IS NULL"
+        assert self.rows(open_, named, [event.study_instance_uid for event in events if event.decision == "withdrawn"]) == []
+
     def _envelope(self, kind: str, id_: str) -> Envelope:
         return Envelope(id=f"{kind}-{id_}", time=self.clock(), traceparent="")
 
