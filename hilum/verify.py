@@ -26,7 +26,8 @@ _THERE = f"""
         EXISTS (
             SELECT FROM delivery AS first
             WHERE first.sop_instance_uid = d.sop_instance_uid AND first.study_instance_uid = d.study_instance_uid
-                AND first.destination = d.destination AND first.sha256 <> d.sha256 AND (first.attempts > 0 OR first.state = ANY(%(states)s)))
+                AND first.destination = d.destination AND first.sha256 <> d.sha256
+                AND (first.attempts > 0 OR first.state = ANY(%(states)s)))
     FROM delivery d WHERE {WHERE} ORDER BY d.study_instance_uid, d.sop_instance_uid, d.settled_at DESC
 """  # noqa: S608  # constants
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 from psycopg.rows import dict_row
 
 from hilum.database import AWAY, away, connect
+from hilum.database.counting import COUNTS
 from hilum.errors import Misconfigured, NotFound
 
 R = TypeVar("R", bound=Struct)
@@ -202,7 +203,7 @@ CROSS JOIN LATERAL (
     FROM series WHERE series.study_instance_uid = shown.study_instance_uid) AS series
 CROSS JOIN LATERAL (
     SELECT count(*) AS instances, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
-    FROM instance WHERE instance.study_instance_uid = shown.study_instance_uid) AS instance
+    FROM instance WHERE instance.study_instance_uid = shown.study_instance_uid AND {counts}) AS instance
 CROSS JOIN LATERAL (
     SELECT min(received_at) AS received_at, count(*) FILTER (WHERE decision = 'no-rule') AS unrouted
     FROM receipt WHERE receipt.study_instance_uid = shown.study_instance_uid) AS receipt
@@ -217,6 +218,7 @@ ORDER BY received_at DESC, study_instance_uid
 """
 
 _LATEST = _SUMMARY.format(
+    counts=COUNTS,
     shown="""
     SELECT study_instance_uid FROM study
     WHERE %(like)s = '' OR study_instance_uid = %(like)s OR accession_number = %(like)s OR patient_id = %(like)s
@@ -225,15 +227,16 @@ _LATEST = _SUMMARY.format(
 )
 
 _NAMED = _SUMMARY.format(
+    counts=COUNTS,
     shown="""
     SELECT study_instance_uid FROM study WHERE study_instance_uid = %(study)s OR accession_number = %(study)s
     UNION SELECT study_instance_uid FROM receipt WHERE study_instance_uid = %(study)s"""
 )
 
-_SERIES = """
+_SERIES = f"""
 SELECT series.series_instance_uid, series_number, modality, series_description,
        count(instance.sop_instance_uid) AS instances, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
-FROM series LEFT JOIN instance USING (series_instance_uid)
+FROM series LEFT JOIN instance ON instance.series_instance_uid = series.series_instance_uid AND {COUNTS}
 WHERE series.study_instance_uid = %(study)s
 GROUP BY series.series_instance_uid
 ORDER BY lpad(series_number, 12), series.series_instance_uid

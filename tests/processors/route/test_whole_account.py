@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from psycopg.conninfo import make_conninfo
 
 from hilum.database.deliveries import FINAL, OPEN, Selection, settled_id
+from hilum.database.queries import list_studies, show_study
 from hilum.deliveries import Run, cancel, hurry, retry
 from hilum.errors import NotFound
 from hilum.events import InstanceRouted
@@ -263,10 +264,27 @@ class WholeAccount(RuleBasedStateMachine):
         for destination in NAMES:
             while books.deliver(destination, f"last-{destination}", [Settled(state="delivered")] * 50):
                 pass
+        self._counts_agree()
         account = books.account()
         assert account.waiting == account.stuck == 0
         assert account.pending == account.parked
         self.each_end_is_told_once()
+
+
+    def _counts_agree(self) -> None:
+        """Of studies that are complete: in lists, on pages, in views, and in what the stage says."""
+        for study in list_studies(self.dsn):
+            uid = study.study_instance_uid
+            said = self.books.rows(
+                "SELECT instance_count, (SELECT sum(instance_count) FROM v_series WHERE study_instance_uid = %s) FROM v_study"
+                " WHERE study_instance_uid = %s",
+                *(uid, uid),
+            )
+            [shown] = show_study(self.dsn, uid)
+            assert said == [(study.instances, study.instances)]
+            assert shown.summary.instances == sum(each.instances for each in shown.series) == study.instances
+            states = self.books.rows("SELECT instances FROM study_state WHERE study_instance_uid = %s AND state = 'complete'", uid)
+            assert states in ([(study.instances,)], []), uid
 
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "12"))
