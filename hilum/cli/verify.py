@@ -51,7 +51,7 @@ def verify_destination(settings: Settings, name: str, since: str, study: str, re
         out.print(f"{name} has {found.there:,} of {found.objects:,} objects, in {found.studies:,} studies, that were delivered to it.")
         if found.unproven:
             show_table("Corrected: which form is there cannot be told", COLUMNS, _rows(found.unproven))
-            out.print(f"{name} was sent these {len(found.unproven):,} in two forms. It says that one is there, not which: look at them there.")
+            out.print(f"{name} was sent these {len(found.unproven):,} in two forms. That one is there is known, not which: look there.")
         if run:
             out.print(f"{len(found.missing):,} are on their way again, as run {run}.", markup=False)
         elif found.missing:

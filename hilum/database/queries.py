@@ -223,14 +223,14 @@ _LATEST = _SUMMARY.format(
     SELECT study_instance_uid FROM study
     WHERE %(like)s = '' OR study_instance_uid = %(like)s OR accession_number = %(like)s OR patient_id = %(like)s
        OR patient_name ILIKE '%%' || %(pattern)s || '%%'
-    ORDER BY received_at DESC LIMIT %(limit)s"""
+    ORDER BY received_at DESC LIMIT %(limit)s""",
 )
 
 _NAMED = _SUMMARY.format(
     counts=COUNTS,
     shown="""
     SELECT study_instance_uid FROM study WHERE study_instance_uid = %(study)s OR accession_number = %(study)s
-    UNION SELECT study_instance_uid FROM receipt WHERE study_instance_uid = %(study)s"""
+    UNION SELECT study_instance_uid FROM receipt WHERE study_instance_uid = %(study)s""",
 )
 
 _SERIES = f"""
@@ -274,6 +274,7 @@ SELECT event_id, q.receipt, q.state, stage, reason, sentence, fix, found, expect
        q.study_instance_uid, q.series_instance_uid, q.sop_instance_uid, calling_aet, peer, bucket, object_key
 FROM quarantine AS q LEFT JOIN receipt USING (receipt)
 """
+_WAITING_OF_STUDY = "WHERE q.study_instance_uid = %(study)s AND q.state = 'waiting' ORDER BY q.quarantined_at, event_id"
 
 _REJECTED = """
 SELECT delivery_id, destination, study_instance_uid, sop_instance_uid, attempts, peer_status, comment, settled_at
@@ -340,12 +341,7 @@ def show_study(dsn: str, study: str) -> list[Study]:
                 series=rows(dsn, SeriesOfStudy, _SERIES, uid),
                 arrivals=rows(dsn, Arrivals, _ARRIVALS, uid),
                 deliveries=rows(dsn, DeliveriesOfStudy, _DELIVERIES, uid),
-                quarantined=rows(
-                    dsn,
-                    QuarantinedEvent,
-                    _QUARANTINED + "WHERE q.study_instance_uid = %(study)s AND q.state = 'waiting' ORDER BY q.quarantined_at, event_id",
-                    uid,
-                ),
+                quarantined=rows(dsn, QuarantinedEvent, _QUARANTINED + _WAITING_OF_STUDY, uid),
                 expired=rows(dsn, Expired, _EXPIRED, uid),
             )
         )

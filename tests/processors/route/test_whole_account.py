@@ -270,7 +270,6 @@ class WholeAccount(RuleBasedStateMachine):
         assert account.pending == account.parked
         self.each_end_is_told_once()
 
-
     def _counts_agree(self) -> None:
         """Of studies that are complete: in lists, on pages, in views, and in what the stage says."""
         for study in list_studies(self.dsn):
@@ -294,7 +293,5 @@ def test_every_object_and_every_delivery_is_accounted_for_whatever_happens(postg
     dsn = make_conninfo(postgres, options="-c synchronous_commit=off")
     run_state_machine_as_test(
         type("Machine", (WholeAccount,), {"dsn": dsn}),
-        settings=hypothesis_settings(
-            max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=hypothesis_settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)),
     )
