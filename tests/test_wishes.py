@@ -23,11 +23,12 @@ def found_in(source: str) -> Iterator[tuple[str, str]]:
     collected = {name for name in classes if name.startswith("Test")}
     while more := {_name(base) for name in collected for base in classes[name].bases if _name(base) in classes} - collected:
         collected |= more
-    for scope in (module, *classes.values()):
+    scopes: list[Scope] = [module, *classes.values()]
+    for scope in scopes:
         for each in scope.body:
             if isinstance(each, ast.FunctionDef) and each.name.startswith("test_"):
-                of_class = scope is module or scope.name in collected  # type: ignore[union-attr]  # a class has a name
-                yield each.name, _against(each, [module, scope]) if of_class else "is in a class that is not collected"
+                left_out = isinstance(scope, ast.ClassDef) and scope.name not in collected
+                yield each.name, "is in a class that is not collected" if left_out else _against(each, [module, scope])
 
 
 def _against(test: ast.FunctionDef, scopes: Sequence[Scope]) -> str:

@@ -245,10 +245,11 @@ class TestRetained(OnRealStores):
             client.remove_object(bucket_name=bucket, object_name=version.object_name, version_id=version.version_id)
 
     def test_duplicates_leave_one_version_and_no_delete_marker(
-        self, sink: Archive, settings: Settings, store: ObjectStore, bucket: str
+        self, settings: Settings, store: ObjectStore, bucket: str
     ) -> None:
+        store.ensure_bucket(bucket, object_lock=True)  # which has versions
         first, other = (a_delivery(store, PatientID=name) for name in "AB")
-        s3, session = settings.s3, sink.open(settings)
+        s3, session = settings.s3, Archive(bucket=bucket, layout=BY_UIDS).open(settings)
         states = [session.deliver(each, Part10(store, each.object)).state for each in (first, first, other, first)]
         client = Minio(urlsplit(s3.endpoint).netloc, s3.access_key, s3.secret_key, secure=False)
         versions = list(client.list_objects(bucket_name=bucket, recursive=True, include_version=True))

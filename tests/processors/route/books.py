@@ -47,13 +47,12 @@ class Books(Hospital):
             self.connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))  # of a few rows quicker than TRUNCATE
         self.unentered: list[InstanceRouted] = []
         self.entered: list[InstanceRouted] = []
+        self.known = Known(settings)
         super().__init__(rules, settings, step=step)
 
     def start(self) -> None:
         """The process begins anew with what is committed."""
-        route = getattr(self, "route", None)
-        if route is not None:
-            self.known.close()
+        self.known.close()
         self.known = Known(self.settings)
         self.route = Route(
             self.deciding, self.known, NoHeaders(), "v1", contents=ByName(), settings=self.settings, now=self.clock, step=self.step
