@@ -244,9 +244,7 @@ class TestRetained(OnRealStores):
         with pytest.raises(S3Error, match="AccessDenied"):
             client.remove_object(bucket_name=bucket, object_name=version.object_name, version_id=version.version_id)
 
-    def test_duplicates_leave_one_version_and_no_delete_marker(
-        self, settings: Settings, store: ObjectStore, bucket: str
-    ) -> None:
+    def test_duplicates_leave_one_version_and_no_delete_marker(self, settings: Settings, store: ObjectStore, bucket: str) -> None:
         store.ensure_bucket(bucket, object_lock=True)  # which has versions
         first, other = (a_delivery(store, PatientID=name) for name in "AB")
         s3, session = settings.s3, Archive(bucket=bucket, layout=BY_UIDS).open(settings)
