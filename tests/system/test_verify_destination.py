@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,11 +218,11 @@ def test_a_correction_that_orthanc_would_drop_waits_for_a_person_and_is_no_proof
     corrected.mkdir()
     dataset.save_as(corrected / file.name)
     uid = str(dataset.SOPInstanceUID)
+    states = "SELECT state FROM delivery WHERE sop_instance_uid = %s AND destination = 'keeps' ORDER BY created_at DESC"
     for folder in (first, corrected):
         found.command("send", folder, "--calling-aet", "FIXER")
-        states = "SELECT state FROM delivery WHERE sop_instance_uid = %s AND destination = 'keeps' ORDER BY created_at DESC"
         wanted = [("delivered",)] if folder == first else [("parked",), ("delivered",)]
-        eventually(lambda wanted=wanted: found.rows(states, uid) == wanted, 30)  # type: ignore[misc]  # a default binds it
+        eventually(partial(lambda wanted: found.rows(states, uid) == wanted, wanted), 30)
 
     eventually(lambda: found.rows("SELECT 1 FROM delivery WHERE sop_instance_uid = %s AND state = 'pending'", uid) == [], 30)
     verified = json.loads(found.command("reconcile", "--destination", "pacs", "--verify", "--json").stdout)["verified"]
