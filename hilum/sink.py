@@ -71,6 +71,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     round: int = 0
     #: How often a worker claimed it and was never heard of again.
     abandoned: int = 0
+    #: Whether the destination may have another object under this UID, and no person has looked yet.
+    replaces: bool = False
     #: The titles of the association on which it came; empty if it came otherwise.
     calling_aet: str = ""
     called_aet: str = ""
@@ -221,6 +223,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def titled_in(self, settings: Settings) -> bool:
         """Whether deliveries must come with the titles of the associations on which objects came."""
+        del settings
+        return False
+
+    def asks_before_replacing(self, settings: Settings) -> bool:
+        """Whether a person must look before a correction is sent of an object that the destination may have."""
         del settings
         return False
 
