@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition
 
 from bench.report import Report
 from hilum import bus, telemetry
-from hilum.database.known import Decided, IndexedStudy
+from hilum.database.known import Decided, IndexedStudy, Noted
 from hilum.dicom import Header
 from hilum.events import (
     EVENTS,
@@ -76,7 +76,7 @@ class Empty:
     def unpublished(self) -> datetime | None:
         return None
 
-    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
+    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Noted]:
         return {}
 
     def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:

@@ -50,6 +50,13 @@ class IndexedStudy(Struct, frozen=True, kw_only=True):
     attributes: dict[str, str | None] = {}
 
 
+class Noted(Struct, frozen=True, kw_only=True):
+    """The rejection note that names an instance, and the study that the note is of."""
+
+    note: str
+    study_instance_uid: str
+
+
 #: Decisions that say nothing of their own: a repeat of what was here.
 _REPEATS = ("duplicate", "returned", "ignored")
 
@@ -115,10 +122,11 @@ class IndexedInstances:
             found[uid] = IndexedStudy(**state, attributes=row if described else {})
         return found
 
-    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
-        """Those of these instances that a rejection note names, with the note's SOPInstanceUID."""
-        query = "SELECT sop_instance_uid, note FROM withdrawn WHERE sop_instance_uid = ANY(%(uids)s)"
-        return {row["sop_instance_uid"]: row["note"] for row in self._ask(query, {"uids": list(sop_instance_uids)})}
+    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Noted]:
+        """Those of these instances that a rejection note names, with the note."""
+        query = "SELECT sop_instance_uid, note, study_instance_uid FROM withdrawn WHERE sop_instance_uid = ANY(%(uids)s)"
+        rows = self._ask(query, {"uids": list(sop_instance_uids)})
+        return {row["sop_instance_uid"]: Noted(note=row["note"], study_instance_uid=row["study_instance_uid"]) for row in rows}
 
     def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:
         """Those of these instances on which rules of another version than this one failed, `limit` at most, without their headers."""

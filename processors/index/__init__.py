@@ -179,7 +179,8 @@ def _write_changes(connection: psycopg.Connection, changes: Sequence[StudyChange
                     code=event.code,
                     withdrawn_at=event.changed_at,
                 )
-                withdrawn.setdefault(uid, row)
+                if uid not in withdrawn or row.withdrawn_at >= withdrawn[uid].withdrawn_at:
+                    withdrawn[uid] = row
             continue
         state, last = _state(event), states.get(event.study_instance_uid)
         if last is not None:

@@ -236,7 +236,14 @@ insert_failed_rule = Insert(
     "ON CONFLICT (sop_instance_uid) DO UPDATE SET "
     + ", ".join(f"{column} = excluded.{column}" for column in FailedRuleRow.__struct_fields__[1:]),
 )
-insert_withdrawn = Insert("withdrawn", WithdrawnRow, "ON CONFLICT DO NOTHING")
+# A later note of another study takes the place of one that named an instance which never came in its own.
+insert_withdrawn = Insert(
+    "withdrawn",
+    WithdrawnRow,
+    "ON CONFLICT (sop_instance_uid) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in WithdrawnRow.__struct_fields__[1:])
+    + " WHERE excluded.withdrawn_at >= withdrawn.withdrawn_at",
+)
 insert_association = Insert("association", AssociationRow, "ON CONFLICT DO NOTHING")
 _LATER = (
     "coalesce((excluded.quarantined_at, excluded.quarantine_stage, excluded.quarantine_reason)"

@@ -18,7 +18,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from hilum import telemetry
-from hilum.database.known import Decided, IndexedInstances, IndexedStudy
+from hilum.database.known import Decided, IndexedInstances, IndexedStudy, Noted
 from hilum.dicom import CutValue, Header
 from hilum.dicom.dataset import read_header
 from hilum.errors import NotFound, Quarantine
@@ -65,7 +65,7 @@ class Known(Protocol):
         """What is known of these studies."""
         ...
 
-    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
+    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Noted]:
         """Those of these instances that a rejection note names, with the note."""
         ...
 
@@ -146,12 +146,12 @@ class Route:
         self._step = step
         self._fitting = Fitting()
         self._looked = Looked()
-        self._notes: Mapping[str, str] = {}
+        self._notes: Mapping[str, Noted] = {}
         self._failing_of: Mapping[str, Sequence[str]] = {}
         #: What was looked up of instances that are to be decided on again; None: its object is there no more.
         self._failing: Mapping[str, InstanceAccepted | None] = {}
         self._leaving: Mapping[str, Decided] = {}
-        self._leaving_notes: Mapping[str, str] = {}
+        self._leaving_notes: Mapping[str, Noted] = {}
         self._leaving_studies: Mapping[str, IndexedStudy] = {}
         self._unpublished: datetime | None = None
         self._follow(settings or Settings(), rules, config_version)
@@ -214,7 +214,7 @@ class Route:
         """See `hilum.processors.route.study.OfStudy`."""
         decided = self._known.decided(sop_instance_uids)
         self._notes = self._known.withdrawn(sop_instance_uids)
-        return {uid: row_of_indexed(uid, each, self._destinations, self._notes.get(uid, "")) for uid, each in decided.items()}
+        return {uid: row_of_indexed(uid, each, self._destinations, self._notes.get(uid)) for uid, each in decided.items()}
 
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
         """See `hilum.processors.route.study.OfStudy`."""
@@ -326,7 +326,8 @@ class Route:
         elif isinstance(row, InstanceRow):
             indexed = self._leaving.get(key)
             known = not row.receipts or (indexed is not None and set(row.receipts) <= set(indexed.receipts))
-            gone = row.held is None and known and (not row.note or key in self._leaving_notes)
+            noted = self._leaving_notes.get(key)
+            gone = row.held is None and known and (not row.note or (noted is not None and bool(row.note_in(noted.study_instance_uid))))
         else:
             return
         if gone:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hilum.database.known import Noted
 from hilum.dicom import Header
 from hilum.errors import Quarantine, Reason
 from hilum.events import Decision, Finding, Instance, InstanceAccepted, InstanceRouted, RuleFailure, StudyChanged
@@ -32,7 +33,7 @@ class Looked(Struct, kw_only=True):
     #: Rows of instances that the index knows.
     rows: Mapping[str, InstanceRow] = {}
     #: Instances that a rejection note names, as the index knows: with the note.
-    notes: Mapping[str, str] = {}
+    notes: Mapping[str, Noted] = {}
     #: Studies as the index knows them.
     studies: Mapping[str, StudyRow] = {}
     #: By receipt: headers that were read in the stored object.
@@ -62,8 +63,7 @@ class Arrivals:
         uid = instance.sop_instance_uid
         known = rows.instance(uid)
         if known is None or not known.receipts:
-            note = (known.note if known else "") or looked.notes.get(uid, "")
-            known = replace(looked.rows.get(uid) or known or InstanceRow(), note=note)
+            known = _told(uid, instance.study_instance_uid, known or InstanceRow(), looked)
         if instance.receipt in known.receipts:
             return
         origins = self._origins.of_source(instance.source)
@@ -252,11 +252,11 @@ class Arrivals:
             return
         named = []
         for sop_instance_uid in selection.sop_instance_uids:
-            row = self._known(sop_instance_uid, rows, looked) or InstanceRow(study=study_uid)
-            if row.note or (row.study and row.study != study_uid):
+            row = self._known(sop_instance_uid, rows, looked) or InstanceRow()
+            if row.note_in(study_uid) or (row.object is not None and row.study != study_uid):
                 continue
             named.append(sop_instance_uid)
-            rows.put_instance(sop_instance_uid, replace(row, note=uid), saying.now + REMEMBERED)
+            rows.put_instance(sop_instance_uid, replace(row, note=uid, note_study=study_uid), saying.now + REMEMBERED)
             if row.object is not None:
                 study.withdrawn += 1
                 yield saying.of_row(row, sop_instance_uid, "withdrawn", cancels=planned_before(row, sop_instance_uid))
@@ -275,6 +275,13 @@ class Arrivals:
 
 
 _DEFAULT = Sender()
+
+
+def _told(uid: str, study_uid: str, told: InstanceRow, looked: Looked) -> InstanceRow:
+    """What the index has of an instance that memory has not, or only was told of, and that comes in this study."""
+    noted = looked.notes.get(uid)
+    indexed = noted.note if noted is not None and noted.study_instance_uid == study_uid else ""
+    return replace(looked.rows.get(uid) or told, note=told.note_in(study_uid) or indexed, note_study="")
 
 
 def _conflict(event: InstanceAccepted, known: InstanceRow, compared: Comparison) -> Quarantine:

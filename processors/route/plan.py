@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hilum.database.known import Decided
+from hilum.database.known import Decided, Noted
 from hilum.events import Decision, Finding, InstanceAccepted, InstanceRouted, PlannedDelivery, RuleFailure, delivery_id_for
 
 from .facts import Matched, StudyRoute
@@ -86,7 +86,7 @@ def row_of(event: InstanceAccepted) -> InstanceRow:
     )
 
 
-def row_of_indexed(sop_instance_uid: str, decided: Decided, destinations: Iterable[str], note: str) -> InstanceRow:
+def row_of_indexed(sop_instance_uid: str, decided: Decided, destinations: Iterable[str], noted: Noted | None) -> InstanceRow:
     """The row that left memory, as far as the index tells. `destinations` are those for which deliveries may have been planned."""
     planned = {delivery_id_for(decided.sha256, sop_instance_uid, each): each for each in destinations}
     return InstanceRow(
@@ -100,7 +100,7 @@ def row_of_indexed(sop_instance_uid: str, decided: Decided, destinations: Iterab
         to=tuple(each for delivery_id, each in planned.items() if delivery_id in decided.deliveries),
         again=tuple(delivery_id for delivery_id in decided.deliveries if delivery_id not in planned),
         also=decided.before,
-        note=note,
+        note=noted.note if noted is not None and noted.study_instance_uid == decided.study_instance_uid else "",
     )
 
 

@@ -61,8 +61,14 @@ class InstanceRow(Struct, frozen=True, kw_only=True, tag_field="t", tag="i", omi
     failing: Failing | None = None
     #: The rejection note that names it: its SOPInstanceUID.
     note: str = ""
+    #: The study of that note; empty: its own. A note says nothing of an instance that comes in another study than the note is of.
+    note_study: str = ""
     #: Whether it was announced and has not come.
     expected: bool = False
+
+    def note_in(self, study_instance_uid: str) -> str:
+        """The note that rejects it in this study; empty: none."""
+        return self.note if (self.note_study or self.study) in ("", study_instance_uid) else ""
 
 
 class SeriesRow(Struct, frozen=True, array_like=True):

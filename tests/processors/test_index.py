@@ -354,3 +354,16 @@ def test_an_object_on_which_a_rule_failed_is_kept_as_it_came_until_other_rules_h
     write(connection, replace(routed(received, "pacs"), mended=True))
 
     assert failed_rules(postgres) == []
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_later_note_of_another_study_takes_the_place_of_one_that_named_what_never_came(
+    connection: psycopg.Connection, together: bool
+) -> None:
+    first = changed("withdrawn", 1, 1, note="2.25.80", code="113001", sop_instance_uids=("2.25.3",))
+    later = replace(changed("withdrawn", 1, 2, note="2.25.81", code="113001", sop_instance_uids=("2.25.3",)), study_instance_uid="2.25.2")
+    for events in [(first, later)] if together else [(first,), (later,), (first,)]:
+        write(connection, *events)
+
+    named = row(connection, "withdrawn")
+    assert (named["note"], named["study_instance_uid"]) == ("2.25.81", "2.25.2")

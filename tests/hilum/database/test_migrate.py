@@ -8,7 +8,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from hilum.database import away, connect, migrate, pool
-from hilum.database.known import IndexedInstances
+from hilum.database.known import IndexedInstances, Noted
 from hilum.errors import Misconfigured, TryAgain
 from hilum.events import ObjectRef
 from hilum.settings import Postgres, Settings
@@ -155,7 +155,7 @@ class TestOnPostgreSQL:
         [(uid, study)] = index.studies(["2.25.1", "2.25.2"]).items()
         assert (uid, study.revision, study.instances, study.withdrawn) == ("2.25.1", 2, 4, 1)
         assert study.attributes["PatientID"] == "P"
-        assert index.withdrawn(["2.25.3", "2.25.4"]) == {"2.25.3": "2.25.80"}
+        assert index.withdrawn(["2.25.3", "2.25.4"]) == {"2.25.3": Noted(note="2.25.80", study_instance_uid="2.25.1")}
         assert index.of_study("2.25.1", "2.25.31", 1) == ["2.25.32"]
 
 

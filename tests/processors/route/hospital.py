@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from hilum.database.known import Decided, IndexedStudy
+from hilum.database.known import Decided, IndexedStudy, Noted
 from hilum.dicom import Header
 from hilum.errors import NotFound, Quarantine
 from hilum.events import (
@@ -70,7 +70,7 @@ class Index:
         self.accepted: dict[str, Instance] = {}
         self.routed: dict[str, list[InstanceRouted]] = {}
         self.states: dict[str, StudyChanged] = {}
-        self.notes: dict[str, str] = {}
+        self.notes: dict[str, Noted] = {}
         #: What it is said to know besides.
         self.known: dict[str, Decided] = {}
         #: How often it was asked for instances.
@@ -86,7 +86,8 @@ class Index:
         elif isinstance(event, StudyChanged) and event.change == "completed":
             self.states[event.study_instance_uid] = event
         elif isinstance(event, StudyChanged):
-            self.notes |= dict.fromkeys(event.sop_instance_uids, event.note)
+            noted = Noted(note=event.note, study_instance_uid=event.study_instance_uid)
+            self.notes |= dict.fromkeys(event.sop_instance_uids, noted)
 
     def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Decided]:
         self.asked += 1
@@ -120,7 +121,7 @@ class Index:
     def unpublished(self) -> datetime | None:
         return self.spooled_at
 
-    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
+    def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Noted]:
         return {uid: self.notes[uid] for uid in sop_instance_uids if uid in self.notes}
 
     def failed(self) -> dict[str, InstanceRouted]:

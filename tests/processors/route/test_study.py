@@ -12,7 +12,7 @@ from hilum.settings import Completeness, Rule, Sender, Settings
 from processors.route.facts import StudyRoute
 from processors.route.rules import Rules
 from processors.route.study import REMEMBERED
-from tests.processors.route.hospital import DESTINATIONS, STUDY, FixedRules, Hospital, a_note, changes_of, decisions
+from tests.processors.route.hospital import DESTINATIONS, OTHER_STUDY, STUDY, FixedRules, Hospital, a_note, changes_of, decisions
 
 TO_PACS = StudyRoute(rule="whole-study", to=("pacs",))
 
@@ -432,6 +432,35 @@ class TestRejections:
         assert not hospital.state.rows
 
         assert decisions(hospital.arrive("2.25.3")) == [("withdrawn", ())]
+
+    @pytest.mark.parametrize("forgotten", [False, True])
+    def test_an_image_that_comes_in_another_study_than_its_note_is_new(self, forgotten: bool) -> None:
+        hospital = Hospital(FixedRules(now=("pacs",)))
+        hospital.arrive("2.25.80", **a_note("113001", "2.25.3"))
+        if forgotten:
+            hospital.wait(minutes=2)
+            hospital.catch_up()
+            hospital.wait(hours=30)
+            assert not hospital.state.rows
+
+        assert decisions(hospital.arrive("2.25.3", StudyInstanceUID=OTHER_STUDY)) == [("deliver", ("pacs",))]
+        assert hospital.study(OTHER_STUDY).withdrawn == 0
+
+    def test_what_a_note_of_another_study_named_is_rejected_by_one_of_its_own(self) -> None:
+        hospital = Hospital(FixedRules(now=("pacs",)))
+        hospital.arrive("2.25.80", **a_note("113001", "2.25.3"))
+        own = {**a_note("113001", "2.25.3", study=OTHER_STUDY), "StudyInstanceUID": OTHER_STUDY}
+        hospital.arrive("2.25.81", **own)
+
+        assert decisions(hospital.arrive("2.25.3", StudyInstanceUID=OTHER_STUDY)) == [("withdrawn", ())]
+
+    def test_what_a_note_of_another_study_named_is_taken_back_by_one_of_its_own_that_comes_later(self) -> None:
+        hospital = Hospital(FixedRules(now=("pacs",)))
+        hospital.arrive("2.25.80", **a_note("113001", "2.25.3"))
+        hospital.arrive("2.25.3", StudyInstanceUID=OTHER_STUDY)
+        own = {**a_note("113001", "2.25.3", study=OTHER_STUDY), "StudyInstanceUID": OTHER_STUDY}
+
+        assert decisions(hospital.arrive("2.25.81", **own)) == [("deliver", ("pacs",)), ("withdrawn", ())]
 
     def test_a_rejected_image_is_not_sent_when_its_study_is_complete(self) -> None:
         hospital = waiting()
