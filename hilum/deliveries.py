@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from hilum import bus
 from hilum.database import AWAY, away, cancelling, connect
-from hilum.database.deliveries import CHANNEL, FREE, NOT_WITHDRAWN, OPEN, WHERE, DeliveryRow, Selection
+from hilum.database.deliveries import CHANNEL, FREE, NOT_CORRECTED, NOT_WITHDRAWN, OPEN, WHERE, DeliveryRow, Selection
 from hilum.database.queries import rows
 from hilum.database.rows import Insert
 from hilum.desired import account_name
@@ -38,7 +38,8 @@ _RETRY = f"""
         UPDATE delivery d SET state = 'pending', not_before = now(), attempts = 0, abandoned = 0, settled_at = NULL, parked_at = NULL,
             replaces = d.replaces AND d.state <> 'parked',
             round = d.round + (d.settled_at IS NOT NULL)::int, claimed_by = NULL, lease_until = NULL
-        WHERE {WHERE} AND d.state = ANY(%(retryable)s) AND {FREE} AND {NOT_WITHDRAWN} AND NOT {EXPIRED.format("d")}
+        WHERE {WHERE} AND d.state = ANY(%(retryable)s) AND {FREE} AND {NOT_WITHDRAWN} AND {NOT_CORRECTED}
+            AND NOT {EXPIRED.format("d")}
             AND (d.state <> 'pending' OR d.attempts > 0 OR d.not_before > now())
         RETURNING d.destination),
     told AS (SELECT pg_notify(%(channel)s, destination) FROM (SELECT DISTINCT destination FROM changed) AS each)

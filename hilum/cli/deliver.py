@@ -174,7 +174,7 @@ def retry(
     if wrong := set(selection.states) - set(RETRYABLE):
         fix = "What arrived is sent once more with `hilum deliver resend`."
         raise Misconfigured("state-not-retried", f"What is {', '.join(sorted(wrong))} cannot be tried again.", fix=fix)
-    _do(settings, selection, yes, json, "retried", "would be tried again", lambda: try_again(settings, selection), withdrawn_stay=True)
+    _do(settings, selection, yes, json, "retried", "would be tried again", lambda: try_again(settings, selection), some_stay=True)
 
 
 def cancel(
@@ -342,23 +342,28 @@ def _do(
     would: str,
     act: Callable[[], int],
     *,
-    withdrawn_stay: bool = False,
+    some_stay: bool = False,
 ) -> None:
-    """Count what a selection holds, and change it if `yes`; with `withdrawn_stay`, but for what a rejection note names."""
+    """Count what a selection holds, and change it if `yes`; with `some_stay`, but for what was taken back."""
     from hilum.database.deliveries import count_deliveries
 
     counted = count_deliveries(settings.postgres.dsn, selection)
     total, in_hand = sum(c.deliveries for c in counted), sum(c.in_hand for c in counted)
-    withdrawn = sum(c.withdrawn for c in counted) if withdrawn_stay else 0
+    withdrawn = sum(c.withdrawn for c in counted) if some_stay else 0
+    corrected = sum(c.corrected for c in counted) if some_stay else 0
     count = act() if yes else 0
     if json:
         show_json({"chosen": counted, "in_hand": in_hand, done: count})
     else:
         _show_counts(counted)
         if total:
-            out.print(f"{count:,} were {done}." if yes else f"{total - in_hand - withdrawn:,} {would}; --yes does it.", markup=False)
+            out.print(
+                f"{count:,} were {done}." if yes else f"{total - in_hand - withdrawn - corrected:,} {would}; --yes does it.", markup=False
+            )
         if withdrawn:
             out.print(f"{withdrawn:,} stay as they are: a rejection note names their objects.", markup=False)
+        if corrected:
+            out.print(f"{corrected:,} stay as they are: corrections took the place of their objects.", markup=False)
         if in_hand:
             out.print(f"{in_hand:,} are in the hands of a worker at this moment and stay with it; look again.", markup=False)
     sys.exit(Exit.DONE if total else Exit.NOT_FOUND)

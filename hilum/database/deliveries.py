@@ -93,6 +93,18 @@ WHERE = """
 NOT_WITHDRAWN = """
     NOT EXISTS (SELECT FROM withdrawn AS w WHERE w.sop_instance_uid = d.sop_instance_uid AND w.study_instance_uid = d.study_instance_uid)
 """
+#: Nor does the form of an object of which a corrected one was taken since.
+NOT_CORRECTED = """
+    NOT EXISTS (
+        SELECT FROM receipt AS r
+        WHERE r.sop_instance_uid = d.sop_instance_uid AND r.study_instance_uid = d.study_instance_uid AND r.decision = 'corrected'
+            AND r.sha256 <> d.sha256
+            AND NOT EXISTS (
+                SELECT FROM receipt AS own
+                WHERE own.sop_instance_uid = d.sop_instance_uid AND own.study_instance_uid = d.study_instance_uid
+                    AND own.decision = 'corrected' AND own.sha256 = d.sha256
+                    AND (own.received_at, own.receipt) > (r.received_at, r.receipt)))
+"""
 #: In nobody's hands.
 FREE = "(d.lease_until IS NULL OR d.lease_until < now())"
 
@@ -155,6 +167,8 @@ class Counted(Struct, frozen=True, kw_only=True):
     in_hand: int
     #: Of these, those whose object a rejection note names: they are not tried again.
     withdrawn: int = 0
+    #: Of the others, those of whose object a corrected form was taken since: they are not tried again.
+    corrected: int = 0
 
 
 class _Named(Struct, frozen=True):
@@ -187,7 +201,8 @@ LIST = f"""
 _COUNT = f"""
     SELECT d.destination, d.state, count(*) AS deliveries, count(DISTINCT d.study_instance_uid) AS studies,
         coalesce(sum(d.size_bytes), 0)::bigint AS size_bytes, count(*) FILTER (WHERE d.state = 'pending' AND NOT {FREE}) AS in_hand,
-        count(*) FILTER (WHERE NOT {NOT_WITHDRAWN}) AS withdrawn
+        count(*) FILTER (WHERE NOT {NOT_WITHDRAWN}) AS withdrawn,
+        count(*) FILTER (WHERE {NOT_WITHDRAWN} AND NOT {NOT_CORRECTED}) AS corrected
     FROM delivery d WHERE {WHERE} GROUP BY d.destination, d.state ORDER BY d.destination, d.state
 """  # constants
 _STUDIES = """

@@ -65,6 +65,16 @@ def withdraw(connection: psycopg.Connection, delivery: Delivery) -> None:
     )
 
 
+def take(connection: psycopg.Connection, delivery: Delivery, receipt: str, sha256: str) -> None:
+    """An object came for the instance of a delivery, a correction unless it is the first."""
+    connection.execute(
+        "INSERT INTO receipt (receipt, sop_instance_uid, study_instance_uid, sha256, decision, received_at)"
+        " VALUES (%(name)s || %(sop)s, %(sop)s, %(study)s, %(sha256)s,"
+        " CASE WHEN EXISTS (SELECT FROM receipt WHERE sop_instance_uid = %(sop)s) THEN 'corrected' ELSE 'deliver' END, clock_timestamp())",
+        {"name": receipt, "sop": delivery.sop_instance_uid, "study": delivery.study_instance_uid, "sha256": sha256},
+    )
+
+
 class TestRetry:
     def test_what_was_rejected_put_aside_or_put_off_waits_no_more(self, postgres: str, settings: Settings, store: MemoryStore) -> None:
         enter(postgres, *some(store, 4))
@@ -166,6 +176,24 @@ class TestCancel:
 
         cancelled = Selection(states=("cancelled",))
         assert [(each.deliveries, each.withdrawn) for each in count_deliveries(postgres, cancelled)] == [(2, 1)]
+        assert retry(settings, cancelled) == 1
+        assert rows(postgres)[first.sop_instance_uid]["state"] == "cancelled"
+
+    def test_the_form_that_a_correction_took_the_place_of_is_not_tried_again(
+        self, postgres: str, settings: Settings, store: MemoryStore
+    ) -> None:
+        first, second = some(store, 2)
+        enter(postgres, first, second)
+        cancel(settings, Selection())
+        with connect(postgres) as connection:
+            take(connection, first, "first", first.object.sha256)
+            take(connection, first, "fixed", "f" * 64)
+            take(connection, second, "second", "0" * 64)
+            take(connection, second, "fixed", "f" * 64)
+            take(connection, second, "fixed again", second.object.sha256)
+
+        cancelled = Selection(states=("cancelled",))
+        assert [(each.deliveries, each.corrected) for each in count_deliveries(postgres, cancelled)] == [(2, 1)]
         assert retry(settings, cancelled) == 1
         assert rows(postgres)[first.sop_instance_uid]["state"] == "cancelled"
 
