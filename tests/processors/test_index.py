@@ -303,10 +303,10 @@ WAYS = st.lists(st.sampled_from(range(len(EVENTS))), max_size=15).flatmap(
 )
 
 
-@pytest.fixture(scope="module")
-def written(postgres_server: str) -> Iterator[tuple[psycopg.Connection, list[list[dict[str, Any]]]]]:
+@pytest.fixture
+def written(postgres: str) -> Iterator[tuple[psycopg.Connection, list[list[dict[str, Any]]]]]:
     """A connection whose transaction is never committed, and what the tables hold when each event comes once, in order, alone."""
-    with connect(postgres_server, autocommit=False) as opened:
+    with connect(postgres, autocommit=False) as opened:
         for event in EVENTS:
             write(opened, event)
         expected = [rows(opened, table) for table in TABLES]
