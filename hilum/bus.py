@@ -32,6 +32,8 @@ EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  #
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # as above
 
 _log = logging.getLogger("hilum.kafka")
+# A service hears it (`hilum.telemetry`); a command says itself what it could not do, and Python would write the line to stderr.
+_log.addHandler(logging.NullHandler())
 
 Headers = list[tuple[str, str | bytes | None]]
 

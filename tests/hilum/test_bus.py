@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -150,3 +152,11 @@ def test_a_consumer_without_an_offset_does_not_begin_somewhere_by_itself(log: Lo
     consumer.close()
     assert message is not None
     assert message.error() is not None
+
+
+def test_what_a_kafka_client_logs_is_not_written_to_the_stderr_of_a_command() -> None:
+    program = "import logging; from hilum import bus; logging.getLogger('hilum.kafka').error('FAIL [consumer-1]: Connection refused')"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stderr == ""
