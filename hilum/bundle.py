@@ -91,7 +91,7 @@ def in_force(settings: Settings, bundle: Bundle | None) -> Settings:
         return settings
     applied = bundle.applied
     if problems := list(misfits(list(applied.rules), tuple[Rule, ...], "rules")):
-        raise together(problems)
+        raise together(problems, "the rules")
     own = {name: getattr(settings, name) for name in Settings.__struct_fields__}
     own |= {
         "rules": msgspec.convert(applied.rules, tuple[Rule, ...]),

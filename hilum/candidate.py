@@ -21,6 +21,8 @@ from hilum.settings import Settings, is_secret, wrong_rules
 
 #: What files of a configuration may hold.
 TABLES = ("destinations", "rules")
+#: Where mistakes are that are found once all files are read.
+_WHAT = "the rules and destinations"
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -38,7 +40,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
         """What will be in force where `base` is the settings file. Raises `Misconfigured` that names every mistake."""
         settings = self._settings(base)
         if problems := [*wrong_rules(settings), *problems_of(settings)]:
-            raise together(problems)
+            raise together(problems, _WHAT)
         return settings
 
     def untested_settings(self, base: Settings) -> Settings:
@@ -48,7 +50,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
         settings = self._settings(base)
         rules = find_stage("processors.route.rules").Rules
         if problems := tried(*(partial(rules, [rule]) for rule in settings.rules)):
-            raise together(problems)
+            raise together(problems, _WHAT)
         return settings
 
     def _settings(self, base: Settings) -> Settings:
@@ -125,7 +127,7 @@ def read(path: Path) -> Candidate:
     for file in files:
         problems += tried(partial(_take, file, destinations, rules))
     if problems:
-        raise together(problems)
+        raise together(problems, str(path))
     return Candidate(
         destinations={name: table for name, (_, table) in destinations.items()}, rules=tuple(table for _, table in rules.values())
     )

@@ -25,18 +25,18 @@ def nearest(name: str, known: Collection[str], *, cutoff: float = 0.5) -> str:
 
 
 class Mistakes(Misconfigured):
-    """Several at once."""
+    """Several at once, in `where`."""
 
-    def __init__(self, each: Sequence[Misconfigured]) -> None:
+    def __init__(self, each: Sequence[Misconfigured], where: str) -> None:
         said = "".join(f"\n- {one}" for one in each)
-        super().__init__("several-mistakes", f"There are {len(each)} mistakes in the settings:{said}", fix="")
+        super().__init__("several-mistakes", f"There are {len(each)} mistakes in {where}:{said}", fix="")
         self.each = tuple(each)
 
 
-def together(problems: Sequence[Misconfigured]) -> Misconfigured:
-    """One error for all of `problems`, of which there is at least one."""
+def together(problems: Sequence[Misconfigured], where: str = "the settings") -> Misconfigured:
+    """One error for all of `problems`, of which there is at least one; `where` they are, in words."""
     each = [one for problem in problems for one in (problem.each if isinstance(problem, Mistakes) else (problem,))]
-    return each[0] if len(each) == 1 else Mistakes(each)
+    return each[0] if len(each) == 1 else Mistakes(each, where)
 
 
 def tried(*checks: Callable[[], object]) -> list[Misconfigured]:

@@ -112,7 +112,7 @@ def test_all_mistakes_are_said_at_once(folder: Path) -> None:
     with pytest.raises(Misconfigured) as stop:
         read(folder).settings(Settings())
 
-    for part in ("3 mistakes", "Modalty", "'other'", "archiv"):
+    for part in ("3 mistakes in the rules and destinations:", "Modalty", "'other'", "archiv"):
         assert part in str(stop.value)
 
 
