@@ -42,13 +42,16 @@ class Found(Struct, frozen=True, kw_only=True):
 
     settings: Settings
     source: str
+    #: Destinations that the file with the rules has; None if it is not of a file.
+    own: tuple[str, ...] | None = None
 
 
 def _found(config: Path | None, data: Path | None, file: Path | None) -> Found:
     """The rules of `file`; else those in force where a Hilum runs; else those of the settings file."""
     base = loaded(config, data).settings
     if file is not None:
-        return Found(settings=_candidate(file).settings(base), source=str(file))
+        candidate = _candidate(file)
+        return Found(settings=candidate.settings(base), source=str(file), own=tuple(candidate.destinations))
     try:
         running = connected(config, data)
     except NotFound:
@@ -118,13 +121,16 @@ def lint(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Name what is allowed and hardly meant: rules that never match, that say the same, without tests; destinations without rules."""
+    """Name what is allowed and hardly meant: rules that never match, that say the same, without tests; destinations without rules.
+
+    With `--file`, only its own destinations are looked at: those of the settings may be for other rules.
+    """
     from hilum.roles import find_stage
 
     since = _since(last) if last else None
     found = _found(config, data, file)
     module = find_stage("processors.route.lint")
-    doubts = list(module.doubts_of(found.settings))
+    doubts = list(module.doubts_of(found.settings, found.own))
     if since is not None:
         outcome = _replayed(connected(config, data), found.settings, found.settings, since, json)
         for each in outcome.rules.values():
@@ -218,7 +224,7 @@ def _show_tests(tests: Sequence[dict[str, Any]], found: Found, *, quiet: bool) -
     if tests:
         out.print(f"{len(tests) - len(failed)} of {len(tests)} tests pass, of the rules of {found.source}.")
     elif not quiet:
-        out.print(f"The {len(found.settings.rules)} rules of {found.source} have no tests of their own.")
+        out.print(f"The rules of {found.source} have no tests of their own.")
 
 
 # On an object
@@ -266,10 +272,7 @@ def _show_history(outcome: Any) -> None:
     ]
     columns = ("Destination", "Would get", "Newly", "No longer", "Such as study")
     show_table("", columns, rows, nothing="Nothing would go anywhere.")
-    by_rule = [
-        (each.rule, _counted(each.takes), f"{each.fails.instances} to quarantine" if each.fails.instances else "")
-        for each in outcome.rules.values()
-    ]
+    by_rule = [(each.rule, _counted(each.takes), _counted(each.fails)) for each in outcome.rules.values()]
     show_table("", ("Rule", "Matches", "Fails"), by_rule, nothing="There is no rule.")
     near = [(each.rule, each.missed, _counted(each.count), " ".join(each.count.examples[:1])) for each in outcome.near]
     if near:

@@ -92,7 +92,7 @@ class OfRule(Struct, kw_only=True):
 
     rule: str
     takes: Count = msgspec.field(default_factory=Count)
-    #: Instances on which it fails, so that they would go to quarantine.
+    #: Instances on which it fails: it sends them nowhere, and takes them from no other rule.
     fails: Count = msgspec.field(default_factory=Count)
 
 

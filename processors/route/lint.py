@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 from rule_engine import ast
@@ -21,8 +21,11 @@ class Doubt(Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-def doubts_of(settings: Settings) -> Iterator[Doubt]:
-    """What is odd about the rules of `settings`, and about the destinations that they name or do not. Raises `Misconfigured`."""
+def doubts_of(settings: Settings, destinations: Collection[str] | None = None) -> Iterator[Doubt]:
+    """What is odd about the rules of `settings`, and about the destinations that they name or do not. Raises `Misconfigured`.
+
+    Of `destinations`, if they are given, and otherwise of all, it is said that no rule names them.
+    """
     everything: dict[tuple[str, str], Rule] = {}
     seen: dict[tuple[str, str, str], tuple[str, tuple[str, ...]]] = {}
     for rule in settings.rules:
@@ -49,7 +52,7 @@ def doubts_of(settings: Settings) -> Iterator[Doubt]:
             yield Doubt(name=rule.name, code="destination-twice", sentence="Its `to` names a destination twice; objects go there once.")
         yield from _about_tests(rule.name, [example.matches for example in rule.tests], all_objects=text == "true")
     used = {destination for rule in settings.rules for destination in rule.to}
-    for name in settings.destinations:
+    for name in settings.destinations if destinations is None else destinations:
         if name not in used:
             yield Doubt(name=name, code="destination-unused", sentence=f"No rule sends anything to the destination {name}.")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from hilum.cli import app
+from hilum.cli.rules import _show_history
 from hilum.errors import Misconfigured, NotFound
+from hilum.roles import find_stage
 
 RULES = """
 [destinations.pacs]
@@ -107,6 +110,35 @@ def test_an_unknown_rule_is_named_with_the_nearest(folder: Path) -> None:
 
 def test_doubts_are_a_failure_for_scripts(folder: Path) -> None:
     assert [(doubt["name"], doubt["code"]) for doubt in ran("rule", "lint", "-f", folder, code=1)] == [("from-ct1", "untested")]
+
+
+def test_a_destination_of_the_settings_that_no_rule_of_the_folder_names_is_no_doubt(folder: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "hilum.toml"
+    settings.write_text('[destinations.elsewhere]\ntype = "archive"\n')
+    (folder / "rules.toml").write_text(RULES + '[destinations.forgotten]\ntype = "archive"\n')
+
+    doubts = ran("rule", "lint", "-f", folder, "--config", settings, code=1)
+
+    assert [doubt["name"] for doubt in doubts if doubt["code"] == "destination-unused"] == ["forgotten"]
+
+
+def test_rules_without_tests_are_not_numbered(folder: Path) -> None:
+    (folder / "rules.toml").write_text('[[rules]]\nname = "all"\nto = ["archive"]\n')
+
+    done = CliRunner().invoke(app, ["rule", "test", str(folder)], env={"HILUM_DATA": "/nowhere/hilum"})
+
+    assert done.stdout == f"The rules of {folder} have no tests of their own.\n"
+
+
+def test_a_rule_that_fails_on_what_came_in_sends_nothing_to_quarantine(capsys: pytest.CaptureFixture[str]) -> None:
+    history = find_stage("processors.route.history")
+    fails = history.Count(instances=60, studies=1)
+
+    _show_history(history.Outcome(since=datetime(2024, 2, 29, tzinfo=UTC), rules={"bad": history.OfRule(rule="bad", fails=fails)}))
+
+    said = capsys.readouterr().out
+    assert "60 in 1 studies" in said
+    assert "quarantine" not in said
 
 
 def test_a_dry_run_needs_no_hilum(folder: Path) -> None:
