@@ -113,6 +113,19 @@ def test_a_retry_is_counted_and_done_only_if_confirmed(hilum: Hilum, ledger: str
     assert states(ledger) == {"delivered", "pending"}
 
 
+def test_a_retry_says_what_stays_because_a_correction_took_its_place(hilum: Hilum, ledger: str) -> None:
+    with connect(ledger) as connection:
+        connection.execute(
+            "INSERT INTO receipt (receipt, sop_instance_uid, study_instance_uid, sha256, decision, received_at)"
+            " SELECT 'fixed', sop_instance_uid, study_instance_uid, 'f', 'corrected', now() FROM delivery WHERE state = 'parked'"
+        )
+
+    said = hilum("deliver", "retry", "--state", "parked").stdout
+
+    assert "0 would be tried again; --yes does it." in said
+    assert "1 stay as they are: corrections took the place of their objects." in said
+
+
 def test_a_destination_that_there_is_not_is_named_with_the_nearest(hilum: Hilum, ledger: str) -> None:
     for command in (("retry", "--yes"), ("cancel", "--yes"), ("list",)):
         error = error_of(hilum("deliver", *command, "--destination", "pac"))
