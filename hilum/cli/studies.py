@@ -31,7 +31,8 @@ from hilum.words import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hilum.database.queries import FailedRule, QuarantinedEvent, Study, StudySummary
+    from hilum.database.queries import QuarantinedEvent, Study, StudySummary
+    from hilum.database.troubles import FailedRule
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
