@@ -83,7 +83,7 @@ def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None
         # The search can find: the data itself holds the marks.
         assert search("the index", str(hilum.rows("SELECT * FROM study"))) != []
         assert len(search("the ledger", str(hilum.rows("SELECT comment FROM delivery")))) > 0
-        assert any("destination_away" in log.read_text("utf-8", "replace") for log in logs)
+        assert any("delivery_put_off" in log.read_text("utf-8", "replace") for log in logs)
 
 
 def _kafka(hilum: RunningHilum) -> list[str]:

@@ -28,7 +28,8 @@ def elsewhere(postgres: str, tmp_path: Path) -> dict[str, str]:
 def test_a_destination_to_which_nothing_went_has_zeros(elsewhere: dict[str, str]) -> None:
     done = CliRunner().invoke(app, ["dest", "list"], env=elsewhere)
 
-    assert done.stdout.splitlines()[1] == "archive\tarchive\t0\t0\t\t0\t0\t0\t"
+    waits = "no process of the role deliver is connected to the ledger; see `hilum status`"
+    assert done.stdout.splitlines()[1] == f"archive\tarchive\t0\t0\t\t0\t0\t0\t\t{waits}"
 
 
 def test_where_nothing_was_rejected_that_is_said(elsewhere: dict[str, str]) -> None:
