@@ -101,6 +101,8 @@ class RequestedProcedure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     study_instance_uid: str
     #: Whether Hilum made it.
     uid_made: bool = False
+    #: Others under which the study may come, as they were offered to modalities before.
+    former_uids: tuple[str, ...] = ()
     description: str = ""
     codes: tuple[Code, ...] = ()
     #: `STAT`, `HIGH`, `ROUTINE`, `MEDIUM` or `LOW` (PS3.3 C.4.11: (0040,1003)).
@@ -120,7 +122,7 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     #: Names the order on Kafka and in logs: made from the first message about it.
     order_id: str
-    #: Number of the change that made it what it is; grows by 1.
+    #: Grows with every change of it.
     version: int
     status: OrderStatus
     patient: Patient
@@ -143,7 +145,9 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     institution: str = ""
     clinical_information: str = ""
     comments: str = ""
-    #: Who ordered: the name of the sender in the settings, and what it is called there.
+    #: Values that DICOM cannot hold, by keyword, such as an AccessionNumber of more than 16 characters: offered to nobody.
+    unusable: dict[str, str] = {}
+    #: Who says so: the sender's name.
     sender: str = ""
     #: When the facts came to be, by the sender's clock (ORC-9, EVN-2 or MSH-7).
     said_at: datetime
@@ -193,7 +197,7 @@ class PatientChanged(_OnOnePartition, frozen=True, kw_only=True):
     topic = Topic(name="patients.patient.changed.v1", phi="full", partitions=1)
 
     patient: Patient
-    #: Number of the change that made this patient what it is; grows by 1.
+    #: Grows with every change of this patient.
     version: int
     #: `updated`, `merged` (into `merged_into`), `unmerged`, `linked`, `unlinked`, or `noted` (nothing changed; `notes` say why).
     change: Annotated[str, Meta(pattern="^[a-z-]+$")]
