@@ -155,15 +155,18 @@ class Reader:
     def _drop(self, upto: int) -> None:
         """Keep no more of a block than may be."""
         if self._dropped or upto > self._max_bytes:
-            self._head = self._head or bytes(self._buffer[:KEPT_BYTES])
+            self._head = self._beginning(upto)
             del self._buffer[:upto]
             self._dropped += upto
             self._looked -= upto
 
+    def _beginning(self, end: int) -> bytes:
+        return self._head + bytes(self._buffer[: min(end, KEPT_BYTES - len(self._head))])
+
     def _block(self, end: int, rest: int, *, short_end: bool) -> Block:
         size = self._dropped + end
         if size > self._max_bytes:
-            found = Block(self._head or bytes(self._buffer[:KEPT_BYTES]), "too-long", size)
+            found = Block(self._beginning(end), "too-long", size)
         else:
             found = Block(bytes(self._buffer[:end]), "", size, short_end)
         del self._buffer[:rest]
@@ -171,7 +174,7 @@ class Reader:
         return found
 
     def _unterminated(self, end: int) -> Block:
-        found = Block(self._head or bytes(self._buffer[: min(end, KEPT_BYTES)]), "unterminated", self._dropped + end)
+        found = Block(self._beginning(end), "unterminated", self._dropped + end)
         del self._buffer[:end]
         self._inside = False
         return found
@@ -179,7 +182,7 @@ class Reader:
 
 def _wide(buffer: bytearray) -> bool:
     """Whether the characters have more than one byte each: then FS and VT may be halves of others."""
-    return 0 in buffer[:4] or buffer[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return 0 in buffer[:4] or buffer.startswith((b"\xff\xfe", b"\xfe\xff"))
 
 
 def _next_of(buffer: bytearray, begin: int) -> int:

@@ -168,7 +168,8 @@ def read_delimiters(header: str) -> tuple[Delimiters, tuple[str, ...]]:
     if not encoding:
         raise NotHl7(f"{name}-2 is empty.", code="101", segment=name, field=2)
     odd = () if len(encoding) >= 4 else ("encoding-characters-missing",)
-    return Delimiters(separator, *encoding[:4], *("" for _ in range(4 - len(encoding))), encoding[4:]), odd
+    component, repetition, escape, subcomponent, truncation = [*encoding, *("" for _ in range(5 - len(encoding)))]
+    return Delimiters(separator, component, repetition, escape, subcomponent, truncation), odd
 
 
 @lru_cache(maxsize=4096)

@@ -14,15 +14,15 @@ contents = st.binary(max_size=300).map(lambda raw: raw.replace(b"\x0b", b"").rep
 
 def fed(data: bytes, *cuts: int, max_bytes: int = 10_000) -> list[Block]:
     reader = Reader(max_bytes)
-    found = []
+    found: list[Block] = []
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     for begin, end in itertools.pairwise(edges):
         found += reader.feed(data[begin:end])
     return found + list(reader.close())
 
 
-def whole(content: bytes, **more: bool) -> Block:
-    return Block(content, size_bytes=len(content), **more)
+def whole(content: bytes, *, short_end: bool = False) -> Block:
+    return Block(content, size_bytes=len(content), short_end=short_end)
 
 
 @given(st.lists(contents, max_size=5), st.lists(st.integers(0, 1500), max_size=8))
