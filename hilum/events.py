@@ -20,6 +20,7 @@ from hilum.control_events import CommandOutcome, ConfigApplied, Limits, Resource
 from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
+from hilum.hl7_events import MessageFinding, MessageReceived, MessageRefused, MessageValidated
 from hilum.study_events import StudyChanged, StudyExpected
 
 __all__ = [
@@ -41,6 +42,10 @@ __all__ = [
     "InstanceReceived",
     "InstanceRouted",
     "Limits",
+    "MessageFinding",
+    "MessageReceived",
+    "MessageRefused",
+    "MessageValidated",
     "ObjectRef",
     "Phi",
     "PlannedDelivery",
@@ -68,7 +73,7 @@ class ObjectRef(Struct, frozen=True, kw_only=True):
 
 
 Adapter = Literal["dicom", "stow", "folder", "media", "hl7"]
-#: How something came in: by an association, STOW-RS, a watched folder, `hilum import`; HL7 is for later releases.
+#: How something came in: by an association, STOW-RS, a watched folder, `hilum import`, an HL7 message.
 
 
 class Source(Struct, frozen=True, kw_only=True):

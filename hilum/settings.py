@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct, field
 
 from hilum.errors import Misconfigured
+from hilum.hl7_sections import Hl7, Hl7Sender
 from hilum.kinds import BareAeTitle
 from hilum.misfits import misfits, nearest, together
 from hilum.sections import (
@@ -53,6 +54,8 @@ __all__ = [
     "Dicom",
     "Example",
     "Folder",
+    "Hl7",
+    "Hl7Sender",
     "Kafka",
     "Loaded",
     "Log",
@@ -87,6 +90,7 @@ class Settings(Section, frozen=True, kw_only=True):
     site: Site = field(default_factory=Site)
     dicom: Dicom = field(default_factory=Dicom)
     stow: Stow = field(default_factory=Stow)
+    hl7: Hl7 = field(default_factory=Hl7)
     spool: Spool = field(default_factory=Spool)
     kafka: Kafka = field(default_factory=Kafka)
     postgres: Postgres = field(default_factory=Postgres)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from hilum.contract.hl7_examples import HL7_EXAMPLES
 from hilum.errors import HilumError, Reason
 from hilum.events import (
     AssociationEnded,
@@ -253,4 +254,5 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     StudyCommand: _command,
     CommandOutcome: _outcome,
     ConfigApplied: _config,
+    **HL7_EXAMPLES,
 }
