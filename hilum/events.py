@@ -20,6 +20,7 @@ from hilum.control_events import CommandOutcome, ConfigApplied, Limits, Resource
 from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
+from hilum.hl7_events import MessageFinding, MessageReceived, MessageRefused, MessageValidated
 from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged
 from hilum.study_events import StudyChanged, StudyExpected
 
@@ -44,6 +45,10 @@ __all__ = [
     "Limits",
     "MatchChanged",
     "MatchRequested",
+    "MessageFinding",
+    "MessageReceived",
+    "MessageRefused",
+    "MessageValidated",
     "ObjectRef",
     "OrderChanged",
     "PatientChanged",
@@ -73,7 +78,7 @@ class ObjectRef(Struct, frozen=True, kw_only=True):
 
 
 Adapter = Literal["dicom", "stow", "folder", "media", "hl7"]
-#: How something came in: by an association, STOW-RS, a watched folder, `hilum import`; HL7 is for later releases.
+#: How something came in: by an association, STOW-RS, a watched folder, `hilum import`, an HL7 message.
 
 
 class Source(Struct, frozen=True, kw_only=True):

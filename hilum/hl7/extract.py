@@ -170,5 +170,6 @@ def repetitions_of(segments: Sequence[Segment], path: str) -> list[list[list[str
 
 
 def value_of(segments: Sequence[Segment], path: str) -> str:
+    """The first value at `path`; empty if there is none."""
     found = repetitions_of(segments, path)
     return component(found[0], parts_of(path)[2] or 1) if found else ""
