@@ -59,7 +59,7 @@ class Patient(Struct, frozen=True, kw_only=True, omit_defaults=True):
     linked_ids: tuple[Identifier, ...] = ()
 
 
-StepStatus = Literal["scheduled", "arrived", "ready", "started", "completed", "discontinued", "cancelled"]
+StepStatus = Literal["scheduled", "arrived", "ready", "started", "completed", "on-hold", "discontinued", "cancelled"]
 #: Of a scheduled procedure step. Only the first three are work that waits, and on the worklist (PS3.3 C.4.10: (0040,0020)).
 
 
@@ -220,6 +220,31 @@ class PatientChanged(_OnOnePartition, frozen=True, kw_only=True):
     def subject(self) -> str:
         """See `Event.subject`."""
         return self.patient.key
+
+
+class PatientCommand(_OnOnePartition, frozen=True, kw_only=True):
+    """A person asks that something be done with a patient. The stage `orders` answers with a `CommandOutcome`."""
+
+    topic = Topic(name="patients.command.v1", phi="limited", partitions=1)
+
+    id: str
+    #: `unmerge`: the patient stands for itself again.
+    action: Annotated[str, Meta(pattern="^[a-z-]+$")]
+    patient_key: str
+    #: The account that asks, and why. Not for names of patients.
+    actor: str = ""
+    why: str = ""
+    asked_at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.patient_key
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.id
 
 
 class MatchRequested(_OnOnePartition, frozen=True, kw_only=True):

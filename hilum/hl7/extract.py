@@ -77,7 +77,7 @@ class Extract:
                 return
             value = self._read(target, path, repetitions)
             if value not in (None, "", ()):
-                self._check_length(target, path, value)
+                self.check_length(target, path, value)
                 facts[target] = value
                 return
 
@@ -149,14 +149,14 @@ class Extract:
             return None
         return [found.date, found.time, found.at.timestamp() if found.at is not None else None]
 
-    def _check_length(self, target: str, path: str, value: Any) -> None:
+    def check_length(self, target: str, path: str, value: Any) -> None:
+        """Note a value that DICOM cannot hold and that must not be cut."""
         text = value.value if isinstance(value, Identifier) else value
         longest = LONGEST.get(target)
         if longest is not None and isinstance(text, str) and len(text) > longest:
-            what = "is" if target != "accession" else "and so the accession number is"
             self.note(
                 f"{target.replace('_', '-')}-too-long",
-                f"{path} {what} longer than the {longest} characters that {KEYWORDS[target]} may have: it is offered to nobody.",
+                f"{path} is longer than the {longest} characters that {KEYWORDS[target]} may have: it is offered to nobody.",
             )
 
 

@@ -225,6 +225,7 @@ class _Mapping:
             for repetition in repetitions_of(segments, path):
                 identifier = identifier_cx(repetition, self._defaults.issuer_of_patient_id)
                 if identifier is not None:
+                    self._extract.check_length("patient_id", path, identifier)
                     found.setdefault((identifier.value, identifier.issuer or identifier.universal_id), identifier)
             if found:
                 break
