@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, tzinfo
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
@@ -41,11 +40,6 @@ class Defaults(Struct, frozen=True, kw_only=True):
     #: Of placer and filler order numbers.
     issuer_of_orders: str = ""
     zone: tzinfo = UTC
-
-    @classmethod
-    def of_zone(cls, zone: str, **more: str) -> Defaults:
-        """With the time zone of a name such as `Europe/Vienna`; empty: UTC."""
-        return cls(zone=ZoneInfo(zone) if zone else UTC, **more)
 
 
 class Extract:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hilum import telemetry
-from hilum.errors import Misconfigured
 from hilum.events import CommandOutcome, MessageReceived, OrderChanged, PatientChanged, PatientCommand
 from hilum.hl7.extract import Defaults
 from hilum.hl7.facts import Mapped, OrderFacts
 from hilum.hl7.fieldmaps import FieldMap, fieldmap
 from hilum.hl7.mapping import map_message
 from hilum.hl7.message import NotHl7, parse
+from hilum.hl7.senders import defaults_of
 from hilum.order_events import Note
 from hilum.pseudonyms import Pseudonyms, pseudonyms
 from hilum.role import Role
@@ -47,9 +46,9 @@ class Orders:
         self._names = names
         self._now = now
         self._keep = timedelta(days=settings.orders.keep_days)
-        self._others = (fieldmap("hl7"), _defaults(settings, ""))
+        self._others = (fieldmap("hl7"), defaults_of(settings, ""))
         self._senders: dict[str, tuple[FieldMap, Defaults]] = {
-            name: (fieldmap(sender.profile), _defaults(settings, name)) for name, sender in settings.hl7.senders.items()
+            name: (fieldmap(sender.profile), defaults_of(settings, name)) for name, sender in settings.hl7.senders.items()
         }
 
     def handle(
@@ -234,22 +233,3 @@ class _Work:
 def role(settings: Settings) -> Role:
     """The role `orders`."""
     return ProcessorRole(settings, Orders(settings, pseudonyms(settings)))
-
-
-def _defaults(settings: Settings, name: str) -> Defaults:
-    """What holds for a sender whose messages do not say. Raises `Misconfigured` if its time zone does not exist."""
-    sender = settings.hl7.senders.get(name)
-    zone = (sender.time_zone if sender else "") or settings.orders.time_zone
-    try:
-        found = ZoneInfo(zone) if zone else UTC
-    except (ZoneInfoNotFoundError, ValueError):
-        where = f"hl7.senders.{name}.time_zone" if sender and sender.time_zone else "orders.time_zone"
-        raise Misconfigured("time-zone-unknown", f"{where}: there is no time zone {zone!r}.", fix="Write it as Europe/Vienna.") from None
-    if sender is None:
-        return Defaults(zone=found)
-    return Defaults(
-        issuer_of_patient_id=sender.issuer_of_patient_id,
-        issuer_of_accession_number=sender.issuer_of_accession_number,
-        issuer_of_orders=sender.issuer_of_orders,
-        zone=found,
-    )

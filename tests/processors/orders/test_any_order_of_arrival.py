@@ -7,7 +7,6 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from msgspec.structs import replace
 
 from hilum.events import Event, OrderChanged, PatientChanged
