@@ -53,7 +53,7 @@ class Site:
     def give(self, event: Event) -> list[Event]:
         """Any event."""
         changes = Changes(self.state, CODEC)
-        said = list(self._stage.handle(event, changes))  # type: ignore[arg-type]  # of its inputs
+        said: list[Event] = list(self._stage.handle(event, changes))  # type: ignore[arg-type]  # of its inputs
         changes.keep()
         changes.commit()
         self.said += said
