@@ -237,6 +237,9 @@ class Sender(Section, frozen=True, kw_only=True):
     corrections: Literal["quarantine", "take", "ignore"] = "quarantine"
     #: Destinations that this sender is, besides those with its AE title: what they got and send back is `returned`.
     returns: tuple[str, ...] = ()
+    #: Whose patient identifiers and accession numbers are in its images that do not say; empty: as `orders` says.
+    issuer_of_patient_id: str = ""
+    issuer_of_accession_number: str = ""
     #: When studies are complete that this sender begins; empty: as `completeness` says.
     completeness: Completeness | None = None
 
