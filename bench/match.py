@@ -95,7 +95,7 @@ def a_study(number: int, now: datetime, *, of: int | None) -> MatchRequested:
 
 def events_of(orders: int, studies: int, now: datetime) -> Iterator[tuple[str, Iterator[OrderChanged | MatchRequested]]]:
     """Phases of a bad month: all orders wait, studies come for some of them and for none, orders are corrected afterwards."""
-    chance = random.Random(6)  # noqa: S311  # no secret
+    chance = random.Random(6)  # no secret
     yield "orders come", (an_order(number, now) for number in range(orders))
     mine = [chance.randrange(orders) if number % 5 else None for number in range(studies)]
     yield "studies come, four of five with an order", (a_study(number, now, of=of) for number, of in enumerate(mine))
