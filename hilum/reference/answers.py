@@ -52,7 +52,7 @@ def statuses_page() -> str:
     stow = importlib.import_module("ingest.stow.answers")
     negotiation = importlib.import_module("ingest.dicom.negotiation")
     rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
-    acceptor = importlib.import_module("ingest.dicom.acceptor")
+    aborts = importlib.import_module("ingest.dicom.aborts")
     strangers = importlib.import_module("ingest.dicom.strangers")
     endings = importlib.import_module("ingest.dicom.endings")
     results = {1: "permanent", 2: "transient"}
@@ -91,8 +91,8 @@ def statuses_page() -> str:
             table(
                 ("Source", "Reason (Table 9-26)", "When"),
                 [
-                    *(("0 (user)", "0", f"Before the association is established: {each.when}") for each in acceptor.ABORTS_BEFORE),
-                    *(("2 (provider)", f"{each.reason} ({reasons[each.reason]})", each.when) for each in acceptor.ABORTS),
+                    *(("0 (user)", "0", f"Before the association is established: {each.when}") for each in aborts.ABORTS_BEFORE),
+                    *(("2 (provider)", f"{each.reason} ({reasons[each.reason]})", each.when) for each in aborts.ABORTS),
                 ],
             ),
             "",

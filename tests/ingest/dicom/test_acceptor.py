@@ -13,7 +13,8 @@ from hilum import upper_layer as ul
 from hilum.settings import Dicom
 from hilum.spool import Arrival, Spool
 from ingest.dicom import acceptor, negotiation
-from ingest.dicom.acceptor import MAX_COMMAND_BYTES, Abort, Acceptor, State
+from ingest.dicom.aborts import Abort
+from ingest.dicom.acceptor import MAX_COMMAND_BYTES, Acceptor, State
 from ingest.dicom.answers import Answer
 from ingest.dicom.commands import Command
 from ingest.dicom.negotiation import Context, Request

@@ -17,7 +17,8 @@ from hilum import upper_layer as ul
 from hilum.settings import Dicom
 from hilum.spool import read_arrival
 from ingest.dicom import acceptor, negotiation
-from ingest.dicom.acceptor import Abort, State
+from ingest.dicom.aborts import Abort
+from ingest.dicom.acceptor import State
 from ingest.dicom.answers import Answer
 from ingest.dicom.commands import Command
 from ingest.dicom.negotiation import Context, Request
