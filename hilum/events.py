@@ -20,6 +20,7 @@ from hilum.control_events import CommandOutcome, ConfigApplied, Limits, Resource
 from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
+from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged
 from hilum.study_events import StudyChanged, StudyExpected
 
 __all__ = [
@@ -41,7 +42,11 @@ __all__ = [
     "InstanceReceived",
     "InstanceRouted",
     "Limits",
+    "MatchChanged",
+    "MatchRequested",
     "ObjectRef",
+    "OrderChanged",
+    "PatientChanged",
     "Phi",
     "PlannedDelivery",
     "ResourceWanted",

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.errors import HilumError, Reason
 from hilum.events import (
     AssociationEnded,
@@ -253,4 +254,5 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     StudyCommand: _command,
     CommandOutcome: _outcome,
     ConfigApplied: _config,
+    **ORDER_EXAMPLES,
 }
