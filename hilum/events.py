@@ -21,6 +21,7 @@ from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
 from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged
+from hilum.procedure_events import ProcedureStepChanged
 from hilum.study_events import StudyChanged, StudyExpected
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "PatientChanged",
     "Phi",
     "PlannedDelivery",
+    "ProcedureStepChanged",
     "ResourceWanted",
     "Source",
     "StudyChanged",

@@ -49,6 +49,7 @@ def findings_page() -> str:
 def statuses_page() -> str:
     """Every status, rejection and refusal that a sender can get."""
     answers = importlib.import_module("ingest.dicom.answers")
+    worklist = importlib.import_module("ingest.dicom.worklist_answers")
     stow = importlib.import_module("ingest.stow.answers")
     negotiation = importlib.import_module("ingest.dicom.negotiation")
     rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
@@ -76,6 +77,14 @@ def statuses_page() -> str:
             "## Reports of destinations that were asked for storage commitment, N-EVENT-REPORT (PS3.4 J.3.3)",
             "",
             _answers(answers.REPORT_ANSWERS),
+            "",
+            "## Modality worklist, C-FIND (PS3.4 K.4.1)",
+            "",
+            _answers(worklist.WORKLIST_ANSWERS),
+            "",
+            "## Performed procedure steps, N-CREATE and N-SET (PS3.4 F.7.2)",
+            "",
+            _answers(worklist.PERFORMED_ANSWERS),
             "",
             "## Associations that are rejected (PS3.8 Table 9-21)",
             "",

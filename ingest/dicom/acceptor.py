@@ -359,4 +359,4 @@ class Acceptor:
                 return b""
             answer = ACTION_TOO_LARGE if self._action_too_large else self._act(command, self._context_id, context, bytes(action or b""))
             self._action_too_large = False
-        return respond(command, answer.status, answer.comment, self._context_id, self._peer_max_pdu_bytes)
+        return respond(command, answer.status, answer.comment, self._context_id, self._peer_max_pdu_bytes, error_id=answer.error_id)

@@ -13,6 +13,8 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     status: int
     comment: str = ""
+    #: Error ID (0000,0903), where the standard has one; else 0.
+    error_id: int = 0
     #: When it is given, for the reference page.
     when: str
     #: What became of the object, and what the sender should do.

@@ -80,7 +80,9 @@ def _uid(found: dict[int, bytes], affected: int, requested: int) -> str:
     return (found.get(affected) or found.get(requested) or b"").decode("latin-1").strip(" \0")
 
 
-def respond(request: Command, status: int, comment: str, context_id: int, max_pdu_bytes: int, data_set: bytes | None = None) -> bytes:
+def respond(
+    request: Command, status: int, comment: str, context_id: int, max_pdu_bytes: int, data_set: bytes | None = None, *, error_id: int = 0
+) -> bytes:
     """The P-DATA-TF PDUs of the response to `request`, in fragments that the peer takes; with a data set, if there is one."""
     elements = [
         (0x0002, _padded(request.sop_class_uid)),
@@ -89,6 +91,7 @@ def respond(request: Command, status: int, comment: str, context_id: int, max_pd
         (0x0800, struct.pack("<H", _NO_DATA_SET if data_set is None else 0x0001)),
         (0x0900, struct.pack("<H", status)),
         (0x0902, comment.encode("ascii") + b" " * (len(comment) % 2)),
+        (0x0903, struct.pack("<H", error_id) if error_id else b""),
         (0x1000, _padded(request.sop_instance_uid)),
         (0x1008, struct.pack("<H", request.action_type) if request.field == N_ACTION_RQ else b""),
     ]

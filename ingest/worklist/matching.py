@@ -166,7 +166,7 @@ def _ends(key: str) -> tuple[str, str]:
     first, last = first.strip(), last.strip()
     if not dash:
         return first, first
-    if not first and not last or "-" in last:
+    if (not first and not last) or "-" in last:
         raise BadKey("a range has no end")
     return first, last
 

@@ -1,4 +1,4 @@
-"""Keep the index: what arrived, what was decided on it, what waits for a person, and which studies, series and instances there are.
+"""Keep the index: what arrived, what was decided on it, what waits for a person, which studies there are, and what modalities perform.
 
 Its topics are not ordered among each other, so whichever event of a receipt is read first makes its row, and the others
 add to it. A study and a series are described by the first received of their instances.
@@ -15,11 +15,21 @@ from msgspec.structs import replace
 
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.dicom import Header, tag_of
-from hilum.events import AssociationEnded, Instance, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted, StudyChanged
+from hilum.events import (
+    AssociationEnded,
+    Instance,
+    InstanceAccepted,
+    InstanceQuarantined,
+    InstanceReceived,
+    InstanceRouted,
+    ProcedureStepChanged,
+    StudyChanged,
+)
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
 
+from .performed import write_performed
 from .rows import (
     AssociationRow,
     InstanceRow,
@@ -42,7 +52,7 @@ LONGEST_TEXT = 400
 
 
 class Index:
-    """Reads what is said of associations, of studies, and of instances until they are routed; the rest stands in the ledger."""
+    """Reads what is said of associations, studies and performed steps, and of instances until they are routed."""
 
     name = "index"
     apart_s = 0.25  # nobody waits for it, and the events of an instance come shortly after each other
@@ -51,7 +61,16 @@ class Index:
         self,
         connection: psycopg.Connection,
         events: Sequence[
-            tuple[InstanceReceived | InstanceAccepted | InstanceQuarantined | InstanceRouted | StudyChanged | AssociationEnded, Envelope]
+            tuple[
+                InstanceReceived
+                | InstanceAccepted
+                | InstanceQuarantined
+                | InstanceRouted
+                | StudyChanged
+                | AssociationEnded
+                | ProcedureStepChanged,
+                Envelope,
+            ]
         ],
     ) -> None:
         """See `hilum.runtime.tables.Tables`."""
@@ -60,9 +79,13 @@ class Index:
         quarantined: dict[str, QuarantineRow] = {}
         accepted: list[Instance] = []
         changes: list[StudyChanged] = []
+        performed: list[ProcedureStepChanged] = []
         for event, envelope in events:
             if isinstance(event, AssociationEnded):
                 associations[event.association] = _association(event)
+                continue
+            if isinstance(event, ProcedureStepChanged):
+                performed.append(event)
                 continue
             if isinstance(event, StudyChanged):
                 changes.append(event)
@@ -79,6 +102,7 @@ class Index:
         insert_receipt(connection, [receipts[receipt] for receipt in sorted(receipts)])
         insert_quarantine(connection, [quarantined[event_id] for event_id in sorted(quarantined)])
         _write_changes(connection, changes)
+        write_performed(connection, performed)
         accepted.sort(key=lambda instance: (instance.received_at, instance.receipt), reverse=True)
         described = [(instance, _Attributes(instance)) for instance in accepted]
         # Of each, the first received comes last and stays. They are written by key, so that no two workers wait for each other.
