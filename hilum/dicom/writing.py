@@ -18,6 +18,8 @@ from pydicom.charset import convert_encodings, decode_bytes, encode_string
 
 SPECIFIC_CHARACTER_SET = "00080005"
 UNICODE = "ISO_IR 192"
+#: Names of the default repertoire, which pydicom takes for Latin-1.
+_DEFAULT = ("", "ISO_IR 6", "ISO 2022 IR 6")
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 #: VRs whose text the character set is of (PS3.5 6.1.2.3).
 _TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
@@ -43,7 +45,7 @@ class CharacterSet(Struct, frozen=True):
 @lru_cache(maxsize=64)
 def character_set(*terms: str) -> CharacterSet | None:
     """The set of these terms (PS3.3 C.12.1.1.2), or None if Hilum does not know it. Without terms: the default repertoire."""
-    if not any(terms):
+    if all(term in _DEFAULT for term in terms):
         return CharacterSet(("",), ("ascii",))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # pydicom only warns of a term that it does not know
@@ -51,7 +53,7 @@ def character_set(*terms: str) -> CharacterSet | None:
             found = tuple(convert_encodings(list(terms)))
         except (LookupError, ValueError, Warning):
             return None
-    if not terms[0]:
+    if terms[0] in _DEFAULT:
         found = ("ascii", *found[1:])
     return CharacterSet(terms, found)
 
