@@ -170,6 +170,10 @@ def _encode(text: str, encodings: tuple[str, ...]) -> bytes | None:
             return text.encode(encodings[0])
         except UnicodeError:
             return None
+    if encodings[0] == "ascii":  # pydicom takes the default repertoire for Latin-1, which no device need read
+        if any("\x80" <= character <= "\xff" for character in text):
+            return None
+        encodings = ("iso8859", *encodings[1:])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         encoded = encode_string(text, encodings)

@@ -9,15 +9,15 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from hilum import telemetry
 from hilum.dicom.writing import UNICODE, CharacterSet, character_set, encode, holds, is_ascii
 from hilum.settings import Settings, Station
 from hilum.upper_layer import IMPLICIT_VR_LITTLE_ENDIAN
 from hilum.worklist import Worklist
-from ingest.worklist.attributes import MODALITY, START_DATE, START_TIME, STATION, STEPS
-from ingest.worklist.query import BadQuery, Item, Query, read_query
+from ingest.worklist.attributes import MODALITY, PATIENT_NAME, START_DATE, START_TIME, STATION, STEPS
+from ingest.worklist.matching import remember
+from ingest.worklist.packed import Item, unpack
+from ingest.worklist.query import BadQuery, Query, read_query
 
 from .answers import Answer
 from .worklist_answers import (
@@ -56,20 +56,20 @@ class Steps:
             if body is None:
                 by_id.pop(id_, None)
             else:
-                by_id[id_] = seen(id_, msgspec.json.decode(body))
+                by_id[id_] = seen(id_, item := unpack(body))
+                remember(item.get(PATIENT_NAME, ()))
         self._by_id = by_id
         self.list = sorted(by_id.values(), key=lambda each: each.order)
 
 
 def seen(id_: str, item: Item) -> Seen:
     """A step with what it is sorted and filtered by."""
-    step: Item = next(iter(item[STEPS]["Value"]), {})
-    date, time = (str(_first(step, tag)) for tag in (START_DATE, START_TIME))
-    return Seen((date, time, id_), frozenset(step.get(STATION, {}).get("Value", ())), str(_first(step, MODALITY)), item)
+    step: Item = next(iter(item.get(STEPS, ())), {})
+    return Seen((_first(step, START_DATE), _first(step, START_TIME), id_), frozenset(step.get(STATION, ())), _first(step, MODALITY), item)
 
 
-def _first(item: Item, tag: str) -> Any:
-    return next(iter(item.get(tag, {}).get("Value", ())), "") or ""
+def _first(item: Item, tag: str) -> str:
+    return next(iter(item.get(tag, ())), "")
 
 
 class Finder:

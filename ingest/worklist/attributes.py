@@ -94,3 +94,4 @@ WORKLIST = _table(
 STEPS = tag_of("ScheduledProcedureStepSequence")
 START_DATE, START_TIME = tag_of("ScheduledProcedureStepStartDate"), tag_of("ScheduledProcedureStepStartTime")
 STATION, MODALITY = tag_of("ScheduledStationAETitle"), tag_of("Modality")
+PATIENT_NAME = tag_of("PatientName")

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
 from hilum import bus, telemetry
 from hilum.errors import Misconfigured, TryAgain
 from hilum.order_events import Order
@@ -23,6 +21,7 @@ from hilum.words import counted
 from hilum.worklist import Worklist
 
 from .items import items_of
+from .packed import pack
 from .source import Open, Source, states_that_end
 from .telling import Teller
 
@@ -104,7 +103,7 @@ class Keeper:
             for place, item in items_of(order):
                 id_ = f"{order_id}/{place.procedure}/{place.step}"
                 if id_ in steps and self._known.get(id_) != str(order.version):
-                    put[id_] = (str(order.version), msgspec.json.encode(item))
+                    put[id_] = (str(order.version), pack(item))
         gone = self._known.keys() - steps.keys()
         self._worklist.put(put, gone)
         for id_ in gone:

@@ -7,11 +7,11 @@ A key without a value, or of asterisks alone, matches everything (universal); ot
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-#: Values of an entity as DICOM JSON: does one of them match?
+#: Values of an entity, as `packed` has them: does one of them match?
 Matcher = Callable[[Sequence[Any]], bool]
 
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
@@ -55,13 +55,13 @@ def _text(key: Any) -> Matcher:
     pattern = str(key)
     if "*" not in pattern and "?" not in pattern:
         return lambda values: pattern in values
-    return lambda values: any(wild(pattern, str(value)) for value in values if value is not None)
+    fits = wild(pattern)
+    return lambda values: any(fits(value) for value in values if value)
 
 
 # Names
 
 
-@lru_cache(maxsize=65_536)
 def folded(group: str) -> str:
     """A component group for comparison: without case, accents, width and empty components at its end (PS3.5 6.2.1)."""
     plain = unicodedata.normalize("NFKD", group.casefold())
@@ -69,47 +69,70 @@ def folded(group: str) -> str:
     return "^".join(" ".join(component.split()) for component in bare.split("^")).rstrip("^")
 
 
+@lru_cache(maxsize=65_536)
+def _groups(name: str) -> tuple[str, str, str]:
+    alphabetic, ideographic, phonetic = (folded(group) for group in (*name.split("=", 2), "", "")[:3])
+    return alphabetic, ideographic, phonetic
+
+
+def remember(names: Iterable[str]) -> None:
+    """Prepare names for comparison, before somebody asks."""
+    for name in names:
+        _groups(name)
+
+
 def _name(key: Any) -> Matcher:
     """Each group that the key has against the same of the entity; a key of one group against whichever the entity has."""
     groups = {label: folded(group) for label, group in (key if isinstance(key, dict) else {"Alphabetic": str(key)}).items() if group}
-    groups = {label: group for label, group in groups.items() if group.strip("*")}
-    if len(groups) == 1:
-        [wanted] = groups.values()
-        return lambda values: any(_is_name(wanted, folded(group)) for value in values if value for group in value.values())
+    tests = [(_GROUPS.index(label), _name_test(group)) for label, group in groups.items() if group.strip("*")]
+    if len(tests) == 1:
+        [(_, is_it)] = tests
 
-    def match(values: Sequence[Any]) -> bool:
-        return any(all(_is_name(wanted, folded(value.get(label, ""))) for label, wanted in groups.items()) for value in values if value)
+        def match_any(values: Sequence[Any]) -> bool:
+            for value in values:
+                alphabetic, ideographic, phonetic = _groups(value)
+                if is_it(alphabetic) or (ideographic and is_it(ideographic)) or (phonetic and is_it(phonetic)):
+                    return True
+            return False
 
-    return match
+        return match_any
+    return lambda values: any(all(is_it(_groups(value)[place]) for place, is_it in tests) for value in values)
 
 
-def _is_name(wanted: str, name: str) -> bool:
-    if not name:
-        return False
+def _name_test(wanted: str) -> Callable[[str], bool]:
     if "*" not in wanted and "?" not in wanted:
-        return wanted == name
+        return lambda name: name == wanted
+    fits = wild(wanted)
+    if "^" not in wanted:
+        return lambda name: bool(name) and fits(name)
     # `Doe^*` is meant to find `Doe`, too: empty components at the end may be there or not.
-    return wild(wanted, name) or wild(wanted, name + "^" * max(0, _COMPONENTS - 1 - name.count("^")))
+    return lambda name: bool(name) and (fits(name) or fits(name + "^" * max(0, _COMPONENTS - 1 - name.count("^"))))
 
 
 # Wild cards
 
 
-def wild(pattern: str, text: str) -> bool:
-    """Whether `text` is what `pattern` says: `*` any characters, `?` one (C.2.2.2.4). In time that grows with both, not faster."""
+def wild(pattern: str) -> Callable[[str], bool]:
+    """Whether a text is what `pattern` says: `*` any characters, `?` one (C.2.2.2.4). In time that grows with both, not faster."""
     first, *rest = pattern.split("*")
     if not rest:
-        return len(first) == len(text) and _at(first, text, 0)
+        return lambda text: len(first) == len(text) and _at(first, text, 0)
     *middle, last = rest
-    if len(text) < len(first) + len(last) or not _at(first, text, 0) or not _at(last, text, len(text) - len(last)):
-        return False
-    at, end = len(first), len(text) - len(last)
-    for piece in middle:
-        at = _find(piece, text, at, end)
-        if at < 0:
+    middle = [piece for piece in middle if piece]
+    fixed = len(first) + len(last)
+
+    def fits(text: str) -> bool:
+        if len(text) < fixed or not _at(first, text, 0) or not _at(last, text, len(text) - len(last)):
             return False
-        at += len(piece)
-    return True
+        at, end = len(first), len(text) - len(last)
+        for piece in middle:
+            at = _find(piece, text, at, end)
+            if at < 0:
+                return False
+            at += len(piece)
+        return True
+
+    return fits
 
 
 def _at(piece: str, text: str, at: int) -> bool:

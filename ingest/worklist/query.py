@@ -12,9 +12,8 @@ from hilum.dicom.writing import SPECIFIC_CHARACTER_SET
 
 from .attributes import START_DATE, START_TIME, WORKLIST, Table
 from .matching import DAY_END, BadKey, is_range, matcher, moment_of, read_dates, read_times
+from .packed import Item, as_json
 
-#: A scheduled procedure step with its requested procedure, order, visit and patient, as DICOM JSON (PS3.18 F.2).
-Item = Mapping[str, Any]
 Test = Callable[[Item], bool]
 
 
@@ -80,7 +79,7 @@ def _single(tag: str, vr: str, keys: Any) -> list[Test]:
         match = matcher(vr, keys)
     except BadKey as error:
         raise BadQuery(f"({tag[:4]},{tag[4:]}): {error}") from None
-    return [lambda item: match(item.get(tag, {}).get("Value", ()))] if match is not None else []
+    return [lambda item: match(item.get(tag, ()))] if match is not None else []
 
 
 def _sequence(tag: str, table: Table, items: Any) -> tuple[list[Test], Any, bool]:
@@ -94,7 +93,7 @@ def _sequence(tag: str, table: Table, items: Any) -> tuple[list[Test], Any, bool
         return [], wanted, unsupported
 
     def match(item: Item) -> bool:
-        return any(all(test(each) for test in tests) for each in item.get(tag, {}).get("Value", ()))
+        return any(all(test(each) for test in tests) for each in item.get(tag, ()))
 
     return [match], wanted, unsupported
 
@@ -113,8 +112,8 @@ def _combined(keys: Mapping[str, Any]) -> Test | None:
         last = (last_date, DAY_END)
 
     def match(item: Item) -> bool:
-        moment = moment_of(next(iter(item.get(START_TIME, {}).get("Value", ())), None))
-        date = next(iter(item.get(START_DATE, {}).get("Value", ())), None)
+        moment = moment_of(next(iter(item.get(START_TIME, ())), None))
+        date = next(iter(item.get(START_DATE, ())), None)
         return date is not None and moment is not None and first <= (date, moment) <= last
 
     return match
@@ -124,11 +123,9 @@ def _select(wanted: Mapping[str, Any], table: Table, item: Item) -> dict[str, An
     found: dict[str, Any] = {}
     for tag, below in wanted.items():
         kind = table[tag]
-        values = item.get(tag, {}).get("Value", ())
-        if isinstance(kind, str):
-            found[tag] = {"vr": kind, "Value": values}
-        elif below is None:
-            found[tag] = {"vr": "SQ", "Value": values}
+        values = item.get(tag, ())
+        if isinstance(kind, str) or below is None:
+            found[tag] = as_json(kind, values)
         else:
             found[tag] = {"vr": "SQ", "Value": [_select(below, kind, each) for each in values]}
     return found

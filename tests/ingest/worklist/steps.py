@@ -11,7 +11,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -28,6 +27,7 @@ from hilum.testing import eventually
 from hilum.worklist import Worklist as WorklistFile
 from ingest.dicom import Receiver, role
 from ingest.worklist.items import items_of
+from ingest.worklist.packed import pack
 from tests.peers import free_port
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -159,7 +159,7 @@ class Running:
 
 def put(settings: Settings, items: Mapping[str, Mapping[str, Any]] = ITEMS) -> None:
     """Make these the steps that there are."""
-    WorklistFile(settings).put({id_: ("1", msgspec.json.encode(item)) for id_, item in items.items()}, set())
+    WorklistFile(settings).put({id_: ("1", pack(item)) for id_, item in items.items()}, set())
 
 
 @contextmanager
