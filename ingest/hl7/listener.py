@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ from .senders import Senders
 log = telemetry.logger("hl7")
 
 #: How often connections are looked at for what time has made of them.
-LOOK_S = 0.25
+LOOK_S = 0.1
 #: Bytes of all connections that may wait for the disk before nothing more is read.
 MOST_WAITING_BYTES = 64 * 2**20
 #: Connections that may have a large message in memory at once.
@@ -49,7 +49,10 @@ _ENCODER = msgspec.msgpack.Encoder()
 class Listener:
     """Listens in the loop that `serve` is run in. `journal` is open."""
 
-    def __init__(self, settings: Settings, journal: Journal, repeats: Repeats, tls: ServerTls | None) -> None:
+    def __init__(
+        self, settings: Settings, journal: Journal, repeats: Repeats, tls: ServerTls | None, validators: Executor | None = None
+    ) -> None:
+        """`validators` hold messages of strict senders against the grammar; if None, processes are started for that when one comes."""
         self.settings = settings.hl7
         self.port = 0
         self._bucket = settings.s3.bucket
@@ -67,7 +70,7 @@ class Listener:
         self._waiting: dict[tuple[str, bytes], list[_Pending]] = {}
         self._under_way = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._validators: ProcessPoolExecutor | None = None
+        self._validators = validators
         #: Why the last message was refused for want of disk; empty if the last one was taken.
         self.trouble = ""
 

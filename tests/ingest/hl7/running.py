@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,10 @@ class Running:
 
 
 @contextmanager
-def listening(path: Path, *, min_free_bytes: int = 0, tls: ServerTls | None = None, **hl7: Any) -> Iterator[Running]:
-    """A listener on a free port, with its journal in `path`; `hl7` are settings of that table."""
+def listening(
+    path: Path, *, min_free_bytes: int = 0, tls: ServerTls | None = None, processes: bool = False, **hl7: Any
+) -> Iterator[Running]:
+    """A listener on a free port, with its journal in `path`; `hl7` are settings of that table. Without `processes` it validates itself."""
     settings = Settings(hl7=msgspec.convert({"port": 0, **hl7}, Hl7))
     journal = Journal(path / "hl7", history_bytes=2**20, min_free_bytes=min_free_bytes, segment_bytes=2**16)
     repeats = Repeats()
@@ -65,7 +68,7 @@ def listening(path: Path, *, min_free_bytes: int = 0, tls: ServerTls | None = No
     stop = threading.Event()
     with journal.opened(restored) as mine:
         assert mine
-        listener = Listener(settings, journal, repeats, tls)
+        listener = Listener(settings, journal, repeats, tls, None if processes else ThreadPoolExecutor(1))
         thread = threading.Thread(target=lambda: asyncio.run(listener.serve(stop)))
         thread.start()
         try:
