@@ -13,6 +13,9 @@ def page() -> str:
     refusals = importlib.import_module("ingest.hl7.refusals").REFUSALS.values()
     findings = importlib.import_module("ingest.hl7.intake").FINDINGS
     rows = []
+    reasons = [
+        (code(each.reason), code(each.answer) if each.answer else "none", each.condition, each.sentence, each.fix) for each in refusals
+    ]
     for example in examples:
         answers = " ".join(map(code, example.answers)) or "none"
         said = f"{example.condition} {example.place}".strip()
@@ -23,13 +26,13 @@ def page() -> str:
         [
             "# HL7 acknowledgements",
             "",
-            "**`AA` and `CA` mean durable**: the message survives a power cut before it is acknowledged, with Kafka up or down. `AR` and `CR`",
-            "say that the content is not to blame, and senders try again; `AE` and `CE` that it is. See [HL7](../operations/hl7.md).",
+            "**`AA` and `CA` mean durable**: the message survives a power cut before it is acknowledged, with Kafka up or down. `AR` and",
+            "`CR` say that the content is not to blame, and senders try again; `AE` and `CE` that it is. See [HL7](../operations/hl7.md).",
             "",
             "## What senders get wrong",
             "",
-            "Each row is sent to a listener by `tests/ingest/hl7/test_bad_input.py`. Condition codes are those of table 0357 in ERR-3 (before",
-            "version 2.5: ERR-1), with the place in ERR-2.",
+            "Each row is sent to a listener by `tests/ingest/hl7/test_bad_input.py`. Condition codes are those of table 0357 in ERR-3",
+            "(before version 2.5: ERR-1), with the place in ERR-2.",
             "",
             table(("What", "Answer", "Condition", "Kept as", "Findings", "What becomes of it"), rows),
             "",
@@ -37,13 +40,7 @@ def page() -> str:
             "",
             "Why something is not taken (`hilum hl7 list --refused`).",
             "",
-            table(
-                ("Reason", "Answer", "Condition", "Meaning", "What to do"),
-                [
-                    (code(each.reason), code(each.answer) if each.answer else "none", each.condition, each.sentence, each.fix)
-                    for each in refusals
-                ],
-            ),
+            table(("Reason", "Answer", "Condition", "Meaning", "What to do"), reasons),
             "",
             "## Findings",
             "",

@@ -27,7 +27,7 @@ def answers_to(example: Example, port: int) -> list[Message]:
             if raw is None:
                 break
             text = raw.decode("latin-1")
-            found += [parse("MSH" + each) for each in text.split("MSH")[1:]]
+            found += [parse("MSH|" + each) for each in text.split("MSH|")[1:]]
         return found
 
 
