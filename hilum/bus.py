@@ -129,9 +129,19 @@ def topic_of(settings: Settings, event: type[Event] | Event) -> str:
     return settings.kafka.prefix + event.topic.name
 
 
+#: Processors whose rows tell of patients, and whose input has one partition, as then their changelog must.
+_OF_PATIENTS = ("orders", "match")
+
+
 def state_topic(processor: str) -> Topic:
     """The changelog of what `processor` remembers: compacted, in small segments, so that restoring reads little twice."""
-    return Topic(name=f"hilum.{processor}.state.v1", phi="limited", cleanup="compact")
+    of_patients = processor in _OF_PATIENTS
+    return Topic(
+        name=f"hilum.{processor}.state.v1",
+        phi="full" if of_patients else "limited",
+        partitions=1 if of_patients else 0,
+        cleanup="compact",
+    )
 
 
 def declared_topics() -> list[Topic]:

@@ -21,6 +21,7 @@ from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
 from hilum.hl7_events import MessageFinding, MessageReceived, MessageRefused, MessageValidated
+from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged, PatientCommand
 from hilum.study_events import StudyChanged, StudyExpected
 
 __all__ = [
@@ -42,11 +43,16 @@ __all__ = [
     "InstanceReceived",
     "InstanceRouted",
     "Limits",
+    "MatchChanged",
+    "MatchRequested",
     "MessageFinding",
     "MessageReceived",
     "MessageRefused",
     "MessageValidated",
     "ObjectRef",
+    "OrderChanged",
+    "PatientChanged",
+    "PatientCommand",
     "Phi",
     "PlannedDelivery",
     "ResourceWanted",

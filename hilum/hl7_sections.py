@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from hilum.kinds import Host, Port, Seconds
+from hilum.kinds import Host, Port, Seconds, TimeZone
 from hilum.sections import Section
 
 Validation = Literal["lenient", "strict", "off"]
@@ -29,6 +29,14 @@ class Hl7Sender(Section, frozen=True, kw_only=True):
     processing_ids: tuple[str, ...] = ()
     #: Whether an application acknowledgement follows the accept acknowledgement on the connection, where MSH-16 asks for one.
     application_acknowledgement: bool = True
+    #: Where its messages have what; see [orders](../operations/orders.md). `hilum hl7 map` shows what a message becomes.
+    profile: str = "hl7"
+    #: Whose patient identifiers, accession numbers, and placer and filler order numbers are that do not say.
+    issuer_of_patient_id: str = ""
+    issuer_of_accession_number: str = ""
+    issuer_of_orders: str = ""
+    #: Of its times without an offset, such as `Europe/Vienna`; empty: as `orders.time_zone` says.
+    time_zone: TimeZone = ""
 
 
 class Hl7(Section, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from hilum.contract.hl7_examples import HL7_EXAMPLES
+from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.errors import HilumError, Reason
 from hilum.events import (
     AssociationEnded,
@@ -254,5 +255,6 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     StudyCommand: _command,
     CommandOutcome: _outcome,
     ConfigApplied: _config,
+    **ORDER_EXAMPLES,
     **HL7_EXAMPLES,
 }

@@ -13,9 +13,21 @@ import psycopg
 from msgspec import Raw
 from msgspec.structs import replace
 
+from hilum.database.orders import write_matches, write_orders, write_patients
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.dicom import Header, tag_of
-from hilum.events import AssociationEnded, Instance, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted, StudyChanged
+from hilum.events import (
+    AssociationEnded,
+    Instance,
+    InstanceAccepted,
+    InstanceQuarantined,
+    InstanceReceived,
+    InstanceRouted,
+    MatchChanged,
+    OrderChanged,
+    PatientChanged,
+    StudyChanged,
+)
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
@@ -42,7 +54,7 @@ LONGEST_TEXT = 400
 
 
 class Index:
-    """Reads what is said of associations, of studies, and of instances until they are routed; the rest stands in the ledger."""
+    """Reads what is said of all but deliveries, and of instances until they are routed; the rest stands in the ledger."""
 
     name = "index"
     apart_s = 0.25  # nobody waits for it, and the events of an instance come shortly after each other
@@ -51,7 +63,18 @@ class Index:
         self,
         connection: psycopg.Connection,
         events: Sequence[
-            tuple[InstanceReceived | InstanceAccepted | InstanceQuarantined | InstanceRouted | StudyChanged | AssociationEnded, Envelope]
+            tuple[
+                InstanceReceived
+                | InstanceAccepted
+                | InstanceQuarantined
+                | InstanceRouted
+                | StudyChanged
+                | AssociationEnded
+                | OrderChanged
+                | PatientChanged
+                | MatchChanged,
+                Envelope,
+            ]
         ],
     ) -> None:
         """See `hilum.runtime.tables.Tables`."""
@@ -60,7 +83,12 @@ class Index:
         quarantined: dict[str, QuarantineRow] = {}
         accepted: list[Instance] = []
         changes: list[StudyChanged] = []
+        write_orders(connection, [event for event, _ in events if isinstance(event, OrderChanged)])
+        write_patients(connection, [event for event, _ in events if isinstance(event, PatientChanged)])
+        write_matches(connection, [event for event, _ in events if isinstance(event, MatchChanged)])
         for event, envelope in events:
+            if isinstance(event, OrderChanged | PatientChanged | MatchChanged):
+                continue
             if isinstance(event, AssociationEnded):
                 associations[event.association] = _association(event)
                 continue
