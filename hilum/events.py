@@ -20,7 +20,8 @@ from hilum.control_events import CommandOutcome, ConfigApplied, Limits, Resource
 from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
-from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged
+from hilum.hl7_events import MessageFinding, MessageReceived, MessageRefused, MessageValidated
+from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged, PatientCommand
 from hilum.procedure_events import ProcedureStepChanged
 from hilum.study_events import StudyChanged, StudyExpected
 
@@ -45,9 +46,14 @@ __all__ = [
     "Limits",
     "MatchChanged",
     "MatchRequested",
+    "MessageFinding",
+    "MessageReceived",
+    "MessageRefused",
+    "MessageValidated",
     "ObjectRef",
     "OrderChanged",
     "PatientChanged",
+    "PatientCommand",
     "Phi",
     "PlannedDelivery",
     "ProcedureStepChanged",
@@ -75,7 +81,7 @@ class ObjectRef(Struct, frozen=True, kw_only=True):
 
 
 Adapter = Literal["dicom", "stow", "folder", "media", "hl7"]
-#: How something came in: by an association, STOW-RS, a watched folder, `hilum import`; HL7 is for later releases.
+#: How something came in: by an association, STOW-RS, a watched folder, `hilum import`, an HL7 message.
 
 
 class Source(Struct, frozen=True, kw_only=True):

@@ -59,7 +59,7 @@ class Patient(Struct, frozen=True, kw_only=True, omit_defaults=True):
     linked_ids: tuple[Identifier, ...] = ()
 
 
-StepStatus = Literal["scheduled", "arrived", "ready", "started", "completed", "discontinued", "cancelled"]
+StepStatus = Literal["scheduled", "arrived", "ready", "started", "completed", "on-hold", "discontinued", "cancelled"]
 #: Of a scheduled procedure step. Only the first three are work that waits, and on the worklist (PS3.3 C.4.10: (0040,0020)).
 
 
@@ -101,6 +101,8 @@ class RequestedProcedure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     study_instance_uid: str
     #: Whether Hilum made it.
     uid_made: bool = False
+    #: Others under which the study may come, as they were offered to modalities before.
+    former_uids: tuple[str, ...] = ()
     description: str = ""
     codes: tuple[Code, ...] = ()
     #: `STAT`, `HIGH`, `ROUTINE`, `MEDIUM` or `LOW` (PS3.3 C.4.11: (0040,1003)).
@@ -120,7 +122,7 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     #: Names the order on Kafka and in logs: made from the first message about it.
     order_id: str
-    #: Number of the change that made it what it is; grows by 1.
+    #: Grows with every change of it.
     version: int
     status: OrderStatus
     patient: Patient
@@ -143,7 +145,9 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     institution: str = ""
     clinical_information: str = ""
     comments: str = ""
-    #: Who ordered: the name of the sender in the settings, and what it is called there.
+    #: Values that DICOM cannot hold, by keyword, such as an AccessionNumber of more than 16 characters: offered to nobody.
+    unusable: dict[str, str] = {}
+    #: Who says so: the sender's name.
     sender: str = ""
     #: When the facts came to be, by the sender's clock (ORC-9, EVN-2 or MSH-7).
     said_at: datetime
@@ -193,7 +197,7 @@ class PatientChanged(_OnOnePartition, frozen=True, kw_only=True):
     topic = Topic(name="patients.patient.changed.v1", phi="full", partitions=1)
 
     patient: Patient
-    #: Number of the change that made this patient what it is; grows by 1.
+    #: Grows with every change of this patient.
     version: int
     #: `updated`, `merged` (into `merged_into`), `unmerged`, `linked`, `unlinked`, or `noted` (nothing changed; `notes` say why).
     change: Annotated[str, Meta(pattern="^[a-z-]+$")]
@@ -216,6 +220,31 @@ class PatientChanged(_OnOnePartition, frozen=True, kw_only=True):
     def subject(self) -> str:
         """See `Event.subject`."""
         return self.patient.key
+
+
+class PatientCommand(_OnOnePartition, frozen=True, kw_only=True):
+    """A person asks that something be done with a patient. The stage `orders` answers with a `CommandOutcome`."""
+
+    topic = Topic(name="patients.command.v1", phi="limited", partitions=1)
+
+    id: str
+    #: `unmerge`: the patient stands for itself again.
+    action: Annotated[str, Meta(pattern="^[a-z-]+$")]
+    patient_key: str
+    #: The account that asks, and why. Not for names of patients.
+    actor: str = ""
+    why: str = ""
+    asked_at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.patient_key
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.id
 
 
 class MatchRequested(_OnOnePartition, frozen=True, kw_only=True):

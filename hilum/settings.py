@@ -20,8 +20,10 @@ import msgspec
 from msgspec import Struct, field
 
 from hilum.errors import Misconfigured
+from hilum.hl7_sections import Hl7, Hl7Sender
 from hilum.kinds import BareAeTitle
 from hilum.misfits import misfits, nearest, together
+from hilum.order_sections import Orders
 from hilum.sections import (
     S3,
     Commitment,
@@ -54,10 +56,13 @@ __all__ = [
     "Dicom",
     "Example",
     "Folder",
+    "Hl7",
+    "Hl7Sender",
     "Kafka",
     "Loaded",
     "Log",
     "Node",
+    "Orders",
     "Postgres",
     "Probe",
     "Roles",
@@ -90,6 +95,8 @@ class Settings(Section, frozen=True, kw_only=True):
     site: Site = field(default_factory=Site)
     dicom: Dicom = field(default_factory=Dicom)
     stow: Stow = field(default_factory=Stow)
+    hl7: Hl7 = field(default_factory=Hl7)
+    orders: Orders = field(default_factory=Orders)
     spool: Spool = field(default_factory=Spool)
     kafka: Kafka = field(default_factory=Kafka)
     postgres: Postgres = field(default_factory=Postgres)

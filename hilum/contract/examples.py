@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from hilum.contract.hl7_examples import HL7_EXAMPLES
 from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.errors import HilumError, Reason
 from hilum.events import (
@@ -301,4 +302,5 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     CommandOutcome: _outcome,
     ConfigApplied: _config,
     **ORDER_EXAMPLES,
+    **HL7_EXAMPLES,
 }

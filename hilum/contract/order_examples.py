@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from hilum.events import Event, MatchChanged, MatchRequested, OrderChanged, PatientChanged
+from hilum.events import Event, MatchChanged, MatchRequested, OrderChanged, PatientChanged, PatientCommand
 from hilum.order_events import Code, Difference, Identifier, Note, Order, Patient, RequestedProcedure, ScheduledStep
 
 SAID_AT = datetime(2026, 1, 2, 8, 30, tzinfo=UTC)
@@ -16,7 +16,7 @@ PATIENT_ID = Identifier(value="SYNTH0001", issuer="NORTH", universal_id="2.25.32
 
 
 def _patient() -> Patient:
-    return Patient(key="p-4f1c09c8a7d25b1e4f1c09c8a7d25b1e", ids=(PATIENT_ID,), name="Synthetic^Sam", birth_date="19700203", sex="O")
+    return Patient(key="4f1c09c8a7d25b1e4f1c09c8a7d25b1e", ids=(PATIENT_ID,), name="Synthetic^Sam", birth_date="19700203", sex="O")
 
 
 def _order() -> OrderChanged:
@@ -102,9 +102,21 @@ def _match() -> MatchChanged:
     )
 
 
+def _command() -> PatientCommand:
+    return PatientCommand(
+        id="7c1f0e9a-53a1-4c6e-8f5e-6a8f3f1f6b77",
+        action="unmerge",
+        patient_key=_patient().key,
+        actor="sam",
+        why="the registration desk merged the wrong two",
+        asked_at=SAID_AT + timedelta(hours=3),
+    )
+
+
 ORDER_EXAMPLES: Mapping[type[Event], Callable[[], Event]] = {
     OrderChanged: _order,
     PatientChanged: _patient_changed,
+    PatientCommand: _command,
     MatchRequested: _requested,
     MatchChanged: _match,
 }

@@ -13,6 +13,7 @@ import psycopg
 from msgspec import Raw
 from msgspec.structs import replace
 
+from hilum.database.orders import write_matches, write_orders, write_patients
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.dicom import Header, tag_of
 from hilum.events import (
@@ -22,6 +23,9 @@ from hilum.events import (
     InstanceQuarantined,
     InstanceReceived,
     InstanceRouted,
+    MatchChanged,
+    OrderChanged,
+    PatientChanged,
     ProcedureStepChanged,
     StudyChanged,
 )
@@ -52,7 +56,7 @@ LONGEST_TEXT = 400
 
 
 class Index:
-    """Reads what is said of associations, studies and performed steps, and of instances until they are routed."""
+    """Reads what is said of all but deliveries, and of instances until they are routed; the rest stands in the ledger."""
 
     name = "index"
     apart_s = 0.25  # nobody waits for it, and the events of an instance come shortly after each other
@@ -68,6 +72,9 @@ class Index:
                 | InstanceRouted
                 | StudyChanged
                 | AssociationEnded
+                | OrderChanged
+                | PatientChanged
+                | MatchChanged
                 | ProcedureStepChanged,
                 Envelope,
             ]
@@ -79,13 +86,15 @@ class Index:
         quarantined: dict[str, QuarantineRow] = {}
         accepted: list[Instance] = []
         changes: list[StudyChanged] = []
-        performed: list[ProcedureStepChanged] = []
+        write_orders(connection, [event for event, _ in events if isinstance(event, OrderChanged)])
+        write_patients(connection, [event for event, _ in events if isinstance(event, PatientChanged)])
+        write_matches(connection, [event for event, _ in events if isinstance(event, MatchChanged)])
+        write_performed(connection, [event for event, _ in events if isinstance(event, ProcedureStepChanged)])
         for event, envelope in events:
+            if isinstance(event, OrderChanged | PatientChanged | MatchChanged | ProcedureStepChanged):
+                continue
             if isinstance(event, AssociationEnded):
                 associations[event.association] = _association(event)
-                continue
-            if isinstance(event, ProcedureStepChanged):
-                performed.append(event)
                 continue
             if isinstance(event, StudyChanged):
                 changes.append(event)
@@ -102,7 +111,6 @@ class Index:
         insert_receipt(connection, [receipts[receipt] for receipt in sorted(receipts)])
         insert_quarantine(connection, [quarantined[event_id] for event_id in sorted(quarantined)])
         _write_changes(connection, changes)
-        write_performed(connection, performed)
         accepted.sort(key=lambda instance: (instance.received_at, instance.receipt), reverse=True)
         described = [(instance, _Attributes(instance)) for instance in accepted]
         # Of each, the first received comes last and stays. They are written by key, so that no two workers wait for each other.

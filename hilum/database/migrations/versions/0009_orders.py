@@ -10,7 +10,7 @@ depends_on = None
 TABLES = """
 CREATE TABLE patient (
     patient_key    text PRIMARY KEY,
-    version        int NOT NULL,
+    version        bigint NOT NULL,
     patient_id     text NOT NULL,
     issuer         text NOT NULL DEFAULT '',
     name           text,
@@ -42,7 +42,7 @@ CREATE INDEX patient_id_by_value ON patient_id (value);
 
 CREATE TABLE scheduled_order (
     order_id          text PRIMARY KEY,
-    version           int NOT NULL,
+    version           bigint NOT NULL,
     status            text NOT NULL,
     superseded_by     text,
     accession_number  text,
@@ -99,7 +99,7 @@ CREATE INDEX scheduled_step_by_patient ON scheduled_step (patient_id);
 CREATE TABLE match (
     about               text NOT NULL CHECK (about IN ('study', 'order')),
     id                  text NOT NULL,
-    version             int NOT NULL,
+    version             bigint NOT NULL,
     outcome             text NOT NULL,
     "by"                text,
     study_instance_uid  text NOT NULL,
