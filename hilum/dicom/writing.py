@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,9 @@ _LONG = frozenset({"UC", "UR", "UT", "SQ", "UN", "OB", "OW"})
 _NUMBERS = {"US": "<H", "SS": "<h", "UL": "<I", "SL": "<i"}
 #: At these, a code extension ends (PS3.5 6.1.2.5.3).
 _RESETS = {ord(character) for character in "\r\n\t\f^=\\"}
+
+#: Characters that separate values, here or in HL7.
+_SEPARATORS = {ord(character): " " for character in "\\^=|~&\r\n"}
 
 Json = Mapping[str, Any]
 
@@ -79,16 +82,23 @@ def fitted(text: str, chosen: CharacterSet) -> str:
     """`text` with every character that `chosen` does not hold transliterated: accents go first, then the letter's nearest in ASCII."""
     if chosen.encode(text) is not None:
         return text
-    return "".join(_fitted_character(character, chosen) for character in unicodedata.normalize("NFC", text))
+    return transliterated(text, lambda character: chosen.encode(character) is not None)
 
 
-def _fitted_character(character: str, chosen: CharacterSet) -> str:
-    if chosen.encode(character) is not None:
+def transliterated(text: str, fits: Callable[[str], bool]) -> str:
+    """`text` with each character that does not fit replaced by its nearest; what separates values in DICOM and HL7 never comes of it."""
+    if text.isascii() or fits(text):
+        return text
+    return "".join(_nearest(character, fits) for character in unicodedata.normalize("NFC", text))
+
+
+def _nearest(character: str, fits: Callable[[str], bool]) -> str:
+    if fits(character):
         return character
     bare = "".join(each for each in unicodedata.normalize("NFKD", character) if not unicodedata.combining(each))
-    if bare and chosen.encode(bare) is not None:
+    if bare and fits(bare):
         return bare
-    return anyascii(character).replace("\\", "/").replace("^", " ").replace("=", " ") or "?"
+    return anyascii(character).translate(_SEPARATORS) or "?"
 
 
 def _texts(attributes: Json) -> Iterator[str]:
