@@ -22,6 +22,7 @@ from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
 from hilum.hl7_events import MessageFinding, MessageReceived, MessageRefused, MessageValidated
 from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged, PatientCommand
+from hilum.procedure_events import ProcedureStepChanged
 from hilum.study_events import StudyChanged, StudyExpected
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "PatientCommand",
     "Phi",
     "PlannedDelivery",
+    "ProcedureStepChanged",
     "ResourceWanted",
     "Source",
     "StudyChanged",
