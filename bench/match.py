@@ -101,8 +101,9 @@ def events_of(orders: int, studies: int, now: datetime) -> Iterator[tuple[str, I
     yield "studies come, four of five with an order", (a_study(number, now, of=of) for number, of in enumerate(mine))
     late = [of for of in mine if of is not None] + [chance.randrange(orders) for _ in range(studies // 2)]
     chance.shuffle(late)
-    yield "orders are corrected, also after their images", (
-        an_order(number, now, version=2 + place, corrected=place % 2 == 0) for place, number in enumerate(late)
+    yield (
+        "orders are corrected, also after their images",
+        (an_order(number, now, version=2 + place, corrected=place % 2 == 0) for place, number in enumerate(late)),
     )
 
 
@@ -190,9 +191,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         embedded(Path(folder), servers) as endpoints,
     ):
         worker = on_kafka(endpoints.filled_into(servers), options.orders, options.studies)
-    report.table(
-        "A worker on Kafka, the producer in the same process", ["", "events", "events/s, with producing them", "RSS MB"], worker
-    )
+    report.table("A worker on Kafka, the producer in the same process", ["", "events", "events/s, with producing them", "RSS MB"], worker)
     alone, memory = engine(options.orders, options.studies)
     report.table(f"The stage alone, {BATCH} events in a transaction", ["", "events", "outcomes", "events/s"], alone)
     report.table("Rows of the stage alone", list(memory)[:2], [list(memory.values())[:2]])
