@@ -2,8 +2,8 @@
 
 Reads `imaging.instance.accepted.v1`, what is announced of studies (`imaging.study.expected.v1`) and commands
 (`control.command.v1`); writes `imaging.instance.routed.v1`, `imaging.study.changed.v1`, `orders.match.requested.v1` and
-`control.outcome.v1`. It remembers which object each SOP instance was and where it was to go, so that the same object again goes nowhere twice, and another one under
-the same UID is compared with the first. What has left its memory is looked up in the index.
+`control.outcome.v1`. It remembers which object each SOP instance was and where it was to go, so that the same object again goes
+nowhere twice, and another one under the same UID is compared with the first. What has left its memory is looked up in the index.
 """
 
 from __future__ import annotations
