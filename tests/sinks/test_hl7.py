@@ -68,7 +68,9 @@ def a_message(text: str = "", **values: Any) -> MessageReceived:
         "size_bytes": len(text),
         "text": text,
     }
-    return MessageReceived(**said | {"code": "ADT", "trigger": "A08", "control_id": "C1", "sender": "ris"} | values)
+    return MessageReceived(
+        **said | {"size_bytes": len(text), "code": "ADT", "trigger": "A08", "control_id": "C1", "sender": "ris"} | values
+    )
 
 
 # What is said
@@ -187,7 +189,7 @@ def test_a_message_of_which_not_all_is_here_is_not_composed() -> None:
         ({"set": {"PID": "x"}}, "no path"),
         ({"set": {"PID-3": "${nothing}"}}, "no path"),
         ({"character_set": "CNS 11643"}, "character_set"),
-        ({"workers": 2}, "one after the other"),
+        ({"workers": 2}, "workers"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], says: str) -> None:
