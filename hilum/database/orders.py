@@ -116,9 +116,7 @@ def _later(table: str, key: str, columns: Iterable[str], *, kept: Sequence[str] 
 
 _insert_patient = Insert("patient", PatientRow, _later("patient", "patient_key", PatientRow.__struct_fields__))
 _insert_patient_id = Insert("patient_id", PatientIdRow, "ON CONFLICT DO NOTHING")
-_insert_order = Insert(
-    "scheduled_order", OrderRow, _later("scheduled_order", "order_id", OrderRow.__struct_fields__, kept=("created_at",))
-)
+_insert_order = Insert("scheduled_order", OrderRow, _later("scheduled_order", "order_id", OrderRow.__struct_fields__, kept=("created_at",)))
 _insert_step = Insert("scheduled_step", StepRow, "ON CONFLICT DO NOTHING")
 _insert_match = Insert("match", MatchRow, _later("match", "about, id", MatchRow.__struct_fields__))
 
