@@ -102,6 +102,8 @@ def _call(line: str, process: str) -> Call | None:
         return None
     name, arguments, began = match["call"], match["arguments"], float(match["at"])
     texts = [_bytes(text) for text in _TEXT.findall(arguments)]
+    if name == "sendto" and not texts:
+        return None  # to the system, not to a peer
     open_file = _FD.match(arguments)
     path, number = (_bytes(open_file[2]).decode(), int(open_file[1])) if open_file else ("", -1)
     data, offset = b"", 0

@@ -24,7 +24,7 @@ from tests.powercut import Call, Disk, Survives, calls, traced, traced_role
 from .running import Peer, a_message
 
 pytestmark = [pytest.mark.system, pytest.mark.peer("strace")]
-CONNECTIONS, MESSAGES = 3, 5
+LIVES, CONNECTIONS, MESSAGES = 3, 3, 5
 #: Says that all is published, so that the next receiver writes over it.
 PUBLISHER = """
 import sys
@@ -65,7 +65,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Call]
     """Where the data directory was made, and the calls: new files are written, read to their end, and written again."""
     logs = tmp_path_factory.mktemp("strace")
     data = tmp_path_factory.mktemp("disk") / "site" / "data"
-    for life in range(3):
+    for life in range(LIVES):
         with traced_role("hl7", data, logs, HILUM_HL7__HISTORY_BYTES=str(2**20)) as port:
             send(port, life)
         command = traced(logs, "publisher", sys.executable, "-c", PUBLISHER, data / "spool" / "hl7")
@@ -142,7 +142,7 @@ def test_whenever_the_power_fails_every_message_that_got_aa_is_whole_in_the_jour
 ) -> None:
     told, gone = lost(recorded, tmp_path / "left", chance)
 
-    assert len(told) == 3 * CONNECTIONS * MESSAGES
+    assert len(told) == LIVES * CONNECTIONS * MESSAGES
     assert gone == set()
 
 
@@ -167,6 +167,4 @@ def test_the_test_finds_a_checksum_that_does_not_cover_the_life_of_a_file(
 ) -> None:
     monkeypatch.setattr("hilum.journal.segment._checksum", lambda *_: 0)
 
-    with pytest.raises(AssertionError, match="told"):
-        _, gone = lost(recorded, tmp_path / "left", everything)
-        assert not gone, "told"
+    assert lost(recorded, tmp_path / "left", something)[1]
