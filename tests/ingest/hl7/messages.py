@@ -8,6 +8,8 @@ ORDER = "ORC|{control}|P0001^RIS|F0001^RIS||SC||^^^20260102110000||2026010210000
 REQUEST = "OBR|1|P0001^RIS|F0001^RIS|CTCHEST^CT chest^NORTH|||20260102100000|||||||||0001^Referring^Rita||A0001|RP1|SPS1|||||CT\r"
 STUDY = "ZDS|2.25.3201^NORTH^Application^DICOM\r"
 PROTOCOL = "IPC|A0001^RIS|RP1^RIS|2.25.3201|SPS1|CT|CTCHEST^CT chest^NORTH|CTROOM^CT room|CT01\r"
+SCHEDULE = "SCH|1^RIS|1^RIS||||ROUTINE|||30|min|^^^20260102110000|||||0001^Referring^Rita||||0002^Entering^Ed\r"
+DOCUMENT = "TXA|1|DI|TX|20260102100000||||||||D0001|||||AU\rOBX|1|TX|TEXT^Text^NORTH||Text||||||F\r"
 MERGE = "MRG|SYNTH0002^^^NORTH^MR\r"
 
 
@@ -46,11 +48,8 @@ def _bodies() -> dict[str, str]:
         "OMI^O23^OMI_O23": PATIENT + VISIT + ORDER.format(control="NW") + "TQ1|1||||||20260102110000\r" + REQUEST + PROTOCOL,
         "OMG^O19^OMG_O19": PATIENT + VISIT + ORDER.format(control="SC") + REQUEST,
         "ORU^R01^ORU_R01": PATIENT + VISIT + REQUEST + "OBX|1|TX|REPORT^Report^NORTH||No \\T\\ clear finding.\\.br\\Second line||||||F\r",
-        "SIU^S12^SIU_S12": "SCH|1^RIS|1^RIS||||ROUTINE|||30|min|^^^20260102110000|||||0001^Referring^Rita||||0002^Entering^Ed\r"
-        + PATIENT
-        + VISIT
-        + "RGS|1\rAIS|1||CTCHEST^CT chest^NORTH\r",
-        "MDM^T02^MDM_T02": _event("T02") + PATIENT + VISIT + "TXA|1|DI|TX|20260102100000||||||||D0001|||||AU\rOBX|1|TX|||Text||||||F\r",
+        "SIU^S12^SIU_S12": SCHEDULE + PATIENT + VISIT + "RGS|1\rAIS|1||CTCHEST^CT chest^NORTH\r",
+        "MDM^T02^MDM_T02": _event("T02") + PATIENT + VISIT + DOCUMENT,
     }
     return adt | merges | orders | more
 
