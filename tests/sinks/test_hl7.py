@@ -13,6 +13,7 @@ import pytest
 import trustme
 from hl7apy.consts import VALIDATION_LEVEL
 
+from bench.hapi import hapi_server
 from hilum.errors import Misconfigured, TryAgain
 from hilum.events import MessageReceived, ObjectRef
 from hilum.hl7.message import Message, parse
@@ -473,3 +474,14 @@ def test_python_hl7_takes_every_message_once() -> None:
         client.close()
         assert [parse(text).get("MSH-10") for text in taken] == [f"H{n}" for n in range(50)]
         assert "Müller" in taken[0]
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("kind", ["ORU^R01", "OMG^O19", "ORM^O01"])
+def test_hapi_takes_what_is_said(kind: str) -> None:
+    with hapi_server() as port:
+        client, sink = a_client(port), a_sink(message=kind)
+        for n, event in enumerate(("study-opened", "study-completed", "delivered", "quarantined", "step-discontinued")):
+            text = sink.compose(Notice(kind=event, control_id=f"H{n}", facts={}), STUDY)
+            assert client.send(f"H{n}", text.encode()).code == "AA"
+        client.close()
