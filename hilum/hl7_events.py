@@ -57,8 +57,8 @@ class MessageReceived(Event, frozen=True, kw_only=True):
     #: SHA-256 of the message's bytes as they came, and how many there are.
     sha256: str
     size_bytes: int
-    #: The message as Unicode, with its own delimiters and a carriage return behind each segment. Of one over 500,000 bytes the segments
-    #: before the first that does not fit any more; the whole is then in the object store.
+    #: The message as Unicode, with its own delimiters and a carriage return behind each segment. Of one that does not
+    #: fit into an event, the segments before the first that does not; the whole is then in the object store.
     text: str
     #: Whether `text` is not all of the message.
     text_cut: bool = False
@@ -68,6 +68,8 @@ class MessageReceived(Event, frozen=True, kw_only=True):
     object_key: str = ""
     #: A message with other content came before with the same control id from the same application.
     changed_under_control_id: bool = False
+    #: The message that this one says again, on somebody's wish (`hilum hl7 replay`); empty for what came.
+    replays: str = ""
     findings: tuple[MessageFinding, ...] = ()
 
     @property

@@ -297,6 +297,8 @@ def doubts(settings: Settings) -> list[str]:
         if name not in settings.destinations
     ]
     dicom = settings.dicom
+    if settings.hl7.senders and "hl7" not in settings.role_names:
+        found.append("hl7.senders has senders, and no process in roles.processes has the role hl7.")
     named = [name for name in ("tls_certificate", "tls_key", "tls_client_ca") if getattr(dicom, name)]
     if named and not dicom.tls_port:
         found.append(f"dicom.{named[0]} is set, and dicom.tls_port is 0: no TLS is spoken.")

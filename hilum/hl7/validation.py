@@ -139,7 +139,7 @@ def _fault(line: str, version: str) -> Fault | None:
     if found := _MISSING.search(line):
         return None if _is_choice(found[1], version) else _of_child(found[2], "missing", "101", "is missing")
     if found := _TOO_MANY.search(line):
-        return _of_child(found[2], "repeated", "198", "comes more often than it may")
+        return None if _is_twice(found[1], found[2], version) else _of_child(found[2], "repeated", "198", "comes more often than it may")
     if found := _TOO_LONG.search(line):
         return _of_child(
             found[3] if _PLACE.match(found[3]) else found[2], "long", "104", f"is longer than {found[1]} characters", grave=False
@@ -166,6 +166,13 @@ def _is_choice(name: str, version: str) -> bool:
     """Whether one of a group's children is enough: hl7apy asks for all of them."""
     group = _library(version)["Group"].get(name)
     return group is not None and group[0] == "choice"
+
+
+def _is_twice(parent: str, child: str, version: str) -> bool:
+    """Whether a structure has a segment in two places, such as PID in ADT_A24: hl7apy counts them as one."""
+    library = _library(version)
+    structure = library["Message"].get(parent) or library["Group"].get(parent)
+    return structure is not None and sum(each[0] == child for each in structure[1]) > 1
 
 
 @lru_cache(maxsize=256)

@@ -295,23 +295,24 @@ class Journal:
         return file
 
     def _recycled(self, need: int) -> _File | None:
-        """A file that nobody needs any more. What is beyond the history and does not fit is removed."""
-        while True:
-            with self._lock:
-                for file in self._free:
-                    if file.size_bytes >= need:
-                        self._free.remove(file)
-                        return file
-                kept = sum(file.size_bytes for file in self._files)
-                oldest = self._files[0] if self._files else None
-                # How far the reader is done must itself be on the disk, or a power cut would bring what is read and not what says so.
-                if oldest is None or oldest.life >= self._done_written.life or kept - oldest.size_bytes < self._history_bytes:
-                    return None
-                self._files.pop(0)
-            if need <= oldest.size_bytes <= 2 * self._segment_bytes and kept - 2 * oldest.size_bytes < self._history_bytes:
-                return oldest
-            oldest.path.unlink(missing_ok=True)
-            oldest.close()
+        """A file that nobody needs any more; others that nobody needs are removed."""
+        with self._lock:
+            spare = [file for file in self._free if file.size_bytes >= need]
+            if spare:
+                self._free.remove(spare[0])
+                return spare[0]
+            kept = sum(file.size_bytes for file in self._files)
+            old: list[_File] = []
+            # How far the reader is done must itself be on the disk, or a power cut would bring what is read and not what says so.
+            while self._files and self._files[0].life < self._done_written.life and kept - self._files[0].size_bytes >= self._history_bytes:
+                old.append(self._files.pop(0))
+                kept -= old[-1].size_bytes
+        again = next((file for file in old if need <= file.size_bytes <= 2 * self._segment_bytes), None)
+        for file in old:
+            if file is not again:
+                file.path.unlink(missing_ok=True)
+                file.close()
+        return again
 
     def _made(self, size_bytes: int) -> _File:
         if self.free_bytes() < self._min_free_bytes + size_bytes:

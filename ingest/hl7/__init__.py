@@ -17,7 +17,7 @@ from hilum.bus import partition_counts, producer, topic_of
 from hilum.disk import sync_file_system
 from hilum.errors import HilumError
 from hilum.events import MessageReceived, MessageRefused
-from hilum.journal import Journal
+from hilum.journal import SEGMENT_BYTES, Journal
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.store import open_store
@@ -32,6 +32,8 @@ from .repeats import Repeats
 from .senders import Senders
 
 RETRY_S = 1.0
+#: How long the broker may take to say which topics there are.
+CONNECT_S = 3.0
 
 
 class Receiver:
@@ -57,7 +59,12 @@ class Receiver:
         spool, hl7 = self._settings.spool, self._settings.hl7
         try:
             self._tls = _tls_of(self._settings)
-            journal = Journal(self._settings.spool_dir / "hl7", history_bytes=hl7.history_bytes, min_free_bytes=spool.min_free_bytes)
+            journal = Journal(
+                self._settings.spool_dir / "hl7",
+                history_bytes=hl7.history_bytes,
+                min_free_bytes=spool.min_free_bytes,
+                segment_bytes=min(SEGMENT_BYTES, max(hl7.history_bytes // 8, 2**20)),
+            )
             repeats = Repeats()
             decoder = msgspec.msgpack.Decoder(Kept)
 
@@ -154,7 +161,7 @@ def _tls_of(settings: Settings) -> ServerTls | None:
 def _publisher_of(settings: Settings, journal: Journal) -> Publisher:
     def connect() -> Log:
         kafka = producer(settings, message_timeout_ms=0)
-        partition_counts(kafka, [topic_of(settings, MessageReceived), topic_of(settings, MessageRefused)])
+        partition_counts(kafka, [topic_of(settings, MessageReceived), topic_of(settings, MessageRefused)], timeout_s=CONNECT_S)
         return cast("Log", kafka)
 
     path = Path(settings.s3.sync_path) if settings.s3.sync_path else None

@@ -47,7 +47,6 @@ class Publisher:
     def __init__(
         self, settings: Settings, journal: Journal, connect: Callable[[], Log], store: ObjectStore, sync: Callable[[], None] | None
     ) -> None:
-        self._bucket = settings.s3.bucket
         self._journal = journal
         self._connect = connect
         self._store = store
@@ -123,8 +122,8 @@ class Publisher:
         puts = 0
         for each in entries:
             if each.raw:
-                key = decode(MessageReceived, each.event).object_key
-                self._store.put(self._bucket, key, io.BytesIO(each.raw), len(each.raw))
+                event = decode(MessageReceived, each.event)
+                self._store.put(event.bucket, event.object_key, io.BytesIO(each.raw), len(each.raw))
                 puts += 1
         if puts and self._sync is not None:
             try:

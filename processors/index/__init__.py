@@ -13,6 +13,7 @@ import psycopg
 from msgspec import Raw
 from msgspec.structs import replace
 
+from hilum.database.hl7_messages import write_messages
 from hilum.database.orders import write_matches, write_orders, write_patients
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.dicom import Header, tag_of
@@ -24,6 +25,9 @@ from hilum.events import (
     InstanceReceived,
     InstanceRouted,
     MatchChanged,
+    MessageReceived,
+    MessageRefused,
+    MessageValidated,
     OrderChanged,
     PatientChanged,
     ProcedureStepChanged,
@@ -75,7 +79,10 @@ class Index:
                 | OrderChanged
                 | PatientChanged
                 | MatchChanged
-                | ProcedureStepChanged,
+                | ProcedureStepChanged
+                | MessageReceived
+                | MessageRefused
+                | MessageValidated,
                 Envelope,
             ]
         ],
@@ -90,8 +97,11 @@ class Index:
         write_patients(connection, [event for event, _ in events if isinstance(event, PatientChanged)])
         write_matches(connection, [event for event, _ in events if isinstance(event, MatchChanged)])
         write_performed(connection, [event for event, _ in events if isinstance(event, ProcedureStepChanged)])
+        write_messages(connection, [event for event, _ in events if isinstance(event, MessageReceived | MessageRefused | MessageValidated)])
         for event, envelope in events:
             if isinstance(event, OrderChanged | PatientChanged | MatchChanged | ProcedureStepChanged):
+                continue
+            if isinstance(event, MessageReceived | MessageRefused | MessageValidated):
                 continue
             if isinstance(event, AssociationEnded):
                 associations[event.association] = _association(event)

@@ -79,6 +79,11 @@ class Hl7(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: So often a message that the receiver rejects (`AR`, `CR`) is sent again before it is put aside; meanwhile the others wait.
     rejections: Annotated[int, Meta(ge=1)] = 20
 
+    #: Messages go one after the other.
+    workers: Annotated[int, Meta(ge=1, le=1)] = 1
+    #: Over all processes, too.
+    max_associations: Annotated[int, Meta(ge=1, le=1)] = 1
+
     batch: ClassVar[int] = 32
 
     def __post_init__(self) -> None:
@@ -91,8 +96,6 @@ class Hl7(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 parsed_path(each)
         if "delivered" in self.on and not self.delivered_to:
             raise ValueError("`delivered_to` must name destinations, since `on` has `delivered`")
-        if self.workers != 1 or self.max_associations > 1:
-            raise ValueError("messages go one after the other: `workers` and `max_associations` must be 1, or not be there")
 
     @property
     def reads(self) -> bool:

@@ -309,7 +309,7 @@ def test_what_breaks_the_protocol_is_aborted_and_leaves_nothing(association: Ass
 
 def test_every_abort_of_the_reference_page_is_tested() -> None:
     assert {why for _, why in BEFORE.values()} == set(aborts.ABORTS_BEFORE)
-    # What comes amid the answers to a query is in tests/ingest/worklist/test_receiver.py.
+    # What comes amid the answers to a query is in tests/ingest/worklist/test_asking_for_steps.py.
     assert {why for _, why in AFTER.values()} == set(aborts.ABORTS) - {aborts.COMMAND_AMID_ANSWERS}
 
 

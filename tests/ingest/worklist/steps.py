@@ -182,14 +182,15 @@ def running(path: Path, items: Mapping[str, Mapping[str, Any]] | None = ITEMS, *
         receiver.end()
 
 
-def findscu(port: int, keys: Keys, folder: Path, *, called: str = "HILUM", calling: str = "CT1") -> list[Dataset]:
+def findscu(port: int, keys: Keys, folder: Path, *, calling: str = "CT1", cancel_after: int = 0) -> list[Dataset]:
     """Ask by dcmtk's findscu."""
     folder.mkdir(parents=True)
     query = folder / "query.dcm"
     query.write_bytes(part10_head("1.2.840.10008.5.1.4.31", "2.25.1", EXPLICIT, {}) + encoded(data_set(keys)))
     answers = folder / "answers"
     answers.mkdir()
-    command = ["findscu", "-W", "-X", "-od", str(answers), "-aet", calling, "-aec", called, "127.0.0.1", str(port), str(query)]
+    cancel = ["--cancel", str(cancel_after)] if cancel_after else []
+    command = ["findscu", "-W", "-X", "-od", str(answers), *cancel, "-aet", calling, "-aec", "HILUM", "127.0.0.1", str(port), str(query)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     return [dcmread(BytesIO(file.read_bytes()), force=True) for file in sorted(answers.iterdir())]

@@ -21,7 +21,7 @@ from ingest.dicom.commands import Command
 from ingest.dicom.negotiation import MODALITY_WORKLIST, Context, Request
 from ingest.dicom.worklist_answers import FOUND, MATCH
 from ingest.worklist.query import BadQuery, read_query
-from tests.ingest.worklist.steps import EXPLICIT, ITEMS, STEP, data_set, encoded, ids_of, put, running, steps_query
+from tests.ingest.worklist.steps import EXPLICIT, ITEMS, STEP, data_set, encoded, findscu, ids_of, put, running, steps_query
 
 CONTEXTS = [ul.Context(abstract_syntax=MODALITY_WORKLIST, transfer_syntax=EXPLICIT)]
 
@@ -224,3 +224,11 @@ def test_a_character_set_that_nobody_knows_is_none() -> None:
 def test_an_identifier_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(BadQuery):
         read_query(encoded(data_set({"PatientName": "A"}))[:-1] + b"\x10\0\x20", EXPLICIT)
+
+
+def test_findscu_cancels_a_long_answer(tmp_path: Path) -> None:
+    many = {f"s{n}": ITEMS["SPS1"] for n in range(5_000)}
+    with running(tmp_path / "hilum", many, max_answers=0) as receiver:
+        folder = tmp_path / "find"
+        found = findscu(receiver.port, {"PatientName": "", **steps_query()}, folder, cancel_after=3)
+        assert 3 <= len(found) < 5_000
