@@ -254,7 +254,7 @@ class Listener:
         reason = pending.examined.reason
         if reason:
             telemetry.HL7_REFUSED.labels(reason=reason).inc()
-        telemetry.HL7_ACKNOWLEDGED.labels(code=answer.value if answer else "none").inc()
+        telemetry.HL7_ACKNOWLEDGED.labels(status=answer.value if answer else "none").inc()
         telemetry.HL7_SECONDS.observe(time.monotonic() - pending.began_at)
         pending.exchange.answered(pending.number, pending.examined, answer)
 

@@ -16,7 +16,7 @@ from hilum.database import connect
 from hilum.database.hl7_messages import write_messages
 from hilum.errors import Misconfigured, TryAgain
 from hilum.events import MessageReceived, MessageRefused
-from tests.ingest.hl7.running import a_message, listening
+from tests.ingest.hl7.listening import a_message, listening
 
 
 def run(*arguments: object, **more: Any) -> Any:

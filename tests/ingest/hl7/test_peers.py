@@ -15,7 +15,7 @@ from hilum.hl7.validation import validated
 from hilum.mllp_client import MllpClient
 
 from .messages import message_set
-from .running import Peer, listening
+from .listening import Peer, listening
 
 pytestmark = pytest.mark.system
 SET = message_set()

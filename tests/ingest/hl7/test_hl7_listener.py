@@ -15,7 +15,7 @@ from hilum.mllp import END, START, framed
 from hilum.testing import eventually
 from hilum.tls import ServerTls
 
-from .running import Peer, a_message, listening
+from .listening import Peer, a_message, listening
 
 
 def test_a_message_is_acknowledged_and_durable(tmp_path: Path) -> None:
