@@ -248,7 +248,7 @@ class PatientCommand(_OnOnePartition, frozen=True, kw_only=True):
 
 
 class MatchRequested(_OnOnePartition, frozen=True, kw_only=True):
-    """What the images of a study say of their order and patient: it is to be held against the orders. Says all that is known by now."""
+    """What images of a study say of their order and patient: it is to be held against the orders. Sent when they say something new."""
 
     topic = Topic(name="orders.match.requested.v1", phi="full", partitions=1)
 
@@ -271,6 +271,8 @@ class MatchRequested(_OnOnePartition, frozen=True, kw_only=True):
     codes: tuple[Code, ...] = ()
     #: Instances that count; 0: a rejection note took all of them back.
     instances: int
+    #: Whether it holds in place of what was said before, as of a corrected object; else it adds to that.
+    replaces: bool = False
     #: When its first object came in.
     first_received_at: datetime
     #: The study's revision that is open or complete.

@@ -32,6 +32,8 @@ class Orders(Section, frozen=True, kw_only=True):
     accession_days: Days = 180.0
     #: Days for which an order is remembered after its last change. It stays in the database.
     keep_days: Days = 400.0
+    #: Days after its last change for which a study, and an order that is done, is held ready for late corrections.
+    match_days: Days = 30.0
     #: File with the site's secret, by which names of patients and orders on Kafka are made; empty: `site-secret` in the data directory,
     #: made when first needed. Where several machines share the work, each needs the same.
     secret: str = ""

@@ -125,7 +125,8 @@ _GAPS: tuple[tuple[str, str], ...] = (
         "delivery {} is in the ledger and nothing was decided on it",
         """
         SELECT delivery_id FROM delivery
-        WHERE run = '' AND NOT EXISTS (SELECT FROM receipt WHERE receipt.receipt = delivery.receipt AND delivery_id = ANY (delivery_ids))
+        WHERE run = '' AND receipt <> ''
+          AND NOT EXISTS (SELECT FROM receipt WHERE receipt.receipt = delivery.receipt AND delivery_id = ANY (delivery_ids))
         """,
     ),
     (
@@ -263,7 +264,7 @@ def _account(
         received, accepted, quarantined, duplicates, undecided, routed, unrouted, waiting, sent_back, ignored, withdrawn, expected = counted
         destinations: dict[str, dict[str, int]] = {}
         for name, state, count in connection.execute(
-            "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination, state"
+            "SELECT destination, state, count(*) FROM delivery WHERE receipt <> '' GROUP BY destination, state ORDER BY destination, state"
         ):
             destinations.setdefault(name, {})[state] = count
     states = {state: sum(each.get(state, 0) for each in destinations.values()) for state in _STATES}

@@ -8,6 +8,20 @@ from msgspec import Meta, Struct, field
 
 from hilum.kinds import AeTitle, BareAeTitle, Bucket, Endpoint, Host, OptionalAeTitle, PduBytes, Port, Seconds, Uid, refuse_tiny_pdus
 
+#: What an order may set right in an object; `hilum.dicom.edits` knows how each is written.
+Coercible = Literal[
+    "AccessionNumber",
+    "AdmissionID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "ReferringPhysicianName",
+    "RequestedProcedureDescription",
+    "RequestingService",
+    "StudyDescription",
+]
 #: With less a sender waits longer for its answer than most are willing to.
 LEAST_OBJECTS_PER_S = 0.1
 
@@ -235,8 +249,14 @@ class Sender(Section, frozen=True, kw_only=True):
     refuse: tuple[str, ...] = ()
     #: An object that came before, with the same pixels and another header: `take` it in the place of the first, or `ignore` it.
     corrections: Literal["quarantine", "take", "ignore"] = "quarantine"
+    #: Attributes that the objects of a study have from its order at a destination, such as `PatientName`; the stored object stays as it
+    #: came. See [orders](../operations/orders.md).
+    coerce: tuple[Coercible, ...] = ()
     #: Destinations that this sender is, besides those with its AE title: what they got and send back is `returned`.
     returns: tuple[str, ...] = ()
+    #: Whose patient identifiers and accession numbers are in its images that do not say; empty: as `orders` says.
+    issuer_of_patient_id: str = ""
+    issuer_of_accession_number: str = ""
     #: When studies are complete that this sender begins; empty: as `completeness` says.
     completeness: Completeness | None = None
 

@@ -46,6 +46,7 @@ from hilum.sections import (
     Studies,
     Title,
 )
+from hilum.worklist_sections import Station, Worklist
 
 __all__ = [
     "S3",
@@ -71,9 +72,11 @@ __all__ = [
     "Settings",
     "Site",
     "Spool",
+    "Station",
     "Stow",
     "Studies",
     "Title",
+    "Worklist",
     "check_network",
     "doubts",
     "entries",
@@ -104,6 +107,7 @@ class Settings(Section, frozen=True, kw_only=True):
     senders: dict[BareAeTitle, Sender] = field(default_factory=dict)
     commitment: Commitment = field(default_factory=Commitment)
     peers: dict[BareAeTitle, Node] = field(default_factory=dict)
+    worklist: Worklist = field(default_factory=Worklist)
     folders: dict[str, Folder] = field(default_factory=dict)
     completeness: Completeness = field(default_factory=Completeness)
     studies: Studies = field(default_factory=Studies)
@@ -279,6 +283,8 @@ def doubts(settings: Settings) -> list[str]:
         found.insert(0, "There is no rule: what comes in is kept and indexed, and goes nowhere.")
     if settings.folders and not any("folder" in process.split(",") for process in settings.roles.processes):
         found.append("Folders are to be watched, and no process in roles.processes has the role folder.")
+    if (settings.worklist.serve or settings.worklist.mpps) and "worklist" not in settings.role_names:
+        found.append("worklist.serve or worklist.mpps is set, and no process in roles.processes has the role worklist.")
     found += [
         f"dicom.transfer_syntaxes: {uid} is of the standard, and not known to this release. Is it spelled right?"
         for uid, kind, _ in _standard_syntaxes(settings)

@@ -102,6 +102,11 @@ COMMITMENT_OBJECTS = Counter(
 )
 COMMITMENT_REPORTS_FAILED = Counter("hilum_commitment_reports_failed", "Reports that did not arrive, or were refused: tried again.")
 
+WORKLIST_STEPS = Gauge("hilum_worklist_steps", "Scheduled steps that modalities may be told of.")
+WORKLIST_QUERIES = Counter("hilum_worklist_queries", "Worklist queries, by the status of the last answer.", ["status"])
+PROCEDURE_STEPS = Counter("hilum_procedure_steps", "N-CREATE and N-SET requests of performed steps, by status.", ["status"])
+PROCEDURE_STEPS_WAITING = Gauge("hilum_procedure_steps_waiting", "Changes of performed steps that are not on Kafka yet.")
+
 
 def metrics() -> list[MetricWrapperBase]:
     """Every metric of Hilum, in the order of their declaration."""

@@ -289,6 +289,30 @@ VIEWS = (
             last_settled_at | max(settled_at) | when the last of them had its final state
         """,
     ),
+    View(
+        name="v_performed_step",
+        says="Procedure steps as modalities say that they perform them (MPPS).",
+        source="FROM performed_step",
+        columns="""
+            sop_instance_uid | | of the Modality Performed Procedure Step
+            state | | `in-progress`, `completed` or `discontinued`
+            study_instance_uid | | of the study that it is for; the first one, if it is for several
+            step_id | | PerformedProcedureStepID
+            station_aet | | PerformedStationAETitle
+            modality | | Modality
+            description | | PerformedProcedureStepDescription
+            start_date | | PerformedProcedureStepStartDate, `YYYYMMDD`
+            start_time | | PerformedProcedureStepStartTime
+            end_date | | PerformedProcedureStepEndDate
+            end_time | | PerformedProcedureStepEndTime
+            reason_code | | why it was discontinued, a code of PS3.16 CID 9300
+            wrong_entry | | whether the wrong entry of the worklist was chosen (110514)
+            objects | | objects that its series refer to
+            calling_aet | | who said so
+            began_at | | when the first was said of it
+            changed_at | | when the last was said of it
+        """,
+    ),
 )
 
 

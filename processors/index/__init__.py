@@ -1,4 +1,4 @@
-"""Keep the index: what arrived, what was decided on it, what waits for a person, and which studies, series and instances there are.
+"""Keep the index: what arrived, what was decided on it, what waits for a person, which studies there are, and what modalities perform.
 
 Its topics are not ordered among each other, so whichever event of a receipt is read first makes its row, and the others
 add to it. A study and a series are described by the first received of their instances.
@@ -30,12 +30,14 @@ from hilum.events import (
     MessageValidated,
     OrderChanged,
     PatientChanged,
+    ProcedureStepChanged,
     StudyChanged,
 )
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
 
+from .performed import write_performed
 from .rows import (
     AssociationRow,
     InstanceRow,
@@ -77,6 +79,7 @@ class Index:
                 | OrderChanged
                 | PatientChanged
                 | MatchChanged
+                | ProcedureStepChanged
                 | MessageReceived
                 | MessageRefused
                 | MessageValidated,
@@ -93,9 +96,12 @@ class Index:
         write_orders(connection, [event for event, _ in events if isinstance(event, OrderChanged)])
         write_patients(connection, [event for event, _ in events if isinstance(event, PatientChanged)])
         write_matches(connection, [event for event, _ in events if isinstance(event, MatchChanged)])
+        write_performed(connection, [event for event, _ in events if isinstance(event, ProcedureStepChanged)])
         write_messages(connection, [event for event, _ in events if isinstance(event, MessageReceived | MessageRefused | MessageValidated)])
         for event, envelope in events:
-            if isinstance(event, OrderChanged | PatientChanged | MatchChanged | MessageReceived | MessageRefused | MessageValidated):
+            if isinstance(event, OrderChanged | PatientChanged | MatchChanged | ProcedureStepChanged):
+                continue
+            if isinstance(event, MessageReceived | MessageRefused | MessageValidated):
                 continue
             if isinstance(event, AssociationEnded):
                 associations[event.association] = _association(event)

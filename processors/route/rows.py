@@ -105,6 +105,8 @@ class StudyRow(Struct, kw_only=True, tag_field="t", tag="s", omit_defaults=True)
     closing: Closing | None = None
     #: When it last changed, by the clock.
     changed_at: datetime | None = None
+    #: Pseudonyms of what its objects said of order and patient, and `match` was told.
+    claims: tuple[str, ...] = ()
 
 
 Row: TypeAlias = InstanceRow | StudyRow

@@ -37,7 +37,14 @@ class Crew:
         self._stop = threading.Event()
         self._threads = []
         for n in range(shared.sink.workers):
-            queue = Queue(settings.postgres.dsn, shared.name, f"{process}/{shared.name}/{n}", writer, grouped=shared.sink.grouped)
+            queue = Queue(
+                settings.postgres.dsn,
+                shared.name,
+                f"{process}/{shared.name}/{n}",
+                writer,
+                grouped=shared.sink.grouped,
+                require_order=shared.sink.require_order == "hold",
+            )
             worker = Worker(shared, queue, store, settings, settled)
             self._threads.append(threading.Thread(target=self._run, args=(worker,), name=f"{shared.name} {n}", daemon=True))
 

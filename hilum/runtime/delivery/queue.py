@@ -17,6 +17,7 @@ from msgspec import Struct
 from hilum import bus, database
 from hilum.database.deliveries import settled_id
 from hilum.events import DeliverySettled, ObjectRef
+from hilum.runtime.delivery.coercions import Coercions
 from hilum.sink import Delivery, Settled
 
 #: A claim ends by itself after so long without `renew`.
@@ -30,23 +31,30 @@ COLUMNS = """
 _DUE = """destination = %(destination)s AND not_before <= now() AND (lease_until IS NULL OR lease_until < now())
     AND priority >= %(least)s AND study_instance_uid <> ALL(%(held)s::text[])"""
 _READY = f"state = 'pending' AND {_DUE}"
+#: Of a destination with `require_order = "hold"`: an order fits the study, or a person has accepted it as it is.
+_FITS = """ AND EXISTS (SELECT FROM match WHERE match.about = 'study' AND match.id = delivery.study_instance_uid
+    AND (match.outcome = 'matched' OR match.accepted_version = match.version))"""
 #: The same, spelled so that PostgreSQL cannot read the index of pending rows for it, but looks rows up by study or key: that index
 #: looks short to it and may be long, because the statistics of a queue are always out of date.
 _PENDING = "lower(d.state) = 'pending'"
 #: A claim that a power cut undoes is only made again: it need not wait for the disk.
 _LIGHTLY = "set_config('synchronous_commit', 'off', true)"
 _NEXT = "ORDER BY priority DESC, not_before LIMIT"
-_PICK = {
-    False: f"SELECT delivery_id, {_LIGHTLY} FROM delivery WHERE {_READY} {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED",  # noqa: S608  # constants
+
+
+def _pick(*, grouped: bool, fits: str) -> str:
+    if not grouped:
+        return f"SELECT delivery_id, {_LIGHTLY} FROM delivery WHERE {_READY}{fits} {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED"  # noqa: S608  # constants
     # What is ready of the study whose turn it is.
-    True: f"""
+    return f"""
         SELECT delivery_id, {_LIGHTLY} FROM delivery d
-        WHERE {_PENDING} AND {_DUE} AND study_instance_uid = (SELECT study_instance_uid FROM delivery WHERE {_READY} {_NEXT} 1)
+        WHERE {_PENDING} AND {_DUE} AND study_instance_uid = (SELECT study_instance_uid FROM delivery WHERE {_READY}{fits} {_NEXT} 1)
         {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED
-    """,  # noqa: S608  # constants
-}
+    """  # noqa: S608  # constants
+
+
 _CLAIM = {
-    grouped: f"""
+    (grouped, held): f"""
         WITH picked AS MATERIALIZED ({pick}),
         claimed AS (
             UPDATE delivery d SET claimed_by = %(worker)s, lease_until = now() + make_interval(secs => %(lease_s)s),
@@ -55,7 +63,9 @@ _CLAIM = {
             RETURNING d.*)
         SELECT {COLUMNS} FROM claimed ORDER BY priority DESC, not_before, series_instance_uid, sop_instance_uid
     """  # noqa: S608  # constants
-    for grouped, pick in _PICK.items()
+    for grouped in (False, True)
+    for held, fits in ((False, ""), (True, _FITS))
+    for pick in (_pick(grouped=grouped, fits=fits),)
 }
 #: What a worker may still write about.
 MINE = f"{_PENDING} AND d.claimed_by = %(worker)s"
@@ -146,12 +156,16 @@ class Queue:
     Every method raises one of `hilum.database.AWAY`, or `TryAgain`, while PostgreSQL is away, and may then be called again.
     """
 
-    def __init__(self, dsn: str, destination: str, worker: str, writer: bus.Writer, *, grouped: bool = False) -> None:
+    def __init__(
+        self, dsn: str, destination: str, worker: str, writer: bus.Writer, *, grouped: bool = False, require_order: bool = False
+    ) -> None:
+        """With `require_order`, what has no order that fits is not claimed."""
         self.worker = worker
         self._dsn = dsn
         self._destination = destination
         self._writer = writer
         self._grouped = grouped
+        self._require_order = require_order
         self._connection: psycopg.Connection[Any] | None = None
         self._seat: int | None = None
 
@@ -168,7 +182,11 @@ class Queue:
             "least": least_priority,
             "held": list(held),
         }
-        return [delivery_of(row) for row in self._connected().execute(_CLAIM[self._grouped], values)]
+        return [delivery_of(row) for row in self._connected().execute(_CLAIM[self._grouped, self._require_order], values)]
+
+    def with_orders(self, coercions: Coercions, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """The same deliveries, each with what its study's order says of it."""
+        return coercions.of(self._connected(), deliveries) if coercions.any else list(deliveries)
 
     def record(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> set[str]:
         """Write what became of claimed deliveries; those that are settled in one transaction with an event of each in the outbox.

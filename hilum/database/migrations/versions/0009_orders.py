@@ -109,10 +109,15 @@ CREATE TABLE match (
     notes               jsonb,
     cause               text NOT NULL,
     changed_at          timestamptz NOT NULL,
+    accepted_version    bigint,
+    accepted_by         text,
+    accepted_why        text,
+    accepted_at         timestamptz,
     PRIMARY KEY (about, id)
 ) WITH (fillfactor = 70);
 COMMENT ON TABLE match IS 'How each study fits its orders, and what became of each order''s images, as the last event of it says.';
 COMMENT ON COLUMN match.id IS 'StudyInstanceUID, or order_id.';
+COMMENT ON COLUMN match.accepted_version IS 'The version of which a person said that it may be delivered as it is.';
 CREATE INDEX match_by_outcome ON match (outcome, changed_at);
 CREATE INDEX match_by_study ON match (study_instance_uid);
 """

@@ -1,0 +1,47 @@
+"""What may be told to a destination that takes messages instead of objects, and what such a destination owes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from hilum.hl7_events import MessageReceived
+
+
+class Notice(Struct, frozen=True, kw_only=True):
+    """Something that happened, on its way to become a message."""
+
+    #: One of `hilum.hl7.outgoing.KINDS`.
+    kind: str
+    study_instance_uid: str = ""
+    #: The control id that the message gets: the same whenever it is made.
+    control_id: str
+    #: What is known besides the study's own attributes, by the names of `hilum.hl7.outgoing.FACTS`.
+    facts: Mapping[str, str] = {}
+    #: The message that is passed on, if it is one.
+    message: MessageReceived | None = None
+
+
+@runtime_checkable
+class Notified(Protocol):
+    """A sink that is told of what happens."""
+
+    def wants(self, notice: Notice) -> bool:
+        """Whether it is to be told of this."""
+        ...
+
+    def compose(self, notice: Notice, study: Mapping[str, str]) -> str:
+        """The message; `study` has the attributes of its study, each empty if nobody knows. Empty if it cannot be passed on."""
+        ...
+
+
+class Outgoing(Struct, frozen=True, kw_only=True):
+    """A message that waits in the ledger."""
+
+    delivery_id: str
+    #: Its place among all of its destination.
+    number: int
+    control_id: str
+    text: str
