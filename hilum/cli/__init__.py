@@ -58,11 +58,13 @@ def _commands() -> None:
         run,
         senders,
         services,
+        storage,
         stow,
         studies,
     )
 
-    for module in (services, run, config, rules, studies, orders, deliver, senders, commitments, dicom, stow, media, demo, hl7, hl7_map):
+    first = (services, run, config, rules, studies, orders, storage, deliver, senders)
+    for module in (*first, commitments, dicom, stow, media, demo, hl7, hl7_map):
         module.add_to(app)
 
 

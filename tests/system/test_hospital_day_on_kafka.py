@@ -35,7 +35,7 @@ pytestmark = pytest.mark.system
 KILLS = 5
 END_OF_DAY = datetime(2026, 11, 26, 22, tzinfo=UTC)
 #: Ten years: whenever the test runs, its day is not over.
-LONG = {"order_within_hours": 87_600.0, "images_within_hours": 87_600.0, "match_days": 3_650.0}
+LONG = OrdersTable(time_zone="Europe/Vienna", order_within_hours=87_600, images_within_hours=87_600, match_days=3_650)
 
 
 def shuffled(chance: random.Random) -> Iterator[Event]:
@@ -58,8 +58,10 @@ class Matching:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self._file = folder / "hilum.toml"
-        kafka = "\n".join(f"{name} = {json.dumps(value)}" for name, value in msgspec.to_builtins(settings.kafka).items())
-        orders = "\n".join(f"{name} = {value}" for name, value in LONG.items())
+        kafka, orders = (
+            "\n".join(f"{name} = {json.dumps(value)}" for name, value in msgspec.to_builtins(table).items())
+            for table in (settings.kafka, settings.orders)
+        )
         self._file.write_text(
             f'data = "{settings.data}"\n[kafka]\n{kafka}\n[postgres]\ndsn = "{settings.postgres.dsn}"\n'
             f'[s3]\nendpoint = "http://127.0.0.1:1"\n[orders]\n{orders}\n'
@@ -81,7 +83,7 @@ class Matching:
 def outcomes(dsn: str) -> dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]:
     """By study, as the tables have it."""
     with connect(dsn) as connection:
-        placers = dict(connection.execute("SELECT order_id, placer_number FROM scheduled_order").fetchall())
+        placers: dict[str, str] = dict(connection.execute("SELECT order_id, placer_number FROM scheduled_order").fetchall())
         found = connection.execute("SELECT id, outcome, order_ids, differences FROM match WHERE about = 'study'").fetchall()
     return {
         uid: (
@@ -103,7 +105,7 @@ def test_the_truth_table_holds_whatever_comes_first_and_whenever_match_is_killed
         log.settings,
         data=str(tmp_path / "data"),
         postgres=Postgres(dsn=postgres),
-        orders=OrdersTable(time_zone="Europe/Vienna", **LONG),
+        orders=LONG,
     )
     with connect(postgres) as connection:
         connection.execute("TRUNCATE scheduled_order, scheduled_step, patient, patient_id, match, consumer_offset")
