@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Struct
 
 from hilum.event import Event, Topic
 
@@ -91,7 +91,7 @@ class ProcedureStepChanged(Event, frozen=True, kw_only=True):
     references_cut: bool = False
     #: What the message itself said, as DICOM JSON (PS3.18 F.2), with its (0008,0005); `{}` if that is too much for one event. The first
     #: revision is the N-CREATE, all others are N-SETs.
-    said: Annotated[Raw, Meta(extra_json_schema={"type": "object"})] = Raw(b"{}")
+    said: dict[str, Any] = {}  # noqa: RUF012  # msgspec copies an empty one
     #: Who said so.
     calling_aet: str = ""
     called_aet: str = ""

@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import Annotated, Any, ClassVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -35,7 +35,7 @@ class Said(Struct, frozen=True, kw_only=True):
 
     sop_instance_uid: str
     create: bool
-    attributes: Raw
+    attributes: dict[str, Any]
 
 
 class Mpps(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,7 +84,7 @@ class Mpps(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `hilum.notices.Notified`. Empty if the event does not have all of the message."""
         del study
         event = notice.step
-        if event is None or bytes(event.said) == b"{}":
+        if event is None or not event.said:
             return ""
         said = Said(sop_instance_uid=event.sop_instance_uid, create=event.revision == 1, attributes=event.said)
         return f"{event.calling_aet}\n{msgspec.json.encode(said).decode()}"
@@ -207,9 +207,9 @@ class Steps(InOrder):
         return Park(f"{self._peer.where} does not take it ({code}).", fix=fix, peer_status=code)
 
 
-def _data_set(attributes: Raw) -> Dataset:
+def _data_set(attributes: Mapping[str, Any]) -> Dataset:
     """The data set as the modality encoded its text."""
-    json = msgspec.json.decode(attributes)
+    json = dict(attributes)
     terms = [str(term or "") for term in json.pop(SPECIFIC_CHARACTER_SET, {}).get("Value", ())]
     chosen = character_set(*terms) or character_set(UNICODE)
     assert chosen is not None

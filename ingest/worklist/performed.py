@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-import msgspec
-from msgspec import Raw
 from msgspec.structs import replace
 
 from hilum.bus import MAX_EVENT_BYTES
@@ -135,13 +133,13 @@ def event_of(
         patient_sex=_text(attributes, "PatientSex"),
         series=series,
         objects=sum(len(each.images) + len(each.non_images) for each in series),
-        said=Raw(msgspec.json.encode(said)),
+        said=dict(said),
         changed_at=changed_at,
     )
     event = replace(event, **source)
     if len(encode(event)) <= _MOST_BYTES:
         return event
-    event = replace(event, said=Raw(b"{}"))
+    event = replace(event, said={})
     if len(encode(event)) <= _MOST_BYTES:
         return event
     return replace(event, series=tuple(replace(each, images=(), non_images=()) for each in series), references_cut=True)

@@ -178,7 +178,7 @@ def test_only_the_steps_of_some_modalities_are_passed_on(events: list[ProcedureS
 
 
 def test_a_message_of_which_the_event_has_not_all_is_put_aside(events: list[ProcedureStepChanged]) -> None:
-    cut = msgspec.structs.replace(events[0], said=msgspec.Raw(b"{}"))
+    cut = msgspec.structs.replace(events[0], said={})
 
     assert texts_of(a_sink(1), [cut]) == [""]
     assert Sending(a_sink(1), [""]).work(0) == [Park]
