@@ -18,6 +18,8 @@ _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 #: VRs that take wild cards (C.2.2.2.4).
 _WILD = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _COMPONENTS = 5
+#: Of a key that is no UID: nobody means more, and each is held against every step.
+MOST_VALUES = 64
 _SECOND = 1_000_000
 DAY_END = 24 * 3600 * _SECOND - 1
 
@@ -34,6 +36,11 @@ def matcher(vr: str, keys: Sequence[Any]) -> Matcher | None:
     present = [key for key in keys if key not in (None, "", {})]
     if not present or all(_is_universal(key) for key in present):
         return None
+    if vr == "UI":
+        uids = frozenset(map(str, present))
+        return lambda values: not uids.isdisjoint(values)
+    if len(present) > MOST_VALUES:
+        raise BadKey("a key has too many values")
     one = {"DA": _date, "TM": _time, "PN": _name}.get(vr, _text if vr in _WILD else _exact)
     matchers = [one(key) for key in present]
     return matchers[0] if len(matchers) == 1 else lambda values: any(each(values) for each in matchers)
