@@ -120,7 +120,7 @@ def engine(orders: int, studies: int) -> tuple[list[list[object]], dict[str, Any
             began = time.perf_counter()
             changes = Changes(state, codec)
             for kind, value in values:
-                for outcome in match.handle(decode(kind, value), changes):  # type: ignore[arg-type]  # one of its inputs
+                for outcome in match.handle(decode(kind, value), changes):
                     msgspec.json.encode(outcome)
                     said += 1
                 changes.keep()

@@ -45,6 +45,8 @@ class Account(Struct, frozen=True, kw_only=True):
     spooled: int
     #: Originals in the object store.
     stored: int
+    #: Originals that are no longer kept, since their retention has passed.
+    expired: int = 0
     #: Of these, how many were read back: a piece of each, or with `verify` each whole, against its digest.
     read: int
     #: One sentence for each gap, by UID or id; the first ones of each kind.

@@ -24,6 +24,8 @@ from hilum.errors import Misconfigured, NotFound
 from hilum.events import delivery_id_for
 from hilum.settings import Settings
 from hilum.sink import URGENT
+from hilum.storage.records import EXPIRED, SHARED_LOCK
+from hilum.words import counted as counted_words
 
 #: Rows that are read or written at once.
 CHUNK = 1000
@@ -35,7 +37,7 @@ _RETRY = f"""
     WITH changed AS (
         UPDATE delivery d SET state = 'pending', not_before = now(), attempts = 0, abandoned = 0, settled_at = NULL, parked_at = NULL,
             round = d.round + (d.settled_at IS NOT NULL)::int, claimed_by = NULL, lease_until = NULL
-        WHERE {WHERE} AND d.state = ANY(%(retryable)s) AND {FREE}
+        WHERE {WHERE} AND d.state = ANY(%(retryable)s) AND {FREE} AND NOT {EXPIRED.format("d")}
             AND (d.state <> 'pending' OR d.attempts > 0 OR d.not_before > now())
         RETURNING d.destination),
     told AS (SELECT pg_notify(%(channel)s, destination) FROM (SELECT DISTINCT destination FROM changed) AS each)
@@ -63,17 +65,24 @@ _NOT_WITHDRAWN = """
 _OF_STUDY = f"""
     SELECT d.sop_instance_uid, d.series_instance_uid, d.study_instance_uid, d.sop_class_uid, d.transfer_syntax_uid, d.bucket, d.object_key,
         d.size_bytes, d.sha256, d.receipt
-    FROM instance d WHERE d.study_instance_uid = %(study)s AND {_NOT_WITHDRAWN}
+    FROM instance d WHERE d.study_instance_uid = %(study)s AND {_NOT_WITHDRAWN} AND {{expired}}
 """  # noqa: S608  # constants
 #: Of several deliveries of one object to the destination, one is enough.
 _DELIVERED = f"""
     SELECT DISTINCT ON (d.sop_instance_uid, d.sha256) d.sop_instance_uid, d.series_instance_uid, d.study_instance_uid, d.sop_class_uid,
         d.transfer_syntax_uid, d.bucket, d.object_key, d.size_bytes, d.sha256, d.receipt
-    FROM delivery d WHERE {WHERE} AND {_NOT_WITHDRAWN} ORDER BY d.sop_instance_uid, d.sha256, d.settled_at
+    FROM delivery d WHERE {WHERE} AND {_NOT_WITHDRAWN} AND {{expired}} ORDER BY d.sop_instance_uid, d.sha256, d.settled_at
 """  # noqa: S608  # constants
 _COUNT_OF = """
     SELECT count(*) AS deliveries, count(DISTINCT study_instance_uid) AS studies, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
     FROM ({}) AS chosen
+"""
+_EXPIRED = EXPIRED.format("d")
+_HERE = f"NOT {_EXPIRED}"
+_GONE_OF = """
+    SELECT count(*) AS objects, min(x.decided_at) AS first, max(x.decided_at) AS last,
+        coalesce(array_agg(DISTINCT x.policy), '{{}}') AS policies
+    FROM ({}) AS chosen JOIN expiry AS x ON x.bucket = chosen.bucket AND x.object_key = chosen.object_key
 """
 _insert = Insert("delivery", DeliveryRow, "ON CONFLICT (delivery_id) DO NOTHING")
 
@@ -99,6 +108,13 @@ class _Count(Struct, frozen=True):
     size_bytes: int
 
 
+class _Gone(Struct, frozen=True):
+    objects: int
+    first: datetime | None
+    last: datetime | None
+    policies: list[str]
+
+
 class Run(Struct, frozen=True, kw_only=True):
     """What a person asked to be delivered to one destination: one study, or what was delivered there before."""
 
@@ -116,6 +132,7 @@ class Run(Struct, frozen=True, kw_only=True):
 
     @property
     def _source(self) -> tuple[str, dict[str, Any]]:
+        """A query with a place, `{expired}`, for what is asked of expiry; and its values."""
         if not self.again:
             return _OF_STUDY, {"study": self.study}
         there = ("delivered", "already_there", "returned")
@@ -125,8 +142,19 @@ class Run(Struct, frozen=True, kw_only=True):
     def count(self, dsn: str) -> tuple[int, int, int]:
         """How many objects, of how many studies, and their size in bytes. Raises `TryAgain`, `Misconfigured`."""
         query, values = self._source
-        [counted] = rows(dsn, _Count, _COUNT_OF.format(query), values)
+        [counted] = rows(dsn, _Count, _COUNT_OF.format(query.format(expired=_HERE)), values)
         return counted.deliveries, counted.studies, counted.size_bytes
+
+    def expired(self, dsn: str) -> str:
+        """What would be delivered too if it had not expired, in a sentence; empty if nothing. Raises `TryAgain`, `Misconfigured`."""
+        query, values = self._source
+        [gone] = rows(dsn, _Gone, _GONE_OF.format(query.format(expired=_EXPIRED)), values)
+        if not gone.objects or gone.first is None or gone.last is None:
+            return ""
+        when = (
+            f"on {gone.first:%Y-%m-%d}" if gone.first.date() == gone.last.date() else f"from {gone.first:%Y-%m-%d} to {gone.last:%Y-%m-%d}"
+        )
+        return f"{counted_words(gone.objects, 'object')} expired {when} by {', '.join(gone.policies)}: their bytes are not kept any more."
 
     def enter(self, settings: Settings) -> tuple[str, int]:
         """Enter the deliveries into the ledger, all or none, with ids of their own; the run's id and how many there are.
@@ -136,13 +164,16 @@ class Run(Struct, frozen=True, kw_only=True):
         run, entered = str(uuid.uuid4()), 0
         query, values = self._source
         with _connected(settings, autocommit=False) as connection:
+            connection.execute(SHARED_LOCK)
             with connection.cursor("sources") as cursor:
-                cursor.execute(query.encode(), values)
+                cursor.execute(query.format(expired=_HERE).encode(), values)
                 while chunk := cursor.fetchmany(CHUNK):
                     new = [self._row(Source(*each), run, settings) for each in chunk]
                     entered += _insert(connection, new)
             if not entered:
-                raise NotFound("There is nothing to deliver.", fix="See `hilum study list`, `hilum deliver list`.")
+                expired = self.expired(settings.postgres.dsn)
+                fix = "Have them sent to Hilum again." if expired else "See `hilum study list`, `hilum deliver list`."
+                raise NotFound(f"There is nothing to deliver. {expired}".rstrip(), fix=fix)
             connection.execute(
                 "INSERT INTO delivery_run (run, command, destination, study_instance_uid, since, until, asked_by, why, deliveries)"
                 " VALUES (%s, %s, %s, nullif(%s, ''), %s, %s, %s, %s, %s)",
@@ -184,7 +215,8 @@ def retry(settings: Settings, selection: Selection) -> int:
     `RETRYABLE` is taken.
     """
     values = {**selection.values, "states": list(selection.states or RETRIED), "retryable": list(RETRYABLE), "channel": CHANNEL}
-    with _connected(settings) as connection:
+    with _connected(settings) as connection, connection.transaction():
+        connection.execute(SHARED_LOCK)
         [(count, _)] = connection.execute(_RETRY.encode(), values).fetchall()
     return int(count)
 

@@ -22,7 +22,7 @@ from hilum.event_ids import delivery_id_for, following_id
 from hilum.hl7_events import MessageFinding, MessageReceived, MessageRefused, MessageValidated
 from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged, PatientCommand
 from hilum.procedure_events import ProcedureStepChanged
-from hilum.study_events import StudyChanged, StudyExpected
+from hilum.study_events import InstanceExpired, StudyChanged, StudyExpected
 
 __all__ = [
     "DAY_MS",
@@ -39,6 +39,7 @@ __all__ = [
     "InputEvent",
     "Instance",
     "InstanceAccepted",
+    "InstanceExpired",
     "InstanceQuarantined",
     "InstanceReceived",
     "InstanceRouted",
@@ -282,6 +283,8 @@ class DeliverySettled(Event, frozen=True, kw_only=True):
     peer_status: str = ""
     #: What Hilum says about it. Never a value of the object, hence not the peer's own words: these are in the ledger.
     comment: str = ""
+    #: The SOP instance UID under which the destination has it, if that is not `sop_instance_uid`: an image compressed with loss.
+    sent_as: str = ""
     config_version: str
     settled_at: datetime
 

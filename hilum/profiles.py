@@ -88,6 +88,8 @@ class DicomFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     query_title: Fact[Literal["same", "separate"]] | None = None
     #: Whether it is an SCP of storage commitment (PS3.4 J).
     commitment: Fact[bool] | None = None
+    #: How it is asked what it has: by C-FIND, or by storage commitment if it answers no queries.
+    verify_by: Fact[Literal["query", "commitment"]] | None = None
     #: Whether it acts upon rejection notes (IHE RAD IOCM).
     rejection_notes: Fact[bool] | None = None
 
@@ -103,6 +105,8 @@ class StowFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     conflict: Fact[Literal["ask", "already-there", "rejected"]] | None = None
     #: WarningReasons (0008,1196) that it gives with instances that are stored.
     warnings: Fact[list[StatusCode]] | None = None
+    #: The only transfer syntaxes that it takes: what is in another one is written without loss before it is sent.
+    syntaxes: Fact[list[Uid]] | None = None
     #: Largest instance, where that is known.
     max_instance_bytes: Fact[Annotated[int, Meta(ge=1)]] | None = None
 

@@ -11,41 +11,33 @@ of earlier runs, 500 objects show with 99 % certainty that a hundredth is lost. 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it has no __all__
 
 from hilum import bus
 from hilum.account import Account
+from hilum.caught_up import ends_of, wait_for
 from hilum.database import AWAY, away, connect
 from hilum.errors import Misconfigured, TryAgain
 from hilum.events import (
     DeliverySettled,
     Event,
-    InstanceAccepted,
-    InstanceQuarantined,
     InstanceReceived,
-    InstanceRouted,
     ObjectRef,
-    StudyChanged,
 )
 from hilum.readback import ReadBack, read_back
 from hilum.settings import Settings
 from hilum.spool import is_spool_file, received_at
+from hilum.storage.records import EXPIRED
 from hilum.store import open_store
 
 __all__ = ["SAMPLE", "Account", "reconcile"]
 
-#: Who must have read what before anything is compared.
-READERS: dict[str, tuple[type[Event], ...]] = {
-    "index": (InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted, StudyChanged),
-    "ledger": (InstanceRouted,),
-}
 #: Of each kind of gap, so many are named.
 NAMED = 20
 #: So many objects are read back at random; all if there are no more.
@@ -72,10 +64,10 @@ def reconcile(settings: Settings, *, wait_s: float = 60.0, verify: bool = False,
         # An object that is not in the spool now was on the log before the ends are taken.
         spooled, oldest_spooled = _spool(settings, began)
         say("Reading the ends of the topics")
-        ends = _ends(settings)
+        ends = ends_of(settings)
         with connect(dsn, name="hilum reconcile") as connection:
             say("Waiting for index and ledger")
-            caught_up = _wait(connection, settings, ends, wait_s)
+            caught_up = wait_for(connection, settings, ends, wait_s)
             connection.execute(_TOLD.encode(), {"kept_since": began - _KEPT})
             say("Reading what was received on the log")
             _fill(connection, "logged_receipt", ("id", "instance"), _headers(settings, InstanceReceived, "ce_id", "ce_subject"))
@@ -89,7 +81,7 @@ def reconcile(settings: Settings, *, wait_s: float = 60.0, verify: bool = False,
             read = read_back(store, _originals(connection, settings, verify), whole=verify, progress=_reading(connection, verify, say))
             if any(missing) and caught_up:
                 say("Looking a second time at what is missing")
-                caught_up = _wait(connection, settings, _ends(settings), max(SECOND_LOOK_S, wait_s))
+                caught_up = wait_for(connection, settings, ends_of(settings), max(SECOND_LOOK_S, wait_s))
             if read.unreadable:
                 say("Reading a second time what cannot be read")
                 time.sleep(READ_AGAIN_S)
@@ -163,8 +155,8 @@ _GAPS: tuple[tuple[str, str], ...] = (
         """
         SELECT DISTINCT object_key FROM receipt
         WHERE received AND received_at < %(spooled_since)s AND bucket = %(bucket)s
-          AND NOT EXISTS (SELECT FROM stored_object WHERE id = object_key)
-        """,
+          AND NOT EXISTS (SELECT FROM stored_object WHERE id = object_key) AND NOT """
+        + EXPIRED.format("receipt"),
     ),
     (
         "delivery {} is settled in the ledger and the log does not say so",
@@ -214,9 +206,10 @@ SELECT count(*) FILTER (WHERE received) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision = 'ignored'),
        count(*) FILTER (WHERE decision = 'withdrawn'),
        (SELECT count(DISTINCT id) FROM receipt, unnest(delivery_ids) AS id)
-           + (SELECT coalesce(sum(deliveries), 0)::bigint FROM delivery_run)
+           + (SELECT coalesce(sum(deliveries), 0)::bigint FROM delivery_run),
+       (SELECT count(*) FROM expiry WHERE {expired})
 FROM receipt
-"""
+""".format(expired=EXPIRED.format("expiry"))
 
 _STATES = ("delivered", "already_there", "returned", "rejected", "cancelled", "pending", "parked")
 
@@ -261,7 +254,21 @@ def _account(
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         now_missing = _missing(connection, settings, spooled_since)
         [counted] = connection.execute(_COUNTS.encode(), {"received": bus.topic_of(settings, InstanceReceived)}).fetchall()
-        received, accepted, quarantined, duplicates, undecided, routed, unrouted, waiting, sent_back, ignored, withdrawn, expected = counted
+        (
+            received,
+            accepted,
+            quarantined,
+            duplicates,
+            undecided,
+            routed,
+            unrouted,
+            waiting,
+            sent_back,
+            ignored,
+            withdrawn,
+            expected,
+            expired,
+        ) = counted
         destinations: dict[str, dict[str, int]] = {}
         for name, state, count in connection.execute(
             "SELECT destination, state, count(*) FROM delivery WHERE receipt <> '' GROUP BY destination, state ORDER BY destination, state"
@@ -271,7 +278,7 @@ def _account(
     states["pending"] += states["parked"]  # these need a person, and have no final state either
     gaps = [sentence for sentence, _ in _GAPS] + [_UNREADABLE, _CHANGED, _DAMAGED]
     lost = [first & second for first, second in zip(missing, now_missing, strict=True)]
-    lost += [{ref.key for ref in read.unreadable}, {ref.key for ref in read.changed}, _damaged(settings)]
+    lost += [_unexpired(connection, read.unreadable), {ref.key for ref in read.changed}, _damaged(settings)]
     # What was decided on a moment ago may be in one of ledger and index before it is in the other.
     states["pending"] += len(now_missing[0] - lost[0])
     expected += len(now_missing[1] - lost[1])
@@ -293,39 +300,18 @@ def _account(
         caught_up=caught_up,
         spooled=spooled,
         stored=_stored_count(connection),
+        expired=expired,
         read=read.read,
         details=tuple(sentence.format(identity) for sentence, ids in zip(gaps, lost, strict=True) for identity in sorted(ids)[:NAMED]),
         destinations=destinations,
     )
 
 
-def _ends(settings: Settings) -> dict[tuple[str, int], int]:
-    """Where each partition of the topics that `READERS` read ends: the offset of the next message."""
-    admin = bus.admin(settings)
-    topics = [bus.topic_of(settings, kind) for kind in {kind for reads in READERS.values() for kind in reads}]
-    wanted = {
-        TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped there
-        for topic, count in bus.partition_counts(admin, topics).items()
-        for partition in range(count)
-    }
-    futures = admin.list_offsets(wanted, request_timeout=10)
-    return {(at.topic, at.partition): future.result().offset for at, future in futures.items()}
-
-
-def _wait(connection: psycopg.Connection, settings: Settings, ends: Mapping[tuple[str, int], int], wait_s: float) -> bool:
-    """Whether index and ledger have passed `ends` within `wait_s`."""
-    topics = {reader: {bus.topic_of(settings, kind) for kind in kinds} for reader, kinds in READERS.items()}
-    deadline = time.monotonic() + wait_s
-    while True:
-        rows = connection.execute(
-            "SELECT group_name, topic, partition, next_offset FROM consumer_offset WHERE group_name = ANY (%s)", (list(READERS),)
-        ).fetchall()
-        read = {(group, topic, partition): offset for group, topic, partition, offset in rows}
-        if all(read.get((reader, *at), 0) >= end for reader, names in topics.items() for at, end in ends.items() if at[0] in names):
-            return True
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
+def _unexpired(connection: psycopg.Connection, objects: Sequence[ObjectRef]) -> set[str]:
+    """The keys of those of these that did not expire since they were listed."""
+    keys = {ref.key for ref in objects}
+    expired = connection.execute("SELECT object_key FROM expiry WHERE object_key = ANY (%s)", (list(keys),))
+    return keys - {key for (key,) in expired}
 
 
 def _spool(settings: Settings, now: datetime) -> tuple[int, datetime]:

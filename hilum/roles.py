@@ -18,7 +18,7 @@ from hilum.settings import Settings
 #: Where a role's module may be, in this order.
 PACKAGES = ("ingest", "processors", "hilum.runtime")
 #: Roles of which any number may run beside each other, in any processes.
-_WITHOUT_SLOT = ("dicom", "stow", "folder", "commitment", "deliver", "index", "ledger", "hl7")
+_WITHOUT_SLOT = ("dicom", "stow", "folder", "commitment", "deliver", "expire", "index", "ledger", "hl7")
 
 
 def role_names() -> tuple[str, ...]:
@@ -63,7 +63,8 @@ def role_doubts(settings: Settings) -> list[str]:
     for role in role_names():
         having = [process for process in processes if role in process]
         if not having:
-            if role in Settings().role_names:  # the others are for who asks for them
+            wanted = role in Settings().role_names and (role != "expire" or settings.retention.anything)
+            if wanted:  # the others are for who asks for them
                 found.append(f"No process of roles.processes has the role {role}: what it does is not done, unless it runs elsewhere.")
         elif any(process.count(role) > 1 for process in having):
             found.append(f"A process of roles.processes has the role {role} twice.")

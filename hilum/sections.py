@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct, field
 
 from hilum.kinds import AeTitle, BareAeTitle, Bucket, Endpoint, Host, OptionalAeTitle, PduBytes, Port, Seconds, Uid, refuse_tiny_pdus
@@ -204,7 +206,7 @@ class Log(Section, frozen=True, kw_only=True):
 class Roles(Section, frozen=True, kw_only=True):
     """Which roles run together in one process under `hilum up`: each entry is one process, roles joined by commas."""
 
-    processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment")
+    processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment,expire")
 
 
 class Completeness(Section, frozen=True, kw_only=True):
@@ -276,6 +278,38 @@ class Commitment(Section, frozen=True, kw_only=True):
     retry_days: Annotated[float, Meta(ge=0)] = 7.0
     #: Days for which a request is remembered after its end; its transaction UID is in use for as long.
     keep_days: Annotated[float, Meta(ge=0)] = 30.0
+
+
+Days = Annotated[int, Meta(ge=0, le=36_500)]
+
+
+class Retention(Section, frozen=True, kw_only=True):
+    """After how many days originals expire that destinations have and that no rule archives in place. 0: never.
+
+    Nothing expires while anything may still need it, whatever is set here: see [what is kept](../operations/storage.md).
+    """
+
+    #: From the last of an original's deliveries being settled on.
+    originals_days: Days = 0
+    #: The same by modality, such as `MR = 90`, in place of `originals_days`.
+    modalities: dict[str, Days] = field(default_factory=dict)
+    #: The same by the sender's AE title. Where modality and sender both have a term, the longer one holds.
+    senders: dict[BareAeTitle, Days] = field(default_factory=dict)
+    #: Objects that came in another form of one that was here: another encoding, or sent back by a destination; from their decision on.
+    repeats_days: Days = 0
+    #: What was promised to its sender by storage commitment is kept for ever; or expires as other objects do, where destinations
+    #: have taken over the promise.
+    promised: Literal["keep", "as-others"] = "keep"
+
+    @property
+    def anything(self) -> bool:
+        """Whether anything ever expires."""
+        return any((self.originals_days, self.repeats_days, *self.modalities.values(), *self.senders.values()))
+
+    @property
+    def version(self) -> str:
+        """Twelve hexadecimal digits that change whenever a term does."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
 
 
 class Node(Section, frozen=True, kw_only=True):

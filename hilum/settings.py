@@ -36,6 +36,7 @@ from hilum.sections import (
     Node,
     Postgres,
     Probe,
+    Retention,
     Roles,
     Rule,
     Section,
@@ -65,6 +66,7 @@ __all__ = [
     "Orders",
     "Postgres",
     "Probe",
+    "Retention",
     "Roles",
     "Rule",
     "Section",
@@ -111,6 +113,7 @@ class Settings(Section, frozen=True, kw_only=True):
     folders: dict[str, Folder] = field(default_factory=dict)
     completeness: Completeness = field(default_factory=Completeness)
     studies: Studies = field(default_factory=Studies)
+    retention: Retention = field(default_factory=Retention)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 

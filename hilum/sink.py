@@ -30,6 +30,7 @@ from hilum.settings import Settings, is_secret
 __all__ = [
     "URGENT",
     "Delivery",
+    "Expected",
     "Later",
     "Outage",
     "Park",
@@ -75,6 +76,21 @@ class Delivery(Struct, frozen=True, kw_only=True):
     edits: Edits | None = None
     #: What is to be said of it with its outcome.
     remark: str = ""
+    #: The titles of the association on which it came; empty if it came otherwise.
+    calling_aet: str = ""
+    called_aet: str = ""
+
+
+class Expected(Struct, frozen=True, kw_only=True):
+    """An object that a destination should have, under the UID under which it was sent."""
+
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+#: The comment of a delivery to an archive that is the original itself: what has it never expires, whatever becomes of the settings.
+KEPT_IN_PLACE = "kept in place"
 
 
 class Settled(Struct, frozen=True, kw_only=True):
@@ -89,6 +105,8 @@ class Settled(Struct, frozen=True, kw_only=True):
     peer_comment: str = ""
     #: Which destination of a group has it; empty if the destination is no group.
     member: str = ""
+    #: The SOP instance UID under which the destination has it, if that is not the object's own: an image compressed with loss.
+    sent_as: str = ""
 
 
 class Later(TryAgain):
@@ -137,6 +155,11 @@ class Session(Protocol):
         `TryAgain` (the destination, or what Hilum needs for it, is away), and lets through what `part10` raises.
         """
         ...
+
+    def awaits(self, delivery: Delivery) -> bool:
+        """Whether the destination has the object and its outcome is yet to come, or has come and was not asked for: see `Waits`."""
+        del delivery
+        return False
 
     def rest(self) -> None:
         """Nothing is to be delivered at present; called about once a second."""
@@ -202,6 +225,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Whether `deliver` reads the object, so that it is worth reading ahead."""
         return True
 
+    def titled_in(self, settings: Settings) -> bool:
+        """Whether deliveries must come with the titles of the associations on which objects came."""
+        del settings
+        return False
+
     def fits(self, name: str, settings: Settings) -> None:
         """Raise `Misconfigured` if the destination `name`, which this is, cannot work beside what else is in the settings."""
         del name, settings
@@ -213,12 +241,12 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """
         raise NotImplementedError
 
-    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
-        """Ask the destination which instances of these series of a study it has now: their SOPInstanceUIDs.
+    def holdings(self, settings: Settings, study_instance_uid: str, expected: Collection[Expected]) -> frozenset[str]:
+        """Ask the destination which of these instances of a study it has now: their SOPInstanceUIDs, and those of others, perhaps.
 
         Raises `Misconfigured` if destinations of this type cannot be asked, or are not configured for it; `TryAgain` while it is away.
         """
-        del settings, study_instance_uid, series_instance_uids
+        del settings, study_instance_uid, expected
         raise Misconfigured(
             "destination-not-asked",
             f"A destination of type {type(self).__name__.lower()} cannot be asked what it has.",
@@ -237,6 +265,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """See `Session.deliver`."""
         raise NotImplementedError
+
+    def awaits(self, delivery: Delivery) -> bool:
+        """See `Session.awaits`."""
+        del delivery
+        return False
 
     def rest(self) -> None:
         """See `Session.rest`."""

@@ -109,6 +109,10 @@ class KeepingStore(ObjectStore, Protocol):
         """
         ...
 
+    def is_retained(self, bucket: str, key: str) -> bool:
+        """Whether the object, in a bucket with object lock, is retained or under legal hold now; one that is not there is not."""
+        ...
+
     def expire_after(self, bucket: str, days: int) -> None:
         """Have the store delete the bucket's objects after so many days; the bucket's other lifecycle rules stay."""
         ...
@@ -274,6 +278,21 @@ class S3Store:
                 found = None
             if found is None or found.retain_until_date < datetime.now(UTC):
                 self._client.set_object_retention(bucket_name=bucket, object_name=key, config=Retention(mode.upper(), until))
+
+    def is_retained(self, bucket: str, key: str) -> bool:
+        """See `KeepingStore.is_retained`. A store that knows no legal hold has none."""
+        with contextlib.suppress(NotFound), self._explained(bucket, key):
+            with contextlib.suppress(S3Error):
+                if self._client.is_object_legal_hold_enabled(bucket_name=bucket, object_name=key):
+                    return True
+            try:
+                found = self._client.get_object_retention(bucket_name=bucket, object_name=key)
+            except S3Error as error:
+                if error.code not in (_NO_LOCK, "NoSuchObjectLockConfiguration"):
+                    raise
+                return False
+            return found is not None and found.retain_until_date > datetime.now(UTC)
+        return False
 
     def expire_after(self, bucket: str, days: int) -> None:
         """See `ObjectStore.expire_after`."""

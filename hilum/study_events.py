@@ -1,4 +1,4 @@
-"""What Hilum says on Kafka of studies as a whole. `hilum.events` has all events."""
+"""What Hilum says on Kafka of studies as a whole, and of originals that are no longer kept. `hilum.events` has all events."""
 
 from __future__ import annotations
 
@@ -71,3 +71,35 @@ class StudyExpected(Event, frozen=True, kw_only=True):
     def subject(self) -> str:
         """See `Event.subject`."""
         return self.study_instance_uid
+
+
+class InstanceExpired(Event, frozen=True, kw_only=True):
+    """An original is no longer kept: its deliveries were settled, and its retention has passed. What is known of it stays."""
+
+    topic = Topic(name="imaging.instance.expired.v1", phi="limited")
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    #: Where it was, and what: see `ObjectRef`.
+    bucket: str
+    object_key: str
+    size_bytes: int
+    sha256: str
+    #: The term by which it expired, such as `originals_days = 30`, and the version of all terms.
+    policy: str
+    policy_version: str
+    #: The process that decided it.
+    by: str
+    decided_at: datetime
+    expired_at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.study_instance_uid
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.sop_instance_uid

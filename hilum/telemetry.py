@@ -93,6 +93,9 @@ DELIVERIES_PENDING = Gauge("hilum_deliveries_pending", "Deliveries without a fin
 DELIVERIES_PARKED = Gauge("hilum_deliveries_parked", "Deliveries that wait for a person.", ["destination"])
 DELIVERIES_PENDING_SECONDS = Gauge("hilum_deliveries_pending_seconds", "Age of the oldest of them.", ["destination"])
 
+ORIGINALS_EXPIRED = Counter("hilum_originals_expired", "Originals whose retention has passed and whose bytes were deleted.")
+EXPIRED_BYTES = Counter("hilum_expired_bytes", "Size of these originals.")
+
 COMMITMENTS_OPEN = Gauge(
     "hilum_commitments_open", "Storage commitment requests: `asked` wait for objects, `decided` for their SCU.", ["state"]
 )

@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,8 @@ from hilum.settings import Settings
 
 _SUFFIX = ".json"
 _TICK_NS = 50_000_000
+#: An outcome is in the ledger after so long, or its worker was ended.
+_IN_THE_LEDGER_S = 60.0
 #: What nobody came for is removed after so long.
 KEPT = timedelta(days=7)
 
@@ -37,8 +39,12 @@ class Transaction(Struct, frozen=True, kw_only=True):
     transaction_uid: str
     destination: str
     asked_at: datetime
-    #: SOP instance UID by delivery id.
+    #: SOP instance UID by delivery id: that under which the destination has the object.
     deliveries: dict[str, str]
+    #: Who was asked: one of several that a delivery may go to. Empty in files of before.
+    peer: str = ""
+    #: Whether the peer took the request. If not, whoever asked was ended before he knew.
+    taken: bool = True
     reported_at: datetime | None = None
     #: SOP instance UIDs that are committed; failure reason of those that are not.
     committed: frozenset[str] = frozenset()
@@ -50,6 +56,10 @@ class Promise(Struct, frozen=True, kw_only=True):
 
     state: str
     asked_at: datetime
+    #: The SOP instance UID that is committed, or not; who was asked; and whether he took the request, as in `Transaction`.
+    sop_instance_uid: str
+    peer: str = ""
+    taken: bool = True
     #: Of one that failed: why (PS3.3 C.14.1.1); 0 if the report does not name the instance.
     reason: int = 0
 
@@ -62,13 +72,16 @@ def new_uid() -> str:
 class Transactions:
     """The transactions in `path`; used by many processes at once, an object of this class by one thread. Raises `Misconfigured`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path / "sent"
         self._lock = path / "sent.lock"
         self._read: dict[str, tuple[int, int, Transaction | None]] = {}
         self._seen_at = -1
-        #: Deliveries of each transaction whose promises were used.
+        #: Deliveries of each transaction that were settled by it a moment ago.
         self._consumed: dict[str, set[str]] = {}
+        #: When the last of them was.
+        self._settled_at: dict[str, float] = {}
+        self._clock = clock
         try:
             private_folder(self._path)
         except OSError as error:
@@ -86,6 +99,17 @@ class Transactions:
         with self._locked():
             self._write(transaction)
 
+    def find(self, transaction_uid: str) -> Transaction | None:
+        """A transaction as it stands; None if it is settled, or none of ours. Raises `OSError`."""
+        return _decoded(self._path / (transaction_uid + _SUFFIX))
+
+    def taken(self, transaction_uid: str) -> None:
+        """The destination took the request. Raises `OSError`."""
+        with self._locked():
+            transaction = _decoded(self._path / (transaction_uid + _SUFFIX))
+            if transaction is not None and not transaction.taken:  # its report may have come before its answer
+                self._write(replace(transaction, taken=True))
+
     def forget(self, transaction_uid: str) -> None:
         """It was not asked for after all, or all that it is of is settled."""
         (self._path / (transaction_uid + _SUFFIX)).unlink(missing_ok=True)
@@ -97,35 +121,64 @@ class Transactions:
             transaction = _decoded(path)
             if transaction is None:
                 return False
-            self._write(replace(transaction, reported_at=datetime.now(UTC), committed=frozenset(report.committed), failed=report.failed))
+            self._write(
+                replace(transaction, reported_at=datetime.now(UTC), committed=frozenset(report.committed), failed=report.failed, taken=True)
+            )
         return True
 
-    def promise(self, delivery_id: str) -> Promise | None:
-        """How the latest transaction of a delivery stands; None if there is none. Raises `OSError`."""
+    def promise(self, delivery_id: str, peer: str = "") -> Promise | None:
+        """How the latest transaction of a delivery stands, with `peer` if one is named; None if there is none. Raises `OSError`."""
         found = [
             each
             for each in self._open()
-            if delivery_id in each.deliveries and delivery_id not in self._consumed.get(each.transaction_uid, ())
+            if delivery_id in each.deliveries
+            and delivery_id not in self._consumed.get(each.transaction_uid, ())
+            and (not peer or each.peer in ("", peer))
         ]
         if not found:
             return None
         latest = max(found, key=lambda each: each.asked_at)
         uid = latest.deliveries[delivery_id]
-        if latest.reported_at is None:
-            return Promise(state="asked", asked_at=latest.asked_at)
-        if uid in latest.committed:
-            return Promise(state="committed", asked_at=latest.asked_at)
-        return Promise(state="failed", asked_at=latest.asked_at, reason=latest.failed.get(uid, 0))
+        state = "asked" if latest.reported_at is None else "committed" if uid in latest.committed else "failed"
+        return Promise(
+            state=state,
+            asked_at=latest.asked_at,
+            sop_instance_uid=uid,
+            peer=latest.peer,
+            taken=latest.taken,
+            reason=latest.failed.get(uid, 0) if state == "failed" else 0,
+        )
 
-    def done_with(self, delivery_id: str) -> None:
-        """Nobody will ask for this promise again: a later one of the same delivery is another one's. Raises `OSError`."""
+    def done_with(self, delivery_id: str, *, settled: bool = False) -> None:
+        """Nobody will ask for this promise again: a later one of the same delivery is another one's. Raises `OSError`.
+
+        What is `settled` by it is in the ledger a moment later only: until then the file has it, should this process be killed.
+        """
+        self.sweep()
         for transaction in self._open():
-            uid = transaction.transaction_uid
-            if delivery_id in transaction.deliveries:
-                self._consumed.setdefault(uid, set()).add(delivery_id)
-                if self._consumed[uid] >= transaction.deliveries.keys():
-                    self.forget(uid)
-                    del self._consumed[uid]
+            if delivery_id in transaction.deliveries and settled:
+                self._consumed.setdefault(transaction.transaction_uid, set()).add(delivery_id)
+                self._settled_at[transaction.transaction_uid] = self._clock()
+            elif delivery_id in transaction.deliveries:
+                self._remove(transaction.transaction_uid, {delivery_id})
+
+    def sweep(self) -> None:
+        """Remove what is settled, and surely in the ledger. Raises `OSError`."""
+        for uid in [uid for uid, at in self._settled_at.items() if self._clock() - at > _IN_THE_LEDGER_S]:
+            self._remove(uid, self._consumed.pop(uid, set()))
+            del self._settled_at[uid]
+
+    def _remove(self, transaction_uid: str, delivery_ids: set[str]) -> None:
+        """These deliveries are done with; the file goes with the last."""
+        with self._locked():
+            transaction = _decoded(self._path / (transaction_uid + _SUFFIX))
+            if transaction is None:
+                return
+            left = {each: uid for each, uid in transaction.deliveries.items() if each not in delivery_ids}
+            if left:
+                self._write(replace(transaction, deliveries=left))
+            else:
+                self.forget(transaction_uid)
 
     def forget_old(self, now: datetime) -> None:
         """Remove what is older than `KEPT`."""

@@ -12,7 +12,7 @@ from msgspec import Struct
 from hilum.database import AWAY, away, connect
 from hilum.database.deliveries import WHERE, Selection
 from hilum.errors import Misconfigured
-from hilum.sink import Sink
+from hilum.sink import Expected, Sink
 
 #: What should be there.
 ARRIVED = ("delivered", "already_there", "returned")
@@ -21,7 +21,8 @@ _CHUNK = 5000
 # Of several deliveries of one instance the last one counts.
 _THERE = f"""
     SELECT DISTINCT ON (d.study_instance_uid, d.sop_instance_uid) coalesce(d.member, ''), d.study_instance_uid,
-        coalesce(d.series_instance_uid, ''), d.sop_instance_uid, d.delivery_id, d.settled_at
+        coalesce(d.series_instance_uid, ''), coalesce(d.sop_class_uid, ''), d.sop_instance_uid,
+        coalesce(d.sent_as, d.sop_instance_uid), d.delivery_id, d.settled_at
     FROM delivery d WHERE {WHERE} ORDER BY d.study_instance_uid, d.sop_instance_uid, d.settled_at DESC
 """  # noqa: S608  # constants
 
@@ -52,21 +53,28 @@ class _Delivered(Struct, frozen=True):
     member: str
     study: str
     series: str
+    sop_class_uid: str
     sop_instance_uid: str
+    #: The UID under which it was sent.
+    sent_as: str
     delivery_id: str
     settled_at: datetime
+
+    @property
+    def expected(self) -> Expected:
+        return Expected(series_instance_uid=self.series, sop_class_uid=self.sop_class_uid, sop_instance_uid=self.sent_as)
 
 
 def verify(
     dsn: str,
     selection: Selection,
     sinks: Mapping[str, Sink],
-    ask: Callable[[Sink, str, set[str]], frozenset[str]],
+    ask: Callable[[Sink, str, list[Expected]], frozenset[str]],
     progress: Callable[[int, int], object] = lambda *_: None,
 ) -> Verified:
     """Ask the destination of `selection`, study by study; of a group, the member that got the object.
 
-    `ask` asks a sink for what it has of some series of a study. `progress` is told how many studies and objects were looked at.
+    `ask` asks a sink for what it has of these instances of a study. `progress` is told how many studies and objects were looked at.
     Raises `Misconfigured` if the destination cannot be asked, `TryAgain` while it or PostgreSQL is away.
     """
     studies = objects = 0
@@ -78,7 +86,7 @@ def verify(
             if name not in sinks:
                 fix = "Add it to the settings again, or ask with --since what was delivered after it was taken out."
                 raise Misconfigured("member-unknown", f"{name} got objects of the group {selection.destination}, and is gone.", fix=fix)
-            there = ask(sinks[name], study, {each.series for each in expected})
+            there = ask(sinks[name], study, [each.expected for each in expected])
             objects += len(expected)
             missing += [
                 NotThere(
@@ -90,7 +98,7 @@ def verify(
                     settled_at=each.settled_at,
                 )
                 for each in expected
-                if each.sop_instance_uid not in there
+                if each.sent_as not in there
             ]
         progress(studies, objects)
     return Verified(

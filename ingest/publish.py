@@ -33,6 +33,7 @@ from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
 from hilum.words import counted
 from ingest.describe import describe, protected_tags, store_object
+from ingest.stored import Stored, drained
 
 log = telemetry.logger("publish")
 
@@ -105,11 +106,12 @@ class Publisher:
         #: How many files of the spool are damaged, or are no spool files.
         self._odd = 0
         self._stored: deque[tuple[str, Record]] = deque()
+        self._untold = Stored(store, settings.s3.bucket)
         self._unsent: deque[tuple[str, Record]] = deque()
         self._sent: dict[str, float] = {}
         self._acknowledged: deque[str] = deque()
         self._fatal: HilumError | None = None
-        self._hold_until = 0.0
+        self._hold_until = self._settle_at = 0.0
         #: What is wrong with the store, its disk, the spool or Kafka; empty if all is well.
         self._troubles: dict[str, str] = {"start": "starting"}
         self._looked_at = 0.0
@@ -227,6 +229,7 @@ class Publisher:
                 return
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
             store_object(self._store, path, described)
+            self._untold.note(receipt, described.event.instance.object.key)
             self._stored.append((receipt, self._record(described.event, receipt)))
             self._troubles.pop("store", None)
             self._troubles.pop("spool", None)
@@ -261,7 +264,7 @@ class Publisher:
             return []
         self._told_at = now
         older = [receipt for receipt, until in list(self._uploading.items()) if now < until]  # looked at first: see `_upload`'s end
-        stored = sorted(_drained(self._stored), key=lambda each: each[0])
+        stored = sorted(drained(self._stored), key=lambda each: each[0])
         oldest = min(older, default=None)
         ready = [each for each in stored if oldest is None or each[0] < oldest]
         self._stored.extend(stored[len(ready) :])
@@ -273,20 +276,23 @@ class Publisher:
 
     def _settle(self, kafka: Log) -> bool:
         """Sync and tell what is stored, remove what is acknowledged; whether something was done."""
-        stored = self._in_order()
-        if stored and self._synced():
-            self._unsent.extend(stored)
+        stored = self._in_order() if time.monotonic() >= self._settle_at else []
+        if stored and self._synced() and (kept := self._kept(stored)) is not None:
+            self._unsent.extend(kept)
         elif stored:
             self._stored.extend(stored)
         while self._unsent:
             receipt, record = self._unsent[0]
-            if not self._produce(kafka, receipt, record):
+            if not self._untold.is_fresh(receipt):  # Kafka was away for long
+                self._again({receipt})
+            elif not self._produce(kafka, receipt, record):
                 break
             self._unsent.popleft()
         kafka.poll(0)
-        acknowledged = _drained(self._acknowledged)
+        acknowledged = drained(self._acknowledged)
         if acknowledged:
             self._spool.remove(acknowledged)
+            self._untold.forget(acknowledged)
             self._under_way.difference_update(acknowledged)
             telemetry.OBJECTS_PUBLISHED.inc(len(acknowledged))
             telemetry.EVENTS_PRODUCED.labels(stage=self.name).inc(len(acknowledged))
@@ -310,6 +316,25 @@ class Publisher:
             except (BufferError, KafkaException):
                 return  # objects come first; it is tried again
             self._records_sent.add(name)
+
+    def _kept(self, stored: list[tuple[str, Record]]) -> list[tuple[str, Record]] | None:
+        """Those that may be told; the others are stored once more. None: not known now."""
+        try:
+            kept = self._untold.kept(receipt for receipt, _ in stored)
+        except (TryAgain, Misconfigured) as error:
+            self._say("store", str(error))
+            self._hold_until = self._settle_at = time.monotonic() + RETRY_S
+            return None
+        self._troubles.pop("store", None)
+        self._again({receipt for receipt, _ in stored} - kept)
+        return [each for each in stored if each[0] in kept]
+
+    def _again(self, receipts: set[str]) -> None:
+        """Store these once more, a little later."""
+        if receipts:
+            self._untold.forget(receipts)
+            self._under_way -= receipts
+            self._hold_until = time.monotonic() + RETRY_S
 
     def _synced(self) -> bool:
         if self._sync is None:
@@ -352,15 +377,6 @@ class Publisher:
         if trouble != self._troubles.get(where):
             log.warning("publish_waits", says=trouble)
         self._troubles[where] = trouble
-
-
-def _drained(queue: deque[Any]) -> list[Any]:
-    """All that is in a queue to which other threads append."""
-    found = []
-    with suppress(IndexError):
-        while True:
-            found.append(queue.popleft())
-    return found
 
 
 def _is_receipt(name: str) -> bool:

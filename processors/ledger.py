@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 import psycopg
@@ -15,12 +15,19 @@ from hilum.events import InstanceRouted
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
+from hilum.storage.records import EXPIRED, SHARED_LOCK
 
 _insert = Insert("delivery", DeliveryRow, "ON CONFLICT (delivery_id) DO NOTHING")
 _HURRY = """
     UPDATE delivery d SET priority = urgent.priority FROM urgent_study AS urgent
     WHERE d.delivery_id = ANY(%s) AND urgent.study_instance_uid = d.study_instance_uid AND d.priority < urgent.priority
 """
+# One whose own arrival the decision did not know came again: the index may not have it yet.
+_EXPIRED = f"""
+    SELECT d.delivery_id, x.decided_at, x.policy
+    FROM delivery AS d JOIN expiry AS x ON x.bucket = d.bucket AND x.object_key = d.object_key
+    WHERE d.delivery_id = ANY (%s) AND d.state = 'pending' AND d.receipt = ANY (x.receipts) AND {EXPIRED.format("d")}
+"""  # noqa: S608  # constants
 
 
 class Ledger:
@@ -58,6 +65,8 @@ class Ledger:
                     traceparent=envelope.traceparent,
                     received_at=event.received_at,
                 )
+        if rows:  # what expires is decided before these are planned, or sees them
+            connection.execute(SHARED_LOCK)
         if _insert(connection, [rows[delivery_id] for delivery_id in sorted(rows)]):
             connection.execute(_HURRY, (list(rows),))
             destinations = sorted({row.destination for row in rows.values()})
@@ -68,12 +77,19 @@ class Ledger:
             for event, _ in events
             for delivery_id in event.cancels
         }
+        why |= _expired(connection, rows)
         withdrawn = [event for event, _ in events if event.decision == "withdrawn"]
         if withdrawn:  # and what people have asked for besides
             of = [event.sop_instance_uid for event in withdrawn], [event.study_instance_uid for event in withdrawn]
             why |= dict.fromkeys(unsettled(connection, *of), "A rejection note names it.")
         if why:
             cancel(connection, self._writer, why, datetime.now(UTC))
+
+
+def _expired(connection: psycopg.Connection, delivery_ids: Collection[str]) -> dict[str, str]:
+    """Those of these deliveries whose original has expired, with the reason: as when a whole study is to go once more."""
+    found = connection.execute(_EXPIRED.encode(), (list(delivery_ids),)) if delivery_ids else ()
+    return {delivery_id: f"The original expired on {at:%Y-%m-%d} by {policy}." for delivery_id, at, policy in found}
 
 
 def role(settings: Settings) -> Role:

@@ -13,9 +13,9 @@ from hilum.errors import Misconfigured, NotFound
 from hilum.events import ObjectRef
 from hilum.kinds import Endpoint, OptionalBucket
 from hilum.layout import Layout, Template
-from hilum.part10 import Part10, Unsound
+from hilum.part10 import Missing, Part10, Unsound
 from hilum.settings import S3, Settings
-from hilum.sink import Delivery, Later, Session, Settled, Sink, Step, step
+from hilum.sink import KEPT_IN_PLACE, Delivery, Later, Session, Settled, Sink, Step, step
 from hilum.store import KeepingStore, ObjectStore, RetentionMode, open_store
 
 _PIECE_BYTES = 2**20
@@ -80,7 +80,7 @@ class Archive(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """Adopt the original."""
         del delivery, part10
-        return Settled(state="delivered", comment="kept in place")
+        return Settled(state="delivered", comment=KEPT_IN_PLACE)
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: the store answers, takes the keys and has the bucket."""
@@ -210,8 +210,8 @@ class Copies(Session):
         except NotFound:
             raise self._missing(ref) from None
 
-    def _missing(self, ref: ObjectRef) -> Unsound:
-        return Unsound(f"Object {ref.key} is not in bucket {ref.bucket}: it was not copied.", fix="Restore the bucket from its backup.")
+    def _missing(self, ref: ObjectRef) -> Missing:
+        return Missing(f"Object {ref.key} is not in bucket {ref.bucket}: it was not copied.", fix="Restore the bucket from its backup.")
 
 
 def _check_lock(store: KeepingStore, bucket: str) -> None:

@@ -12,7 +12,7 @@ from hilum.errors import Misconfigured
 from hilum.part10 import Part10
 from hilum.runtime.delivery.breaker import Breaker
 from hilum.settings import Settings
-from hilum.sink import Delivery, Outage, Session, Settled, Sink, Step, sink_of
+from hilum.sink import Delivery, Expected, Outage, Session, Settled, Sink, Step, sink_of
 
 
 class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +34,10 @@ class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.grouped`."""
         return self.group_by == "study"
 
+    def titled_in(self, settings: Settings) -> bool:
+        """See `Sink.titled_in`: if one of the members wants them."""
+        return any(sink.titled_in(settings) for sink in self._sinks(settings).values())
+
     def fits(self, name: str, settings: Settings) -> None:
         """See `Sink.fits`."""
         for member in self.members:
@@ -50,10 +54,10 @@ class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             for step in sink.check(settings, with_object=with_object):
                 yield replace(step, name=f"{name}: {step.name}")
 
-    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
+    def holdings(self, settings: Settings, study_instance_uid: str, expected: Collection[Expected]) -> frozenset[str]:
         """See `Sink.holdings`: what any member has."""
         sinks = self._sinks(settings).values()
-        return frozenset().union(*(sink.holdings(settings, study_instance_uid, series_instance_uids) for sink in sinks))
+        return frozenset().union(*(sink.holdings(settings, study_instance_uid, expected) for sink in sinks))
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
@@ -82,6 +86,13 @@ class _Member:
         settled = self._opened().deliver(delivery, part10)
         self.breaker.success()
         return replace(settled, member=self.name)
+
+    def awaits(self, delivery: Delivery) -> bool:
+        """Whether it has the object and has yet to say what becomes of it; not known of one that cannot be used."""
+        try:
+            return self._opened().awaits(delivery)
+        except Outage:
+            return False
 
     def rest(self) -> None:
         if self._session is not None:
@@ -115,7 +126,17 @@ class _Members:
         self._coming, self._begun = list(deliveries), None
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
-        """See `Session.deliver`. A member that is away is left alone for a while, and another one is taken."""
+        """See `Session.deliver`. A member that is away is left alone for a while, and another one is taken.
+
+        Not for what a member has already and is yet to commit: another one would have it a second time. But if it cannot even be asked to,
+        nobody knows whether it ever will.
+        """
+        having = next((member for member in self._members if member.awaits(delivery)), None)
+        if having is not None:
+            try:
+                return having.deliver(delivery, part10)
+            except Outage as away:
+                having.breaker.outage(away)
         for member in self._order(delivery.study_instance_uid):
             if member.breaker.wait_s():
                 continue
@@ -129,6 +150,10 @@ class _Members:
                 self._begun = None
         says = "; ".join(f"{member.name}: {member.breaker.says}" for member in self._members)
         raise Outage(f"No member of the group can be used. {says}")
+
+    def awaits(self, delivery: Delivery) -> bool:
+        """See `Session.awaits`."""
+        return any(member.awaits(delivery) for member in self._members)
 
     def rest(self) -> None:
         """See `Session.rest`."""

@@ -61,6 +61,8 @@ class Pacs:
         self.stored: dict[str, list[bytes]] = {}
         #: What each association asked for.
         self.asked: list[list[tuple[str, str]]] = []
+        #: As what each association's requestor called itself, and what it called.
+        self.titles: list[tuple[str, str]] = []
         self.released = 0
         self._answer = answer
         self._lock = threading.Lock()
@@ -82,7 +84,9 @@ class Pacs:
         return answer
 
     def _requested(self, event: evt.Event) -> None:
-        asked = event.assoc.requestor.requested_contexts
+        asked, request = event.assoc.requestor.requested_contexts, event.assoc.requestor.primitive
+        assert request is not None
+        self.titles.append((str(request.calling_ae_title).strip(), str(request.called_ae_title).strip()))
         self.asked.append([(str(context.abstract_syntax), str(context.transfer_syntax[0])) for context in asked])
 
     def _released(self, _: evt.Event) -> None:

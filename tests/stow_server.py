@@ -16,6 +16,7 @@ from pydicom import dcmread
 from hilum.errors import HilumError
 from hilum.outcomes import meanings
 from hilum.part10 import Part10, data_set_offset
+from hilum.rewriting import lossy_of
 from hilum.sink import Delivery, Session, Settled
 from hilum.testing import MemoryStore, a_delivery
 from sinks.stow import Stow
@@ -164,6 +165,9 @@ def session_for(url: str, store: MemoryStore, now: Callable[[], float] = lambda:
         max_instance_bytes=sink.max_instance_bytes,
         conflict=sink.conflict,
         meanings=meanings(sink.profile, own_reasons=sink.reasons),
+        transcode=sink.transcode == "if-needed",
+        syntaxes=frozenset(sink.syntaxes),
+        lossy=lossy_of(sink.lossy, sink.lossy_ratio, transcode=True),
     )
     return Requests(sink.client(), store, manner, now)
 

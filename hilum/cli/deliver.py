@@ -138,7 +138,7 @@ def show(
                 "Priority": d.priority or "",
                 "Asked for by": f"run {d.run}" if d.run else ", ".join(d.rules or ()),
                 "Tried again": f"{d.round} times after it had ended" if d.round else "",
-                "SOPInstanceUID": d.sop_instance_uid,
+                "SOPInstanceUID": d.sop_instance_uid + (f", sent as {d.sent_as}" if d.sent_as else ""),
                 "StudyInstanceUID": d.study_instance_uid,
                 "SOP class": d.sop_class_uid,
                 "Transfer syntax": d.transfer_syntax_uid,
@@ -292,11 +292,12 @@ def send_studies(settings: Settings, studies: list[str], to: str, dry_run: bool,
 def enter(settings: Settings, run: Run, yes: bool, json: bool) -> None:
     """Enter a run into the ledger, or say what it would be."""
     objects, studies, size_bytes = run.count(settings.postgres.dsn)
+    expired = run.expired(settings.postgres.dsn)
     if yes:
         run_id, entered = run.enter(settings)
     if json:
         show_json(
-            {"destination": run.destination, "objects": objects, "studies": studies, "size_bytes": size_bytes}
+            {"destination": run.destination, "objects": objects, "studies": studies, "size_bytes": size_bytes, "expired": expired}
             | ({"run": run_id, "entered": entered} if yes else {})
         )
     elif yes:
@@ -304,6 +305,8 @@ def enter(settings: Settings, run: Run, yes: bool, json: bool) -> None:
     else:
         what = f"{objects:,} objects of {studies:,} studies ({size_bytes / 1e6:,.1f} MB)"
         out.print(f"{what} would be delivered to {run.destination}.", markup=False)
+    if expired and not json:
+        out.print(expired, markup=False)
 
 
 def check_destination(settings: Settings, name: str) -> None:

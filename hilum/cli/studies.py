@@ -131,6 +131,10 @@ def _show_study(study: Study) -> None:
         for d in study.deliveries
     ]
     show_table("Deliveries", ("To", "State", "Objects", "Attempts", "Answer", "When"), deliveries, nothing="No rule sent it anywhere.")
+    if study.expired:
+        out.print()
+        expired = [(e.objects, f"{e.size_bytes / 1e6:.1f} MB", moment(e.first_at), e.policy, e.decided_by) for e in study.expired]
+        show_table("Originals expired", ("Objects", "Size", "On", "By", "Decided by"), expired)
     if study.quarantined:
         out.print()
         _show_waiting(study.quarantined)

@@ -31,7 +31,7 @@ def verify_destination(settings: Settings, name: str, since: str, study: str, re
             settings.postgres.dsn,
             selection,
             sinks_of(settings),
-            lambda sink, of_study, series: sink.holdings(settings, of_study, series),
+            lambda sink, of_study, expected: sink.holdings(settings, of_study, expected),
             lambda studies, objects: spinner.update(f"Asking {name}: {studies:,} studies, {objects:,} objects"),
         )
     run = ""

@@ -23,6 +23,7 @@ from hilum.events import (
     InputEvent,
     Instance,
     InstanceAccepted,
+    InstanceExpired,
     InstanceQuarantined,
     InstanceReceived,
     InstanceRouted,
@@ -194,6 +195,23 @@ def _study_changed() -> StudyChanged:
     )
 
 
+def _instance_expired() -> InstanceExpired:
+    return InstanceExpired(
+        study_instance_uid=STUDY,
+        series_instance_uid=SERIES,
+        sop_instance_uid=INSTANCE,
+        bucket=OBJECT.bucket,
+        object_key=OBJECT.key,
+        size_bytes=OBJECT.size_bytes,
+        sha256=OBJECT.sha256,
+        policy="originals_days = 30",
+        policy_version="5f1d2c7a90be",
+        by="hilum-1/expire",
+        decided_at=RECEIVED_AT + timedelta(days=30),
+        expired_at=RECEIVED_AT + timedelta(days=30, seconds=1),
+    )
+
+
 def _study_expected() -> StudyExpected:
     return StudyExpected(study_instance_uid=STUDY, source="storage-commitment", sop_instance_uids=(INSTANCE,), said_at=RECEIVED_AT)
 
@@ -296,6 +314,7 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     DeliverySettled: _settled,
     ResourceWanted: _wanted,
     AssociationEnded: _association,
+    InstanceExpired: _instance_expired,
     StudyChanged: _study_changed,
     StudyExpected: _study_expected,
     ProcedureStepChanged: _performed_step,

@@ -63,7 +63,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     #: Last changed before this moment.
     until: datetime | None = None
-    #: Delivery ids, or SOPInstanceUIDs.
+    #: Delivery ids, or SOPInstanceUIDs, those under which something was sent included.
     ids: tuple[str, ...] = ()
 
     @property
@@ -85,7 +85,7 @@ WHERE = """
     AND d.state = ANY(%(states)s)
     AND (%(since)s::timestamptz IS NULL OR coalesce(d.settled_at, d.parked_at, d.created_at) >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR coalesce(d.settled_at, d.parked_at, d.created_at) < %(until)s)
-    AND (%(ids)s::text[] IS NULL OR d.delivery_id = ANY(%(ids)s) OR d.sop_instance_uid = ANY(%(ids)s))
+    AND (%(ids)s::text[] IS NULL OR d.delivery_id = ANY(%(ids)s) OR d.sop_instance_uid = ANY(%(ids)s) OR d.sent_as = ANY(%(ids)s))
 """
 #: In nobody's hands.
 FREE = "(d.lease_until IS NULL OR d.lease_until < now())"
@@ -98,6 +98,8 @@ class ListedDelivery(Struct, frozen=True, kw_only=True):
     destination: str
     #: Which destination of a group has it.
     member: str | None
+    #: The SOP instance UID under which the destination has it, if that is another.
+    sent_as: str | None
     state: str
     study_instance_uid: str
     series_instance_uid: str | None
@@ -152,7 +154,7 @@ class _Named(Struct, frozen=True):
 
 
 _LISTED = """
-    d.delivery_id, d.destination, d.member, d.state, d.study_instance_uid, d.series_instance_uid, d.sop_instance_uid, d.priority,
+    d.delivery_id, d.destination, d.member, d.sent_as, d.state, d.study_instance_uid, d.series_instance_uid, d.sop_instance_uid, d.priority,
     d.attempts, nullif(d.peer_status, '') AS peer_status, nullif(d.comment, '') AS comment,
     CASE WHEN d.state = 'pending' THEN d.not_before END AS next_attempt_at,
     coalesce(d.state = 'pending' AND d.lease_until > now(), false) AS in_hand,

@@ -116,6 +116,17 @@ class QuarantinedEvent(Struct, frozen=True, kw_only=True):
     object_key: str | None
 
 
+class Expired(Struct, frozen=True, kw_only=True):
+    """Originals of a study that expired on one day by one term."""
+
+    objects: int
+    size_bytes: int
+    policy: str
+    decided_by: str
+    first_at: datetime
+    last_at: datetime
+
+
 class Study(Struct, frozen=True, kw_only=True):
     """A study, whole: what came, from whom, where it went, what waits and why."""
 
@@ -124,6 +135,8 @@ class Study(Struct, frozen=True, kw_only=True):
     arrivals: list[Arrivals]
     deliveries: list[DeliveriesOfStudy]
     quarantined: list[QuarantinedEvent]
+    #: Originals that are no longer kept.
+    expired: list[Expired] = []
 
 
 class RejectedDelivery(Struct, frozen=True, kw_only=True):
@@ -244,6 +257,12 @@ GROUP BY destination, state
 ORDER BY destination, state
 """
 
+_EXPIRED = """
+SELECT count(*) AS objects, sum(size_bytes)::bigint AS size_bytes, policy, decided_by,
+    min(decided_at) AS first_at, max(decided_at) AS last_at
+FROM expiry WHERE study_instance_uid = %(study)s GROUP BY policy, decided_by, decided_at::date ORDER BY first_at, policy
+"""
+
 _QUARANTINED = """
 SELECT event_id, q.receipt, q.state, stage, reason, sentence, fix, found, expected, q.quarantined_at,
        q.study_instance_uid, q.series_instance_uid, q.sop_instance_uid, calling_aet, peer, bucket, object_key
@@ -303,6 +322,7 @@ def show_study(dsn: str, study: str) -> list[Study]:
                     _QUARANTINED + "WHERE q.study_instance_uid = %(study)s AND q.state = 'waiting' ORDER BY q.quarantined_at, event_id",
                     uid,
                 ),
+                expired=rows(dsn, Expired, _EXPIRED, uid),
             )
         )
     if not found:

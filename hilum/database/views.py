@@ -188,6 +188,7 @@ VIEWS = (
             run | | the run by which a person asked for it; empty if a rule did
             parked_at | | since when it waits for a person
             round | | how often a person had it tried again after it had ended
+            sent_as | | the SOPInstanceUID under which the destination has it, if that is another: an image compressed with loss
         """,
     ),
     View(
@@ -250,6 +251,25 @@ VIEWS = (
             ended_at | | when it was over
             adapter | | `dicom`; or `stow`, `folder`: a sender's requests or files of about a minute; or `media`: an import
             requests | | how many associations, requests or files the row stands for
+        """,
+    ),
+    View(
+        name="v_expiry",
+        says="Originals that are no longer kept: their deliveries were settled, their retention has passed. What is known of them stays.",
+        source="FROM expiry",
+        columns="""
+            sop_instance_uid | | SOPInstanceUID
+            series_instance_uid | | SeriesInstanceUID
+            study_instance_uid | | StudyInstanceUID
+            bucket | | where the object was: the bucket
+            object_key | | where the object was: its key in the bucket
+            size_bytes | | its size
+            sha256 | | SHA-256 of the data set as received, without preamble and File Meta
+            policy | | the term by which it expired, such as `originals_days = 30`
+            policy_version | | the version of all terms
+            decided_by | | the process that decided it
+            decided_at | | since when it has expired
+            deleted_at | | when its bytes were gone; null until then
         """,
     ),
     View(

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import msgspec
 from msgspec import Struct
 
+from hilum.dicom.lossy import Lossy
 from hilum.dicom.recode import CannotRecode, Change
 
 #: Memory that one object may take, compressed and one frame of it decoded: what wants more is refused, not the machine taken down.
@@ -30,12 +31,16 @@ class Wanted(Struct, frozen=True):
 
     transfer_syntax_uid: str
     size_bytes: int
+    #: To compress it with loss, instead: then frames come first, and the answer after them.
+    lossy: Lossy | None = None
 
 
 class Found(Struct, frozen=True):
     """What is answered, on one line; unless there is an error, the frames follow."""
 
     error: str = ""
+    #: It is not to be compressed with loss.
+    unsuited: bool = False
     changes: dict[int, Change | None] = {}
 
 
@@ -50,6 +55,9 @@ def main() -> None:
     requests = sys.stdin.buffer
     while line := requests.readline():
         wanted = msgspec.json.decode(line, type=Wanted)
+        if wanted.lossy is not None:
+            _compress(requests.read(wanted.size_bytes), wanted.transfer_syntax_uid, wanted.lossy, out)
+            continue
         try:
             part10 = requests.read(wanted.size_bytes)
             decoded = decompressed(BytesIO(part10), wanted.transfer_syntax_uid)
@@ -66,6 +74,25 @@ def main() -> None:
             out.write(LENGTH.pack(BROKEN))
             _say(out, Found(error=_words(error)))
         out.flush()
+
+
+def _compress(part10: bytes, transfer_syntax_uid: str, lossy: Lossy, out: BinaryIO) -> None:
+    """Answer with frames, and then with what the header says of them."""
+    from hilum.dicom.compress import Unsuited, compressed
+
+    try:
+        made = compressed(part10, transfer_syntax_uid, lossy)
+        for frame in made.frames:
+            out.write(LENGTH.pack(len(frame)))
+            out.write(frame)
+            out.flush()
+        found = Found(changes=made.header.changes())
+    except Unsuited:
+        found = Found(unsuited=True)
+    except (CannotRecode, MemoryError) as error:
+        found = Found(error=_words(error))
+    out.write(LENGTH.pack(END))
+    _say(out, found)
 
 
 def _say(out: BinaryIO, found: Found) -> None:

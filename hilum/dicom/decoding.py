@@ -18,13 +18,15 @@ import msgspec
 from msgspec import Struct
 
 from hilum.dicom.decoder import BROKEN, END, LENGTH, Found, Wanted
-from hilum.dicom.recode import CannotRecode, Change
+from hilum.dicom.lossy import Lossy
+from hilum.dicom.recode import DELIMITER, PIXEL_DATA, CannotRecode, Change
 
 COMMAND = (sys.executable, "-m", "hilum.dicom.decoder")
 #: A frame takes seconds at most.
 FRAME_S = 300.0
 _MOST_IDLE = 1
 _PIECE_BYTES = 2**20
+_INSTANCE = 0x00080018
 
 
 class Decoded(Struct, frozen=True, kw_only=True):
@@ -34,8 +36,22 @@ class Decoded(Struct, frozen=True, kw_only=True):
     frames: Iterator[bytes]
 
 
+class Derived(Struct, frozen=True, kw_only=True):
+    """What becomes of an image that is compressed with loss."""
+
+    sop_instance_uid: str
+    changes: dict[int, Change | None]
+    #: The value of its pixel data: items and delimiter (PS3.5 A.4), and how many bytes that is.
+    frames: list[bytes]
+    size_bytes: int
+
+
+class DecoderLost(CannotRecode):
+    """The process ended, or did not answer in time: the object may be the reason, and may not."""
+
+
 class Decoder:
-    """One such process, for one object at a time. Raises `CannotRecode` wherever it ends, or does not answer in time."""
+    """One such process, for one object at a time. Raises `DecoderLost` wherever it ends, or does not answer in time."""
 
     def __init__(self, command: Sequence[str] = COMMAND, frame_s: float = FRAME_S) -> None:
         self._frame_s = frame_s
@@ -55,14 +71,22 @@ class Decoder:
 
     def decode(self, part10: bytes | mmap, transfer_syntax_uid: str) -> Found:
         """The answer for a Part 10 file. `frames` follow if it has no error."""
+        self._want(part10, Wanted(str(transfer_syntax_uid), len(part10)))
+        return self._found()
+
+    def compress(self, part10: bytes | mmap, transfer_syntax_uid: str, lossy: Lossy) -> tuple[list[bytes], Found]:
+        """The frames of a Part 10 file compressed with loss, and the answer that tells of them."""
+        self._want(part10, Wanted(str(transfer_syntax_uid), len(part10), lossy))
+        return list(self.frames()), self._found()
+
+    def _want(self, part10: bytes | mmap, wanted: Wanted) -> None:
         try:
-            self._in.write(msgspec.json.encode(Wanted(str(transfer_syntax_uid), len(part10))) + b"\n")
+            self._in.write(msgspec.json.encode(wanted) + b"\n")
             view = memoryview(part10)
             while len(view):
                 view = view[self._in.write(view[:_PIECE_BYTES]) :]
         except OSError:
             raise self._broken("ended") from None
-        return self._found()
 
     def frames(self) -> Iterator[bytes]:
         """The decoded frames of the file, each once."""
@@ -98,9 +122,9 @@ class Decoder:
             size -= len(part)
         return b"".join(parts)
 
-    def _broken(self, how: str) -> CannotRecode:
+    def _broken(self, how: str) -> DecoderLost:
         self.close()
-        return CannotRecode(f"its pixel data cannot be decoded (the decoder {how})")
+        return DecoderLost(f"its pixel data cannot be decoded (the decoder {how})")
 
 
 _idle: list[Decoder] = []
@@ -112,15 +136,40 @@ def decoded(part10: bytes | mmap, transfer_syntax_uid: str) -> Decoded:
 
     Frames that are not read to their end hold a process until they are let go of.
     """
-    with _lock:
-        decoder = _idle.pop() if _idle else None
-    if decoder is None or not decoder.lives:
-        decoder = Decoder()
+    decoder = _taken()
     found = decoder.decode(part10, transfer_syntax_uid)
     if found.error:
         _give_back(decoder)
         raise CannotRecode(found.error)
     return Decoded(changes=found.changes, frames=_frames(decoder))
+
+
+def compressed(part10: bytes | mmap, transfer_syntax_uid: str, lossy: Lossy) -> Derived | None:
+    """Have a Part 10 file, an image, compressed with loss; None if it is not to be. Raises `CannotRecode`."""
+    decoder = _taken()
+    frames, found = decoder.compress(part10, transfer_syntax_uid, lossy)
+    _give_back(decoder)
+    if found.error:
+        raise CannotRecode(found.error)
+    if found.unsuited:
+        return None
+    instance = found.changes[_INSTANCE]
+    assert instance is not None
+    value = [_item(b""), *(_item(frame) for frame in frames), DELIMITER]
+    size_bytes = sum(map(len, value))
+    changes = {**found.changes, PIXEL_DATA: Change(b"OB", from_elsewhere_bytes=size_bytes, encapsulated=True)}
+    return Derived(sop_instance_uid=instance.value.rstrip(b"\0").decode(), changes=changes, frames=value, size_bytes=size_bytes)
+
+
+def _item(fragment: bytes) -> bytes:
+    length = len(fragment) + len(fragment) % 2
+    return b"\xfe\xff\x00\xe0" + length.to_bytes(4, "little") + fragment.ljust(length, b"\0")
+
+
+def _taken() -> Decoder:
+    with _lock:
+        decoder = _idle.pop() if _idle else None
+    return decoder if decoder is not None and decoder.lives else Decoder()
 
 
 def _frames(decoder: Decoder) -> Iterator[bytes]:

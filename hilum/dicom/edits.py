@@ -91,7 +91,7 @@ def edited(part10: bytes | mmap, data_set_at: int, transfer_syntax_uid: str, edi
     }
     dropped = any(f"{tag:08X}" in found.json or f"{tag:08X}" in found.cut for tag in SIGNATURES)
     changes |= dict.fromkeys(SIGNATURES)
-    changes[_ORIGINAL_ATTRIBUTES] = Change(b"SQ", items=_item(before, changed, edits, encoding_name, explicit=encoding.explicit))
+    changes[_ORIGINAL_ATTRIBUTES] = Change(b"SQ", _item(before, changed, edits, encoding_name, explicit=encoding.explicit), appended=True)
     to_utf8 = encoding_name == "utf-8" and header.values("SpecificCharacterSet") != ["ISO_IR 192"]
     parts = recoded(data, encoding, explicit=encoding.explicit, changes=changes, to_utf8=to_utf8)
     return Edited(parts, tuple(sorted(changed)), to_utf8, dropped)

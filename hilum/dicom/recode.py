@@ -25,6 +25,8 @@ _UTF8 = b"ISO_IR 192"
 _CHARACTERS = frozenset({b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"})
 MAX_DEPTH = 50
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+#: Where the items of a sequence end, or fragments.
+DELIMITER = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 _PIXEL_REPRESENTATION, _BITS_ALLOCATED = 0x00280103, 0x00280100
 #: Padded with a space (PS3.5 6.2); all others with a zero byte.
 _TEXT = frozenset({b"AE", b"AS", b"CS", b"DA", b"DS", b"DT", b"IS", b"LO", b"LT", b"PN", b"SH", b"ST", b"TM", b"UC", b"UR", b"UT"})
@@ -47,8 +49,10 @@ class Change(Struct, frozen=True):
     value: bytes = b""
     #: Instead of `value`: so many bytes that the one who sends the parts puts where None is among them.
     from_elsewhere_bytes: int = 0
-    #: Instead of `value`: items that come after those that the sequence has, encoded as the data set is to be.
-    items: bytes = b""
+    #: What comes from elsewhere are fragments, delimiter included (PS3.5 A.4).
+    encapsulated: bool = False
+    #: `value` are items, encoded as the data set is to be, that come after those that the sequence has.
+    appended: bool = False
 
 
 #: What is written, in order; None is where the bytes from elsewhere belong.
@@ -160,26 +164,27 @@ class _Recoding:
         creators: dict[int, str],
     ) -> int:
         """Write one element whose value begins at `at`; where it ended."""
+        more = self._appended(tag) if depth == 0 and vr == b"SQ" else None
         if depth == 0:
             self._changes_before(tag)
-        changed = depth == 0 and tag in self._changes
+        changed = depth == 0 and tag in self._changes and more is None
         if length == UNDEFINED and vr in (b"OB", b"OW") and tag == PIXEL_DATA:
             return self._encapsulated(at, end, kept=not changed, depth=depth)
         if length == UNDEFINED or vr == b"SQ":
             inside = Encoding("<", False) if vr == b"UN" and length == UNDEFINED else source  # PS3.5 6.2.2, note 2
             kept = len(self._parts)
-            change = self._changes.get(tag) if changed else None
-            more = change.items if change is not None else b""
-            if changed and not more:
+            if changed:
                 self._dropping = True
             else:
-                self._write_head(tag, b"SQ", UNDEFINED if length or more else 0)
+                self._write_head(tag, b"SQ", UNDEFINED if length or more is not None else 0)
             at = self._items(at, end if length == UNDEFINED else at + length, inside, scope, depth, delimited=length == UNDEFINED)
-            if changed and not more:
+            if changed:
                 self._dropping = False
                 del self._parts[kept:]
-            elif length or more:
-                self._parts += (more, struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
+            elif more is not None:
+                self._parts += (more.value, DELIMITER)
+            elif length:
+                self._parts.append(DELIMITER)
             return at
         value = self._data[at : at + length]
         self._remember(tag, value, source, scope, creators)
@@ -220,7 +225,7 @@ class _Recoding:
             tag, at = group << 16 | element, at + 8
             if tag == _SEQUENCE_END:
                 if kept:
-                    self._parts.append(struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
+                    self._parts.append(DELIMITER)
                 return at
             if tag != _ITEM or at + length > end:
                 break
@@ -266,16 +271,27 @@ class _Recoding:
 
     # Writing
 
+    def _appended(self, tag: int) -> Change | None:
+        """What is to come after the items of this sequence, which then is no change before it."""
+        change = self._changes.get(tag)
+        if change is None or not change.appended or tag not in self._coming:
+            return None
+        self._coming.remove(tag)
+        return change
+
     def _changes_before(self, tag: int) -> None:
         """Write what is to come before `tag`, or in its place."""
         while self._coming and self._coming[0] <= tag:
             at = self._coming.pop(0)
             change = self._changes[at]
-            if change is None or (change.items and at == tag):  # these come behind the items that are there
+            if change is None:
                 continue
-            if change.items:
+            if change.appended:
                 self._write_head(at, b"SQ", UNDEFINED)
-                self._parts += (change.items, struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
+                self._parts += (change.value, DELIMITER)
+            elif change.encapsulated:
+                self._write_head(at, change.vr, UNDEFINED)
+                self._parts.append(None)
             elif change.from_elsewhere_bytes:
                 self._write_head(at, change.vr, change.from_elsewhere_bytes + change.from_elsewhere_bytes % 2)
                 self._parts.append(None)

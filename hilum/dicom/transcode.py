@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from mmap import mmap
 
-from hilum.dicom.decoding import decoded
+from hilum.dicom.decoding import compressed, decoded
 from hilum.dicom.encoding import EXPLICIT_BIG, DataSetError, encoding_of
-from hilum.dicom.recode import PIXEL_DATA, CannotRecode, Change, has_odd_value, pieces, recoded
+from hilum.dicom.lossy import Lossy
+from hilum.dicom.recode import PIXEL_DATA, CannotRecode, Change, Parts, has_odd_value, pieces, recoded
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -27,8 +28,19 @@ DECODABLE = frozenset(
 _DECODED_FIRST_BYTES = 64 * 2**20
 _MOST_INFLATED_BYTES = 2**30
 
-#: Pieces of a data set, each of the size asked for except the last.
-Pieces = Callable[[int], Iterator[bytes | memoryview]]
+
+class Pieces:
+    """A data set that can be had once, in pieces of the size asked for, the last one shorter."""
+
+    def __init__(self, parts: Parts, frames: Iterable[bytes] | None = None, frames_bytes: int = 0) -> None:
+        """`frames` come where `parts` have None, `frames_bytes` in all."""
+        self._parts = parts
+        self._frames = frames
+        self.size_bytes = frames_bytes + sum(len(part) for part in parts if part is not None)
+
+    def __call__(self, size: int) -> Iterator[bytes | memoryview]:
+        """May raise `CannotRecode`."""
+        return pieces(self._parts, size, iter(self._frames) if self._frames is not None else None)
 
 
 def targets_for(transfer_syntax_uid: str) -> tuple[str, ...]:
@@ -44,22 +56,38 @@ def transcoded(part10: bytes | mmap, data_set_at: int, own: str, target: str) ->
     Odd lengths are padded. The pieces can be had once, as long as `part10` is there, and may raise `CannotRecode` as this does.
     """
     changes: dict[int, Change | None] = {}
-    frames: Iterator[bytes] | None = None
+    frames, frames_bytes = None, 0
     if own not in _UNCOMPRESSED:
         found = decoded(part10, own)
         changes, frames = found.changes, found.frames
         coming = changes[PIXEL_DATA]
         assert coming is not None
-        if coming.from_elsewhere_bytes <= _DECODED_FIRST_BYTES:
+        frames_bytes = coming.from_elsewhere_bytes
+        if frames_bytes <= _DECODED_FIRST_BYTES:
             frames = iter(list(frames))
+    parts = _recoded(part10, data_set_at, own, changes, explicit=target == EXPLICIT_VR_LITTLE_ENDIAN)
+    return Pieces(parts, frames, frames_bytes)
+
+
+def lossy(part10: bytes | mmap, data_set_at: int, own: str, wanted: Lossy) -> tuple[str, Pieces] | None:
+    """The SOP instance UID and the data set of the image that is made of this one with loss, in the transfer syntax `wanted.syntax`.
+
+    None if this one is not to be compressed so, see `hilum.dicom.lossy`. Raises `CannotRecode`.
+    """
+    found = compressed(part10, own, wanted)
+    if found is None:
+        return None
+    return found.sop_instance_uid, Pieces(_recoded(part10, data_set_at, own, found.changes, explicit=True), found.frames, found.size_bytes)
+
+
+def _recoded(part10: bytes | mmap, data_set_at: int, own: str, changes: dict[int, Change | None], *, explicit: bool) -> Parts:
     data = memoryview(part10)[data_set_at:]
     if own == DEFLATED:
         data = _inflated(data)
     try:
-        parts = recoded(data, encoding_of(bytes(data[:8]), len(data), own), explicit=target == EXPLICIT_VR_LITTLE_ENDIAN, changes=changes)
+        return recoded(data, encoding_of(bytes(data[:8]), len(data), own), explicit=explicit, changes=changes)
     except DataSetError:
         raise CannotRecode("it does not begin as a data set in its transfer syntax does") from None
-    return lambda size: pieces(parts, size, frames)
 
 
 def evened(part10: bytes | mmap, data_set_at: int, own: str) -> Pieces | None:
@@ -76,8 +104,7 @@ def evened(part10: bytes | mmap, data_set_at: int, own: str) -> Pieces | None:
         raise CannotRecode("it does not begin as a data set in its transfer syntax does") from None
     if not has_odd_value(data, encoding):
         return None
-    parts = recoded(data, encoding, explicit=encoding.explicit)
-    return lambda size: pieces(parts, size)
+    return Pieces(recoded(data, encoding, explicit=encoding.explicit))
 
 
 def _inflated(data: memoryview) -> memoryview:

@@ -16,6 +16,8 @@ TESTED_BY = {
     "takes": "tests/sinks/test_profiles_at_work.py::test_an_object_goes_out_in_a_syntax_that_is_documented",
     "prefers": "tests/sinks/test_profiles_at_work.py::test_what_must_be_written_anew_is_written_as_the_profile_prefers",
     "query_title": "tests/sinks/test_profiles_at_work.py::test_a_check_says_how_the_peer_differs_from_its_profile",
+    "verify_by": "tests/hilum/test_profiles.py::test_a_profile_says_how_a_product_is_asked_and_what_it_takes",
+    "syntaxes": "tests/hilum/test_profiles.py::test_a_profile_says_how_a_product_is_asked_and_what_it_takes",
     "reasons": "tests/hilum/test_profiles.py::test_each_failure_reason_becomes_what_the_profile_says",
     "conflict": "tests/sinks/test_web_services_of_tests.py::test_another_file_with_the_same_uids_is_a_conflict_to_be_asked_about",
     "warnings": "tests/sinks/test_web_services_of_tests.py::test_a_warning_comes_with_202_and_the_instance_is_stored",

@@ -13,10 +13,11 @@ from confluent_kafka import TopicPartition
 
 from hilum import bus
 from hilum.database import AWAY, away, connect
-from hilum.errors import Misconfigured
+from hilum.errors import Misconfigured, TryAgain
 from hilum.events import InstanceReceived, ObjectRef, StudyExpected, following_id
 from hilum.settings import Settings
 from hilum.spool import Spool, received_at
+from hilum.storage.records import EXPIRED, SHARED_LOCK
 from hilum.words import counted
 
 from .decide import Arrived
@@ -30,12 +31,13 @@ _TICK = timedelta(milliseconds=1)
 _ARRIVED = """
     SELECT sop_instance_uid, receipt, sop_class_uid, bucket, object_key, size_bytes, sha256
     FROM receipt WHERE sop_instance_uid = ANY (%s) AND object_key IS NOT NULL
-        AND (decision IS NULL OR decision NOT IN ('duplicate', 'returned')) ORDER BY received_at, receipt
+        AND (decision IS NULL OR decision NOT IN ('duplicate', 'returned')) AND NOT {expired} ORDER BY received_at, receipt
 """
 _HOLD = """
     UPDATE receipt SET committed_at = now() WHERE receipt = ANY (%s) AND committed_at IS NULL
     RETURNING study_instance_uid, sop_instance_uid
 """
+_GONE = f"SELECT count(*) FROM receipt WHERE receipt = ANY (%s) AND {EXPIRED.format('receipt')}"  # noqa: S608  # constants
 _TELL = "INSERT INTO outbox (topic, key, headers, value) VALUES (%s, %s, %s::jsonb, %s)"
 _POSITIONS = "SELECT partition, next_offset FROM consumer_offset WHERE group_name = 'index' AND topic = %s"
 
@@ -53,7 +55,9 @@ class Database:
         """See `Index`."""
         found: dict[str, list[Arrived]] = {}
         for at in range(0, len(sop_instance_uids), _CHUNK):
-            for uid, receipt, sop_class, bucket, key, size_bytes, sha256 in self._rows(_ARRIVED, list(sop_instance_uids[at : at + _CHUNK])):
+            for uid, receipt, sop_class, bucket, key, size_bytes, sha256 in self._rows(
+                _ARRIVED.format(expired=EXPIRED.format("receipt")), list(sop_instance_uids[at : at + _CHUNK])
+            ):
                 ref = ObjectRef(bucket=bucket, key=key, size_bytes=size_bytes, sha256=sha256)
                 found.setdefault(uid, []).append(Arrived(receipt=receipt, sop_class_uid=sop_class or "", object=ref))
         return found
@@ -63,6 +67,10 @@ class Database:
         for at in range(0, len(receipts), _CHUNK):
             chunk = list(receipts[at : at + _CHUNK])
             with self._guarded() as connection, connection.transaction():
+                connection.execute(SHARED_LOCK)
+                [(gone,)] = connection.execute(_GONE.encode(), (chunk,)).fetchall()
+                if gone:  # since it was read: it is decided on once more
+                    raise TryAgain(f"{counted(gone, 'object')} expired meanwhile.")
                 studies: dict[str, list[str]] = {}
                 for study, instance in connection.execute(_HOLD.encode(), (chunk,)):
                     if study and instance:

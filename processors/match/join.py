@@ -82,8 +82,8 @@ def _of_one_patient(study: StudyRow, orders: dict[str, OrderRow]) -> dict[str, O
     fitting = {key: order for key, order in orders.items() if same_patient(order.ids, study.ids)}
     if fitting:
         return fitting
-    newest = max(orders.values(), key=lambda order: (order.planned, order.said, order.uids))
-    return {key: order for key, order in orders.items() if order is newest or same_patient(order.ids, newest.ids)}
+    last = max(orders, key=lambda key: (orders[key].planned, orders[key].said, key))
+    return {key: order for key, order in orders.items() if key == last or same_patient(order.ids, orders[last].ids)}
 
 
 def _differing(uid: str, study: StudyRow, orders: Mapping[str, OrderRow], found: Found, by: By) -> tuple[tuple[str, str, str], ...]:

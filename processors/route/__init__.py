@@ -2,14 +2,15 @@
 
 Reads `imaging.instance.accepted.v1`, what is announced of studies (`imaging.study.expected.v1`) and commands
 (`control.command.v1`); writes `imaging.instance.routed.v1`, `imaging.study.changed.v1`, `orders.match.requested.v1` and
-`control.outcome.v1`. It remembers which object each SOP instance was and where it was to go, so that the same object again goes nowhere twice, and another one under
-the same UID is compared with the first. What has left its memory is looked up in the index.
+`control.outcome.v1`. It remembers which object each SOP instance was and where it was to go, so that the same object again goes
+nowhere twice, and another one under the same UID is compared with the first. What has left its memory is looked up in the index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from hilum import telemetry
@@ -34,6 +35,7 @@ from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import Memory
 from hilum.settings import Settings
+from hilum.storage.gone import why_gone
 from hilum.store import ObjectStore, open_store
 
 from .arrivals import Arrivals, Looked
@@ -44,7 +46,7 @@ from .facts import Deciding
 from .fitting import Fitting
 from .plan import Saying, row_of_indexed
 from .rejections import KEY_OBJECT_SELECTION, TAGS, Selection, selection_of
-from .returns import Origins
+from .returns import Origins, made_of, tags_of
 from .rows import InstanceRow, Row, Rows, StudyRow, study_of_key
 from .rules import Rules
 from .study import REMEMBERED, STEP, Studies
@@ -173,7 +175,7 @@ class Route:
         headers = {}
         selections: dict[str, Selection] = {}
         for instance in instances:
-            needed = tags | TAGS if instance.sop_class_uid == KEY_OBJECT_SELECTION else tags
+            needed = tags | tags_of(instance) | (TAGS if instance.sop_class_uid == KEY_OBJECT_SELECTION else frozenset())
             if not needed.isdisjoint(instance.header_cut):
                 headers[instance.receipt] = self._headers.whole(instance, needed)
             try:
@@ -185,6 +187,7 @@ class Route:
                 selections[instance.receipt] = selection
         uids = [instance.sop_instance_uid for instance in instances]
         told = [uid for selection in selections.values() for uid in selection.sop_instance_uids]
+        told += [uid for each in instances if (uid := made_of(each, headers.get(each.receipt) or each.header))]
         told += [uid for event in events if isinstance(event, StudyExpected) for uid in event.sop_instance_uids]
         study_uids = list(dict.fromkeys(event.key for event in events))
         indexed = self._known.studies(study_uids)
@@ -310,7 +313,7 @@ def role(settings: Settings) -> Role:
         IndexedInstances(settings),
         StoredHeaders(store),
         settings.config_version,
-        contents=StoredContents(store),
+        contents=StoredContents(store, partial(why_gone, settings.postgres.dsn)),
         settings=settings,
         names=pseudonyms(settings),
     )

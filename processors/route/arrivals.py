@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from hilum.dicom import Header
 from hilum.errors import Quarantine, Reason
-from hilum.events import Finding, InstanceAccepted, InstanceRouted, StudyChanged
+from hilum.events import Finding, Instance, InstanceAccepted, InstanceRouted, StudyChanged
 from hilum.runtime.processor import NeedsWork
 from hilum.settings import Sender
 
@@ -18,7 +18,7 @@ from .facts import Deciding
 from .fitting import FINDINGS, Fitting
 from .plan import Saying, Wanted, deliveries, planned_before, row_of, wanted_now
 from .rejections import Selection
-from .returns import Origins
+from .returns import Origins, made_of
 from .rows import InstanceRow, Rows, StudyRow
 from .study import REMEMBERED, Studies, changed
 
@@ -67,10 +67,19 @@ class Arrivals:
         if instance.receipt in known.receipts:
             return
         origins = self._origins.of_source(instance.source)
+        if origins and self._is_made_of_ours(instance, rows, looked):
+            yield saying.of_arrival(event, "returned")
+            return
         if known.object is not None:
             yield from self._again(event, known, origins, rows, looked, compared, saying)
         else:
             yield from self._new(event, known, origins, rows, looked, saying)
+
+    def _is_made_of_ours(self, instance: Instance, rows: Rows, looked: Looked) -> bool:
+        """Whether it is what Hilum made of an image that is here, compressed with loss for a destination."""
+        source = made_of(instance, looked.headers.get(instance.receipt) or instance.header)
+        original = self._known(source, rows, looked) if source else None
+        return original is not None and original.object is not None
 
     # New
 
@@ -151,6 +160,9 @@ class Arrivals:
     ) -> Iterator[InstanceRouted]:
         """The same bytes again: they go where the rules of now send them and they were never to go, and nowhere twice."""
         instance = event.instance
+        if known.held and not set(origins) <= set(known.held.origins):  # a destination that sends it has it: what waits need not go there
+            known = replace(known, held=replace(known.held, origins=tuple(dict.fromkeys((*known.held.origins, *origins)))))
+            rows.put_instance(instance.sop_instance_uid, known, saying.now + REMEMBERED)
         wanted: dict[str, Wanted] = {}
         if not known.note:
             matched = self._rules.matched(event, looked.headers.get(instance.receipt))

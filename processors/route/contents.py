@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pydicom
@@ -18,6 +18,7 @@ from pydicom.encaps import generate_frames
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 
+from hilum.errors import NotFound
 from hilum.events import ObjectRef
 from hilum.store import ObjectStore
 
@@ -45,15 +46,26 @@ class Comparison(Struct, frozen=True, kw_only=True):
 class StoredContents:
     """Compares objects of the object store."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, why_gone: Callable[[ObjectRef], str] = lambda _: "") -> None:
+        """`why_gone` says why an object is not there, or nothing if it should be."""
         self._store = store
+        self._why_gone = why_gone
 
     def compare(self, first: ObjectRef, second: ObjectRef) -> Comparison:
-        """Compare two stored objects. Raises `TryAgain` while the store does not answer, `NotFound` if one is gone."""
+        """Compare two stored objects; of one that has expired, nobody can tell.
+
+        Raises `TryAgain` while the store does not answer, `NotFound` if one is gone that did not expire.
+        """
         largest = max(first.size_bytes, second.size_bytes)
         if largest > MOST_BYTES:
             return Comparison(result="unknown", says=f"One has {largest:,} bytes; objects beyond {MOST_BYTES:,} are not compared.")
-        return compare(self._store.get(first.bucket, first.key), self._store.get(second.bucket, second.key))
+        try:
+            before = self._store.get(first.bucket, first.key)
+        except NotFound:
+            if not (says := self._why_gone(first)):
+                raise
+            return Comparison(result="unknown", says=f"They cannot be compared. {says}")
+        return compare(before, self._store.get(second.bucket, second.key))
 
 
 def compare(first: bytes, second: bytes) -> Comparison:

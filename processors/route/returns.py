@@ -1,12 +1,32 @@
-"""Which sender is which destination, so that what a PACS sends back is known for what it is."""
+"""Which sender is which destination, and which image was made of which, so that what a PACS sends back is known for what it is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hilum.events import Source
+from hilum.dicom import CutValue, Header
+from hilum.dicom.lossy import may_be_made, source_named
+from hilum.events import Instance, Source
 from hilum.settings import Settings
+
+#: SourceImageSequence, by which an image that was compressed with loss names the one of which it was made.
+SOURCE_IMAGES = "00082112"
+
+
+def tags_of(instance: Instance) -> frozenset[str]:
+    """What of the header must be known to tell of which image this one was made."""
+    return frozenset({SOURCE_IMAGES}) if may_be_made(instance.sop_instance_uid) else frozenset()
+
+
+def made_of(instance: Instance, header: Header) -> str:
+    """The SOP instance UID of the image of which Hilum made this one on its way to a destination; empty if it did not."""
+    if not may_be_made(instance.sop_instance_uid):
+        return ""
+    try:
+        return source_named(instance.sop_instance_uid, header.values(SOURCE_IMAGES))
+    except CutValue:  # beyond what is read of an object: Hilum names one image
+        return ""
 
 
 class Origins:

@@ -14,11 +14,13 @@ from hilum.kinds import AeTitle, Host, OptionalAeTitle, PduBytes, Port, Seconds,
 from hilum.outcomes import meanings
 from hilum.peer import Peer
 from hilum.profiles import Outcome, StatusCode, profile
+from hilum.rewriting import LossySyntax, lossy_of
 from hilum.settings import Settings
-from hilum.sink import Session, Sink, Step
+from hilum.sink import Expected, Session, Sink, Step
 from hilum.transactions import Transactions
 
 from .check import check
+from .committed import committed
 from .promise import Promises, Terms
 from .session import Associations, Manner
 
@@ -32,6 +34,11 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     aet: AeTitle
     #: Hilum's AE title towards this peer; empty: `dicom.aet`.
     calling_aet: OptionalAeTitle = ""
+    #: `sender`: Hilum calls as the modality called itself from which an object came; `setting`: as `calling_aet` says. What came
+    #: otherwise than by C-STORE goes by the setting, and so does all but C-STORE.
+    calling_title: Literal["setting", "sender"] = "setting"
+    #: `sender`: the peer is called by the title that the modality called; `setting`: by `aet`.
+    called_title: Literal["setting", "sender"] = "setting"
     connect_timeout_s: Seconds = 10.0
     #: For the answer to an association request.
     association_timeout_s: Seconds = 30.0
@@ -54,6 +61,10 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: `if-needed`: what the peer does not take in its own transfer syntax is written without loss in one that it takes;
     #: `never`: it is rejected. What the peer takes as it is goes as it is.
     transcode: Literal["if-needed", "never"] = "if-needed"
+    #: Compress images with loss (`jpeg-2000`), under a new SOP instance UID; empty: never. It goes with `lossy_ratio`.
+    lossy: LossySyntax = ""
+    #: How many times smaller than its pixels an image is to be, from 2 to 100.
+    lossy_ratio: float = 0.0
     #: Pad values of odd length, which the standard forbids and at which some peers abort (PS3.5 7.1.1).
     fix_odd_lengths: bool = False
     #: Ask the peer for storage commitment (PS3.4 J): an object counts as delivered once the peer has committed it.
@@ -62,6 +73,9 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     commit_report: Literal["new", "same"] = "new"
     #: So long the peer may take to report; then the object is sent, and its commitment asked for, again.
     commit_within_s: Annotated[float, Meta(gt=0, le=604_800)] = 3600.0
+    #: How `hilum reconcile --verify` asks what the peer has: `query` by C-FIND, `commitment` by storage commitment, for a peer that
+    #: answers no queries.
+    verify_by: Literal["query", "commitment"] = "query"
     #: Speak TLS (PS3.15 B.12).
     tls: bool = False
     #: PEM file of the authorities to trust; empty: the system's.
@@ -77,6 +91,7 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         refuse_tiny_pdus(self.max_pdu_bytes)
+        lossy_of(self.lossy, self.lossy_ratio, transcode=self.transcode != "never")
         if not self.tls and (self.tls_ca or self.tls_certificate or self.tls_key or self.tls_server_name):
             raise ValueError("`tls` is false, so no other setting of TLS may be there")
 
@@ -84,6 +99,11 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def grouped(self) -> bool:
         """See `Sink.grouped`."""
         return self.group_by == "study"
+
+    def titled_in(self, settings: Settings) -> bool:
+        """See `Sink.titled_in`."""
+        del settings
+        return "sender" in (self.calling_title, self.called_title)
 
     def peer(self, settings: Settings) -> Peer:
         """The node, as `hilum.association` wants it."""
@@ -110,11 +130,17 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The node that answers queries about what it stored: the same, unless a title of its own is set for them."""
         return replace(self.peer(settings), aet=self.query_aet or self.aet, port=self.query_port or self.port)
 
-    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
-        """See `Sink.holdings`: by C-FIND."""
+    def holdings(self, settings: Settings, study_instance_uid: str, expected: Collection[Expected]) -> frozenset[str]:
+        """See `Sink.holdings`: by C-FIND, or by storage commitment asked for anew."""
+        if self.verify_by == "commitment":
+            return committed(self.peer(settings), Transactions.of(settings), self._terms, expected)
         from hilum.find import instances_of  # brings all of pynetdicom, which nothing else here needs
 
-        return instances_of(self.query_peer(settings), study_instance_uid, series_instance_uids)
+        return instances_of(self.query_peer(settings), study_instance_uid, {each.series_instance_uid for each in expected})
+
+    @property
+    def _terms(self) -> Terms:
+        return Terms(within_s=self.commit_within_s, same_association_s=self.response_timeout_s if self.commit_report == "same" else 0.0)
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
@@ -127,14 +153,15 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             transcode=self.transcode == "if-needed",
             fix_odd_lengths=self.fix_odd_lengths,
             meanings=meanings(self.profile, self.statuses),
+            lossy=lossy_of(self.lossy, self.lossy_ratio, transcode=True),
+            calling_of_sender=self.calling_title == "sender",
+            called_of_sender=self.called_title == "sender",
         )
         if not self.commit:
             return Associations(peer, manner)
-        same_association_s = self.response_timeout_s if self.commit_report == "same" else 0.0
-        terms = Terms(within_s=self.commit_within_s, same_association_s=same_association_s)
         transactions = Transactions.of(settings)
         transactions.forget_old(datetime.now(UTC))
-        return Associations(peer, manner, Promises(peer, transactions, terms))
+        return Associations(peer, manner, Promises(peer, transactions, self._terms))
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: name, TCP, TLS, association, presentation contexts, C-ECHO, a marked test object by C-STORE.
@@ -150,4 +177,5 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             profile=profile(self.profile) if self.profile else None,
             meanings=meanings(self.profile, self.statuses),
             query_aet=self.query_aet,
+            lossy=lossy_of(self.lossy, self.lossy_ratio, transcode=True),
         )

@@ -26,6 +26,7 @@ from pydicom.uid import (
 from hilum import testobject
 from hilum.association import Association
 from hilum.database.queries import Kind, kinds_of_objects
+from hilum.dicom.lossy import Lossy, suits
 from hilum.dicom.transcode import DECODABLE
 from hilum.errors import HilumError
 from hilum.outcomes import Meanings
@@ -80,6 +81,7 @@ def check(
     profile: Profile | None,
     meanings: Meanings,
     query_aet: str,
+    lossy: Lossy | None = None,
 ) -> Iterator[Step]:
     """Name, TCP, TLS, association, presentation contexts, C-ECHO, and a marked test object if that is allowed."""
     peer = hurried(peer)
@@ -113,6 +115,8 @@ def check(
         yield _contexts_step(association)
         if any(context != _ECHO for context in association.accepted):
             yield _compressions_step(association, transcode=transcode)
+            if lossy is not None:
+                yield _lossy_step(association, lossy)
             if profile is not None:
                 yield _profile_step(association, profile, query_aet)
         if kinds:
@@ -217,6 +221,21 @@ def _compressions_step(association: Association, *, transcode: bool) -> Step:
         asking.says = "; ".join(said)
         if refused and any(name in refused for syntax, name in COMPRESSIONS.items() if syntax in DECODABLE):
             asking.says += "; what it does not take is decompressed" if transcode else "; what it does not take is rejected"
+    return asking.done
+
+
+def _lossy_step(association: Association, lossy: Lossy) -> Step:
+    """Whether images that are compressed with loss are taken, of each class that is: what is not taken would be rejected."""
+    taken = dict.fromkeys(context.abstract_syntax for context in association.accepted)
+    usual = [each for each in USUAL_SOP_CLASSES if each in taken and suits(each, EXPLICIT_VR_LITTLE_ENDIAN)]
+    refused = [each for each in usual if Context(abstract_syntax=each, transfer_syntax=lossy.syntax) not in association.accepted]
+    with step("compression with loss") as asking:
+        name = COMPRESSIONS[lossy.syntax]
+        if refused:
+            which = ", ".join(each.name.removesuffix(" Storage") for each in refused)
+            fix = f"Let the peer take {name} of them, or take `lossy` out."
+            raise NoAssociation(f"{association.peer.aet} takes no {name} of {which}, and images are to be compressed so.", fix=fix)
+        asking.says = f"takes {name} of {len(usual)} SOP classes whose images are compressed {lossy.ratio:g}:1"
     return asking.done
 
 

@@ -6,13 +6,16 @@ import time
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hilum.association import REFUSALS, Answer, Association, AssociationLost
+from hilum.dicom.lossy import Lossy, suits
 from hilum.dicom.recode import CannotRecode
-from hilum.dicom.transcode import evened, targets_for, transcoded
+from hilum.dicom.transcode import evened, targets_for
 from hilum.outcomes import Meanings
 from hilum.part10 import Part10
 from hilum.peer import NoAssociation, Peer
+from hilum.rewriting import in_syntax, may_be_lossy, not_rewritten, sent_as, with_loss
 from hilum.sink import Delivery, Later, Outage, Settled
 from hilum.upper_layer import MAX_CONTEXTS, Context
 
@@ -27,6 +30,11 @@ class Manner(Struct, frozen=True, kw_only=True):
     transcode: bool
     fix_odd_lengths: bool
     meanings: Meanings
+    #: Compress images with loss, so.
+    lossy: Lossy | None = None
+    #: Call as the object's sender called itself, and by the title that it called.
+    calling_of_sender: bool = False
+    called_of_sender: bool = False
 
 
 class Associations:
@@ -60,7 +68,12 @@ class Associations:
         outcome = self._send(delivery, part10)
         if outcome.state == "rejected":
             return outcome
-        raise promises.stored(delivery, ask=not self._coming or delivery.delivery_id == self._coming[-1].delivery_id)
+        uid = outcome.sent_as or delivery.sop_instance_uid
+        raise promises.stored(delivery, uid, ask=not self._coming or delivery.delivery_id == self._coming[-1].delivery_id)
+
+    def awaits(self, delivery: Delivery) -> bool:
+        """See `Session.awaits`: for storage commitment."""
+        return self._promises is not None and self._promises.awaits(delivery)
 
     def _ask(self) -> None:
         if self._promises is not None:
@@ -96,43 +109,76 @@ class Associations:
 
     def _association_for(self, delivery: Delivery) -> Association:
         """The open association, or a new one if it is gone or was not asked for what this object needs."""
-        needed = contexts_for(delivery, transcode=self._manner.transcode)
+        needed = contexts_for(delivery, transcode=self._manner.transcode, lossy=self._manner.lossy)
         known: dict[Context, None] = {}
+        peer = self._peer_for(delivery)
+        if self._association and self._association.peer != peer:  # one association has one pair of titles
+            self._release()
         if self._association:
             known = dict.fromkeys((*self._association.accepted, *self._association.refused))
             if all(context in known for context in needed) and self._association.is_open():
                 return self._association
             self._release()
         ids = [each.delivery_id for each in self._coming]
-        rest = self._coming[ids.index(delivery.delivery_id) :] if delivery.delivery_id in ids else []
-        wanted = needed_by([delivery, *rest], transcode=self._manner.transcode) | known
+        coming = self._coming[ids.index(delivery.delivery_id) :] if delivery.delivery_id in ids else []
+        rest = [each for each in coming if self._peer_for(each) == peer]
+        wanted = needed_by([delivery, *rest], transcode=self._manner.transcode, lossy=self._manner.lossy) | known
         try:
-            self._association = Association(self._peer, list(wanted)[:MAX_CONTEXTS])
+            self._association = Association(peer, list(wanted)[:MAX_CONTEXTS])
         except NoAssociation as error:
             raise Outage(error.sentence, fix=error.fix) from None
         return self._association
 
+    def _peer_for(self, delivery: Delivery) -> Peer:
+        """The peer, with the titles that this object is to be sent with."""
+        manner = self._manner
+        if not (manner.calling_of_sender or manner.called_of_sender):
+            return self._peer
+        calling = delivery.calling_aet if manner.calling_of_sender else ""
+        called = delivery.called_aet if manner.called_of_sender else ""
+        return replace(self._peer, calling_aet=calling or self._peer.calling_aet, aet=called or self._peer.aet)
+
     def _store(self, association: Association, delivery: Delivery, part10: Part10) -> Settled:
+        if self._manner.lossy is not None and may_be_lossy(delivery, self._manner.lossy):
+            settled = self._store_with_loss(association, delivery, part10, self._manner.lossy)
+            if settled is not None:
+                return settled
         asked, *others = contexts_for(delivery, transcode=self._manner.transcode)
         by_syntax = {context.transfer_syntax: context for context in others}
         preferred = [by_syntax[uid] for uid in self._manner.meanings.profile.in_order(list(by_syntax))]
         chosen = next((context for context in (asked, *preferred) if context in association.accepted), None)
         if chosen is None:
             return self._refused(association.refused[asked], asked)
-        if chosen == asked and not self._manner.fix_odd_lengths:
-            return self._settled(association.c_store(chosen, delivery.sop_instance_uid, part10.data_set))
+        if chosen == asked:
+            return self._store_as_it_is(association, delivery, part10, asked)
+        try:
+            with in_syntax(delivery, part10, chosen.transfer_syntax) as rewritten:
+                return self._settled(association.c_store(chosen, delivery.sop_instance_uid, rewritten.data_set))
+        except CannotRecode as error:
+            return not_rewritten(delivery, error, f"{self._peer.aet} takes no transfer syntax {asked.transfer_syntax}")
+
+    def _store_as_it_is(self, association: Association, delivery: Delivery, part10: Part10, context: Context) -> Settled:
+        if not self._manner.fix_odd_lengths:
+            return self._settled(association.c_store(context, delivery.sop_instance_uid, part10.data_set))
         try:
             with part10.mapped() as (whole, at):
-                if chosen == asked:
-                    pieces = evened(whole, at, asked.transfer_syntax) or part10.data_set
-                else:
-                    pieces = transcoded(whole, at, asked.transfer_syntax, chosen.transfer_syntax)
-                return self._settled(association.c_store(chosen, delivery.sop_instance_uid, pieces))
+                pieces = evened(whole, at, context.transfer_syntax) or part10.data_set
+                return self._settled(association.c_store(context, delivery.sop_instance_uid, pieces))
         except CannotRecode as error:
-            if chosen == asked:
-                return Settled(state="rejected", comment=f"Odd lengths are to be padded, and the object cannot be rewritten: {error}.")
-            sentence = f"{self._peer.aet} takes no transfer syntax {asked.transfer_syntax}, and the object cannot be rewritten: {error}."
-            return Settled(state="rejected", comment=sentence)
+            return not_rewritten(delivery, error, "Odd lengths are to be padded")
+
+    def _store_with_loss(self, association: Association, delivery: Delivery, part10: Part10, lossy: Lossy) -> Settled | None:
+        """Store the image that is made of the object; None if it goes as any other."""
+        context = Context(abstract_syntax=delivery.sop_class_uid, transfer_syntax=lossy.syntax)
+        try:
+            with with_loss(delivery, part10, lossy) as made:
+                if made is None:
+                    return None
+                if context not in association.accepted:
+                    return self._refused(association.refused[context], context)
+                return sent_as(self._settled(association.c_store(context, made.sop_instance_uid, made.data_set)), made, delivery)
+        except CannotRecode as error:
+            return not_rewritten(delivery, error, "Images are to be compressed with loss")
 
     def _settled(self, answer: Answer) -> Settled:
         return self._manner.meanings.of_status(self._peer.aet, answer.status, answer.comment)
@@ -146,18 +192,23 @@ class Associations:
         raise Later(sentence, fix="The peer's own log says why.")
 
 
-def contexts_for(delivery: Delivery, *, transcode: bool = True) -> list[Context]:
-    """The presentation contexts that an object can be sent in: first as it is, then as it can be written without loss (PS3.5 10.1)."""
-    return contexts_of(delivery.sop_class_uid, delivery.transfer_syntax_uid, transcode=transcode)
+def contexts_for(delivery: Delivery, *, transcode: bool = True, lossy: Lossy | None = None) -> list[Context]:
+    """The presentation contexts that an object can be sent in: first as it is, then as it can be written without loss (PS3.5 10.1).
+
+    Then, with `lossy`, that of the image which is made of it.
+    """
+    return contexts_of(delivery.sop_class_uid, delivery.transfer_syntax_uid, transcode=transcode, lossy=lossy)
 
 
-def contexts_of(sop_class_uid: str, own: str, *, transcode: bool = True) -> list[Context]:
+def contexts_of(sop_class_uid: str, own: str, *, transcode: bool = True, lossy: Lossy | None = None) -> list[Context]:
     """The same for any object of this SOP class in the transfer syntax `own`."""
-    syntaxes = (own, *(targets_for(own) if transcode else ()))
+    syntaxes = [own, *(targets_for(own) if transcode else ())]
+    if lossy is not None and suits(sop_class_uid, own):
+        syntaxes.append(lossy.syntax)
     return [Context(abstract_syntax=sop_class_uid, transfer_syntax=each) for each in syntaxes]
 
 
-def needed_by(deliveries: Iterable[Delivery], *, transcode: bool) -> dict[Context, None]:
+def needed_by(deliveries: Iterable[Delivery], *, transcode: bool, lossy: Lossy | None = None) -> dict[Context, None]:
     """The contexts of all of them, each once, in their order; those of the first one come first."""
     kinds = dict.fromkeys((each.sop_class_uid, each.transfer_syntax_uid) for each in deliveries)
-    return dict.fromkeys(context for kind in kinds for context in contexts_of(*kind, transcode=transcode))
+    return dict.fromkeys(context for kind in kinds for context in contexts_of(*kind, transcode=transcode, lossy=lossy))

@@ -9,11 +9,12 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from hilum.client_tls import ClientTls
-from hilum.kinds import Seconds
+from hilum.kinds import Seconds, Uid
 from hilum.outcomes import meanings
 from hilum.profiles import ReasonOutcome, StatusCode
+from hilum.rewriting import LossySyntax, lossy_of
 from hilum.settings import Settings
-from hilum.sink import Session, Sink, Step
+from hilum.sink import Expected, Session, Sink, Step
 from hilum.store import open_store
 
 from .check import CHECK_WAITS_S, check
@@ -53,6 +54,14 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_request_bytes: Annotated[int, Meta(ge=1_000_000, le=10**12)] = 64_000_000
     #: Largest instance that the service takes; a larger one is rejected without being sent. 0: no limit is known.
     max_instance_bytes: Annotated[int, Meta(ge=0, le=10**13)] = 0
+    #: Transfer syntaxes that the service takes, where that is known; none named: it is sent all, and asked by that.
+    syntaxes: tuple[Uid, ...] = ()
+    #: `if-needed`: what the service does not take is written without loss in Explicit VR Little Endian; `never`: it is rejected.
+    transcode: Literal["if-needed", "never"] = "if-needed"
+    #: Compress images with loss (`jpeg-2000`), under a new SOP instance UID; empty: never. It goes with `lossy_ratio`.
+    lossy: LossySyntax = ""
+    #: How many times smaller than its pixels an image is to be, from 2 to 100.
+    lossy_ratio: float = 0.0
     #: What 409 means where the answer gives the instance no reason: `ask` whether it is there (QIDO-RS), `already-there`, `rejected`.
     conflict: Literal["ask", "already-there", "rejected"] = "ask"
     #: What is known of this service; empty: the standard at its word. Known ones: docs/reference/profiles.md.
@@ -71,6 +80,9 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError("only one of `username`, `token` and `token_file` may be there")
         if self.url.startswith("http:") and (self.tls_ca or self.tls_certificate or self.tls_key):
             raise ValueError("`url` begins with http:, so no setting of TLS may be there")
+        wanted = lossy_of(self.lossy, self.lossy_ratio, transcode=self.transcode != "never")
+        if wanted is not None and self.syntaxes and wanted.syntax not in self.syntaxes:
+            raise ValueError(f"`syntaxes` does not name {wanted.syntax}, in which `lossy` writes")
 
     @property
     def grouped(self) -> bool:
@@ -88,9 +100,9 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         credentials = Credentials(username=self.username, password=self.password, token=self.token, token_file=self.token_file)
         return Client(self.url, credentials, tls, min(most_s, self.connect_timeout_s), min(most_s, self.response_timeout_s))
 
-    def holdings(self, settings: Settings, study_instance_uid: str, series_instance_uids: Collection[str]) -> frozenset[str]:
+    def holdings(self, settings: Settings, study_instance_uid: str, expected: Collection[Expected]) -> frozenset[str]:
         """See `Sink.holdings`: by QIDO-RS."""
-        del settings, series_instance_uids
+        del settings, expected
         client = self.client()
         try:
             return client.instances_of(study_instance_uid)
@@ -105,6 +117,9 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             max_instance_bytes=self.max_instance_bytes,
             conflict=self.conflict,
             meanings=meanings(self.profile, own_reasons=self.reasons),
+            transcode=self.transcode == "if-needed",
+            syntaxes=frozenset(self.syntaxes),
+            lossy=lossy_of(self.lossy, self.lossy_ratio, transcode=True),
         )
         return Requests(self.client(), open_store(settings), manner, spool=settings.spool_dir)
 

@@ -5,48 +5,38 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from msgspec import Struct
 
+from hilum.dicom.file_meta import part10_head
+from hilum.dicom.lossy import Lossy
+from hilum.dicom.recode import CannotRecode
+from hilum.dicom.transcode import targets_for
 from hilum.edited import NotEditable, part10_of
 from hilum.errors import HilumError
 from hilum.outcomes import Meanings
 from hilum.part10 import IN_MEMORY_BYTES, Part10, Unsound
 from hilum.profiles import HttpOutcome
+from hilum.rewriting import Rewritten, in_syntax, may_be_lossy, not_rewritten, sent_as, with_loss
 from hilum.runtime.delivery.near import near_by
 from hilum.sink import Delivery, Later, Outage, Park, Settled
 from hilum.store import ObjectStore
-from hilum.upper_layer import printable
+from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, printable
 
 from .answer import Said, read
-from .body import CONTENT_TYPE, body_of, length_of
+from .body import CONTENT_TYPE, PIECE_BYTES, body_of, length_of
 from .client import Client, Lost, Reply
+from .waits import FIXES, retry_after_s
 
-#: Longest time that a service may ask Hilum to wait (Retry-After, RFC 9110 10.2.3).
-LONGEST_WAIT_S = 3600.0
-_DEFAULT_WAIT_S = 5.0
 #: Objects that are read while the one before them is on its way.
 _READ_AHEAD = 4
-#: What to do about an answer that concerns the service as a whole.
-_FIXES = {
-    301: "It is elsewhere: set `url` to where it is.",
-    302: "It is elsewhere: set `url` to where it is.",
-    307: "It is elsewhere: set `url` to where it is.",
-    308: "It is elsewhere: set `url` to where it is.",
-    401: "Check `username` and `password`, `token` or `token_file`.",
-    403: "Ask its administrator to let these credentials store.",
-    404: "Check that `url` is what comes before /studies.",
-    405: "Check that `url` is what comes before /studies, and that the service takes STOW-RS.",
-    407: "A proxy is between that wants credentials.",
-    501: "The service takes no STOW-RS.",
-    502: "What is in front of the service does not reach it.",
-    504: "What is in front of the service does not reach it.",
-}
+#: Answers and FailureReason by which a service says that it takes no such transfer syntax (PS3.18 8.7.3 and I.2.2, RFC 9110 15.5.16).
+_OF_SYNTAX = (406, 415)
+_SYNTAX_NOT_SUPPORTED = 0xC122
 
 
 class Manner(Struct, frozen=True, kw_only=True):
@@ -57,15 +47,27 @@ class Manner(Struct, frozen=True, kw_only=True):
     max_instance_bytes: int
     conflict: str
     meanings: Meanings
+    #: Write without loss what the service does not take, in Explicit VR Little Endian.
+    transcode: bool = True
+    #: The only transfer syntaxes that it takes; none: it is asked.
+    syntaxes: frozenset[str] = frozenset()
+    #: Compress images with loss, so.
+    lossy: Lossy | None = None
 
 
 class _Part(NamedTuple):
     delivery: Delivery
     part10: Part10
+    #: As what it goes, if not as it is.
+    rewritten: Rewritten | None = None
 
     @property
     def uid(self) -> str:
-        return self.delivery.sop_instance_uid
+        return self.rewritten.sop_instance_uid if self.rewritten else self.delivery.sop_instance_uid
+
+    @property
+    def syntax(self) -> str:
+        return self.delivery.transfer_syntax_uid
 
 
 class Requests:
@@ -85,6 +87,8 @@ class Requests:
         self._not_before = 0.0
         self._max_request_bytes = manner.max_request_bytes
         self._told = ""
+        #: Transfer syntaxes of which the service took another one instead.
+        self._not_taken: set[str] = set()
         self._reads = ThreadPoolExecutor(2, thread_name_prefix="stow reads")
 
     def begin(self, deliveries: Sequence[Delivery]) -> None:
@@ -106,6 +110,11 @@ class Requests:
             raise outcome
         return outcome
 
+    def awaits(self, delivery: Delivery) -> bool:
+        """See `Session.awaits`: the answer tells all."""
+        del delivery
+        return False
+
     def rest(self) -> None:
         """See `Session.rest`."""
 
@@ -120,11 +129,11 @@ class Requests:
         ids = [each.delivery_id for each in self._coming]
         rest = self._coming[ids.index(first.delivery.delivery_id) + 1 :] if first.delivery.delivery_id in ids else []
         size, uids = first.delivery.object.size_bytes, {first.uid}
-        for each in rest if size <= IN_MEMORY_BYTES else []:
+        for each in rest if size <= IN_MEMORY_BYTES and not self._goes_rewritten(first.delivery) else []:
             size += each.object.size_bytes
             # One that is streamed is found to be unsound only on its way: it spoils no other's request.
             alone = each.object.size_bytes > IN_MEMORY_BYTES or each.sop_instance_uid in uids or each.delivery_id in self._done
-            if alone or len(parts) >= manner.instances or size > self._max_request_bytes:
+            if alone or self._goes_rewritten(each) or len(parts) >= manner.instances or size > self._max_request_bytes:
                 break
             uids.add(each.sop_instance_uid)
             near = partial(near_by, self._spool, each) if self._spool else None
@@ -133,7 +142,12 @@ class Requests:
 
     def _send(self, parts: list[_Part]) -> None:
         """Send these in one request, and put the outcome of each into `_done`. Raises `Outage` for all."""
-        parts = [part for part in parts if not self._too_large(part)]
+        if len(parts) == 1 and self._goes_rewritten(parts[0].delivery):
+            self._done[parts[0].delivery.delivery_id] = self._rewritten(parts[0])
+            return
+        self._send_as_they_are([part for part in parts if not self._too_large(part)])
+
+    def _send_as_they_are(self, parts: list[_Part]) -> None:
         while parts:
             for part in parts[:_READ_AHEAD]:
                 part.part10.read_ahead(self._reads)
@@ -166,16 +180,80 @@ class Requests:
                 yield part.part10
                 part.part10.forget()
 
-        headers = {"Content-Type": CONTENT_TYPE, "Content-Length": str(length_of(sizes)), "Accept": "application/dicom+json"}
-        return self._client.ask("POST", "/studies", headers, body_of(in_turn()))
+        return self._client.ask("POST", "/studies", _headers(sizes), body_of(part.pieces(PIECE_BYTES) for part in in_turn()))
+
+    # In another form
+
+    def _goes_rewritten(self, delivery: Delivery) -> bool:
+        """Whether the object is not sent as it is, at first at least. It has a request of its own."""
+        manner, own = self._manner, delivery.transfer_syntax_uid
+        unwanted = own in self._not_taken or (bool(manner.syntaxes) and own not in manner.syntaxes)
+        return may_be_lossy(delivery, manner.lossy) or (unwanted and self._can_be_transcoded(own))
+
+    def _can_be_transcoded(self, own: str) -> bool:
+        return self._manner.transcode and EXPLICIT_VR_LITTLE_ENDIAN in targets_for(own)
+
+    def _rewritten(self, part: _Part) -> Settled | HilumError:
+        """The outcome of an object that is not to go as it is. Raises `Outage`."""
+        delivery, lossy = part.delivery, self._manner.lossy
+        if lossy is not None and may_be_lossy(delivery, lossy):
+            try:
+                with with_loss(delivery, part.part10, lossy) as made:
+                    if made is not None:
+                        return self._send_rewritten(part, made)
+            except CannotRecode as error:
+                return _not_rewritten(delivery, error, "Images are to be compressed with loss")
+            except Unsound as unsound:
+                return unsound
+            if part.syntax not in self._not_taken and (not self._manner.syntaxes or part.syntax in self._manner.syntaxes):
+                return self._send_alone(part)
+        return self._transcoded(part)
+
+    def _transcoded(self, part: _Part) -> Settled | HilumError:
+        """The outcome of an object that is sent in Explicit VR Little Endian, which every service takes (PS3.18 8.7.3)."""
+        try:
+            with in_syntax(part.delivery, part.part10, EXPLICIT_VR_LITTLE_ENDIAN) as written:
+                outcome = self._send_rewritten(part, written)
+        except CannotRecode as error:
+            return _not_rewritten(part.delivery, error, f"{self._client.url} takes no transfer syntax {part.syntax}")
+        except Unsound as unsound:
+            return unsound
+        if isinstance(outcome, Settled) and outcome.state in ("delivered", "already_there"):
+            self._not_taken.add(part.syntax)
+        return outcome
+
+    def _send_rewritten(self, part: _Part, rewritten: Rewritten) -> Settled | HilumError:
+        delivery = part.delivery
+        head = part10_head(delivery.sop_class_uid, rewritten.sop_instance_uid, rewritten.transfer_syntax_uid)
+        size_bytes = len(head) + rewritten.data_set.size_bytes
+        if self._manner.max_instance_bytes and size_bytes > self._manner.max_instance_bytes:
+            return self._is_too_large(size_bytes)
+        sending = part._replace(rewritten=rewritten)
+        file = chain((head,), rewritten.data_set(PIECE_BYTES))
+        try:
+            self._understand(self._client.ask("POST", "/studies", _headers([size_bytes]), body_of([file])), [sending])
+        except Lost as lost:
+            return Later(lost.sentence, fix=lost.fix)
+        outcome = self._done.pop(delivery.delivery_id)
+        return sent_as(outcome, rewritten, delivery) if isinstance(outcome, Settled) else outcome
+
+    def _send_alone(self, part: _Part) -> Settled | HilumError:
+        """The outcome of an object that goes as it is after all."""
+        if not self._too_large(part):
+            self._send_as_they_are([part])
+        return self._done.pop(part.delivery.delivery_id)
 
     def _too_large(self, part: _Part) -> bool:
         limit, size = self._manner.max_instance_bytes, part.delivery.object.size_bytes
         if not limit or size <= limit:
             return False
-        comment = f"It has {size} bytes, and the destination takes {limit} (`max_instance_bytes`): it was not sent."
-        self._done[part.delivery.delivery_id] = Settled(state="rejected", comment=comment)
+        self._done[part.delivery.delivery_id] = self._is_too_large(size)
         return True
+
+    def _is_too_large(self, size_bytes: int) -> Settled:
+        limit = self._manner.max_instance_bytes
+        comment = f"It has {size_bytes} bytes, and the destination takes {limit} (`max_instance_bytes`): it was not sent."
+        return Settled(state="rejected", comment=comment)
 
     def _one_by_one(self, parts: list[_Part], outcome: Callable[[_Part], Settled | HilumError]) -> None:
         """Of several, send each again by itself; the outcome of a single one is the one given."""
@@ -200,15 +278,26 @@ class Requests:
         elif meaning == "conflict":
             self._one_by_one(parts, lambda part: self._conflict(part, reply))
         else:
-            self._one_by_one(parts, lambda _: self._refused(reply))
+            self._one_by_one(parts, lambda part: self._refused_whole(part, reply))
+
+    def _refused_whole(self, part: _Part, reply: Reply) -> Settled | HilumError:
+        if reply.status in _OF_SYNTAX and self._may_go_otherwise(part):
+            return self._transcoded(part)
+        return self._refused(reply)
+
+    def _may_go_otherwise(self, part: _Part) -> bool:
+        """Whether a service that does not take the object as it went may take it in another transfer syntax."""
+        return part.rewritten is None and self._can_be_transcoded(part.syntax)
 
     def _by_instance(self, reply: Reply, said: Said, parts: list[_Part]) -> None:
-        unmentioned = []
+        unmentioned, otherwise = [], []
         for part in parts:
             if part.uid in said.stored:
                 warning = said.stored[part.uid]
                 status = f"{reply.status} 0x{warning:04X}" if warning else str(reply.status)
                 self._done[part.delivery.delivery_id] = Settled(state="delivered", peer_status=status)
+            elif said.failed.get(part.uid) == _SYNTAX_NOT_SUPPORTED and self._may_go_otherwise(part):
+                otherwise.append(part)
             elif part.uid in said.failed:
                 self._done[part.delivery.delivery_id] = self._failed(part, said.failed[part.uid], reply)
             elif said.nothing and reply.status == 200:
@@ -217,6 +306,8 @@ class Requests:
                 )
             else:
                 unmentioned.append(part)
+        for part in otherwise:
+            self._done[part.delivery.delivery_id] = self._transcoded(part)
         if unmentioned:
             self._one_by_one(unmentioned, lambda part: self._unmentioned(part, said, reply))
 
@@ -270,17 +361,19 @@ class Requests:
         status = reply.status
         if "retry-after" not in reply.headers and status not in (429, 503):
             words = self._manner.meanings.profile.words("http", status)
-            return Outage(f"{self._client.url} answered {status} ({words}).", fix=_FIXES.get(status, "The service's own log says why."))
-        wait_s = _retry_after_s(reply.headers.get("retry-after", ""))
+            return Outage(f"{self._client.url} answered {status} ({words}).", fix=FIXES.get(status, "The service's own log says why."))
+        wait_s = retry_after_s(reply.headers.get("retry-after", ""))
         self._not_before = self._now() + wait_s
         self._told = f"{self._client.url} answered {status}: it takes nothing for {wait_s:.0f} s."
         return Outage(self._told, fix="Hilum waits as long as the service asks for.")
 
 
-def _retry_after_s(value: str) -> float:
-    """Seconds to wait by Retry-After: a number or a date (RFC 9110 10.2.3)."""
+def _headers(sizes_bytes: Sequence[int]) -> dict[str, str]:
+    return {"Content-Type": CONTENT_TYPE, "Content-Length": str(length_of(sizes_bytes)), "Accept": "application/dicom+json"}
+
+
+def _not_rewritten(delivery: Delivery, error: CannotRecode, why: str) -> Settled | HilumError:
     try:
-        wait_s = float(value) if value.strip().isdecimal() else (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
-        wait_s = _DEFAULT_WAIT_S
-    return min(LONGEST_WAIT_S, max(0.0, wait_s))
+        return not_rewritten(delivery, error, why)
+    except Later as later:
+        return later

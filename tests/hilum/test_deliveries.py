@@ -279,6 +279,14 @@ class TestLooking:
         with pytest.raises(NotFound):
             show_deliveries(postgres, "2.25.404")
 
+    def test_one_that_was_sent_under_another_uid_is_found_by_it_and_its_event_says_so(self, postgres: str, store: MemoryStore) -> None:
+        enter(postgres, *some(store, 1))
+        [sent] = settle(postgres, Settled(state="delivered", sent_as="2.25.77"))
+
+        [shown] = show_deliveries(postgres, "2.25.77")
+        assert (shown.delivery_id, shown.sop_instance_uid, shown.sent_as) == (sent.delivery_id, sent.sop_instance_uid, "2.25.77")
+        assert [(each.sop_instance_uid, each.sent_as) for each in events(postgres)] == [(sent.sop_instance_uid, "2.25.77")]
+
     def test_an_accession_number_of_two_studies_names_neither(self, postgres: str, store: MemoryStore) -> None:
         index(postgres, *some(store, 1, "2.25.1"), *some(store, 1, "2.25.2"))
         index(postgres, *some(store, 1, "2.25.3"), accession_number="A-3")

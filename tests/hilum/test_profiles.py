@@ -29,6 +29,7 @@ from hilum.profiles import (
 from hilum.reference.profiles import TESTED_BY, page
 from hilum.sink import Later, Park, sink_of
 from sinks.dicom import Dicom
+from sinks.stow import Stow
 from tests.misbehaving import EVERY_STATUS
 
 ROOT = Path(__file__).parents[2]
@@ -333,6 +334,14 @@ def test_a_profile_sets_what_the_destination_does_not() -> None:
 
     assert grouped.settings("dicom", Dicom.__struct_fields__) == {"group_by": "none"}
     assert profile("merge").settings("dicom", Dicom.__struct_fields__) == {"group_by": "study"}
+
+
+def test_a_profile_says_how_a_product_is_asked_and_what_it_takes() -> None:
+    node = a_profile(dicom=DicomFacts(verify_by=Fact(value="commitment", basis="default")))
+    service = a_profile(stow=StowFacts(syntaxes=Fact(value=["1.2.840.10008.1.2.1"], basis="default")))
+
+    assert node.settings("dicom", Dicom.__struct_fields__)["verify_by"] == "commitment"
+    assert service.settings("stow", Stow.__struct_fields__)["syntaxes"] == ["1.2.840.10008.1.2.1"]
 
 
 def test_a_destinations_own_setting_wins() -> None:

@@ -241,6 +241,12 @@ def elsewhere(copy: Copy) -> Elsewhere:
     return made
 
 
+AN_EXPIRY = """
+    INSERT INTO expiry (bucket, object_key, study_instance_uid, series_instance_uid, sop_instance_uid, sha256, size_bytes, receipts, days,
+        policy, policy_version, decided_by)
+    SELECT bucket, object_key, '', '', sop_instance_uid, '', 1, ARRAY[receipt], 30, 'originals_days = 30', 'v1', 'host/expire'
+    FROM receipt WHERE object_key = %(key)s AND bucket = %(bucket)s
+"""
 #: A run of two deliveries.
 A_RUN = (
     "INSERT INTO delivery_run (run, command, destination, asked_by, deliveries) VALUES ('run-1', 'send', 'pacs', 'me', 2)",
@@ -278,6 +284,7 @@ class TestNothingLost:
             "unaccounted": 0,
             "spooled": 0,
             "stored": 5,
+            "expired": 0,
             "read": 5,
         }
         assert account.balance == (
@@ -537,6 +544,25 @@ class TestReadBack:
         assert account.details == (f"object {elsewhere.key(2)} cannot be read",)
         assert (account.unaccounted, account.ok) == (1, False)
         assert (account.stored, account.read) == (5, 5)
+
+    def test_an_original_that_expired_is_accounted_for(self, copy: Copy, elsewhere: Elsewhere) -> None:
+        elsewhere.store.delete(elsewhere.bucket, elsewhere.key(2))
+        assert copy.account().details == (f"object {elsewhere.key(2)} was received and is no longer in the object store",)
+        copy.change(AN_EXPIRY, bucket=elsewhere.bucket, key=elsewhere.key(2))
+
+        account = copy.account(verify=True)
+
+        assert account.ok, account.details
+        assert (account.stored, account.expired) == (4, 1)
+
+    def test_one_that_expires_between_listing_and_reading_is_no_loss(self, copy: Copy, elsewhere: Elsewhere) -> None:
+        copy.change(AN_EXPIRY, bucket=elsewhere.bucket, key=elsewhere.key(2))
+
+        def expires(says: str) -> None:
+            if says == "Comparing":
+                elsewhere.store.delete(elsewhere.bucket, elsewhere.key(2))
+
+        assert copy.account(progress=expires).ok
 
     def test_what_can_be_read_the_second_time_is_no_loss(self, copy: Copy, elsewhere: Elsewhere) -> None:
         def comes_back(says: str) -> None:

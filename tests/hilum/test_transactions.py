@@ -68,6 +68,35 @@ def test_a_promise_that_was_used_is_used_up_and_the_file_goes_with_the_last(tran
     assert not list((tmp_path / "sent").iterdir())
 
 
+def test_what_a_promise_settled_is_known_to_others_until_it_is_in_the_ledger(tmp_path: Path) -> None:
+    time = [0.0]
+    transactions = Transactions(tmp_path, lambda: time[0])
+    transactions.keep(a_transaction())
+    transactions.report(Report(transaction_uid="2.25.9", committed=("2.25.1", "2.25.2"), failed={}))
+    transactions.done_with("d1", settled=True)
+    transactions.done_with("d2", settled=True)
+
+    assert (state_of(transactions, "d1"), state_of(Transactions(tmp_path), "d1")) == ("none", "committed")
+    time[0] = 61.0
+    transactions.sweep()
+    assert not list((tmp_path / "sent").iterdir())
+
+
+def test_what_is_left_of_a_transaction_keeps_its_file(tmp_path: Path) -> None:
+    time = [0.0]
+    transactions = Transactions(tmp_path, lambda: time[0])
+    transactions.keep(a_transaction())
+    transactions.done_with("d1", settled=True)
+    time[0] = 61.0
+    transactions.sweep()
+    assert state_of(transactions, "d2") == "asked"
+
+    transactions.done_with("d2")
+    time[0] = 122.0
+    transactions.sweep()
+    assert not list((tmp_path / "sent").iterdir())
+
+
 def test_what_nobody_came_for_is_removed_in_time(transactions: Transactions) -> None:
     transactions.keep(a_transaction())
     transactions.forget_old(NOON + KEPT)

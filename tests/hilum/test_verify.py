@@ -11,7 +11,7 @@ from hilum.database.deliveries import Selection
 from hilum.errors import Misconfigured
 from hilum.runtime.delivery.queue import Queue
 from hilum.settings import Settings
-from hilum.sink import Settled, Sink
+from hilum.sink import Expected, Settled, Sink
 from hilum.testing import MemoryStore
 from hilum.verify import Verified, verify
 from tests.ledger import DELIVERED, Scripted, enter, some
@@ -31,8 +31,8 @@ def verified(dsn: str, *there: str, selection: Selection | None = None) -> tuple
     """What comes of asking a destination that has these, and what it was asked."""
     asked: list[tuple[str, set[str]]] = []
 
-    def ask(_: Sink, study: str, series: set[str]) -> frozenset[str]:
-        asked.append((study, series))
+    def ask(_: Sink, study: str, expected: list[Expected]) -> frozenset[str]:
+        asked.append((study, {each.series_instance_uid for each in expected}))
         return frozenset(there)
 
     return verify(dsn, selection or Selection(destination="pacs"), {"pacs": SINK, "pacs2": SINK}, ask), asked
@@ -78,6 +78,15 @@ def test_of_a_group_the_member_that_got_it_is_asked(postgres: str, store: Memory
     assert {each.destination for each in verified(postgres)[0].missing} == {"pacs2"}
 
 
+def test_what_was_sent_under_another_uid_is_asked_for_under_that(postgres: str, store: MemoryStore) -> None:
+    enter(postgres, *some(store, 2))
+    settle(postgres, Settled(state="delivered", sent_as="2.25.77"), Settled(state="delivered", sent_as="2.25.78"))
+
+    found, _ = verified(postgres, "2.25.77")
+
+    assert [each.sop_instance_uid for each in found.missing] == ["2.25.1.1"]
+
+
 def test_a_member_that_is_gone_is_said(postgres: str, store: MemoryStore) -> None:
     enter(postgres, *some(store, 1))
     settle(postgres, Settled(state="delivered", member="pacs9"))
@@ -88,4 +97,4 @@ def test_a_member_that_is_gone_is_said(postgres: str, store: MemoryStore) -> Non
 
 def test_a_type_of_destination_that_cannot_be_asked_says_so() -> None:
     with pytest.raises(Misconfigured, match="cannot be asked what it has"):
-        SINK.holdings(Settings(), "2.25.1", {"2.25.2"})
+        SINK.holdings(Settings(), "2.25.1", ())

@@ -16,6 +16,7 @@ from hilum.part10 import data_set_offset
 from hilum.records import Records
 from hilum.settings import S3, Settings
 from hilum.spool import Spool
+from hilum.storage.marker import KEY, Marker
 from hilum.testing import MemoryLog, MemoryStore, eventually, spooled
 from ingest.publish import Publisher
 
@@ -275,3 +276,23 @@ def test_its_lag_is_what_waits(clockwork: Clockwork) -> None:
         eventually(lambda: clockwork.publisher.health().lag == 3)
         clockwork.log.away = False
         eventually(lambda: clockwork.publisher.health().lag == 0)
+
+
+def test_an_object_whose_key_is_being_deleted_is_told_only_after_it_was_stored_again(spool: Spool) -> None:
+    clockwork = Clockwork(spool)
+    spooled(spool)
+    with clockwork.running():
+        eventually(lambda: len(clockwork.events()) == 1)
+        key = clockwork.events()[0].instance.object.key
+        marker = Marker(clockwork.store, BUCKET)
+        marker.write([key])
+        spooled(spool)  # the same bytes again
+        del clockwork.store.objects[BUCKET, key]
+        eventually(lambda: (BUCKET, key) in clockwork.store.objects, what="the object stored again")
+        assert len(clockwork.events()) == 1
+        clockwork.store.delete(BUCKET, KEY)  # as once it is listed no more
+
+        eventually(lambda: len(clockwork.events()) == 2)
+
+    assert (BUCKET, key) in clockwork.store.objects
+    assert list(spool.waiting()) == []

@@ -40,8 +40,35 @@ def test_the_ledger_reads_routed_instances_only() -> None:
     assert events_of(Ledger()) == (InstanceRouted,)
 
 
+EXPIRED = """
+INSERT INTO expiry (bucket, object_key, study_instance_uid, series_instance_uid, sop_instance_uid, sha256, size_bytes, receipts, days,
+    policy, policy_version, decided_by, decided_at)
+VALUES ('hilum-originals', '2.25.1/2.25.2/2.25.3/aa.dcm', '2.25.1', '2.25.2', '2.25.3', '', 1, '{receipt-1}', 30,
+    'originals_days = 30', 'v1', 'host/expire', '2026-01-31T12:00Z')
+"""
+
+
 @pytest.mark.system
 class TestOnPostgreSQL:
+    def test_a_delivery_whose_original_has_expired_is_cancelled_at_once_and_says_so(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute(EXPIRED)
+
+            Ledger().apply(connection, [(routed(ARCHIVE), ENVELOPE)])
+
+            rows = connection.execute("SELECT state, comment FROM delivery").fetchall()
+            [(value,)] = connection.execute("SELECT value FROM outbox").fetchall()
+        assert rows == [("cancelled", "The original expired on 2026-01-31 by originals_days = 30.")]
+        assert decode(DeliverySettled, value).comment == rows[0][1]
+
+    def test_a_delivery_of_an_arrival_that_came_after_the_expiry_is_made(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute(EXPIRED)
+
+            Ledger().apply(connection, [(routed(PACS, receipt="receipt-2"), ENVELOPE)])
+
+            assert connection.execute("SELECT state FROM delivery").fetchall() == [("pending",)]
+
     def test_each_planned_delivery_becomes_a_pending_row_with_what_its_worker_needs(self, postgres: str) -> None:
         with connect(postgres) as connection:
             Ledger().apply(connection, [(routed(ARCHIVE, PACS), ENVELOPE)])

@@ -41,6 +41,9 @@ class KeepingMemoryStore(MemoryStore):
         self._found(bucket, key)
         self.retained.setdefault((bucket, key), (mode, until))
 
+    def is_retained(self, bucket: str, key: str) -> bool:
+        return (bucket, key) in self.retained
+
     def expire_after(self, bucket: str, days: int) -> None:
         self.expiring[bucket] = days
 

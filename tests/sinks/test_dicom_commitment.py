@@ -3,114 +3,25 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_context, build_role, evt
 
 from bench.peers import free_port, running
-from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from hilum.outcomes import meanings
 from hilum.part10 import Part10
-from hilum.settings import Dicom as DicomSettings
 from hilum.settings import Settings
-from hilum.settings import Spool as SpoolSettings
-from hilum.sink import Delivery, Later, Outage, Session, Settled, Waits
-from hilum.testing import Clock, MemoryStore, a_delivery, eventually
+from hilum.sink import Later, Outage, Settled, Waits
+from hilum.testing import Clock, MemoryStore, eventually
 from hilum.transactions import Transactions
-from sinks.dicom import Dicom
 from sinks.dicom.promise import Promises, Terms
 from sinks.dicom.session import Associations, Manner
+from tests.committing import attempt, committing, several, sink_for
 from tests.ingest.dicom.running import Running
-from tests.peers import CT, EXPLICIT, IMPLICIT, pacs
-
-
-class Committing:
-    """A storage SCP that is asked for commitment. `failing` are failure reasons by SOP instance UID."""
-
-    def __init__(self, *, report_to: int = 0, same: bool = False, status: int = 0x0000, failing: dict[str, int] | None = None) -> None:
-        self.stored: list[str] = []
-        self.asked: list[list[str]] = []
-        self.answers: list[int] = []
-        self._report_to, self._same, self._status, self._failing = report_to, same, status, failing or {}
-        ae = AE("PACS")
-        ae.add_supported_context(CT, [EXPLICIT, IMPLICIT])
-        ae.add_supported_context(STORAGE_COMMITMENT, [EXPLICIT, IMPLICIT])
-        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._act)]
-        server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)  # type: ignore[arg-type]  # its own tuples
-        assert server is not None
-        self._server = server
-        self.port: int = server.server_address[1]
-
-    def _store(self, event: evt.Event) -> int:
-        self.stored.append(str(event.request.AffectedSOPInstanceUID))  # type: ignore[union-attr]  # a C-STORE
-        return 0x0000
-
-    def _act(self, event: evt.Event) -> tuple[int, None]:
-        asked = event.action_information
-        self.asked.append([str(each.ReferencedSOPInstanceUID) for each in asked.ReferencedSOPSequence])
-        if self._status == 0 and (self._same or self._report_to):
-            threading.Thread(target=self._report, args=(event.assoc, asked), daemon=True).start()
-        return self._status, None
-
-    def _report(self, association: object, asked: Dataset) -> None:
-        report = Dataset()
-        report.TransactionUID = asked.TransactionUID
-        failed = [each for each in asked.ReferencedSOPSequence if str(each.ReferencedSOPInstanceUID) in self._failing]
-        report.ReferencedSOPSequence = [each for each in asked.ReferencedSOPSequence if each not in failed]
-        for each in failed:
-            each.FailureReason = self._failing[str(each.ReferencedSOPInstanceUID)]
-        if failed:
-            report.FailedSOPSequence = failed
-        if self._report_to:
-            ae = AE("PACS")
-            roles = [build_role(STORAGE_COMMITMENT, scp_role=True)]
-            association = ae.associate(
-                "127.0.0.1",
-                self._report_to,
-                [build_context(STORAGE_COMMITMENT, IMPLICIT)],
-                ae_title="HILUM",
-                ext_neg=roles,  # type: ignore[arg-type]  # its own list
-            )
-            assert association.is_established
-        status, _ = association.send_n_event_report(  # type: ignore[attr-defined]
-            report, 2 if failed else 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-        )
-        self.answers.append(int(status.Status) if "Status" in status else -1)
-        if self._report_to:
-            association.release()  # type: ignore[attr-defined]
-
-    def close(self) -> None:
-        assert self._server.socket is not None
-        self._server.socket.close()
-        threading.Thread(target=self._server.shutdown, daemon=True).start()
-
-
-@contextmanager
-def committing(**how: object) -> Iterator[Committing]:
-    running = Committing(**how)  # type: ignore[arg-type]  # by name
-    try:
-        yield running
-    finally:
-        running.close()
-
-
-@pytest.fixture
-def hilum(tmp_path: Path) -> Settings:
-    return Settings(data=str(tmp_path), dicom=DicomSettings(port=0), spool=SpoolSettings(min_free_bytes=0, spare_bytes=0))
-
-
-@pytest.fixture
-def receiver(hilum: Settings) -> Iterator[Running]:
-    """Hilum's own receiver on the same spool."""
-    receiver = Running(hilum)
-    yield receiver
-    receiver.end()
+from tests.peers import pacs
 
 
 @pytest.fixture
@@ -118,31 +29,11 @@ def store() -> MemoryStore:
     return MemoryStore()
 
 
-def sink_for(port: int, **more: object) -> Dicom:
-    return Dicom(host="127.0.0.1", port=port, aet="PACS", commit=True, **more)  # type: ignore[arg-type]  # by name
-
-
 def session_for(port: int, hilum: Settings, clock: Callable[[], datetime]) -> Associations:
     """A session whose promises go by `clock`."""
     peer = sink_for(port).peer(hilum)
     manner = Manner(by_study=True, idle_s=5.0, transcode=True, fix_odd_lengths=False, meanings=meanings(""))
     return Associations(peer, manner, Promises(peer, Transactions.of(hilum), Terms(within_s=3600.0, same_association_s=0.0), clock))
-
-
-def several(store: MemoryStore, count: int) -> list[Delivery]:
-    return [a_delivery(store, SOPInstanceUID=f"2.25.{n + 10}") for n in range(count)]
-
-
-def attempt(session: Session, store: MemoryStore, deliveries: list[Delivery]) -> list[str]:
-    """The state of each, or the error's name."""
-    session.begin(deliveries)
-    found: list[str] = []
-    for delivery in deliveries:
-        try:
-            found.append(session.deliver(delivery, Part10(store, delivery.object)).state)
-        except (Waits, Later, Outage) as error:
-            found.append(type(error).__name__)
-    return found
 
 
 def test_a_peer_that_reports_on_the_same_association_has_committed_at_once(hilum: Settings, store: MemoryStore) -> None:

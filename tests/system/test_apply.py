@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ import pytest
 
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver
+from hilum.association import Answer
+from hilum.peer import Peer
+from hilum.scu import outgoing, send_all
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
 
@@ -33,11 +38,16 @@ to = ["pacs"]
 
 
 @pytest.fixture(scope="module")
-def hilum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHilum]:
+def pacs() -> Iterator[RawReceiver]:
     receiver = RawReceiver()
-    with running_hilum(tmp_path_factory.mktemp("hilum"), receiver.port) as running:
-        yield running
+    yield receiver
     receiver.close()
+
+
+@pytest.fixture(scope="module")
+def hilum(tmp_path_factory: pytest.TempPathFactory, pacs: RawReceiver) -> Iterator[RunningHilum]:
+    with running_hilum(tmp_path_factory.mktemp("hilum"), pacs.port) as running:
+        yield running
 
 
 @pytest.fixture
@@ -86,6 +96,72 @@ def test_rules_are_in_force_without_a_restart_and_can_be_rolled_back(hilum: Runn
     listed = answer(hilum, "config", "history")
     assert [each["version"] for each in listed[:3]] == [first["version"], second["version"], first["version"]]
     assert [change["name"] for change in answer(hilum, "config", "diff")["changes"]] == ["ct"]
+
+
+class Traffic:
+    """Studies of four slices, one after another, from entering to leaving; `acknowledged` has the SOP Instance UIDs."""
+
+    PATIENT = "SYNTHT"
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.acknowledged: list[str] = []
+        self._peer = Peer(host="127.0.0.1", port=port, aet="HILUM", calling_aet="CT1")
+        self._folder = folder
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+
+    def _send(self) -> None:
+        for seed in itertools.count():
+            files = [
+                outgoing(path) for path in write_ct_study(self._folder / str(seed), 4, rows=16, columns=16, seed=seed, patient=self.PATIENT)
+            ]
+            for file, answer in send_all(self._peer, files):
+                assert isinstance(answer, Answer)
+                assert answer.status == 0
+                self.acknowledged.append(file.sop_instance_uid)
+            if self._stop.is_set():
+                return
+
+    def passes(self) -> None:
+        """Wait until some more was acknowledged."""
+        before = len(self.acknowledged)
+        eventually(lambda: len(self.acknowledged) >= before + 20, 60, what="twenty more objects are acknowledged")
+
+    def __enter__(self) -> Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_traffic_that_flows_while_rules_are_applied_and_rolled_back_is_neither_lost_nor_doubled(
+    hilum: RunningHilum, pacs: RawReceiver, folder: Path, tmp_path: Path
+) -> None:
+    first = answer(hilum, "apply", "-f", folder)["version"]
+    with Traffic(hilum.port, tmp_path) as traffic:
+        traffic.passes()
+        (folder / "ct.toml").write_text(TO_PACS)
+        second = answer(hilum, "apply", "-f", folder)["version"]
+        traffic.passes()
+        hilum.kill("route")
+        assert answer(hilum, "config", "rollback")["version"] == first
+        traffic.passes()
+    hilum.come_to_rest()
+
+    decided = hilum.rows(
+        "SELECT r.sop_instance_uid, r.config_version, array_agg(d.destination ORDER BY d.destination) FROM receipt r"
+        " JOIN study s USING (study_instance_uid) JOIN delivery d ON d.delivery_id = ANY(r.delivery_ids)"
+        " WHERE s.patient_id = %s AND d.state = 'delivered' GROUP BY r.receipt",
+        Traffic.PATIENT,
+    )
+    assert sorted(uid for uid, _, _ in decided) == sorted(traffic.acknowledged)
+    to = {first: ["archive"], second: ["archive", "pacs"]}
+    assert [(version, there) for _, version, there in decided if there != to[version]] == []
+    assert {version for _, version, _ in decided} == {first, second}
+    mine = {uid: len(pacs.received.get(uid, ())) for uid in traffic.acknowledged}
+    assert mine == {uid: int(version == second) for uid, version, _ in decided}
 
 
 def test_a_worker_that_was_killed_comes_back_with_what_is_in_force(hilum: RunningHilum, folder: Path, tmp_path: Path) -> None:

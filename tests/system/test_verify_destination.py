@@ -36,6 +36,14 @@ class Orthanc:
     def delete(self, sop_instance_uid: str) -> None:
         requests.delete(f"{self.url}/instances/{self.instances()[sop_instance_uid]}", timeout=30).raise_for_status()
 
+    def sender_of(self, sop_instance_uid: str) -> str:
+        """The AE title by which it came."""
+        return requests.get(f"{self.url}/instances/{self.instances()[sop_instance_uid]}/metadata/RemoteAET", timeout=30).text
+
+    def send_back(self, sop_instance_uid: str) -> None:
+        """Send it to Hilum."""
+        requests.post(f"{self.url}/modalities/hilum/store", self.instances()[sop_instance_uid], timeout=30).raise_for_status()
+
 
 @contextmanager
 def orthanc(folder: Path) -> Iterator[Orthanc]:
@@ -67,8 +75,38 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, there: Orthanc) -> Iterator[RunningHilum]:
-    with running_hilum(tmp_path_factory.mktemp("hilum"), there.port) as running_one:
+    more = MORE.format(port=there.port, url=there.url)
+    with running_hilum(tmp_path_factory.mktemp("hilum"), there.port, more) as running_one:
+        reports_to: dict[str, str | int] = {"AET": "HILUM", "Host": "127.0.0.1", "Port": running_one.port}
+        requests.put(f"{there.url}/modalities/hilum", json=reports_to, timeout=30).raise_for_status()
         yield running_one
+
+
+#: Further destinations, to which no rule sends anything: the same Orthanc.
+MORE = """
+[destinations.home]
+type = "dicom"
+host = "127.0.0.1"
+port = {port}
+aet = "PACS"
+lossy = "jpeg-2000"
+lossy_ratio = 10
+calling_title = "sender"
+
+[destinations.web]
+type = "stow"
+url = "{url}/dicom-web"
+lossy = "jpeg-2000"
+lossy_ratio = 20
+
+[destinations.committing]
+type = "dicom"
+host = "127.0.0.1"
+port = {port}
+aet = "PACS"
+commit = true
+verify_by = "commitment"
+"""
 
 
 @pytest.fixture
@@ -117,6 +155,53 @@ def test_a_study_is_sent_by_hand_and_counted(found: RunningHilum, there: Orthanc
     eventually(lambda: set(study) <= there.instances().keys(), 20)
     account = found.come_to_rest()
     assert account.ok, account.details
+
+
+def test_images_compressed_with_loss_are_there_under_their_own_uids_and_returned_when_they_come_back(
+    found: RunningHilum, there: Orthanc, study: list[str]
+) -> None:
+    [(uid, calling)] = found.rows(
+        "SELECT i.study_instance_uid, r.calling_aet FROM instance i JOIN receipt r USING (receipt) WHERE i.sop_instance_uid = %s", study[0]
+    )
+    for destination in ("home", "web"):
+        found.command("send", uid, "--to", destination)
+    assert found.come_to_rest().ok
+    settled = "SELECT sop_instance_uid, sent_as FROM delivery WHERE destination = %s AND study_instance_uid = %s"
+    made, elsewhere = (dict(found.rows(settled, destination, uid)) for destination in ("home", "web"))
+
+    assert made.keys() == elsewhere.keys() == set(study)
+    assert {*made.values(), *elsewhere.values()} <= there.instances().keys()
+    assert there.sender_of(made[study[0]]) == calling
+    assert found.command("reconcile", "--destination", "home", "--verify", "--study", uid).returncode == 0
+
+    there.send_back(made[study[0]])
+    eventually(lambda: found.rows("SELECT decision FROM receipt WHERE sop_instance_uid = %s", made[study[0]]) == [("returned",)], 30)
+    account = found.come_to_rest()
+    assert account.ok, account.details
+
+    there.delete(made[study[1]])
+    done = found.command("reconcile", "--destination", "home", "--verify", "--study", uid, "--json", check=False)
+    assert [each["sop_instance_uid"] for each in json.loads(done.stdout)["verified"]["missing"]] == [study[1]]
+
+
+def test_a_peer_commits_through_a_kill_of_the_workers_and_is_asked_anew_what_it_has(
+    found: RunningHilum, there: Orthanc, study: list[str]
+) -> None:
+    [(uid,)] = found.rows("SELECT study_instance_uid FROM instance WHERE sop_instance_uid = %s", study[0])
+    found.command("send", uid, "--to", "committing")
+    asked = "SELECT count(*) FROM delivery WHERE destination = 'committing' AND comment <> ''"
+    eventually(lambda: found.rows(asked) == [(5,)], 30, what="all are stored and asked for, or committed")
+    found.kill("deliver")
+    account = found.come_to_rest()
+    assert account.ok, account.details
+    said = "SELECT DISTINCT state, comment, attempts FROM delivery WHERE destination = 'committing'"
+    assert found.rows(said) == [("delivered", "committed", 1)]
+    assert found.command("reconcile", "--destination", "committing", "--verify", "--study", uid).returncode == 0
+
+    there.delete(study[3])
+    done = found.command("reconcile", "--destination", "committing", "--verify", "--study", uid, "--json", check=False)
+
+    assert [each["sop_instance_uid"] for each in json.loads(done.stdout)["verified"]["missing"]] == [study[3]]
 
 
 def test_orthanc_says_over_dicomweb_what_it_has(found: RunningHilum, there: Orthanc, study: list[str]) -> None:

@@ -37,13 +37,15 @@ class Crew:
         self._stop = threading.Event()
         self._threads = []
         for n in range(shared.sink.workers):
+            worker_name, sink = f"{process}/{shared.name}/{n}", shared.sink
             queue = Queue(
                 settings.postgres.dsn,
                 shared.name,
-                f"{process}/{shared.name}/{n}",
+                worker_name,
                 writer,
-                grouped=shared.sink.grouped,
-                require_order=shared.sink.require_order == "hold",
+                grouped=sink.grouped,
+                titled=sink.titled_in(settings),
+                require_order=sink.require_order == "hold",
             )
             worker = Worker(shared, queue, store, settings, settled)
             self._threads.append(threading.Thread(target=self._run, args=(worker,), name=f"{shared.name} {n}", daemon=True))

@@ -31,52 +31,68 @@ COLUMNS = """
 _DUE = """destination = %(destination)s AND not_before <= now() AND (lease_until IS NULL OR lease_until < now())
     AND priority >= %(least)s AND study_instance_uid <> ALL(%(held)s::text[])"""
 _READY = f"state = 'pending' AND {_DUE}"
-#: Of a destination with `require_order = "hold"`: an order fits the study, or a person has accepted it as it is.
-_FITS = """ AND EXISTS (SELECT FROM match WHERE match.about = 'study' AND match.id = delivery.study_instance_uid
-    AND (match.outcome = 'matched' OR match.accepted_version = match.version))"""
 #: The same, spelled so that PostgreSQL cannot read the index of pending rows for it, but looks rows up by study or key: that index
 #: looks short to it and may be long, because the statistics of a queue are always out of date.
 _PENDING = "lower(d.state) = 'pending'"
+#: As the index knows who sent it. The index may be behind the ledger; then the object waits for it, so as not to go out by another title.
+_KNOWN = " AND EXISTS (SELECT FROM receipt AS r WHERE r.receipt = d.receipt AND r.received)"
+#: Of a destination with `require_order = "hold"`: an order fits the study, or a person has accepted it as it is.
+_FITS = """ AND EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = d.study_instance_uid
+    AND (m.outcome = 'matched' OR m.accepted_version = m.version))"""
+#: The titles of the association on which it came; an object that came otherwise has none.
+_TITLES = """
+    (SELECT r.calling_aet FROM receipt AS r WHERE r.receipt = claimed.receipt AND r.adapter = 'dicom') AS calling_aet,
+    (SELECT r.called_aet FROM receipt AS r WHERE r.receipt = claimed.receipt AND r.adapter = 'dicom') AS called_aet
+"""
+_NO_TITLES = "NULL AS calling_aet, NULL AS called_aet"
 #: A claim that a power cut undoes is only made again: it need not wait for the disk.
 _LIGHTLY = "set_config('synchronous_commit', 'off', true)"
 _NEXT = "ORDER BY priority DESC, not_before LIMIT"
 
 
-def _pick(*, grouped: bool, fits: str) -> str:
+def _pick(*, grouped: bool, titled: bool, fitting: bool) -> str:
+    ready = f"d.{_READY}" + _KNOWN * titled + _FITS * fitting
     if not grouped:
-        return f"SELECT delivery_id, {_LIGHTLY} FROM delivery WHERE {_READY}{fits} {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED"  # noqa: S608  # constants
+        return f"SELECT delivery_id, {_LIGHTLY} FROM delivery d WHERE {ready} {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED"  # noqa: S608  # constants
     # What is ready of the study whose turn it is.
     return f"""
         SELECT delivery_id, {_LIGHTLY} FROM delivery d
-        WHERE {_PENDING} AND {_DUE} AND study_instance_uid = (SELECT study_instance_uid FROM delivery WHERE {_READY}{fits} {_NEXT} 1)
+        WHERE {_PENDING} AND {_DUE + _KNOWN * titled}
+            AND study_instance_uid = (SELECT study_instance_uid FROM delivery d WHERE {ready} {_NEXT} 1)
         {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED
     """  # noqa: S608  # constants
 
 
-_CLAIM = {
-    (grouped, held): f"""
-        WITH picked AS MATERIALIZED ({pick}),
+def _claim(*, grouped: bool, titled: bool, fitting: bool) -> str:
+    return f"""
+        WITH picked AS MATERIALIZED ({_pick(grouped=grouped, titled=titled, fitting=fitting)}),
         claimed AS (
             UPDATE delivery d SET claimed_by = %(worker)s, lease_until = now() + make_interval(secs => %(lease_s)s),
                 abandoned = d.abandoned + (d.claimed_by IS NOT NULL)::int
             FROM picked WHERE d.delivery_id = picked.delivery_id
             RETURNING d.*)
-        SELECT {COLUMNS} FROM claimed ORDER BY priority DESC, not_before, series_instance_uid, sop_instance_uid
+        SELECT {COLUMNS}, {_TITLES if titled else _NO_TITLES} FROM claimed
+        ORDER BY priority DESC, calling_aet, called_aet, not_before, series_instance_uid, sop_instance_uid
     """  # noqa: S608  # constants
+
+
+_CLAIM = {
+    (grouped, titled, fitting): _claim(grouped=grouped, titled=titled, fitting=fitting)
     for grouped in (False, True)
-    for held, fits in ((False, ""), (True, _FITS))
-    for pick in (_pick(grouped=grouped, fits=fits),)
+    for titled in (False, True)
+    for fitting in (False, True)
 }
 #: What a worker may still write about.
 MINE = f"{_PENDING} AND d.claimed_by = %(worker)s"
 _SETTLE = f"""
     WITH said AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(said)s::json)
-            AS said(delivery_id text, state text, peer_status text, comment text, member text,
+            AS said(delivery_id text, state text, peer_status text, comment text, member text, sent_as text,
                 topic text, key text, headers json, value text)),
     settled AS (
         UPDATE delivery d SET state = said.state, peer_status = said.peer_status, comment = said.comment, settled_at = %(settled_at)s,
-            member = nullif(said.member, ''), attempts = d.attempts + 1, claimed_by = NULL, lease_until = NULL
+            member = nullif(said.member, ''), sent_as = nullif(said.sent_as, ''), attempts = d.attempts + 1,
+            claimed_by = NULL, lease_until = NULL
         FROM said WHERE d.delivery_id = said.delivery_id AND {MINE}
         RETURNING d.delivery_id),
     outbox AS (
@@ -157,15 +173,22 @@ class Queue:
     """
 
     def __init__(
-        self, dsn: str, destination: str, worker: str, writer: bus.Writer, *, grouped: bool = False, require_order: bool = False
+        self,
+        dsn: str,
+        destination: str,
+        worker: str,
+        writer: bus.Writer,
+        *,
+        grouped: bool = False,
+        titled: bool = False,
+        require_order: bool = False,
     ) -> None:
-        """With `require_order`, what has no order that fits is not claimed."""
+        """With `titled` deliveries come with the titles of their senders; with `require_order` none of a study that no order fits."""
         self.worker = worker
         self._dsn = dsn
         self._destination = destination
         self._writer = writer
-        self._grouped = grouped
-        self._require_order = require_order
+        self._claim = _CLAIM[grouped, titled, require_order]
         self._connection: psycopg.Connection[Any] | None = None
         self._seat: int | None = None
 
@@ -182,7 +205,7 @@ class Queue:
             "least": least_priority,
             "held": list(held),
         }
-        return [delivery_of(row) for row in self._connected().execute(_CLAIM[self._grouped, self._require_order], values)]
+        return [delivery_of(row) for row in self._connected().execute(self._claim.encode(), values)]
 
     def with_orders(self, coercions: Coercions, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """The same deliveries, each with what its study's order says of it."""
@@ -254,6 +277,7 @@ class Queue:
                     "peer_status": outcome.peer_status,
                     "comment": _told(outcome),
                     "member": outcome.member,
+                    "sent_as": outcome.sent_as,
                     "topic": record.topic,
                     "key": record.key.decode(),
                     "headers": headers_of(record),
@@ -330,6 +354,7 @@ def settled_event(delivery: Delivery, outcome: Settled, now: datetime, *, attemp
         attempts=delivery.attempts + 1 if attempts is None else attempts,
         peer_status=outcome.peer_status,
         comment=outcome.comment,
+        sent_as=outcome.sent_as,
         config_version=delivery.config_version,
         settled_at=now,
     )
@@ -345,8 +370,9 @@ def _text(value: str | bytes | None) -> str:
 
 
 def delivery_of(row: tuple[Any, ...]) -> Delivery:
-    """The delivery of a row with the columns `COLUMNS`."""
-    fields = dict(zip(COLUMNS.replace(",", " ").split(), row, strict=True))
+    """The delivery of a row with the columns `COLUMNS`, and the sender's titles if they are there."""
+    names = *COLUMNS.replace(",", " ").split(), "calling_aet", "called_aet"
+    fields = dict(zip(names, row, strict=False))
     found = {name: fields.pop(name) for name in ("bucket", "object_key", "size_bytes", "sha256")}
     ref = ObjectRef(
         bucket=found["bucket"] or "", key=found["object_key"] or "", size_bytes=found["size_bytes"] or 0, sha256=found["sha256"] or ""

@@ -16,7 +16,7 @@ from hilum.database import AWAY
 from hilum.desired import Desired
 from hilum.edited import NotEditable, part10_of, remarked
 from hilum.errors import HilumError, TryAgain
-from hilum.part10 import Part10, Unsound
+from hilum.part10 import Missing, Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
 from hilum.runtime.delivery.coercions import Coercions
 from hilum.runtime.delivery.near import near_by
@@ -24,6 +24,7 @@ from hilum.runtime.delivery.orders import Orders
 from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
 from hilum.settings import Settings
 from hilum.sink import URGENT, Delivery, Later, Park, Session, Settled, Sink, Waits
+from hilum.storage.gone import why_gone
 from hilum.store import ObjectStore
 
 #: An outcome is recorded after at most so long, together with those that came meanwhile.
@@ -223,9 +224,12 @@ class Worker:
             return self._put_off(delivery, later.sentence, self._sink.max_attempts, later.peer_status, later.peer_comment)
         except NotEditable as error:
             return Parked(comment=str(error))
+        except Missing as missing:
+            if not (expired := why_gone(self._settings.postgres.dsn, delivery.object)):
+                return self._unsound(delivery, missing)
+            return Settled(state="rejected", comment=f"{expired} Have the object sent to Hilum again.")
         except Unsound as unsound:
-            log.error("object_unsound", destination=delivery.destination, instance=delivery.sop_instance_uid, says=str(unsound))
-            return Settled(state="rejected", comment=str(unsound))
+            return self._unsound(delivery, unsound)
         except HilumError:
             raise
         except Exception as error:
@@ -233,6 +237,11 @@ class Worker:
             log.error("delivery_failed", destination=delivery.destination, instance=delivery.sop_instance_uid, error=failed)
             sentence = f"The delivery failed in a way nobody foresaw ({type(error).__name__})."
             return self._put_off(delivery, sentence, min(UNFORESEEN_ATTEMPTS, self._sink.max_attempts))
+
+    def _unsound(self, delivery: Delivery, unsound: Unsound) -> Settled:
+        """What the store does not have as it was received is not sent."""
+        log.error("object_unsound", destination=delivery.destination, instance=delivery.sop_instance_uid, says=str(unsound))
+        return Settled(state="rejected", comment=str(unsound))
 
     def _put_off(
         self, delivery: Delivery, sentence: str, max_attempts: int, peer_status: str = "", peer_comment: str = ""

@@ -9,7 +9,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from hilum.dicom.edits import Edits, edited
 from hilum.dicom.recode import CannotRecode, pieces
@@ -24,7 +24,7 @@ def edits(**values: str) -> Edits:
 
 def written(dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.3"
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)

@@ -335,6 +335,27 @@ class TestWorker:
             eventually(lambda: rows(postgres)["2.25.1.0"]["attempts"] > STRIKES + 1)
             assert shared.breaker.says == ""
 
+    def test_an_object_that_expired_is_rejected_with_the_day_and_the_term(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any]
+    ) -> None:
+        [delivery] = some(store, 1)
+        enter(postgres, delivery)
+        with connect(postgres) as connection:
+            connection.execute(
+                "INSERT INTO expiry (bucket, object_key, study_instance_uid, series_instance_uid, sop_instance_uid, sha256, size_bytes,"
+                " receipts, days, policy, policy_version, decided_by, decided_at) VALUES (%s, %s, '', '', '', '', 1, '{}', 30,"
+                " 'originals_days = 30', 'v1', 'host/expire', '2026-01-31T12:00Z')",
+                (delivery.object.bucket, delivery.object.key),
+            )
+        store.objects.clear()
+
+        with run(Scripted(answer=reads)):
+            eventually(lambda: states(postgres) == {"rejected"})
+
+        comment = rows(postgres)[delivery.sop_instance_uid]["comment"]
+        assert comment.startswith("The original expired on 2026-01-31 by originals_days = 30 (host/expire)")
+        assert "sent to Hilum again" in comment
+
     def test_an_object_that_the_store_lost_is_rejected_and_the_others_go_on(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any]
     ) -> None:

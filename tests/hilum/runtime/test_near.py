@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -69,6 +72,66 @@ def test_whatever_lies_in_the_spool_harms_nothing(arrived: Arrived, content: byt
     arrived.spool.path(arrived.receipt).write_bytes(content)
 
     assert arrived.read() == arrived.original
+
+
+#: A receiver that gives files back and writes others into them.
+_RECEIVER = """
+import sys
+from pathlib import Path
+from hilum.spool import Spool
+from hilum.testing import spooled
+
+spool = Spool(Path(sys.argv[1]), spare_bytes=10 * 2**20)
+spool.remove([sys.argv[2]])
+print(flush=True)
+n = 0
+while True:
+    n += 1
+    spool.remove([spooled(spool, PatientID=f"SOMEBODY {n}")])
+"""
+
+
+def test_a_receiver_that_is_killed_while_it_writes_the_file_again_harms_no_read(arrived: Arrived) -> None:
+    receiver = subprocess.Popen([sys.executable, "-c", _RECEIVER, str(arrived.path), arrived.receipt], stdout=subprocess.PIPE)
+    assert receiver.stdout is not None
+    receiver.stdout.readline()
+    for _ in range(200):
+        assert arrived.read() == arrived.original
+    receiver.kill()
+    receiver.wait()
+    receiver.stdout.close()
+
+    assert arrived.read() == arrived.original
+
+
+#: A worker that reads.
+_WORKER = """
+import sys
+from pathlib import Path
+import msgspec
+from hilum.runtime.delivery.near import near_by
+from hilum.sink import Delivery
+
+delivery = msgspec.json.decode(sys.argv[2], type=Delivery)
+while near_by(Path(sys.argv[1]), delivery) is not None:
+    print(flush=True)
+"""
+
+
+def test_a_worker_that_is_killed_amid_a_read_leaves_the_file_as_it_was(arrived: Arrived) -> None:
+    before = arrived.spool.path(arrived.receipt).read_bytes()
+    worker = subprocess.Popen(
+        [sys.executable, "-c", _WORKER, str(arrived.path), msgspec.json.encode(arrived.delivery).decode()], stdout=subprocess.PIPE
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline()
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+
+    assert arrived.spool.path(arrived.receipt).read_bytes() == before
+    assert arrived.read() == arrived.original
+    assert arrived.store.reads == 0
 
 
 def test_without_a_spool_on_this_machine_it_is_the_store(arrived: Arrived, tmp_path: Path) -> None:

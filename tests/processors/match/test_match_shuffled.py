@@ -49,7 +49,7 @@ def studies_of(draw: st.DrawFn, uid: str) -> list[MatchRequested]:
 QUEUES = st.tuples(orders_of(1), orders_of(2), orders_of(3), *(studies_of(uid) for uid in UIDS))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(QUEUES, st.data())
 def test_arrival_in_another_order_ends_the_same(queues: tuple[list[OrderChanged | MatchRequested], ...], data: st.DataObject) -> None:
     straight, shuffled = Room(), Room()

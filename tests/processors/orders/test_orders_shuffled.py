@@ -50,7 +50,7 @@ def last_told(said: list[Event]) -> dict[str, Any]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(MESSAGES, min_size=2, max_size=3), st.data())
 def test_arrival_in_another_order_ends_the_same(senders: list[list[tuple[str, ...]]], data: st.DataObject) -> None:
     began = datetime(2026, 11, 26, 7, tzinfo=UTC)

@@ -18,6 +18,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from hilum.errors import NotFound
 from hilum.events import ObjectRef
 from hilum.testing import MemoryStore
 from processors.route import contents
@@ -160,3 +161,21 @@ def test_objects_are_read_from_the_store_and_large_ones_are_not() -> None:
 
     assert StoredContents(store).compare(one, one).result == "same"
     assert StoredContents(store).compare(one, large).result == "unknown"
+
+
+def test_what_has_expired_cannot_be_compared_and_it_is_said_since_when() -> None:
+    store = MemoryStore()
+    whole = written(a_file())
+    store.put("b", "now", BytesIO(whole), len(whole))
+    before, now = (ObjectRef(bucket="b", key=key, size_bytes=len(whole), sha256=generate_uid()) for key in ("before", "now"))
+
+    found = StoredContents(store, lambda ref: f"{ref.key} expired on 2026-01-31.").compare(before, now)
+
+    assert (found.result, found.says) == ("unknown", "They cannot be compared. before expired on 2026-01-31.")
+
+
+def test_what_is_gone_and_did_not_expire_is_no_matter_of_contents() -> None:
+    gone = ObjectRef(bucket="b", key="gone", size_bytes=1, sha256=generate_uid())
+
+    with pytest.raises(NotFound):
+        StoredContents(MemoryStore()).compare(gone, gone)

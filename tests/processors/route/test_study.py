@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from hilum.dicom.lossy import Lossy
 from hilum.errors import Quarantine, Reason
 from hilum.events import InstanceRouted, StudyChanged
 from hilum.settings import Completeness, Rule, Sender, Settings
@@ -20,6 +21,15 @@ def waiting(*routes: StudyRoute, step: int = 500, **settings: object) -> Hospita
     """A hospital whose rules ask for complete studies."""
     rules = FixedRules(routes=routes or (TO_PACS,))
     return Hospital(rules, Settings(destinations=DESTINATIONS, **settings), step=step)  # type: ignore[arg-type]
+
+
+#: What Hilum makes of 2.25.3 for a destination that wants it compressed with loss.
+MADE = Lossy(ratio=10.0).uid_of("2.25.3")
+
+
+def naming(source: str) -> dict[str, Any]:
+    """The attribute by which it says of what it was made."""
+    return {"SourceImageSequence": [{"00081155": {"vr": "UI", "Value": [source]}}]}
 
 
 class TestComplete:
@@ -288,6 +298,35 @@ class TestObjects:
 
 
 class TestReturns:
+    def test_an_image_that_was_compressed_with_loss_for_it_is_returned(self) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+        hospital.arrive("2.25.3")
+
+        assert decisions(hospital.arrive(MADE, calling_aet="PACS", sha256="zz", **naming("2.25.3"))) == [("returned", ())]
+        assert decisions(hospital.arrive(MADE, calling_aet="PACS", sha256="zz", **naming("2.25.3"))) == [("returned", ())]
+
+    def test_it_is_known_when_its_source_has_left_memory(self) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+        hospital.arrive("2.25.3")
+        hospital.catch_up()
+        hospital.wait(hours=30)
+        assert hospital.instance("2.25.3") is None
+
+        assert decisions(hospital.arrive(MADE, calling_aet="PACS", sha256="zz", **naming("2.25.3"))) == [("returned", ())]
+
+    def test_of_an_image_that_is_not_here_it_is_as_good_as_any(self) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+
+        assert decisions(hospital.arrive(MADE, calling_aet="PACS", sha256="zz", **naming("2.25.3"))) == [("deliver", ("archive",))]
+
+    @pytest.mark.parametrize(("sop", "source"), [(MADE, "2.25.4"), ("2.25.99", "2.25.3")])
+    def test_an_image_that_only_says_so_was_not_made_here(self, sop: str, source: str) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+        hospital.arrive("2.25.3")
+        hospital.arrive("2.25.4", sha256="bb")
+
+        assert decisions(hospital.arrive(sop, calling_aet="PACS", sha256="zz", **naming(source))) == [("deliver", ("archive",))]
+
     def test_what_a_destination_sends_back_is_returned_whatever_it_made_of_it(self) -> None:
         hospital = Hospital(FixedRules(now=("pacs", "viewer")))
         hospital.arrive("2.25.3")
@@ -299,6 +338,13 @@ class TestReturns:
         hospital = Hospital(FixedRules(now=("pacs", "viewer")))
 
         assert decisions(hospital.arrive("2.25.3", calling_aet="PACS")) == [("deliver", ("viewer",))]
+
+    def test_what_a_destination_sends_itself_while_its_study_waits_is_not_sent_there(self) -> None:
+        hospital = waiting(StudyRoute(rule="all", to=("pacs", "viewer")))
+        hospital.arrive("2.25.3", calling_aet="CT1")
+        hospital.arrive("2.25.3", calling_aet="PACS")
+
+        assert decisions(hospital.wait(minutes=2)) == [("deliver", ("viewer",))]
 
     def test_a_sender_may_be_a_destination_under_another_title(self) -> None:
         settings = Settings(destinations=DESTINATIONS, senders={"PACS_OUT": Sender(returns=("pacs",))})

@@ -1,0 +1,1 @@
+"""What of the originals is kept, why, and for how long."""

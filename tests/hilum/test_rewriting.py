@@ -1,0 +1,134 @@
+"""Decoders and workers that are killed: an object is not blamed for it at once, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from pydicom.data import get_testdata_file
+
+from hilum.dicom import decoding
+from hilum.dicom.decoding import DecoderLost, decoded
+from hilum.dicom.lossy import Lossy
+from hilum.dicom.recode import CannotRecode
+from hilum.dicom.transcode import lossy
+from hilum.part10 import Part10, data_set_offset
+from hilum.rewriting import DECODERS_LOST, not_rewritten
+from hilum.settings import Settings
+from hilum.sink import Delivery, Later
+from hilum.testing import MemoryStore, a_delivery, eventually
+from sinks.dicom import Dicom
+from tests.peers import EXPLICIT, pacs
+
+RLE = "1.2.840.10008.1.2.5"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+SAMPLE = Path(str(get_testdata_file("SC_rgb_rle_2frame.dcm")))
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def compressed(store: MemoryStore) -> Delivery:
+    whole = SAMPLE.read_bytes()
+    return a_delivery(store, transfer_syntax_uid=RLE, data_set=whole[data_set_offset(whole) :], SOPClassUID=SECONDARY_CAPTURE)
+
+
+def stopped_decoder() -> int:
+    """The process that decodes next, at a halt."""
+    list(decoded(SAMPLE.read_bytes(), RLE).frames)
+    [idle] = decoding._idle
+    os.kill(idle._process.pid, signal.SIGSTOP)
+    return idle._process.pid
+
+
+def test_a_decoder_that_is_killed_at_its_work_puts_the_object_off_and_the_next_try_delivers_it(store: MemoryStore) -> None:
+    delivery = compressed(store)
+    with pacs(contexts=[(SECONDARY_CAPTURE, EXPLICIT)]) as there:
+        session = Dicom(host="127.0.0.1", port=there.port, aet="PACS").open(Settings())
+        session.begin([delivery])
+        killing = threading.Timer(0.2, os.kill, (stopped_decoder(), signal.SIGKILL))
+        killing.start()
+        with pytest.raises(Later, match="the decoder ended") as later:
+            session.deliver(delivery, Part10(store, delivery.object))
+        killing.join()
+
+        assert session.deliver(delivery, Part10(store, delivery.object)).state == "delivered"
+        session.close()
+    assert "memory" in later.value.fix
+
+
+def test_a_compressor_that_is_killed_is_one_that_was_lost() -> None:
+    whole = SAMPLE.read_bytes()
+    killing = threading.Timer(0.2, os.kill, (stopped_decoder(), signal.SIGKILL))
+    killing.start()
+    with pytest.raises(DecoderLost):
+        lossy(whole, data_set_offset(whole), RLE, Lossy(ratio=10.0))
+    killing.join()
+
+    assert lossy(whole, data_set_offset(whole), RLE, Lossy(ratio=10.0)) is not None
+
+
+def test_an_object_over_which_decoders_are_lost_again_and_again_is_rejected(store: MemoryStore) -> None:
+    delivery, lost = compressed(store), DecoderLost("its pixel data cannot be decoded (the decoder ended)")
+    for attempts in range(DECODERS_LOST - 1):
+        with pytest.raises(Later):
+            not_rewritten(replace(delivery, attempts=attempts), lost, "Why")
+
+    assert not_rewritten(replace(delivery, attempts=DECODERS_LOST - 1), lost, "Why").state == "rejected"
+
+
+def test_an_object_that_cannot_be_decoded_is_rejected_at_once(store: MemoryStore) -> None:
+    assert not_rewritten(compressed(store), CannotRecode("it ends within a fragment"), "Why").state == "rejected"
+
+
+#: A worker that has one decoder idle and another amid an object.
+_WORKER = """
+import sys, time
+from pathlib import Path
+from hilum.dicom import decoding
+
+whole, rle = Path(sys.argv[1]).read_bytes(), "1.2.840.10008.1.2.5"
+busy = decoding.decoded(whole, rle)
+list(decoding.decoded(whole, rle).frames)
+next(busy.frames)
+print(*(each._process.pid for each in decoding._idle), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_worker_that_is_killed_leaves_no_decoder_behind() -> None:
+    worker = subprocess.Popen([sys.executable, "-c", _WORKER, str(SAMPLE)], stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    worker.stdout.readline()
+    children = _children(worker.pid)
+    assert len(children) == 2
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+
+    eventually(lambda: not any(_runs(each) for each in children), what="the decoders end")
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
