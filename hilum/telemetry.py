@@ -66,7 +66,7 @@ SPOOL_OBJECTS = Gauge("hilum_spool_objects", "Objects in the spool that are not 
 SPOOL_DAMAGED = Gauge("hilum_spool_damaged", "Files in the spool that cannot be published, because they are damaged or no spool files.")
 SPOOL_FREE_BYTES = Gauge("hilum_spool_free_bytes", "Space left on the spool's disk.")
 HL7_ACKNOWLEDGED = Counter(
-    "hilum_hl7_acknowledged", "HL7 messages answered, by acknowledgement code of the original mode; `none` for no answer.", ["code"]
+    "hilum_hl7_acknowledged", "HL7 messages answered, by acknowledgement code of the original mode; `none` for no answer.", ["status"]
 )
 HL7_REFUSED = Counter("hilum_hl7_refused", "HL7 messages that were not taken, by reason.", ["reason"])
 HL7_REPEATS = Counter("hilum_hl7_repeats", "HL7 messages that had come before with the same content, and were acknowledged again.")
