@@ -8,12 +8,13 @@ from typing import Protocol, runtime_checkable
 from msgspec import Struct
 
 from hilum.hl7_events import MessageReceived
+from hilum.procedure_events import ProcedureStepChanged
 
 
 class Notice(Struct, frozen=True, kw_only=True):
     """Something that happened, on its way to become a message."""
 
-    #: One of `hilum.hl7.outgoing.KINDS`.
+    #: One of `hilum.hl7.outgoing.KINDS`, or `mpps`.
     kind: str
     study_instance_uid: str = ""
     #: The control id that the message gets: the same whenever it is made.
@@ -22,6 +23,8 @@ class Notice(Struct, frozen=True, kw_only=True):
     facts: Mapping[str, str] = {}
     #: The message that is passed on, if it is one.
     message: MessageReceived | None = None
+    #: The step that a modality said something of, if it is to be said to others as it was.
+    step: ProcedureStepChanged | None = None
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from typing import cast
 
 import msgspec
 
-from hilum.bus import partition_counts, producer, topic_of
+from hilum.bus import Log, partition_counts, producer, topic_of
 from hilum.disk import sync_file_system
 from hilum.errors import HilumError
 from hilum.events import MessageReceived, MessageRefused
@@ -24,7 +24,6 @@ from hilum.settings import Settings
 from hilum.store import open_store
 from hilum.tls import ServerTls
 from hilum.words import counted
-from ingest.publish import Log
 
 from .intake import Kept
 from .listener import Listener

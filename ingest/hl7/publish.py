@@ -18,13 +18,12 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException
 
 from hilum import telemetry
-from hilum.bus import Writer, away, timestamp
+from hilum.bus import Log, Writer, away, timestamp
 from hilum.errors import HilumError, Stopped, TryAgain
 from hilum.events import MessageReceived, MessageRefused, decode
 from hilum.journal import Entry, Journal, Position
 from hilum.settings import Settings
 from hilum.store import ObjectStore
-from ingest.publish import Log
 
 from .intake import Kept
 

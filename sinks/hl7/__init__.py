@@ -13,6 +13,7 @@ from hilum.errors import Misconfigured
 from hilum.hl7 import outgoing
 from hilum.hl7.charset import encode
 from hilum.hl7.message import parse, parsed_path
+from hilum.in_order import Queued
 from hilum.kinds import Host, Seconds
 from hilum.notices import Notice
 from hilum.settings import Settings
@@ -20,7 +21,7 @@ from hilum.sink import Session, Sink, Step
 
 from .check import check
 from .client import Client
-from .session import Messages, Queued
+from .session import Messages
 
 Kind = Literal[
     "study-opened", "study-completed", "delivered", "quarantined", "step-started", "step-completed", "step-discontinued", "message"
