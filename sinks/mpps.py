@@ -19,7 +19,7 @@ from hilum.client_tls import ClientTls
 from hilum.dicom.writing import SPECIFIC_CHARACTER_SET, UNICODE, character_set, encode
 from hilum.in_order import InOrder, Outcome, Queued
 from hilum.kinds import AeTitle, BareAeTitle, Host, Seconds
-from hilum.notices import Notice, Outgoing
+from hilum.notices import Notice, Outgoing, refuse_rules
 from hilum.settings import Settings
 from hilum.sink import Outage, Park, Session, Settled, Sink, Step, step
 
@@ -75,6 +75,10 @@ class Mpps(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def reads(self) -> bool:
         """See `Sink.reads`: there are no objects."""
         return False
+
+    def fits(self, name: str, settings: Settings) -> None:
+        """See `Sink.fits`."""
+        refuse_rules(name, settings)
 
     def wants(self, notice: Notice) -> bool:
         """See `hilum.notices.Notified`."""
