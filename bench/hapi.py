@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,8 @@ def _command() -> tuple[str, ...]:
 def hapi_server() -> Iterator[int]:
     """HAPI's server: its port. It acknowledges and keeps nothing."""
     port = free_port()
-    with subprocess.Popen([*_command(), "HapiServer", str(port)], stdout=subprocess.PIPE, text=True) as server:
+    command = [*_command(), "HapiServer", str(port)]
+    with tempfile.TemporaryDirectory() as folder, subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
             assert server.stdout.readline().strip() == "ready"
@@ -56,8 +58,8 @@ def hapi_server() -> Iterator[int]:
 
 def hapi_send(port: int, messages: Sequence[str]) -> list[str]:
     """What HAPI's client is answered to messages: MSA-1 and MSA-2 of each."""
-    done = subprocess.run(
-        [*_command(), "HapiClient", "127.0.0.1", str(port)], input="\x1c".join(messages), capture_output=True, text=True, timeout=120
-    )
+    command = [*_command(), "HapiClient", "127.0.0.1", str(port)]
+    with tempfile.TemporaryDirectory() as folder:  # HAPI leaves a file there, in which it counts control ids
+        done = subprocess.run(command, cwd=folder, input="\x1c".join(messages), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import selectors
 import socket
@@ -58,6 +59,10 @@ asyncio.run(main())
 """
 
 
+#: No message is sent twice: a repeat would be acknowledged without being written.
+_ids = itertools.count(1)
+
+
 class _Connection:
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -66,9 +71,9 @@ class _Connection:
         self.sent_at = 0.0
         self.due_at = 0.0
 
-    def send(self, number: int, due_at: float) -> None:
+    def send(self, due_at: float) -> None:
         self.due_at, self.sent_at, self.read = due_at, time.perf_counter(), b""
-        self.socket.sendall(START + MESSAGE.format(id=f"M{os.getpid()}{number}").encode() + END)
+        self.socket.sendall(START + MESSAGE.format(id=f"M{next(_ids):09}").encode() + END)
 
     def acknowledged(self) -> bool:
         """Read what is there; whether the acknowledgement is whole."""
@@ -83,19 +88,17 @@ def at_full_speed(port: int, connections: int, seconds: float) -> tuple[float, l
     """Each connection sends its next message when the last is acknowledged: messages per second, and seconds of each."""
     with selectors.DefaultSelector() as selector:
         peers = [_Connection(port) for _ in range(connections)]
-        number, took = 0, []
+        took: list[float] = []
         began = time.perf_counter()
         for peer in peers:
             selector.register(peer.socket, selectors.EVENT_READ, peer)
-            number += 1
-            peer.send(number, began)
+            peer.send(began)
         while (now := time.perf_counter()) - began < seconds:
             for key, _ in selector.select(1):
                 peer = key.data
                 if peer.acknowledged():
                     took.append(time.perf_counter() - peer.sent_at)
-                    number += 1
-                    peer.send(number, now)
+                    peer.send(now)
         for peer in peers:
             peer.socket.close()
         return len(took) / (now - began), took
@@ -112,7 +115,7 @@ def at_rate(port: int, connections: int, seconds: float, rate: float) -> list[fl
         while len(took) < rate * seconds:
             now = time.perf_counter()
             while idle and number < rate * seconds and began + number / rate <= now:
-                idle.pop().send(number, began + number / rate)
+                idle.pop().send(began + number / rate)
                 number += 1
             for key, _ in selector.select(max(began + number / rate - time.perf_counter(), 0.0002) if idle else 0.01):
                 if key.data.acknowledged():

@@ -24,7 +24,7 @@ from hilum.settings import Settings, forget_environment, load
 SETTINGS = """\
 data = "{data}"
 [dicom]
-port = 0
+port = {port}
 [destinations.archive]
 type = "archive"
 [destinations.pacs]
@@ -125,11 +125,14 @@ class RunningHilum:
 
 
 @contextmanager
-def running_hilum(folder: Path, pacs_port: int, more: str = "") -> Iterator[RunningHilum]:
-    """`hilum up` on `folder`, delivering everything to the archive and to `pacs_port`; `hilum down` on the way out."""
+def running_hilum(folder: Path, pacs_port: int, more: str = "", *, port: int = 0) -> Iterator[RunningHilum]:
+    """`hilum up` on `folder`, delivering everything to the archive and to `pacs_port`; `hilum down` on the way out.
+
+    Its listener has `port`; 0: a free one.
+    """
     config = folder / "hilum.toml"
     forget_environment()
-    config.write_text(SETTINGS.format(data=folder / "data", pacs_port=pacs_port) + more, encoding="utf-8")
+    config.write_text(SETTINGS.format(data=folder / "data", port=port, pacs_port=pacs_port) + more, encoding="utf-8")
     began = time.monotonic()
     up = json.loads(hilum("up", "--config", config, "--detach", "--json").stdout)
     try:

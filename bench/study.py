@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,9 @@ class Empty:
 
     def studies(self, study_instance_uids: Sequence[str]) -> Mapping[str, IndexedStudy]:
         return {}
+
+    def unpublished(self) -> datetime | None:
+        return None
 
     def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
         return {}

@@ -22,6 +22,8 @@ class Account(Struct, frozen=True, kw_only=True):
     unrouted: int
     #: Waiting for their study to be complete.
     waiting: int = 0
+    #: Of these, those whose study's time has come and a rule cannot be evaluated on it.
+    stuck: int = 0
     #: Sent back by a destination that had got them.
     sent_back: int = 0
     #: Of another header than the same object before, and left aside as the settings say.
@@ -67,6 +69,8 @@ class Account(Struct, frozen=True, kw_only=True):
             said += f" Rejected deliveries: {self.rejected:,} (see `hilum dest rejected`)."
         if self.parked:
             said += f" Deliveries that wait for a person: {self.parked:,} (see `hilum deliver list --state parked`)."
+        if self.stuck:
+            said += f" Objects whose study waits for a rule that can be evaluated: {self.stuck:,} (see `hilum status`)."
         if self.unrouted:
             said += f" Objects that no rule sends anywhere: {self.unrouted:,}."
         return said

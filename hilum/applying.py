@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import getpass
 import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from msgspec import Struct
 
-from hilum import bus
+from hilum import bus, commands
 from hilum.bundle import UNREADABLE, Bundle, Worker, current, workers
 from hilum.candidate import Candidate, of_bundle
-from hilum.database.queries import rows
+from hilum.database.queries import StuckStudy, rows, stuck_studies
 from hilum.errors import Misconfigured, Refused, TryAgain
-from hilum.events import ConfigApplied, following_id
+from hilum.events import ConfigApplied, StudyCommand, following_id
 from hilum.settings import Settings
 
 #: How long Kafka may take to acknowledge what is published.
@@ -129,6 +130,33 @@ def wait(settings: Settings, version: str, timeout_s: float, *, now: Callable[[]
         if not late or now() > deadline or all(each.refuses in (version, UNREADABLE) for each in late):
             return Waited(version=version, running=[each for each in found if each.version == version], stragglers=late)
         time.sleep(pause_s)  # workers take a version between two batches, and tell PostgreSQL
+
+
+def look_again(settings: Settings) -> int:
+    """Have the studies looked at on which a rule could not be evaluated, now that rules are others; how many.
+
+    What comes of it is not waited for, and that nobody can be told is no failure: route looks at them by itself every ten minutes.
+    """
+    try:
+        stuck = stuck_studies(settings.postgres.dsn)
+        if stuck:
+            _say_look(settings, stuck)
+    except TryAgain:
+        return 0
+    return len(stuck)
+
+
+def _say_look(settings: Settings, stuck: list[StuckStudy]) -> None:
+    now = datetime.now(UTC)
+    commands.say(
+        settings,
+        [
+            StudyCommand(
+                id=str(uuid.uuid4()), action="look", study_instance_uid=each.study_instance_uid, actor=account(), why="apply", asked_at=now
+            )
+            for each in stuck
+        ],
+    )
 
 
 def overtaken(settings: Settings, bundle: Bundle) -> str:

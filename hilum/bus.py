@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -325,3 +325,19 @@ def next_traceparent(incoming: bytes | None) -> bytes:
     if incoming and _TRACEPARENT.match(incoming) and (len(incoming) == 55 or (incoming[:2] != b"00" and incoming[55:56] == b"-")):
         return b"00%b%016x%b" % (incoming[2:36], _random_bits(64) or 1, incoming[52:55])
     return b"00-%032x-%016x-01" % (_random_bits(128) or 1, _random_bits(64) or 1)
+
+
+class Log(Protocol):
+    """What is needed of a Kafka producer (`confluent_kafka.Producer`)."""
+
+    def produce(self, topic: str, value: bytes, key: bytes, *, headers: Any, on_delivery: Callable[[Any, Any], None]) -> None:
+        """Send without waiting; `on_delivery(error, message)` is called from `poll`. Raises `BufferError` and `KafkaException`."""
+        ...
+
+    def poll(self, timeout: float) -> int:
+        """Call what is due."""
+        ...
+
+    def flush(self, timeout: float) -> int:
+        """Wait for acknowledgements; how many are still missing."""
+        ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from confluent_kafka import KafkaException, TopicPartition
 
@@ -28,7 +29,7 @@ def ask(settings: Settings, command: StudyCommand | PatientCommand, *, wait_s: f
         asked = [TopicPartition(topic, partition) for partition in partitions]
         ends = bus.offsets(bus.admin(settings), asked, bus.LATEST, timeout_s=ANSWER_S)
         consumer.assign([TopicPartition(name, partition, offset) for (name, partition), offset in ends.items()])
-        _say(settings, command)
+        say(settings, [command])
         deadline = time.monotonic() + wait_s
         while (left := deadline - time.monotonic()) > 0:
             message = consumer.poll(min(left, 0.5))
@@ -44,16 +45,19 @@ def ask(settings: Settings, command: StudyCommand | PatientCommand, *, wait_s: f
         consumer.close()
 
 
-def _say(settings: Settings, command: StudyCommand | PatientCommand) -> None:
+def say(settings: Settings, commands: Sequence[StudyCommand | PatientCommand]) -> None:
+    """Say commands and do not wait for their outcome. Raises `TryAgain` if Kafka does not take them all."""
     producer = bus.producer(settings)
-    record = bus.Writer(settings, "command").record(command, command.id)
+    writer = bus.Writer(settings, "command")
     failed: list[object] = []
-    producer.produce(
-        record.topic,
-        record.value,
-        record.key,
-        headers=record.headers,
-        on_delivery=lambda error, _: failed.append(error) if error is not None else None,
-    )
+    for command in commands:
+        record = writer.record(command, command.id)
+        producer.produce(
+            record.topic,
+            record.value,
+            record.key,
+            headers=record.headers,
+            on_delivery=lambda error, _: failed.append(error) if error is not None else None,
+        )
     if producer.flush(ANSWER_S) or failed:
         raise TryAgain("Kafka did not take the command.", fix="Check with `hilum status` that the broker runs, then ask again.")

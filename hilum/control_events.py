@@ -16,7 +16,7 @@ class StudyCommand(Event, frozen=True, kw_only=True):
     topic = Topic(name="control.command.v1", phi="limited")
 
     id: str
-    #: `complete`: it is complete as it is.
+    #: `complete`: it is complete as it is. `look`: whether it is complete is to be found out now, for a rule was corrected.
     action: Annotated[str, Meta(pattern="^[a-z-]+$")]
     study_instance_uid: str
     #: The account that asks.

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from hilum import bus
 from hilum.database import AWAY, away, cancelling, connect
-from hilum.database.deliveries import CHANNEL, FREE, OPEN, WHERE, DeliveryRow, Selection
+from hilum.database.deliveries import CHANNEL, FREE, NOT_WITHDRAWN, OPEN, WHERE, DeliveryRow, Selection
 from hilum.database.queries import rows
 from hilum.database.rows import Insert
 from hilum.desired import account_name
@@ -37,7 +37,7 @@ _RETRY = f"""
     WITH changed AS (
         UPDATE delivery d SET state = 'pending', not_before = now(), attempts = 0, abandoned = 0, settled_at = NULL, parked_at = NULL,
             round = d.round + (d.settled_at IS NOT NULL)::int, claimed_by = NULL, lease_until = NULL
-        WHERE {WHERE} AND d.state = ANY(%(retryable)s) AND {FREE} AND NOT {EXPIRED.format("d")}
+        WHERE {WHERE} AND d.state = ANY(%(retryable)s) AND {FREE} AND {NOT_WITHDRAWN} AND NOT {EXPIRED.format("d")}
             AND (d.state <> 'pending' OR d.attempts > 0 OR d.not_before > now())
         RETURNING d.destination),
     told AS (SELECT pg_notify(%(channel)s, destination) FROM (SELECT DISTINCT destination FROM changed) AS each)
@@ -58,20 +58,16 @@ _HURRY = """
     told AS (SELECT pg_notify(%(channel)s, destination) FROM (SELECT DISTINCT destination FROM changed) AS each)
     SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM told)
 """
-#: What a rejection note names goes nowhere again, whoever asks for it.
-_NOT_WITHDRAWN = """
-    NOT EXISTS (SELECT FROM withdrawn AS w WHERE w.sop_instance_uid = d.sop_instance_uid AND w.study_instance_uid = d.study_instance_uid)
-"""
 _OF_STUDY = f"""
     SELECT d.sop_instance_uid, d.series_instance_uid, d.study_instance_uid, d.sop_class_uid, d.transfer_syntax_uid, d.bucket, d.object_key,
         d.size_bytes, d.sha256, d.receipt
-    FROM instance d WHERE d.study_instance_uid = %(study)s AND {_NOT_WITHDRAWN} AND {{expired}}
+    FROM instance d WHERE d.study_instance_uid = %(study)s AND {NOT_WITHDRAWN} AND {{expired}}
 """  # noqa: S608  # constants
 #: Of several deliveries of one object to the destination, one is enough.
 _DELIVERED = f"""
     SELECT DISTINCT ON (d.sop_instance_uid, d.sha256) d.sop_instance_uid, d.series_instance_uid, d.study_instance_uid, d.sop_class_uid,
         d.transfer_syntax_uid, d.bucket, d.object_key, d.size_bytes, d.sha256, d.receipt
-    FROM delivery d WHERE {WHERE} AND {_NOT_WITHDRAWN} AND {{expired}} ORDER BY d.sop_instance_uid, d.sha256, d.settled_at
+    FROM delivery d WHERE {WHERE} AND {NOT_WITHDRAWN} AND {{expired}} ORDER BY d.sop_instance_uid, d.sha256, d.settled_at
 """  # noqa: S608  # constants
 _COUNT_OF = """
     SELECT count(*) AS deliveries, count(DISTINCT study_instance_uid) AS studies, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
@@ -212,7 +208,7 @@ def retry(settings: Settings, selection: Selection) -> int:
     """Have deliveries tried again at once, with a new count of attempts; how many. Raises `TryAgain`, `Misconfigured`.
 
     Without states: `RETRIED`. Those that have ended begin a new round, whose end is an event of its own; no other state than
-    `RETRYABLE` is taken.
+    `RETRYABLE` is taken, and nothing that a rejection note names.
     """
     values = {**selection.values, "states": list(selection.states or RETRIED), "retryable": list(RETRYABLE), "channel": CHANNEL}
     with _connected(settings) as connection, connection.transaction():

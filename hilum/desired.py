@@ -10,7 +10,7 @@ import getpass
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -77,6 +77,14 @@ def destinations(settings: Settings) -> Settings:
     """
     in_force = bundle.in_force(settings, bundle.current(settings))
     return replace(in_force, destinations=read(settings).tables(in_force))
+
+
+def with_added(settings: Settings, added: Mapping[str, dict[str, Any]]) -> Settings:
+    """`settings` with the destinations that were added by hand, under their own version: that says what was applied."""
+    if not added:
+        return settings
+    own = {name: getattr(settings, name) for name in Settings.__struct_fields__}
+    return bundle.InForce(**own | {"destinations": {**added, **settings.destinations}}, version=settings.config_version)
 
 
 def change(settings: Settings, resource: str, **changes: Any) -> ResourceWanted:
@@ -174,6 +182,36 @@ def _reader(settings: Settings, timeout_s: float = ANSWERS_WITHIN_S) -> Iterator
         raise bus.away(error) from None
     finally:
         consumer.close()
+
+
+class Taking:
+    """What a role takes: the configuration in force, with the destinations that were added by hand. For one thread."""
+
+    def __init__(self, following: bundle.Following, follower: Follower) -> None:
+        self._following = following
+        self._follower = follower
+        self._base: Settings | None = None
+        self._added: Mapping[str, dict[str, Any]] = {}
+
+    def take(self, apply: Callable[[Settings], None]) -> bool:
+        """As `hilum.bundle.Following.take`; also when a destination was added by hand or removed.
+
+        Raises `TryAgain` also until it is known which were.
+        """
+        desired = self._follower.now
+        if desired is None:
+            raise TryAgain(f"Which destinations were added by hand is not known: {self._follower.says or 'not read yet'}", after_s=0.2)
+
+        def applied(base: Settings) -> None:
+            apply(with_added(base, desired.added))
+            self._base, self._added = base, desired.added
+
+        if self._following.take(applied):
+            return True
+        if self._base is None or desired.added == self._added:
+            return False
+        applied(self._base)
+        return True
 
 
 class Follower:

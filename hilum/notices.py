@@ -7,13 +7,16 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from hilum.errors import Misconfigured
 from hilum.hl7_events import MessageReceived
+from hilum.procedure_events import ProcedureStepChanged
+from hilum.settings import Settings
 
 
 class Notice(Struct, frozen=True, kw_only=True):
     """Something that happened, on its way to become a message."""
 
-    #: One of `hilum.hl7.outgoing.KINDS`.
+    #: One of `hilum.hl7.outgoing.KINDS`, or `mpps`.
     kind: str
     study_instance_uid: str = ""
     #: The control id that the message gets: the same whenever it is made.
@@ -22,6 +25,8 @@ class Notice(Struct, frozen=True, kw_only=True):
     facts: Mapping[str, str] = {}
     #: The message that is passed on, if it is one.
     message: MessageReceived | None = None
+    #: The step that a modality said something of, if it is to be said to others as it was.
+    step: ProcedureStepChanged | None = None
 
 
 @runtime_checkable
@@ -35,6 +40,19 @@ class Notified(Protocol):
     def compose(self, notice: Notice, study: Mapping[str, str]) -> str:
         """The message; `study` has the attributes of its study, each empty if nobody knows. Empty if it cannot be passed on."""
         ...
+
+
+def refuse_rules(name: str, settings: Settings) -> None:
+    """Raise `Misconfigured` if objects are to go to the destination `name`, which takes messages only: by a rule, or in a group."""
+    fix = "Take it out; the destination's own settings say what it is told of."
+    for rule in settings.rules:
+        if name in rule.to:
+            says = f"Rule {rule.name!r} sends objects to {name!r}, which takes messages only."
+            raise Misconfigured("destination-takes-messages", says, fix=fix)
+    for group, table in settings.destinations.items():
+        if table.get("type") == "group" and name in (table.get("members") or ()):
+            says = f"destinations.{group} has the member {name!r}, which takes messages only."
+            raise Misconfigured("destination-takes-messages", says, fix=fix)
 
 
 class Outgoing(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -89,6 +89,9 @@ class ProcedureStepChanged(Event, frozen=True, kw_only=True):
     #: Objects that the series refer to, also where `series` leaves them out because they are too many for one event.
     objects: int = 0
     references_cut: bool = False
+    #: What the message itself said, as DICOM JSON (PS3.18 F.2), with its (0008,0005); `{}` if that is too much for one event. The first
+    #: revision is the N-CREATE, all others are N-SETs.
+    said: dict[str, Any] = {}  # noqa: RUF012  # msgspec copies an empty one
     #: Who said so.
     calling_aet: str = ""
     called_aet: str = ""

@@ -99,6 +99,11 @@ class Procedures:
             row = connection.execute(_GET, (sop_instance_uid,)).fetchone()
         return _known(row)
 
+    @property
+    def version(self) -> int:
+        """A number that changes whenever something is said of a step. Raises `OSError`."""
+        return self._local.path.stat().st_mtime_ns
+
     def scheduled(self) -> list[tuple[str, str, str, bool]]:
         """Of each scheduled step that one is for: StudyInstanceUID, step id, state, and whether it was the wrong entry of the worklist."""
         with self._local.reading() as connection:

@@ -202,6 +202,8 @@ SELECT count(*) FILTER (WHERE received) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision IN ('deliver', 'corrected')),
        count(*) FILTER (WHERE decision = 'no-rule'),
        count(*) FILTER (WHERE decision = 'waits'),
+       count(*) FILTER (WHERE decision = 'waits' AND study_instance_uid IN (
+           SELECT study_instance_uid FROM study_state WHERE says IS NOT NULL)),
        count(*) FILTER (WHERE decision = 'returned'),
        count(*) FILTER (WHERE decision = 'ignored'),
        count(*) FILTER (WHERE decision = 'withdrawn'),
@@ -211,6 +213,11 @@ SELECT count(*) FILTER (WHERE received) + (SELECT events FROM unread),
 FROM receipt
 """.format(expired=EXPIRED.format("expiry"))
 
+#: Those fields of an `Account` that `_COUNTS` gives, in its order.
+_COUNTED = (
+    *("received", "accepted", "quarantined", "duplicates", "undecided", "routed", "unrouted", "waiting", "stuck"),
+    *("sent_back", "ignored", "withdrawn", "expected_deliveries", "expired"),
+)
 _STATES = ("delivered", "already_there", "returned", "rejected", "cancelled", "pending", "parked")
 
 
@@ -254,21 +261,7 @@ def _account(
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         now_missing = _missing(connection, settings, spooled_since)
         [counted] = connection.execute(_COUNTS.encode(), {"received": bus.topic_of(settings, InstanceReceived)}).fetchall()
-        (
-            received,
-            accepted,
-            quarantined,
-            duplicates,
-            undecided,
-            routed,
-            unrouted,
-            waiting,
-            sent_back,
-            ignored,
-            withdrawn,
-            expected,
-            expired,
-        ) = counted
+        counts: dict[str, int] = dict(zip(_COUNTED, counted, strict=True))
         destinations: dict[str, dict[str, int]] = {}
         for name, state, count in connection.execute(
             "SELECT destination, state, count(*) FROM delivery WHERE receipt <> '' GROUP BY destination, state ORDER BY destination, state"
@@ -281,26 +274,14 @@ def _account(
     lost += [_unexpired(connection, read.unreadable), {ref.key for ref in read.changed}, _damaged(settings)]
     # What was decided on a moment ago may be in one of ledger and index before it is in the other.
     states["pending"] += len(now_missing[0] - lost[0])
-    expected += len(now_missing[1] - lost[1])
+    counts["expected_deliveries"] += len(now_missing[1] - lost[1])
     return Account(
-        received=received,
-        accepted=accepted,
-        quarantined=quarantined,
-        duplicates=duplicates,
-        undecided=undecided,
-        routed=routed,
-        unrouted=unrouted,
-        waiting=waiting,
-        sent_back=sent_back,
-        ignored=ignored,
-        withdrawn=withdrawn,
-        expected_deliveries=expected,
+        **counts,
         **states,
         unaccounted=sum(map(len, lost)),
         caught_up=caught_up,
         spooled=spooled,
         stored=_stored_count(connection),
-        expired=expired,
         read=read.read,
         details=tuple(sentence.format(identity) for sentence, ids in zip(gaps, lost, strict=True) for identity in sorted(ids)[:NAMED]),
         destinations=destinations,

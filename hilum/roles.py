@@ -18,7 +18,7 @@ from hilum.settings import Settings
 #: Where a role's module may be, in this order.
 PACKAGES = ("ingest", "processors", "hilum.runtime")
 #: Roles of which any number may run beside each other, in any processes.
-_WITHOUT_SLOT = ("dicom", "stow", "folder", "commitment", "deliver", "expire", "index", "ledger", "hl7")
+_WITHOUT_SLOT = ("dicom", "stow", "folder", "commitment", "query", "deliver", "expire", "index", "ledger", "hl7", "worklist", "notices")
 
 
 def role_names() -> tuple[str, ...]:
@@ -64,6 +64,8 @@ def role_doubts(settings: Settings) -> list[str]:
         having = [process for process in processes if role in process]
         if not having:
             wanted = role in Settings().role_names and (role != "expire" or settings.retention.anything)
+            if role == "query":
+                wanted = any(sender.query is not None and sender.query.allowed for sender in settings.senders.values())
             if wanted:  # the others are for who asks for them
                 found.append(f"No process of roles.processes has the role {role}: what it does is not done, unless it runs elsewhere.")
         elif any(process.count(role) > 1 for process in having):

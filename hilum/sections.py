@@ -206,7 +206,48 @@ class Log(Section, frozen=True, kw_only=True):
 class Roles(Section, frozen=True, kw_only=True):
     """Which roles run together in one process under `hilum up`: each entry is one process, roles joined by commas."""
 
-    processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment,expire")
+    processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment,query,expire")
+
+
+class Called(Section, frozen=True, kw_only=True):
+    """Where a peer listens that Hilum calls, and how TLS is spoken to it."""
+
+    host: Host
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    #: Whether Hilum speaks TLS to this port.
+    tls: bool = False
+    #: PEM file of the authorities that the peer's certificate must come from; empty: the system's.
+    tls_ca: str = ""
+    #: Whether the peer's certificate must name `host` (or `tls_server_name`), too. Certificates of devices often do not.
+    tls_check_name: bool = True
+    #: The name in the peer's certificate; empty: `host`.
+    tls_server_name: str = ""
+    #: PEM file of the certificate that Hilum shows to the peer, if it asks for one.
+    tls_certificate: str = ""
+    #: PEM file of its private key; empty: it is in the file of the certificate.
+    tls_key: str = ""
+
+
+class Node(Called, frozen=True, kw_only=True):
+    """Where a peer listens, by the AE title with which it calls: storage commitment is reported there."""
+
+    #: Where this peer wants its reports; empty: as `commitment.report` says.
+    report: Literal["", "same-or-new", "new"] = ""
+
+
+class Query(Called, frozen=True, kw_only=True):
+    """Where a sender may be asked, by C-FIND, how many instances a study has, so that it is known when all are here."""
+
+    #: Its AE title there; empty: that with which it sends.
+    aet: OptionalAeTitle = ""
+    #: Hilum's AE title towards it; empty: `dicom.aet`.
+    calling_aet: OptionalAeTitle = ""
+    #: Whether it is asked: to leave it alone for a while, without taking its address out.
+    allowed: bool = True
+    #: Seconds without anything new for a study after which it is asked.
+    after_s: Annotated[float, Meta(gt=0, le=86_400)] = 15.0
+    #: Seconds that its whole answer may take.
+    timeout_s: Annotated[float, Meta(gt=0, le=600)] = 20.0
 
 
 class Completeness(Section, frozen=True, kw_only=True):
@@ -261,6 +302,8 @@ class Sender(Section, frozen=True, kw_only=True):
     issuer_of_accession_number: str = ""
     #: When studies are complete that this sender begins; empty: as `completeness` says.
     completeness: Completeness | None = None
+    #: Where it is asked how many instances a study has; empty: it is not asked.
+    query: Query | None = None
 
     def __post_init__(self) -> None:
         if 0 < self.max_objects_per_s < LEAST_OBJECTS_PER_S:
@@ -310,27 +353,6 @@ class Retention(Section, frozen=True, kw_only=True):
     def version(self) -> str:
         """Twelve hexadecimal digits that change whenever a term does."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
-
-
-class Node(Section, frozen=True, kw_only=True):
-    """Where a peer listens, by the AE title with which it calls: storage commitment is reported there."""
-
-    host: Host
-    port: Annotated[int, Meta(ge=1, le=65535)]
-    #: Where this peer wants its reports; empty: as `commitment.report` says.
-    report: Literal["", "same-or-new", "new"] = ""
-    #: Whether Hilum speaks TLS to this port.
-    tls: bool = False
-    #: PEM file of the authorities that the peer's certificate must come from; empty: the system's.
-    tls_ca: str = ""
-    #: Whether the peer's certificate must name `host` (or `tls_server_name`), too. Certificates of devices often do not.
-    tls_check_name: bool = True
-    #: The name in the peer's certificate; empty: `host`.
-    tls_server_name: str = ""
-    #: PEM file of the certificate that Hilum shows to the peer, if it asks for one.
-    tls_certificate: str = ""
-    #: PEM file of its private key; empty: it is in the file of the certificate.
-    tls_key: str = ""
 
 
 class Folder(Section, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ from hilum.sections import (
     Node,
     Postgres,
     Probe,
+    Query,
     Retention,
     Roles,
     Rule,
@@ -66,6 +67,7 @@ __all__ = [
     "Orders",
     "Postgres",
     "Probe",
+    "Query",
     "Retention",
     "Roles",
     "Rule",
@@ -302,6 +304,9 @@ def doubts(settings: Settings) -> list[str]:
     dicom = settings.dicom
     if settings.hl7.senders and "hl7" not in settings.role_names:
         found.append("hl7.senders has senders, and no process in roles.processes has the role hl7.")
+    lenient = [settings.hl7.validation, *(sender.validation for sender in settings.hl7.senders.values())]
+    if "hl7" in settings.role_names and "lenient" in lenient and "grammar" not in settings.role_names:
+        found.append("hl7.validation is lenient, and no process in roles.processes has the role grammar: messages are not validated.")
     named = [name for name in ("tls_certificate", "tls_key", "tls_client_ca") if getattr(dicom, name)]
     if named and not dicom.tls_port:
         found.append(f"dicom.{named[0]} is set, and dicom.tls_port is 0: no TLS is spoken.")

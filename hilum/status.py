@@ -11,11 +11,15 @@ from urllib.parse import urlsplit
 import psutil
 from msgspec import Struct
 
-from hilum.errors import NotFound
+from hilum.database.queries import StuckStudy, stuck_studies
+from hilum.errors import HilumError, NotFound
 from hilum.role import Health
 from hilum.services.process import is_running
 from hilum.services.runstate import ChildState, read_run_state
 from hilum.settings import Settings
+
+#: So many studies that wait for a better rule are named.
+MOST_STUCK = 20
 
 
 class DicomEndpoint(Struct, frozen=True, kw_only=True):
@@ -98,6 +102,8 @@ class Status(Struct, frozen=True, kw_only=True):
     s3: S3Endpoint
     processes: list[ProcessStatus]
     roles: list[RoleStatus]
+    #: Studies whose time has come and of which a rule cannot be evaluated, the first of them; None if the database did not answer.
+    stuck: list[StuckStudy] | None = None
 
     @property
     def ready(self) -> bool:
@@ -135,7 +141,15 @@ def status(settings: Settings) -> Status:
         s3=S3Endpoint(endpoint=state.endpoints.s3_endpoint, bucket=settings.s3.bucket),
         processes=[_process(child) for child in state.children],
         roles=[role for roles in asked for role in roles],
+        stuck=_stuck(state.endpoints.postgres_dsn),
     )
+
+
+def _stuck(dsn: str) -> list[StuckStudy] | None:
+    try:
+        return stuck_studies(dsn, limit=MOST_STUCK)
+    except HilumError:  # the roles say what is wrong with it
+        return None
 
 
 def ask(port: int, within_s: float = 2.0) -> dict[str, Health] | None:

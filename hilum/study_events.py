@@ -16,12 +16,16 @@ class StudyChanged(Event, frozen=True, kw_only=True):
     topic = Topic(name="imaging.study.changed.v1", phi="limited")
 
     study_instance_uid: str
-    #: `opened`, `completed`, `reopened` (something new came after it was complete), or `withdrawn`: a rejection note names instances.
+    #: `opened`, `completed`, `reopened` (something new came after it was complete), `withdrawn`: a rejection note names instances; or
+    #: `stuck`: its time has come, and a rule could not be evaluated on it.
     change: Annotated[str, Meta(pattern="^[a-z-]+$")]
     #: The revision that is open, or complete now: 1 is the first.
     revision: int
-    #: Why it is complete: `idle`, `expected`, `by-hand` or `maximum`. What reopened it: `images` or `objects` (such as reports).
+    #: Why it is complete: `idle`, `expected`, `by-hand` or `maximum`. What reopened it: `images` or `objects` (such as reports). Why it
+    #: is stuck: `rule-failed`.
     reason: str = ""
+    #: The same in a sentence, if it is stuck: which rule, and what would help. Holds no value of an object.
+    says: str = ""
     #: Instances that came, without those that were withdrawn; and how many of them are new in this revision.
     instances: int
     new: int = 0
@@ -60,6 +64,8 @@ class StudyExpected(Event, frozen=True, kw_only=True):
     #: Who says so: `storage-commitment`, `manifest`, `mpps` or `query`.
     source: Annotated[str, Meta(pattern="^[a-z-]+$")]
     sop_instance_uids: tuple[str, ...]
+    #: How many the study has, where only their number is known; 0: it is not.
+    instances: Annotated[int, Meta(ge=0)] = 0
     said_at: datetime
 
     @property

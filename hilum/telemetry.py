@@ -66,7 +66,7 @@ SPOOL_OBJECTS = Gauge("hilum_spool_objects", "Objects in the spool that are not 
 SPOOL_DAMAGED = Gauge("hilum_spool_damaged", "Files in the spool that cannot be published, because they are damaged or no spool files.")
 SPOOL_FREE_BYTES = Gauge("hilum_spool_free_bytes", "Space left on the spool's disk.")
 HL7_ACKNOWLEDGED = Counter(
-    "hilum_hl7_acknowledged", "HL7 messages answered, by acknowledgement code of the original mode; `none` for no answer.", ["code"]
+    "hilum_hl7_acknowledged", "HL7 messages answered, by acknowledgement code of the original mode; `none` for no answer.", ["status"]
 )
 HL7_REFUSED = Counter("hilum_hl7_refused", "HL7 messages that were not taken, by reason.", ["reason"])
 HL7_REPEATS = Counter("hilum_hl7_repeats", "HL7 messages that had come before with the same content, and were acknowledged again.")
@@ -109,6 +109,10 @@ WORKLIST_STEPS = Gauge("hilum_worklist_steps", "Scheduled steps that modalities 
 WORKLIST_QUERIES = Counter("hilum_worklist_queries", "Worklist queries, by the status of the last answer.", ["status"])
 PROCEDURE_STEPS = Counter("hilum_procedure_steps", "N-CREATE and N-SET requests of performed steps, by status.", ["status"])
 PROCEDURE_STEPS_WAITING = Gauge("hilum_procedure_steps_waiting", "Changes of performed steps that are not on Kafka yet.")
+STUDIES_STUCK = Gauge("hilum_studies_stuck", "Studies whose time has come and of which a rule cannot be evaluated.")
+QUERIES = Counter(
+    "hilum_queries", "Times a sender was asked how many instances a study has: `answered`, `unknown` to it, or `failed`.", ["outcome"]
+)
 
 
 def metrics() -> list[MetricWrapperBase]:

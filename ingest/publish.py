@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException
 
 from hilum import telemetry
 from hilum.bundle import Following
-from hilum.bus import Record, Writer, away, partition_counts, producer, timestamp, topic_of
+from hilum.bus import Log, Record, Writer, away, partition_counts, producer, timestamp, topic_of
 from hilum.disk import sync_file_system
 from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
 from hilum.events import AssociationEnded, InstanceReceived
@@ -32,6 +32,7 @@ from hilum.settings import Settings
 from hilum.spool import Spool
 from hilum.store import ObjectStore, open_store
 from hilum.words import counted
+from ingest.backlog import Backlog
 from ingest.describe import describe, protected_tags, store_object
 from ingest.stored import Stored, drained
 
@@ -55,22 +56,6 @@ GATHER_S = 0.1
 SILENCE_S = 5.0
 
 
-class Log(Protocol):
-    """What the publisher needs of a Kafka producer (`confluent_kafka.Producer`)."""
-
-    def produce(self, topic: str, value: bytes, key: bytes, *, headers: Any, on_delivery: Callable[[Any, Any], None]) -> None:
-        """Send without waiting; `on_delivery(error, message)` is called from `poll`. Raises `BufferError` and `KafkaException`."""
-        ...
-
-    def poll(self, timeout: float) -> int:
-        """Call what is due."""
-        ...
-
-    def flush(self, timeout: float) -> int:
-        """Wait for acknowledgements; how many are still missing."""
-        ...
-
-
 class Publisher:
     """The role `publish`. `sync` makes durable what the store has answered for so far; it raises `OSError`."""
 
@@ -85,9 +70,11 @@ class Publisher:
         sync: Callable[[], None] | None,
         records: Records,
         following: Following | None = None,
+        backlog: Backlog | None = None,
     ) -> None:
         self._settings = settings
         self._following = following
+        self._backlog = backlog
         self._spool = spool
         self._store = store
         self._connect = connect
@@ -103,6 +90,8 @@ class Publisher:
         self._uploading: dict[str, float] = {}
         self._told_at = 0.0
         self._strange: set[str] = set()
+        #: Objects on which publishing itself fails, again and again: nobody is to wait for them.
+        self._failing: set[str] = set()
         #: How many files of the spool are damaged, or are no spool files.
         self._odd = 0
         self._stored: deque[tuple[str, Record]] = deque()
@@ -120,8 +109,11 @@ class Publisher:
     def run(self, stop: threading.Event) -> None:
         """Publish until `stop`. Raises `Misconfigured` if the store or Kafka refuses, `Stopped` if the producer cannot go on."""
         with self._following or nullcontext(), self._until_it_is_alone(stop) as alone:
-            if alone and (kafka := self._until_it_answers(stop)) is not None:
-                self._publish(kafka, stop)
+            if not alone:
+                return
+            with self._backlog.told(lambda: self._strange | self._failing) if self._backlog else nullcontext():
+                if (kafka := self._until_it_answers(stop)) is not None:
+                    self._publish(kafka, stop)
 
     @contextmanager
     def _until_it_is_alone(self, stop: threading.Event) -> Iterator[bool]:
@@ -231,6 +223,7 @@ class Publisher:
             store_object(self._store, path, described)
             self._untold.note(receipt, described.event.instance.object.key)
             self._stored.append((receipt, self._record(described.event, receipt)))
+            self._failing.discard(receipt)
             self._troubles.pop("store", None)
             self._troubles.pop("spool", None)
         except FileNotFoundError:
@@ -251,6 +244,7 @@ class Publisher:
             self._under_way.discard(receipt)
         except Exception as error:  # a fault of ours on one object must not stop the others, nor lose it
             log.error("publish_failed", receipt=receipt, error=telemetry.described(error))
+            self._failing.add(receipt)
             self._hold_until = time.monotonic() + RETRY_S
             self._under_way.discard(receipt)
         finally:
@@ -396,4 +390,5 @@ def role(settings: Settings) -> Role:
     path = Path(settings.s3.sync_path) if settings.s3.sync_path else None
     sync = (lambda: sync_file_system(path)) if path else None
     following = Following(settings, Publisher.name)
-    return Publisher(settings, Spool.of(settings), open_store(settings), connect, sync, Records.of(settings), following)
+    spool = Spool.of(settings)
+    return Publisher(settings, spool, open_store(settings), connect, sync, Records.of(settings), following, Backlog(settings, spool))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from hilum.events import MessageFinding, MessageReceived, MessageValidated
+from hilum.hl7.envelope import VERSIONS
 from hilum.hl7.validation import Fault, validated
 from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
@@ -47,7 +48,8 @@ class Grammar:
             faults = self._validate(event.text)
             found = tuple(MessageFinding(code=fault.code, sentence=fault.sentence, path=fault.path) for fault in faults)
         if found:
-            yield MessageValidated(message_id=event.message_id, version=event.version[:20], findings=found, validated_at=self._now())
+            version = event.version if event.version in VERSIONS else ""
+            yield MessageValidated(message_id=event.message_id, version=version, findings=found, validated_at=self._now())
 
 
 def role(settings: Settings) -> Role:

@@ -1,4 +1,4 @@
-"""Enter messages for HL7 destinations into the ledger: what becomes of studies and steps, and messages of others that are passed on."""
+"""Enter messages for HL7 and MPPS destinations into the ledger: what becomes of studies and steps, and what others said."""
 
 from __future__ import annotations
 
@@ -117,6 +117,8 @@ class Notices:
             yield Notice(kind="message", control_id=event.control_id, message=event)
         elif isinstance(event, ProcedureStepChanged):
             yield _of_step(event)
+            what = f"{event.sop_instance_uid}/{event.revision}"
+            yield Notice(kind="mpps", study_instance_uid=event.study_instance_uid, control_id=_control_id(f"mpps/{what}"), step=event)
         elif isinstance(event, InstanceQuarantined):
             facts = {"Reason": str(event.reason), "Sentence": event.reason.meaning}
             what = event.study_instance_uid or event.receipt
@@ -174,7 +176,7 @@ class Notices:
     def _study(self, connection: psycopg.Connection, notice: Notice, envelope: Envelope) -> Mapping[str, str]:
         """What is known of the study, and of its order. Raises `TryAgain` while the index may yet hear of it."""
         uid = notice.study_instance_uid
-        if not uid or notice.message is not None:
+        if not uid or notice.message is not None or notice.step is not None:
             return {}
         with connection.cursor(row_factory=dict_row) as cursor:
             study = cursor.execute(_STUDY, (uid,)).fetchone()

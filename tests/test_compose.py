@@ -105,6 +105,7 @@ def test_only_who_speaks_to_peers_has_a_way_outside() -> None:
         "stow",
         "deliver",
         "commitment",
+        "query",
         "hilum",
     }
     assert [name for name, service in SERVICES.items() if not service.get("networks")] == ["secrets"]

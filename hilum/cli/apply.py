@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, connected, err, loaded, moment, out, show_json, show_table
-from hilum.errors import NotFound
+from hilum.errors import HilumError, Misconfigured, NotFound
 
 if TYPE_CHECKING:
     from hilum.applying import Waited
@@ -54,12 +54,17 @@ def apply(
     from hilum.candidate import read
 
     candidate = read(path)
-    file_settings = loaded(config, data).settings
-    candidate.settings(file_settings)  # what is wrong is said before anything is asked
+    wrong = None
     try:
-        settings = connected(config, data)
-    except NotFound:
-        if not dry_run:
+        candidate.settings(loaded(config, data).settings)
+    except Misconfigured as error:  # unless it is about a destination that was added by hand: only Kafka knows these
+        wrong = error
+    try:
+        settings = _with_added(connected(config, data))
+    except HilumError as error:
+        if wrong is not None:
+            raise wrong from None
+        if not dry_run or not isinstance(error, NotFound):
             raise
         _say_checked(candidate, json)
         return
@@ -80,17 +85,24 @@ def rollback(
     from hilum.bundle import history as published
     from hilum.candidate import of_bundle
 
-    settings = connected(config, data)
+    settings = _with_added(connected(config, data))
     known = published(settings)
     bundle = _named(known, version) if version else _before(known)
     why = why or f"back to {bundle.version}"
     _put_in_force(settings, of_bundle(bundle), dry_run=dry_run, confirm=confirm, why=why, timeout_s=timeout, json=json)
 
 
+def _with_added(settings: Settings) -> Settings:
+    """`settings` with the destinations that were added by hand: rules may name these, too."""
+    from hilum import desired
+
+    return desired.with_added(settings, desired.read(settings).added)
+
+
 def _put_in_force(
     settings: Settings, candidate: Candidate, *, dry_run: bool, confirm: bool, why: str, timeout_s: float, json: bool
 ) -> None:
-    from hilum.applying import in_force_now, orphans, overtaken, publish, refuse_orphans, wait
+    from hilum.applying import in_force_now, look_again, orphans, overtaken, publish, refuse_orphans, wait
     from hilum.bundle import in_force
     from hilum.candidate import changes
 
@@ -114,6 +126,7 @@ def _put_in_force(
         bundle = publish(settings, candidate, why=why)
     with err.status(f"Waiting for workers to run {candidate.version}"):
         waited = wait(settings, candidate.version, timeout_s)
+    look_again(settings)
     other = overtaken(settings, bundle)
     if json:
         show_json(

@@ -40,6 +40,7 @@ def check(config: ConfigOption = None, data: DataOption = None, json: JsonOption
         partial(check_roles, settings),
         partial(find_stage("ingest.folder").check, settings),
         partial(find_stage("ingest.commitment").check, settings),
+        partial(find_stage("ingest.query").check, settings),
         partial(find_stage("ingest.dicom").check, settings),
         partial(find_stage("ingest.stow").check, settings),
     )

@@ -84,7 +84,10 @@ def list_all(
         else:
             _show_counts(counted)
         return
-    found = list_deliveries(settings.postgres.dsn, selection, limit=limit)
+    found = list_deliveries(settings.postgres.dsn, selection, limit=limit + 1)
+    more, found = len(found) > limit, found[:limit]
+    if more:
+        err.print(f"These are the {limit:,} last changed; there are more. --limit shows more, --count counts all.", markup=False)
     if json:
         show_json(found)
         return
@@ -105,8 +108,6 @@ def list_all(
     ]
     columns = ("To", "State", "Since", "Instance", "Study", "Priority", "Attempts", "Status", "Why", "Next try at")
     show_table("", columns, rows, nothing="There is no such delivery.")
-    if len(found) == limit:
-        err.print(f"Only {limit} are shown; --limit shows more, --count counts all.", markup=False)
 
 
 def show(
@@ -172,7 +173,7 @@ def retry(
     if wrong := set(selection.states) - set(RETRYABLE):
         fix = "What arrived is sent once more with `hilum deliver resend`."
         raise Misconfigured("state-not-retried", f"What is {', '.join(sorted(wrong))} cannot be tried again.", fix=fix)
-    _do(settings, selection, yes, json, "retried", "would be tried again", lambda: try_again(settings, selection))
+    _do(settings, selection, yes, json, "retried", "would be tried again", lambda: try_again(settings, selection), withdrawn_stay=True)
 
 
 def cancel(
@@ -359,19 +360,32 @@ def _show_counts(counted: list[Counted]) -> None:
     show_table("", ("To", "State", "Objects", "Studies", "Size", "In hand"), rows, nothing="There is no such delivery.")
 
 
-def _do(settings: Settings, selection: Selection, yes: bool, json: bool, done: str, would: str, act: Callable[[], int]) -> None:
-    """Count what a selection holds, and change it if `yes`."""
+def _do(
+    settings: Settings,
+    selection: Selection,
+    yes: bool,
+    json: bool,
+    done: str,
+    would: str,
+    act: Callable[[], int],
+    *,
+    withdrawn_stay: bool = False,
+) -> None:
+    """Count what a selection holds, and change it if `yes`; with `withdrawn_stay`, but for what a rejection note names."""
     from hilum.database.deliveries import count_deliveries
 
     counted = count_deliveries(settings.postgres.dsn, selection)
     total, in_hand = sum(c.deliveries for c in counted), sum(c.in_hand for c in counted)
+    withdrawn = sum(c.withdrawn for c in counted) if withdrawn_stay else 0
     count = act() if yes else 0
     if json:
         show_json({"chosen": counted, "in_hand": in_hand, done: count})
     else:
         _show_counts(counted)
         if total:
-            out.print(f"{count:,} were {done}." if yes else f"{total - in_hand:,} {would}; --yes does it.", markup=False)
+            out.print(f"{count:,} were {done}." if yes else f"{total - in_hand - withdrawn:,} {would}; --yes does it.", markup=False)
+        if withdrawn:
+            out.print(f"{withdrawn:,} stay as they are: a rejection note names their objects.", markup=False)
         if in_hand:
             out.print(f"{in_hand:,} are in the hands of a worker at this moment and stay with it; look again.", markup=False)
     sys.exit(Exit.DONE if total else Exit.NOT_FOUND)

@@ -112,7 +112,7 @@ def add(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Add a destination while Hilum runs, or change one that was added so. For rules, add it to the settings or the configuration, too."""
+    """Add a destination while Hilum runs, or change one that was added so. Rules that are applied may name it, too."""
     from hilum import desired
     from hilum.settings import is_secret
     from hilum.sink import sink_of
@@ -188,7 +188,7 @@ def remove(
     json: JsonOption = False,
 ) -> None:
     """Remove a destination that was added by hand. Refused with the count if something waits for it, unless confirmed."""
-    from hilum import desired
+    from hilum import bundle, desired
     from hilum.database.deliveries import OPEN, Selection, count_deliveries
     from hilum.deliveries import cancel
 
@@ -197,6 +197,11 @@ def remove(
         fix = "Take it out there; `hilum apply` publishes a configuration."
         raise Misconfigured("destination-in-settings", f"{name} is in the settings or applied, not added by hand.", fix=fix)
     check_destination(settings, name)
+    current = bundle.current(settings)
+    named = [rule.name for rule in bundle.in_force(settings, current).rules if name in rule.to]
+    if named and not yes:
+        fix = "Take it out of the rules first (`hilum apply`), or confirm with --yes: then what they still send there waits for nobody."
+        raise Misconfigured("destination-in-rules", f"Rules send to {name}: {', '.join(named)}.", fix=fix)
     waiting = Selection(destination=name, states=OPEN)
     count = sum(each.deliveries for each in count_deliveries(settings.postgres.dsn, waiting))
     if count and not yes:

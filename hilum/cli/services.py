@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, err, loaded, out, show_facts, show_json, show_table
+from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, err, loaded, moment, out, show_facts, show_json, show_table
 from hilum.roles import role_doubts
 from hilum.settings import Settings, doubts
 from hilum.status import RoleStatus, Status
@@ -112,6 +112,10 @@ def _show(now: Status) -> None:
         for label, role in zip(role_labels(now.roles), now.roles, strict=True)
     ]
     show_table("", ("Role", "State", "Waiting", "Says"), lines)
+    if now.stuck:
+        out.print()
+        stuck = [(each.study_instance_uid, moment(each.since), each.says) for each in now.stuck]
+        show_table("Studies that wait for a rule that can be evaluated", ("Study", "Since", "Why"), stuck)
 
 
 def role_labels(roles: Sequence[RoleStatus]) -> list[str]:

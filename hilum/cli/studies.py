@@ -121,6 +121,7 @@ def _show_study(study: Study, held: frozenset[str]) -> None:
             "Study": f"{summary.study_date or ''} {'/'.join(summary.modalities)} {summary.study_description or ''}".strip(),
             "Objects": f"{summary.instances} in {summary.series} series",
             "Complete": completeness(summary),
+            "Waits because": summary.says or "",
             "State": open_matters(summary) or "all settled",
         }
     )
@@ -160,7 +161,8 @@ def completeness(study: StudySummary) -> str:
     withdrawn = f", {study.withdrawn} withdrawn" if study.withdrawn else ""
     if study.state == "complete":
         return f"revision {study.revision} ({study.reason}){missing}{withdrawn}"
-    return f"awaited{f', revision {study.revision} before' if study.revision else ''}{missing}{withdrawn}" if study.state else ""
+    stuck = ", stuck" if study.says else ""
+    return f"awaited{f', revision {study.revision} before' if study.revision else ''}{missing}{withdrawn}{stuck}" if study.state else ""
 
 
 def open_matters(study: StudySummary) -> str:

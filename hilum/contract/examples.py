@@ -297,6 +297,7 @@ def _performed_step() -> ProcedureStepChanged:
             ),
         ),
         objects=2,
+        said={"00400252": {"vr": "CS", "Value": ["COMPLETED"]}},
         calling_aet="CT1",
         called_aet="HILUM",
         peer="192.0.2.10",

@@ -87,6 +87,10 @@ WHERE = """
     AND (%(until)s::timestamptz IS NULL OR coalesce(d.settled_at, d.parked_at, d.created_at) < %(until)s)
     AND (%(ids)s::text[] IS NULL OR d.delivery_id = ANY(%(ids)s) OR d.sop_instance_uid = ANY(%(ids)s) OR d.sent_as = ANY(%(ids)s))
 """
+#: What a rejection note names goes nowhere again, whoever asks for it.
+NOT_WITHDRAWN = """
+    NOT EXISTS (SELECT FROM withdrawn AS w WHERE w.sop_instance_uid = d.sop_instance_uid AND w.study_instance_uid = d.study_instance_uid)
+"""
 #: In nobody's hands.
 FREE = "(d.lease_until IS NULL OR d.lease_until < now())"
 
@@ -147,6 +151,8 @@ class Counted(Struct, frozen=True, kw_only=True):
     studies: int
     size_bytes: int
     in_hand: int
+    #: Of these, those whose object a rejection note names: they are not tried again.
+    withdrawn: int = 0
 
 
 class _Named(Struct, frozen=True):
@@ -166,13 +172,21 @@ _SHOWN = f"""
         (SELECT says FROM v_destination_outage AS o WHERE o.destination = d.destination ORDER BY since LIMIT 1) AS waits_because
     FROM delivery d WHERE {WHERE} ORDER BY d.created_at, d.delivery_id
 """  # constants
-_LIST = f"""
-    SELECT {_LISTED} FROM delivery d WHERE {WHERE}
-    ORDER BY coalesce(d.settled_at, d.parked_at, d.created_at) DESC, d.delivery_id LIMIT %(limit)s
+_NEWEST = "ORDER BY coalesce(d.settled_at, d.parked_at, d.created_at) DESC, d.delivery_id LIMIT %(limit)s"
+# Destination by destination, each from the end of its index, so that a ledger of years is not read to show its last lines.
+LIST = f"""
+    WITH RECURSIVE names AS (
+        SELECT min(destination) AS name FROM delivery WHERE %(destination)s = '' OR destination = %(destination)s
+        UNION ALL
+        SELECT (SELECT min(destination) FROM delivery WHERE destination > names.name) FROM names
+        WHERE names.name IS NOT NULL AND %(destination)s = '')
+    SELECT {_LISTED} FROM names CROSS JOIN LATERAL (SELECT d.* FROM delivery d WHERE d.destination = names.name AND {WHERE} {_NEWEST}) AS d
+    {_NEWEST}
 """  # constants
 _COUNT = f"""
     SELECT d.destination, d.state, count(*) AS deliveries, count(DISTINCT d.study_instance_uid) AS studies,
-        coalesce(sum(d.size_bytes), 0)::bigint AS size_bytes, count(*) FILTER (WHERE d.state = 'pending' AND NOT {FREE}) AS in_hand
+        coalesce(sum(d.size_bytes), 0)::bigint AS size_bytes, count(*) FILTER (WHERE d.state = 'pending' AND NOT {FREE}) AS in_hand,
+        count(*) FILTER (WHERE NOT {NOT_WITHDRAWN}) AS withdrawn
     FROM delivery d WHERE {WHERE} GROUP BY d.destination, d.state ORDER BY d.destination, d.state
 """  # constants
 _STUDIES = """
@@ -183,7 +197,7 @@ _STUDIES = """
 
 def list_deliveries(dsn: str, selection: Selection, *, limit: int = 100) -> list[ListedDelivery]:
     """The deliveries of a selection, last changed first. Raises `TryAgain`, `Misconfigured`."""
-    return rows(dsn, ListedDelivery, _LIST, {**selection.values, "limit": limit})
+    return rows(dsn, ListedDelivery, LIST, {**selection.values, "limit": limit})
 
 
 def show_deliveries(dsn: str, which: str) -> list[ShownDelivery]:

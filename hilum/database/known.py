@@ -116,6 +116,12 @@ class IndexedInstances:
         rows = self._ask(_OF_STUDY, {"study": study_instance_uid, "after": after, "limit": limit})
         return [row["sop_instance_uid"] for row in rows]
 
+    def unpublished(self) -> datetime | None:
+        """When the oldest object came that lies in a spool and is not published; None if no spool is behind."""
+        [row] = self._ask("SELECT min(oldest_at) AS oldest FROM spool_backlog WHERE seen_at > now() - interval '1 minute'", {})
+        oldest: datetime | None = row["oldest"]
+        return oldest
+
     def _ask(self, query: str, values: Mapping[str, object]) -> list[dict[str, Any]]:
         try:
             if self._connection is None or self._connection.closed:

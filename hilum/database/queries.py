@@ -52,6 +52,8 @@ class StudySummary(Struct, frozen=True, kw_only=True):
     missing: int | None = None
     withdrawn: int | None = None
     parked: int = 0
+    #: Why it is not complete although its time has come.
+    says: str | None = None
 
 
 class SeriesOfStudy(Struct, frozen=True, kw_only=True):
@@ -190,7 +192,8 @@ SELECT shown.study_instance_uid, study.patient_id, study.patient_name, study.acc
        series.modalities, series.series, instance.instances, instance.size_bytes,
        coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at,
        delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined, delivery.parked,
-       study_state.state, study_state.revision, study_state.reason, study_state.completed_at, study_state.missing, study_state.withdrawn
+       study_state.state, study_state.revision, study_state.reason, study_state.completed_at, study_state.missing, study_state.withdrawn,
+       study_state.says
 FROM ({shown}) AS shown
 LEFT JOIN study USING (study_instance_uid)
 LEFT JOIN study_state USING (study_instance_uid)
@@ -303,6 +306,24 @@ def list_studies(dsn: str, *, like: str = "", limit: int = 50) -> list[StudySumm
     """The studies received last. `like` is a StudyInstanceUID, accession number or patient id, or part of a patient's name."""
     pattern = like.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return rows(dsn, StudySummary, _LATEST, {"like": like, "pattern": pattern, "limit": limit})
+
+
+class StuckStudy(Struct, frozen=True, kw_only=True):
+    """A study that is not complete although its time has come, and why."""
+
+    study_instance_uid: str
+    says: str
+    since: datetime
+
+
+_STUCK = """
+SELECT study_instance_uid, says, changed_at AS since FROM study_state WHERE says IS NOT NULL ORDER BY changed_at LIMIT %(limit)s
+"""
+
+
+def stuck_studies(dsn: str, *, limit: int = 1000) -> list[StuckStudy]:
+    """The studies that wait for a better rule, those that have waited longest first. Raises `TryAgain`, `Misconfigured`."""
+    return rows(dsn, StuckStudy, _STUCK, {"limit": limit})
 
 
 def show_study(dsn: str, study: str) -> list[Study]:

@@ -54,8 +54,9 @@ VIEWS = (
             last_received_at | instances.last_received_at | when the last of them came in
             state | study_state.state | `open` while instances are awaited, or `complete`
             revision | study_state.revision | the last complete revision, 1 at first; 0: none
-            reason | study_state.reason | why it is complete, `idle`, `expected`, `by-hand` or `maximum`; or what opened it again
+            reason | study_state.reason | why it is complete, `idle`, `expected`, `by-hand` or `maximum`; what opened it; `rule-failed`
             completed_at | study_state.completed_at | when it was complete last
+            waits_because | study_state.says | why it is not complete although its time has come: a rule that cannot be evaluated
             missing_count | study_state.missing | instances that were announced and have not come
             withdrawn_count | study_state.withdrawn | instances that rejection notes name
         """,

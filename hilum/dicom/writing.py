@@ -5,6 +5,7 @@ Text that a character set does not hold is transliterated, so that a device that
 
 from __future__ import annotations
 
+import base64
 import struct
 import unicodedata
 import warnings
@@ -23,8 +24,8 @@ _DEFAULT = ("", "ISO_IR 6", "ISO 2022 IR 6")
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 #: VRs whose text the character set is of (PS3.5 6.1.2.3).
 _TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-_LONG = frozenset({"UC", "UR", "UT", "SQ", "UN", "OB", "OW"})
-_NUMBERS = {"US": "<H", "SS": "<h", "UL": "<I", "SL": "<i"}
+_LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_NUMBERS = {"US": "<H", "SS": "<h", "UL": "<I", "SL": "<i", "UV": "<Q", "SV": "<q", "FL": "<f", "FD": "<d"}
 #: At these, a code extension ends (PS3.5 6.1.2.5.3).
 _RESETS = {ord(character) for character in "\r\n\t\f^=\\"}
 
@@ -72,7 +73,10 @@ def is_ascii(attributes: Json) -> bool:
 
 
 def encode(attributes: Json, chosen: CharacterSet, *, explicit: bool) -> bytes:
-    """The data set in Explicit or Implicit VR Little Endian, with (0008,0005) if it has more than ASCII in it."""
+    """The data set in Explicit or Implicit VR Little Endian, with (0008,0005) if it has more than ASCII in it.
+
+    Of attributes that are bulk, those that are in the JSON itself (`InlineBinary`).
+    """
     if not is_ascii(attributes) and chosen.terms != ("",):
         attributes = {**attributes, SPECIFIC_CHARACTER_SET: {"vr": "CS", "Value": list(chosen.terms)}}
     return _elements(attributes, chosen, explicit)
@@ -118,7 +122,7 @@ def _elements(attributes: Json, chosen: CharacterSet, explicit: bool) -> bytes:
     for tag in sorted(attributes):
         element = attributes[tag]
         vr = element["vr"]
-        value = _value(vr, element.get("Value", ()), chosen, explicit)
+        value = _bytes(element) if "InlineBinary" in element else _value(vr, element.get("Value", ()), chosen, explicit)
         head = bytes.fromhex(tag)
         head = head[1::-1] + head[:1:-1]
         if not explicit:
@@ -132,12 +136,19 @@ def _elements(attributes: Json, chosen: CharacterSet, explicit: bool) -> bytes:
     return b"".join(out)
 
 
+def _bytes(element: Json) -> bytes:
+    value = base64.b64decode(element["InlineBinary"])
+    return value + b"\0" * (len(value) % 2)
+
+
 def _value(vr: str, values: Sequence[Any], chosen: CharacterSet, explicit: bool) -> bytes:
     if vr == "SQ":
         items = (_elements(item, chosen, explicit) for item in values)
         return b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in items)
     if vr in _NUMBERS:
-        return b"".join(struct.pack(_NUMBERS[vr], int(value)) for value in values if value is not None)
+        return b"".join(struct.pack(_NUMBERS[vr], value) for value in values if value is not None)
+    if vr == "AT":
+        return b"".join(bytes.fromhex(tag)[1::-1] + bytes.fromhex(tag)[:1:-1] for tag in values if tag)
     if vr == "PN":
         encoded = b"\\".join(_name(value or {}, chosen) for value in values)
     elif vr in _TEXT:

@@ -266,7 +266,8 @@ class Journal:
             os.fdatasync(file.fd)
         except (OSError, JournalFull) as error:
             told = error if isinstance(error, JournalFull) else _refused(error)
-            self._current = None  # nobody knows what of it is on the disk: nothing is added to it any more
+            if isinstance(error, OSError):
+                self._current = None  # nobody knows what of it is on the disk: nothing is added to it any more
             for each in together:
                 each.done(told)
             return len(together)
@@ -279,12 +280,20 @@ class Journal:
         return count
 
     def _file_for(self, size: int) -> _File:
-        """The file that `size` more bytes go to. Raises `JournalFull` and `OSError`."""
+        """The file that `size` more bytes go to. Raises `JournalFull`, and `OSError` if what there is cannot be written."""
         current = self._current
         if current is not None and current.end + size + _ROOM <= current.size_bytes:
             return current
         need = max(self._segment_bytes, segment.HEADER_BYTES + size + _ROOM)
-        file = self._recycled(need) or self._made(need)
+        file = self._recycled(need, self._done_written, self._history_bytes)
+        if file is None:
+            try:
+                file = self._made(need)
+            except JournalFull:
+                # Rather than refuse, give up history, and the order of what a power cut in this moment would have told again.
+                file = self._recycled(need, self._done, 0)
+                if file is None:
+                    raise
         # In part by chance: a life whose beginning a power cut took must not be begun a second time over what else it left.
         life = ((max((each.life for each in self._files), default=0) >> 16) + 1) << 16 | secrets.randbits(16)
         _write_all(file.fd, segment.header(life), 0)  # it is synced with the first records
@@ -294,8 +303,8 @@ class Journal:
         self._current = file
         return file
 
-    def _recycled(self, need: int) -> _File | None:
-        """A file that nobody needs any more; others that nobody needs are removed."""
+    def _recycled(self, need: int, done: Position, history_bytes: int) -> _File | None:
+        """A file that nobody needs any more, if the reader is done up to `done`; others that nobody needs are removed."""
         with self._lock:
             spare = [file for file in self._free if file.size_bytes >= need]
             if spare:
@@ -303,8 +312,8 @@ class Journal:
                 return spare[0]
             kept = sum(file.size_bytes for file in self._files)
             old: list[_File] = []
-            # How far the reader is done must itself be on the disk, or a power cut would bring what is read and not what says so.
-            while self._files and self._files[0].life < self._done_written.life and kept - self._files[0].size_bytes >= self._history_bytes:
+            # `done` should itself be on the disk, or a power cut would bring what is read and not what says so.
+            while self._files and self._files[0].life < done.life and kept - self._files[0].size_bytes >= history_bytes:
                 old.append(self._files.pop(0))
                 kept -= old[-1].size_bytes
         again = next((file for file in old if need <= file.size_bytes <= 2 * self._segment_bytes), None)
@@ -320,9 +329,12 @@ class Journal:
         with self._lock:
             path = self._path / f"{self._names:012d}{_SUFFIX}"
             self._names += 1
-        segment.make(path, -(-size_bytes // 4096) * 4096)
-        sync_folder(self._path)
-        return _File(path, path.stat().st_size)
+        try:
+            segment.make(path, -(-size_bytes // 4096) * 4096)
+            sync_folder(self._path)
+            return _File(path, path.stat().st_size)
+        except OSError as error:
+            raise _refused(error) from None
 
     def _close(self) -> None:
         with self._lock:

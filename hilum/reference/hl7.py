@@ -31,7 +31,7 @@ def page() -> str:
             "",
             "## What senders get wrong",
             "",
-            "Each row is sent to a listener by `tests/ingest/hl7/test_bad_input.py`. Condition codes are those of table 0357 in ERR-3",
+            "Each row is sent to a listener by `tests/ingest/hl7/test_hl7_bad_input.py`. Condition codes are those of table 0357 in ERR-3",
             "(before version 2.5: ERR-1), with the place in ERR-2.",
             "",
             table(("What", "Answer", "Condition", "Kept as", "Findings", "What becomes of it"), rows),

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from hilum import bus, telemetry
 from hilum.bundle import Following
+from hilum.desired import Follower, Taking
 from hilum.errors import Misconfigured, Stopped, TryAgain
 from hilum.role import Health
 from hilum.runtime.inputs import Inputs, Of, metadata_of
@@ -71,8 +72,17 @@ class ProcessorRole:
         if not self._stage.follows:
             self._run(stop, lambda: False)
         else:
-            with Following(self._settings, self.name) as following:
-                self._run(stop, lambda: following.take(self._stage.configure))
+            ended = threading.Event()
+            follower = Follower(self._settings)
+            heard = threading.Thread(target=follower.run, args=(ended,), name=f"{self.name} desired state", daemon=True)
+            heard.start()
+            try:
+                with Following(self._settings, self.name) as following:
+                    taking = Taking(following, follower)
+                    self._run(stop, lambda: taking.take(self._stage.configure))
+            finally:
+                ended.set()
+                heard.join(5.0)
         self._say(Health(ready=False, says="stopped"))
 
     def _run(self, stop: threading.Event, configure: Callable[[], bool]) -> None:

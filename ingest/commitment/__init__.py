@@ -202,7 +202,7 @@ class Committer:
 def check(settings: Settings) -> None:
     """Raise `Misconfigured` if what the settings say of TLS to a peer cannot be used."""
     for name, node in settings.peers.items():
-        if (tls := tls_of(name, node)) is not None:
+        if (tls := tls_of(f"peers.{name}", node)) is not None:
             tls.context()
         elif node.tls_ca or node.tls_certificate or node.tls_key:
             raise Misconfigured(

@@ -13,6 +13,7 @@ from hilum.commitments import Commitments, Request
 from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, is_taken, write_report
 from hilum.errors import TryAgain
 from hilum.peer import Peer
+from hilum.sections import Called
 from hilum.settings import Node
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Context
 
@@ -60,7 +61,7 @@ class Reporter:
                 calling_aet=called_aet,
                 connect_timeout_s=5.0,
                 response_timeout_s=30.0,
-                tls=tls_of(calling_aet, node),
+                tls=tls_of(f"peers.{calling_aet}", node),
             )
             threading.Thread(
                 target=self._tell, args=(peer, ids[:MOST_IN_ONE]), name=f"commitment report {calling_aet}", daemon=True
@@ -116,12 +117,12 @@ class Reporter:
             log.error("commitment_not_kept", says=error.strerror or "")
 
 
-def tls_of(name: str, node: Node) -> ClientTls | None:
-    """How TLS is spoken to the peer `name`; None if it is not."""
+def tls_of(section: str, node: Called) -> ClientTls | None:
+    """How TLS is spoken to the peer of this section of the settings; None if it is not."""
     if not node.tls:
         return None
     return ClientTls(
-        section=f"peers.{name}",
+        section=section,
         ca=node.tls_ca,
         check_name=node.tls_check_name,
         server_name=node.tls_server_name,

@@ -70,7 +70,9 @@ class Receiver:
             return Health(ready=True, says="The spool's disk is nearly full: objects are refused for now with 0xA700. Free some space.")
         says = f"{dicom.aet} listens on {dicom.host}:{listener.port}{f', with TLS on {dicom.tls_port}' if self._tls else ''}"
         says += f", {listener.associations} association{'' if listener.associations == 1 else 's'} open"
-        warnings = " ".join(filter(None, (listener.crowd.says(), self._tls.warning() if self._tls else "")))
+        finder = listener.services.finder
+        found = (listener.crowd.says(), self._tls.warning() if self._tls else "", finder.says() if finder else "")
+        warnings = " ".join(filter(None, found))
         return Health(ready=True, says=f"{says}. {warnings}" if warnings else says)
 
 

@@ -79,12 +79,13 @@ class Performing:
         said = {tag: element for tag, element in header.json.items() if tag != SPECIFIC_CHARACTER_SET}
         create = command.field == N_CREATE_RQ
         ignored = set() if create else NOT_IN_N_SET & said.keys()
+        taken = {tag: element for tag, element in header.json.items() if tag not in ignored}
         source = {"calling_aet": scu.calling_aet, "called_aet": scu.called_aet, "peer": scu.peer, "association": scu.association}
 
         def change(known: Known | None) -> tuple[dict[str, Any], ProcedureStepChanged]:
             attributes = _created(known, said) if create else _set(known, {t: each for t, each in said.items() if t not in ignored})
             revision = known.revision + 1 if known is not None else 1
-            return attributes, event_of(command.sop_instance_uid, revision, attributes, datetime.now(UTC), **source)
+            return attributes, event_of(command.sop_instance_uid, revision, attributes, taken, datetime.now(UTC), **source)
 
         event = self._procedures.change(command.sop_instance_uid, change)
         assert event is not None

@@ -6,6 +6,7 @@ The role `worklist` keeps the steps in a file beside the spool; `ingest.worklist
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ from .worklist_answers import (
 )
 
 log = telemetry.logger("worklist")
+
+#: From this age on the worklist is said to be old.
+STALE_S = 300.0
 
 
 class Seen(NamedTuple):
@@ -79,6 +83,15 @@ class Finder:
         self._settings = settings.worklist
         self._default = _named(self._settings.character_set) or _named(UNICODE)
         self.steps: Steps | None = None
+        #: When the role `worklist` last looked at the orders, in seconds since 1970; 0: never.
+        self.as_of = 0.0
+
+    def says(self) -> str:
+        """What is wrong with the worklist, in a sentence; empty if nothing is."""
+        if self.steps is None:
+            return "There is no worklist yet: see whether the role worklist runs."
+        old_s = time.time() - self.as_of
+        return f"The worklist is {old_s / 60:.0f} minutes old: see whether the role worklist runs." if old_s > STALE_S else ""
 
     def find(self, calling_aet: str, data_set: bytes, transfer_syntax_uid: str) -> Iterator[tuple[Answer, bytes | None]]:
         """The answers to a C-FIND, each match as soon as it is found; the last one has no data set."""
@@ -152,6 +165,8 @@ class Following(threading.Thread):
             except OSError as error:
                 self._worklist = None
                 log.warning("worklist_unreadable", says=error.strerror or "")
+            except Exception as error:  # a fault of ours must not end it: the list would stay as it is for ever
+                log.error("worklist_unreadable", error=telemetry.described(error))
             self._stop_asked.wait(self._settings.worklist.refresh_s / 2)
 
     def look(self) -> None:
@@ -161,6 +176,7 @@ class Following(threading.Thread):
         changes = self._worklist.since(self._version)
         if not changes.at:
             return
+        self._finder.as_of = changes.at
         if changes.version != self._version or self._finder.steps is None:
             steps = self._finder.steps or Steps()
             steps.put(changes.steps, whole=changes.whole)

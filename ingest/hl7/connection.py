@@ -126,7 +126,9 @@ class Connection(asyncio.Protocol):
         self._writable = True
         self._ended = False
         self._lost = False
-        self._last_at = self._began_at = loop.time()
+        self._last_at = self._began_at = self.opened_at = loop.time()
+        #: Whether a whole message ever came.
+        self.has_spoken = False
 
     # What asyncio calls
 
@@ -258,6 +260,7 @@ class Connection(asyncio.Protocol):
                 if found is not None:
                     self._owner.take(found, self._exchange([found]), 0)
                 continue
+            self.has_spoken = True
             odd = ("end-short",) if block.short_end else ()
             parts = batch.split(block.content)
             if parts is None and len(block.content) < ASIDE_BYTES:

@@ -1,4 +1,4 @@
-"""What senders may get wrong, and what becomes of it: sent by `tests/ingest/hl7/test_bad_input.py`, shown in `docs/reference/hl7.md`."""
+"""What senders may get wrong, and what becomes of it: `test_hl7_bad_input.py` sends it, `docs/reference/hl7.md` shows it."""
 
 from __future__ import annotations
 

@@ -104,7 +104,16 @@ class Examined(Struct, kw_only=True):
 
 def examine(content: bytes, peer: str, senders: Senders, odd: tuple[str, ...] = ()) -> Examined:
     """Read a message. `odd` has codes of what is known to be odd already."""
-    decoded = decode(content, senders.character_set_of(peer))
+    default = senders.character_set_of(peer)
+    found = _examined(content, peer, senders, odd, default)
+    own = found.sender.character_set
+    if own and own != default and not found.decoded.declared and not content.isascii():
+        return _examined(content, peer, senders, odd, own)  # only now is it known whose message it is
+    return found
+
+
+def _examined(content: bytes, peer: str, senders: Senders, odd: tuple[str, ...], default: str) -> Examined:
+    decoded = decode(content, default)
     try:
         message = parse(decoded.text)
     except NotHl7 as error:

@@ -41,6 +41,8 @@ LOOK_S = 0.1
 MOST_WAITING_BYTES = 64 * 2**20
 #: Connections that may have a large message in memory at once.
 MOST_LARGE = 4
+#: A TLS handshake may take so long.
+HANDSHAKE_S = 10.0
 #: At its end the listener waits so long for what is on its way to the disk.
 ENDING_S = 5.0
 _ENCODER = msgspec.msgpack.Encoder()
@@ -105,7 +107,12 @@ class Listener:
         loop = self._loop
         try:
             return await loop.create_server(
-                lambda: Connection(self, loop), self.settings.host, port, ssl=tls.context if tls else None, backlog=256
+                lambda: Connection(self, loop),
+                self.settings.host,
+                port,
+                ssl=tls.context if tls else None,
+                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
+                backlog=256,
             )
         except OSError as error:
             raise Misconfigured(
@@ -132,7 +139,7 @@ class Listener:
     def opened(self, connection: Connection) -> bool:
         """See `connection.Owner`."""
         reason = ""
-        if len(self._connections) >= self.settings.max_connections:
+        if len(self._connections) >= self.settings.max_connections and not self._made_room():
             reason = "connections"
         elif not self._senders.may_connect(connection.peer):
             reason = "sender-unknown"
@@ -146,6 +153,17 @@ class Listener:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._connections.add(connection)
         telemetry.HL7_CONNECTIONS.set(len(self._connections))
+        return True
+
+    def _made_room(self) -> bool:
+        """Close the oldest connection over which no message ever came: who only holds connections open must not lock others out."""
+        silent = [each for each in self._connections if not each.has_spoken]
+        if not silent:
+            return False
+        oldest = min(silent, key=lambda each: each.opened_at)
+        telemetry.HL7_CONNECTIONS_REFUSED.labels(reason="silent").inc()
+        oldest.close(abort=True)
+        self._connections.discard(oldest)
         return True
 
     def closed(self, connection: Connection) -> None:
@@ -254,7 +272,7 @@ class Listener:
         reason = pending.examined.reason
         if reason:
             telemetry.HL7_REFUSED.labels(reason=reason).inc()
-        telemetry.HL7_ACKNOWLEDGED.labels(code=answer.value if answer else "none").inc()
+        telemetry.HL7_ACKNOWLEDGED.labels(status=answer.value if answer else "none").inc()
         telemetry.HL7_SECONDS.observe(time.monotonic() - pending.began_at)
         pending.exchange.answered(pending.number, pending.examined, answer)
 

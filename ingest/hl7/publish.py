@@ -18,13 +18,12 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException
 
 from hilum import telemetry
-from hilum.bus import Writer, away, timestamp
+from hilum.bus import Log, Writer, away, timestamp
 from hilum.errors import HilumError, Stopped, TryAgain
 from hilum.events import MessageReceived, MessageRefused, decode
 from hilum.journal import Entry, Journal, Position
 from hilum.settings import Settings
 from hilum.store import ObjectStore
-from ingest.publish import Log
 
 from .intake import Kept
 
@@ -33,6 +32,8 @@ log = telemetry.logger("hl7")
 #: How often the journal is looked at while nothing waits in it.
 LOOK_S = 0.02
 RETRY_S = 1.0
+#: After so many at once the next are told without a pause.
+MANY = 200
 #: Messages between the journal and Kafka's acknowledgement.
 MOST_UNDER_WAY = 2000
 #: Kafka is called away once an event has waited so long for its acknowledgement.
@@ -75,7 +76,7 @@ class Publisher:
             if self._fatal is not None:
                 raise self._fatal
             if not busy:
-                stop.wait(LOOK_S)
+                stop.wait(LOOK_S)  # what comes meanwhile is told together: a thread that is always busy would delay acknowledgements
         kafka.flush(2.0)
         self._settle()
 
@@ -98,15 +99,15 @@ class Publisher:
         return None
 
     def _step(self, kafka: Log) -> bool:
-        """One round; whether something was done."""
+        """One round; whether there is probably more to do at once."""
         kafka.poll(0)
-        settled = self._settle()
+        self._settle()
         telemetry.HL7_WAITING.set(self._journal.lag)
         if self._again and not self._sent:
             self._again, self._next = False, self._journal.done
         if self._again or len(self._sent) >= MOST_UNDER_WAY:
             kafka.poll(LOOK_S)
-            return True
+            return False
         entries = self._journal.read(self._next)
         if entries:
             self._keep_bytes([_DECODER.decode(entry.payload) for entry in entries])
@@ -115,7 +116,7 @@ class Publisher:
                 kafka.poll(LOOK_S)
                 break
             self._next = entry.end
-        return settled or bool(entries)
+        return len(entries) >= MANY
 
     def _keep_bytes(self, entries: list[Kept]) -> None:
         """Put into the object store what events do not tell."""
@@ -162,8 +163,8 @@ class Publisher:
         self._sent.append(sent)
         return True
 
-    def _settle(self) -> bool:
-        """Say to the journal what is on Kafka, up to the first that is not; whether that was something."""
+    def _settle(self) -> None:
+        """Say to the journal what is on Kafka, up to the first that is not."""
         count, upto = 0, Position(0, 0)
         while self._sent and self._sent[0].is_there:
             upto = self._sent.popleft().end
@@ -173,7 +174,6 @@ class Publisher:
             telemetry.HL7_PUBLISHED.inc(count)
         if self._again and all(sent.is_over for sent in self._sent):
             self._sent.clear()
-        return bool(count)
 
     def _say(self, trouble: str) -> None:
         if trouble != self.trouble:

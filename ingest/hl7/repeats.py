@@ -37,14 +37,15 @@ class Repeats:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._digests: OrderedDict[str, bytes] = OrderedDict()
-        self._under_way: dict[str, bytes] = {}
+        #: Of each key what is on its way to the disk, in its order.
+        self._under_way: dict[str, list[bytes]] = {}
 
     def known(self, key: str, digest: bytes) -> Known:
         """What is known of a message with this content."""
         if not key:
             return Known.NEW
         if key in self._under_way:
-            return Known.UNDER_WAY if self._under_way[key] == digest else Known.CHANGED
+            return Known.UNDER_WAY if self._under_way[key][-1] == digest else Known.CHANGED
         before = self._digests.get(key)
         if before is None:
             return Known.NEW
@@ -53,12 +54,15 @@ class Repeats:
     def began(self, key: str, digest: bytes) -> None:
         """A message is on its way to the disk."""
         if key:
-            self._under_way[key] = digest
+            self._under_way.setdefault(key, []).append(digest)
 
     def ended(self, key: str, digest: bytes, *, durable: bool) -> None:
         """It is there, or it is not and was refused."""
-        if self._under_way.get(key) == digest:
-            del self._under_way[key]
+        if key:
+            under_way = self._under_way[key]
+            under_way.remove(digest)
+            if not under_way:
+                del self._under_way[key]
         if durable:
             self.remember(key, digest)
 

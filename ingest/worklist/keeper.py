@@ -56,6 +56,8 @@ class Keeper:
         self._procedures = procedures
         self._teller = teller
         self._known: dict[str, str] | None = None
+        self._ended_steps: set[tuple[str, str]] = set()
+        self._ended_as_of = -1
         self._standing_by = False
         self._refresh_at = 0.0
         self._forget_at = 0.0
@@ -114,8 +116,14 @@ class Keeper:
 
     def _ended(self) -> set[tuple[str, str]]:
         """Steps that modalities of this machine have begun or ended, by study and step id: known before Kafka and the index hear of it."""
-        states = states_that_end(self._settings.worklist.leaves)
-        return {(study, step) for study, step, state, wrong_entry in self._procedures.scheduled() if state in states and not wrong_entry}
+        version = self._procedures.version
+        if version != self._ended_as_of:
+            states = states_that_end(self._settings.worklist.leaves)
+            scheduled = self._procedures.scheduled()
+            self._ended_steps = {(study, step) for study, step, state, wrong_entry in scheduled if state in states and not wrong_entry}
+            # A change within the same tick of the file system's clock may come after this look.
+            self._ended_as_of = version if time.time_ns() - version > 50_000_000 else -1
+        return self._ended_steps
 
     def _tell(self) -> None:
         self._teller.tell()

@@ -6,6 +6,7 @@ A key without a value, or of asterisks alone, matches everything (universal); ot
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -18,6 +19,9 @@ _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 #: VRs that take wild cards (C.2.2.2.4).
 _WILD = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _COMPONENTS = 5
+_AROUND_STARS = re.compile(r" *\* *")
+#: Of a key that is no UID: nobody means more, and each is held against every step.
+MOST_VALUES = 64
 _SECOND = 1_000_000
 DAY_END = 24 * 3600 * _SECOND - 1
 
@@ -34,6 +38,11 @@ def matcher(vr: str, keys: Sequence[Any]) -> Matcher | None:
     present = [key for key in keys if key not in (None, "", {})]
     if not present or all(_is_universal(key) for key in present):
         return None
+    if vr == "UI":
+        uids = frozenset(map(str, present))
+        return lambda values: not uids.isdisjoint(values)
+    if len(present) > MOST_VALUES:
+        raise BadKey("a key has too many values")
     one = {"DA": _date, "TM": _time, "PN": _name}.get(vr, _text if vr in _WILD else _exact)
     matchers = [one(key) for key in present]
     return matchers[0] if len(matchers) == 1 else lambda values: any(each(values) for each in matchers)
@@ -83,7 +92,9 @@ def remember(names: Iterable[str]) -> None:
 
 def _name(key: Any) -> Matcher:
     """Each group that the key has against the same of the entity; a key of one group against whichever the entity has."""
-    groups = {label: folded(group) for label, group in (key if isinstance(key, dict) else {"Alphabetic": str(key)}).items() if group}
+    said = key if isinstance(key, dict) else {"Alphabetic": str(key)}
+    # Spaces at the end of a component mean nothing, and after `*` nobody knows where that is.
+    groups = {label: _AROUND_STARS.sub("*", folded(group)) for label, group in said.items() if group}
     tests = [(_GROUPS.index(label), _name_test(group)) for label, group in groups.items() if group.strip("*")]
     if len(tests) == 1:
         [(_, is_it)] = tests

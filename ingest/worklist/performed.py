@@ -100,8 +100,10 @@ def _missing(attributes: Json, keyword: str) -> Missing | None:
     return None if any(value not in (None, "", {}) for value in values) else Missing(keyword, absent=False)
 
 
-def event_of(sop_instance_uid: str, revision: int, attributes: Json, changed_at: datetime, **source: str) -> ProcedureStepChanged:
-    """The event that says all of a step; `source` are its calling and called AE title, peer and association."""
+def event_of(
+    sop_instance_uid: str, revision: int, attributes: Json, said: Json, changed_at: datetime, **source: str
+) -> ProcedureStepChanged:
+    """The event that says all of a step; `said` is the last message, `source` its calling and called AE title, peer and association."""
     reason = next(_items(attributes, tag_of("PerformedProcedureStepDiscontinuationReasonCodeSequence")), {})
     scheduled = tuple(_scheduled(item) for item in _items(attributes, _SCHEDULED))
     series = tuple(_series(item) for item in _items(attributes, _SERIES))
@@ -131,9 +133,13 @@ def event_of(sop_instance_uid: str, revision: int, attributes: Json, changed_at:
         patient_sex=_text(attributes, "PatientSex"),
         series=series,
         objects=sum(len(each.images) + len(each.non_images) for each in series),
+        said=dict(said),
         changed_at=changed_at,
     )
     event = replace(event, **source)
+    if len(encode(event)) <= _MOST_BYTES:
+        return event
+    event = replace(event, said={})
     if len(encode(event)) <= _MOST_BYTES:
         return event
     return replace(event, series=tuple(replace(each, images=(), non_images=()) for each in series), references_cut=True)

@@ -46,6 +46,8 @@ def read_query(data_set: bytes, transfer_syntax_uid: str) -> Query:
     if header.fault:
         raise BadQuery("the identifier cannot be parsed")
     keys = {tag: element for tag, element in header.json.items() if tag != SPECIFIC_CHARACTER_SET}
+    if not keys:
+        raise BadQuery("the identifier has no keys")
     tests, wanted, unsupported = _level(keys, WORKLIST)
     terms = header.json.get(SPECIFIC_CHARACTER_SET, {}).get("Value", ())
     return Query(tuple(tests), wanted, unsupported, tuple(term or "" for term in terms))

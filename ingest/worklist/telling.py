@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
-from hilum.bus import Record, Writer, timestamp
+from hilum.bus import Log, Record, Writer, timestamp
 from hilum.desired import study as study_resource
 from hilum.errors import TryAgain
 from hilum.events import Event, ProcedureStepChanged, ResourceWanted, StudyExpected, following_id
@@ -18,18 +18,6 @@ from .performed import references
 _MOST_OBJECTS = 4_000
 #: How long Kafka may take to acknowledge what is told at once.
 _WITHIN_S = 5.0
-
-
-class Log(Protocol):
-    """What is needed of a Kafka producer (`confluent_kafka.Producer`)."""
-
-    def produce(self, topic: str, value: bytes, key: bytes, *, headers: Any, on_delivery: Callable[[Any, Any], None]) -> None:
-        """Send without waiting."""
-        ...
-
-    def flush(self, timeout: float) -> int:
-        """Wait for acknowledgements; how many are still missing."""
-        ...
 
 
 def events_of(event: ProcedureStepChanged, objects: Callable[[], Iterator[str]], *, hold: bool) -> Iterator[tuple[str, Event]]:

@@ -219,6 +219,7 @@ def _state(event: StudyChanged) -> StudyStateRow:
         withdrawn=event.withdrawn,
         changed_at=event.changed_at,
         completed_at=event.changed_at if complete else None,
+        says=event.says or None,
     )
 
 

@@ -131,6 +131,7 @@ class StudyStateRow(Struct, frozen=True, kw_only=True):
     withdrawn: int
     changed_at: datetime
     completed_at: datetime | None
+    says: str | None = None
 
 
 class WithdrawnRow(Struct, frozen=True, kw_only=True):

@@ -57,8 +57,6 @@ log = telemetry.logger("route")
 
 #: When the index is asked again whether it has a row that is to leave memory.
 ASKED_AGAIN = timedelta(hours=1)
-#: When a study is looked at again of which a rule could not be evaluated; `hilum apply` may have brought a better one.
-RULE_TRIED_AGAIN = timedelta(minutes=10)
 
 
 class Known(Protocol):
@@ -78,6 +76,10 @@ class Known(Protocol):
 
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
         """The study's instances, in the order of their UIDs, from behind `after`."""
+        ...
+
+    def unpublished(self) -> datetime | None:
+        """When the oldest object came that lies in a spool and is not published; None if no spool is behind."""
         ...
 
 
@@ -148,6 +150,7 @@ class Route:
         self._leaving: Mapping[str, Decided] = {}
         self._leaving_notes: Mapping[str, str] = {}
         self._leaving_studies: Mapping[str, IndexedStudy] = {}
+        self._unpublished: datetime | None = None
         self._follow(settings or Settings(), rules, config_version)
 
     def configure(self, settings: Settings) -> None:
@@ -237,17 +240,27 @@ class Route:
         study = rows.study(uid) or self._looked.studies.get(uid)
         if isinstance(event, StudyExpected):
             here = self._looked.rows.keys()
-            self._studies.expect(uid, event.source, event.sop_instance_uids, here, rows, study or StudyRow(), saying.now)
+            if event.instances and study is not None:
+                self._studies.count(uid, event.source, event.instances, rows, study, saying.now)
+            if event.sop_instance_uids or not event.instances:
+                self._studies.expect(uid, event.source, event.sop_instance_uids, here, rows, study or StudyRow(), saying.now)
         else:
             yield from self._command(event, rows, study, saying)
 
     def _command(
         self, command: StudyCommand, rows: Rows, study: StudyRow | None, saying: Saying
-    ) -> Iterator[StudyChanged | CommandOutcome]:
-        """Complete a study by hand."""
+    ) -> Iterator[InstanceRouted | StudyChanged | CommandOutcome]:
+        """Complete a study by hand, or look at one again of which a rule could not be evaluated."""
         uid = command.study_instance_uid
         done = False
-        if command.action != "complete":
+        if command.action == "look":
+            done, sentence = study is not None and study.open, "It is looked at."
+            if study is not None and study.open:
+                try:
+                    yield from self._studies.look(uid, rows, study, saying)
+                except Quarantine as why:  # of a rule: nothing was said or remembered yet
+                    yield from self._studies.stick(uid, why, rows, study, saying)
+        elif command.action != "complete":
             sentence = f"This release knows no command {command.action}."
         elif study is None:
             sentence = f"Nothing of study {uid} has come."
@@ -274,7 +287,9 @@ class Route:
         sop_instance_uids = [key for key in keys if not study_of_key(key)]
         self._leaving = self._known.decided(sop_instance_uids)
         self._leaving_notes = self._known.withdrawn(sop_instance_uids)
-        self._leaving_studies = self._known.studies([uid for key in keys if (uid := study_of_key(key))])
+        studies = [uid for key in keys if (uid := study_of_key(key))]
+        self._leaving_studies = self._known.studies(studies)
+        self._unpublished = self._known.unpublished() if studies else None
 
     def due(self, key: str, memory: Memory[Row], now: datetime) -> Iterable[InstanceRouted | StudyChanged]:
         """Go on with a study, or forget a row that the index has."""
@@ -283,10 +298,9 @@ class Route:
             uid = study_of_key(key)
             if row.open or row.closing is not None:
                 try:
-                    yield from self._studies.look(uid, Rows(memory), row, self._saying(now))
+                    yield from self._studies.look(uid, Rows(memory), row, self._saying(now), self._unpublished)
                 except Quarantine as why:  # of a rule: nothing was said or remembered yet
-                    log.warning("study_waits_for_its_rule", uid=uid, says=str(why))
-                    memory.put(key, row, due=now + RULE_TRIED_AGAIN)
+                    yield from self._studies.stick(uid, why, Rows(memory), row, self._saying(now))
                 return
             indexed_study = self._leaving_studies.get(uid)
             gone = not row.revision or (indexed_study is not None and indexed_study.revision >= row.revision)

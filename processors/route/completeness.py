@@ -43,19 +43,21 @@ class Thresholds:
         return self._senders.get(calling_aet, self._default)
 
 
-def verdict(study: StudyRow, thresholds: Completeness) -> Verdict:
+def verdict(study: StudyRow, thresholds: Completeness, unpublished: datetime | None = None) -> Verdict:
     """When an open study is complete.
 
-    It stays open while an instance is missing that somebody announced. Where all of them were listed, it is complete soon after
-    the last of them came. Else it is once nothing came for it for a while, nor for any of its series for as long as their modality
-    asks. At the latest it is after the hard maximum.
+    It stays open while an instance is missing that somebody announced. Where all of them were listed, or as many are here as were
+    counted, it is complete soon after the last of them came. Else it is once nothing came for it for a while, nor for any of its
+    series for as long as their modality asks. An object that came before that
+    and lies in a spool (the oldest of them came when `unpublished` says) may be of this study, so that nobody knows whether it was
+    silent. At the latest it is complete after the hard maximum.
     """
     assert study.opened_at is not None
     assert study.last_at is not None
     most = Verdict(at=study.opened_at + timedelta(seconds=thresholds.maximum_s), reason="maximum")
-    if study.awaited and study.missing:
+    if study.awaited and study.lacking:
         return most
-    if study.listed:
+    if study.listed or (study.counted_all and study.counted == study.instances):
         found = Verdict(at=study.last_at + timedelta(seconds=thresholds.expected_s), reason="expected")
     else:
         ends = [study.last_at + timedelta(seconds=thresholds.idle_s)]
@@ -65,6 +67,8 @@ def verdict(study: StudyRow, thresholds: Completeness) -> Verdict:
             if series.modality in thresholds.modalities
         ]
         found = Verdict(at=max(ends), reason="idle")
+    if found.reason == "idle" and unpublished is not None and unpublished <= found.at:
+        return most
     return found if found.at <= most.at else most
 
 

@@ -71,6 +71,8 @@ class Closing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     after: str = ""
     #: How many steps were made.
     step: int = 0
+    #: The version by whose rules all of it is decided, whatever is applied meanwhile.
+    config_version: str = ""
 
 
 class StudyRow(Struct, kw_only=True, tag_field="t", tag="s", omit_defaults=True):
@@ -98,15 +100,25 @@ class StudyRow(Struct, kw_only=True, tag_field="t", tag="s", omit_defaults=True)
     awaited: bool = False
     #: Whether somebody who is believed to know has named all of them.
     listed: bool = False
+    #: How many instances the study has, as its sender was heard to say of the open revision, and whether it is believed to know.
+    counted: int = 0
+    counted_all: bool = False
     #: For each rule for studies, the instances of the open revision for which its `when` held.
     matched: dict[str, int] = {}
     #: The last instance of the open revision that waits: its row names the one before.
     tail: str = ""
     closing: Closing | None = None
+    #: Why it is not complete although its time has come.
+    stuck: str = ""
     #: When it last changed, by the clock.
     changed_at: datetime | None = None
     #: Pseudonyms of what its objects said of order and patient, and `match` was told.
     claims: tuple[str, ...] = ()
+
+    @property
+    def lacking(self) -> int:
+        """Instances that somebody announced, by name or by number, and that have not come."""
+        return max(0, self.missing, self.counted - self.instances)
 
 
 Row: TypeAlias = InstanceRow | StudyRow

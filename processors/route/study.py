@@ -13,7 +13,9 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from hilum import telemetry
 from hilum.dicom import CutValue
+from hilum.errors import Quarantine
 from hilum.events import Instance, InstanceRouted, StudyChanged
 
 from .completeness import Reason, Thresholds, counted_from, verdict
@@ -21,10 +23,16 @@ from .facts import Deciding, StudyFacts
 from .plan import Saying, deliveries, wanted_by
 from .rows import Closing, Held, InstanceRow, Rows, SeriesRow, StudyRow
 
+log = telemetry.logger("route")
+
 #: How long a row stays in memory after its last decision; afterwards the index answers.
 REMEMBERED = timedelta(hours=24)
 #: Instances that are decided on in one step of a complete study.
 STEP = 500
+#: When a study is looked at again of which a rule could not be evaluated; `hilum apply` has it looked at once it brings a better one.
+RULE_TRIED_AGAIN = timedelta(minutes=10)
+#: When a study is looked at again whose objects may lie in a spool.
+SPOOL_ASKED_AGAIN = timedelta(seconds=3)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_STEPS = 1_000_000
 
@@ -132,6 +140,17 @@ class Studies:
         study.listed = study.listed or source in self._thresholds.of_sender(study.sender).lists
         self.keep(uid, rows, study, now)
 
+    def count(self, uid: str, source: str, instances: int, rows: Rows, study: StudyRow, now: datetime) -> None:
+        """Somebody, the `source`, said how many instances the study has, all revisions together; what was said last holds.
+
+        It is about the open revision: an answer that comes when that is complete comes too late, and changes nothing.
+        """
+        if not study.open:
+            return
+        study.awaited, study.counted = True, instances
+        study.counted_all = source in self._thresholds.of_sender(study.sender).lists
+        self.keep(uid, rows, study, now)
+
     def keep(self, uid: str, rows: Rows, study: StudyRow, now: datetime) -> None:
         """Remember a study's row, with the moment at which it is to be looked at again."""
         study.changed_at = now
@@ -147,18 +166,32 @@ class Studies:
 
     # Complete
 
-    def look(self, uid: str, rows: Rows, study: StudyRow, saying: Saying) -> Iterator[InstanceRouted | StudyChanged]:
-        """Time has come for a study: go on with what is to be written, or see whether it is complete."""
+    def look(
+        self, uid: str, rows: Rows, study: StudyRow, saying: Saying, unpublished: datetime | None = None
+    ) -> Iterator[InstanceRouted | StudyChanged]:
+        """Time has come for a study: go on with what is to be written, or see whether it is complete.
+
+        `unpublished` is when the oldest object came that lies in a spool.
+        """
         if study.closing is not None:
             yield from self._write(uid, study.closing, rows, study, saying)
             return
         if not study.open:
             return
-        found = verdict(study, self._thresholds.of_sender(study.sender))
+        found = verdict(study, self._thresholds.of_sender(study.sender), unpublished)
         if found.at <= saying.now:
             yield from self.complete(uid, found.reason, rows, study, saying)
         else:
-            rows.put_study(uid, study, found.at)
+            rows.put_study(uid, study, found.at if unpublished is None else min(found.at, saying.now + SPOOL_ASKED_AGAIN))
+
+    def stick(self, uid: str, why: Quarantine, rows: Rows, study: StudyRow, saying: Saying) -> Iterator[StudyChanged]:
+        """A rule could not be evaluated on a study whose time has come: it waits for a better one. Said once, not with each attempt."""
+        says = str(why)
+        if says != study.stuck:
+            log.warning("study_waits_for_its_rule", uid=uid, says=says)
+            yield changed(uid, study, "stuck", saying, revision=study.revision + 1, reason="rule-failed", says=says)
+        study.stuck = says
+        rows.put_study(uid, study, saying.now + RULE_TRIED_AGAIN)
 
     def complete(self, uid: str, reason: Reason, rows: Rows, study: StudyRow, saying: Saying, *, actor: str = "") -> Iterator[StudyChanged]:
         """Seal the open revision. What rules ask for is written from the next moment on. Not while another one is being written."""
@@ -175,18 +208,23 @@ class Studies:
         routes = self._rules.of_study(facts, study.matched) if study.tail or study.matched else ()
         study.revision += 1
         study.open = study.awaited = study.listed = False
+        study.stuck = ""
         # What tells of images never has a study sent whole again: its origin would get back all that it is about.
         whole = study.revision > 1 and study.new_images > 0 and any(route.send == "whole" for route in routes)
         if study.tail or whole:
-            study.closing = Closing(cursor=study.tail, routes=routes, again=whole)
+            study.closing = Closing(cursor=study.tail, routes=routes, again=whole, config_version=saying.config_version)
         study.tail = ""
+        said = changed(uid, study, "completed", saying, revision=study.revision, reason=reason, actor=actor)
+        study.counted, study.counted_all = 0, False
         self.keep(uid, rows, study, now)
-        yield changed(uid, study, "completed", saying, revision=study.revision, reason=reason, actor=actor)
+        yield said
 
     def _write(self, uid: str, closing: Closing, rows: Rows, study: StudyRow, saying: Saying) -> Iterator[InstanceRouted]:
         """Decide on some of a complete study's instances."""
         left = self._step
         cursor, after = closing.cursor, closing.after
+        # What was sealed is written as it was sealed: the rules were asked once.
+        saying = replace(saying, config_version=closing.config_version or saying.config_version)
         while left and cursor:
             left -= 1
             row = rows.instance(cursor)
@@ -244,6 +282,7 @@ def changed(
     note: str = "",
     code: str = "",
     sop_instance_uids: tuple[str, ...] = (),
+    says: str = "",
 ) -> StudyChanged:
     """The event by which others learn of a change."""
     return StudyChanged(
@@ -251,11 +290,12 @@ def changed(
         change=change,
         revision=revision,
         reason=reason,
+        says=says,
         instances=study.instances - study.withdrawn,
         new=study.new,
         series=len(study.series),
         modalities=_modalities(study),
-        missing=max(0, study.missing),
+        missing=study.lacking,
         withdrawn=study.withdrawn,
         note=note,
         code=code,

@@ -13,14 +13,15 @@ from hilum.errors import Misconfigured
 from hilum.hl7 import outgoing
 from hilum.hl7.charset import encode
 from hilum.hl7.message import parse, parsed_path
+from hilum.in_order import Queued
 from hilum.kinds import Host, Seconds
-from hilum.notices import Notice
+from hilum.notices import Notice, refuse_rules
 from hilum.settings import Settings
 from hilum.sink import Session, Sink, Step
 
 from .check import check
 from .client import Client
-from .session import Messages, Queued
+from .session import Messages
 
 Kind = Literal[
     "study-opened", "study-completed", "delivered", "quarantined", "step-started", "step-completed", "step-discontinued", "message"
@@ -109,10 +110,7 @@ class Hl7(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if missing:
             says = f"{where}.delivered_to names {missing[0]!r}, which is no destination."
             raise Misconfigured("destination-unknown", says, fix="Name destinations of the settings.")
-        rules = [rule.name for rule in settings.rules if name in rule.to]
-        if rules:
-            says = f"Rule {rules[0]!r} sends objects to {name!r}, which takes messages only."
-            raise Misconfigured("destination-takes-messages", says, fix="Take it out of the rule; `on` says what it is told of.")
+        refuse_rules(name, settings)
         if self.template:
             unknown = sorted(outgoing.asked_for(self._template()) - set(outgoing.FACTS))
             if unknown:

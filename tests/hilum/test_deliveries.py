@@ -5,11 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from hilum import bus
 from hilum.database import connect
-from hilum.database.deliveries import CHANNEL, Selection, count_deliveries, list_deliveries, settled_id, show_deliveries, study_named
+from hilum.database.deliveries import (
+    CHANNEL,
+    LIST,
+    Selection,
+    count_deliveries,
+    list_deliveries,
+    settled_id,
+    show_deliveries,
+    study_named,
+)
 from hilum.deliveries import CHUNK, Run, cancel, hurry, retry
 from hilum.errors import NotFound
 from hilum.events import DeliverySettled, decode
@@ -45,6 +55,14 @@ def settle(dsn: str, *outcomes: Settled | PutOff | Parked, destination: str = "p
 
 def events(dsn: str) -> list[DeliverySettled]:
     return [decode(DeliverySettled, row["value"]) for row in outbox(dsn)]
+
+
+def withdraw(connection: psycopg.Connection, delivery: Delivery) -> None:
+    """A rejection note names the object of a delivery."""
+    connection.execute(
+        "INSERT INTO withdrawn (sop_instance_uid, study_instance_uid, note, code, withdrawn_at) VALUES (%s, %s, 'n', '113001', now())",
+        (delivery.sop_instance_uid, delivery.study_instance_uid),
+    )
 
 
 class TestRetry:
@@ -139,6 +157,18 @@ class TestCancel:
         assert retry(settings, Selection(states=("cancelled",))) == 1
         assert states(postgres) == {"pending"}
 
+    def test_what_a_rejection_note_names_is_not_tried_again(self, postgres: str, settings: Settings, store: MemoryStore) -> None:
+        first, second = some(store, 2)
+        enter(postgres, first, second)
+        cancel(settings, Selection())
+        with connect(postgres) as connection:
+            withdraw(connection, first)
+
+        cancelled = Selection(states=("cancelled",))
+        assert [(each.deliveries, each.withdrawn) for each in count_deliveries(postgres, cancelled)] == [(2, 1)]
+        assert retry(settings, cancelled) == 1
+        assert rows(postgres)[first.sop_instance_uid]["state"] == "cancelled"
+
 
 class TestHurry:
     def test_a_study_in_a_hurry_goes_first(self, postgres: str, settings: Settings, store: MemoryStore) -> None:
@@ -226,11 +256,7 @@ class TestRuns:
         enter(postgres, first, second)
         settle(postgres, *[DELIVERED] * 2)
         with connect(postgres) as connection:
-            connection.execute(
-                "INSERT INTO withdrawn (sop_instance_uid, study_instance_uid, note, code, withdrawn_at)"
-                " VALUES (%s, %s, 'n', '113001', now())",
-                (first.sop_instance_uid, first.study_instance_uid),
-            )
+            withdraw(connection, first)
 
         _, entered = Run(destination="pacs", study=first.study_instance_uid, again=again).enter(settings)
 
@@ -243,6 +269,19 @@ class TestRuns:
 
         with connect(postgres) as connection:
             assert connection.execute("SELECT count(*) FROM delivery_run").fetchall() == [(0,)]
+
+
+MANY = """
+    INSERT INTO delivery (delivery_id, destination, receipt, study_instance_uid, sop_instance_uid, state, settled_at, created_at)
+    SELECT number::text, 'to-' || number % 3, '', '', '', CASE WHEN number < 20 THEN 'rejected' ELSE 'delivered' END,
+        now() - make_interval(secs => number), now() - interval '1 year' FROM generate_series(1, 20000) AS number
+"""
+
+
+def rows_read(node: dict[str, Any]) -> float:
+    """How many rows of the ledger a plan has looked at."""
+    own = node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) if "Relation Name" in node else 0
+    return float(own) + sum(rows_read(each) for each in node.get("Plans", ()))
 
 
 class TestLooking:
@@ -260,6 +299,23 @@ class TestLooking:
         ]
 
         assert [(what, len(list_deliveries(postgres, Selection(**what)))) for what, _ in chosen] == chosen
+
+    def test_the_last_changed_come_first_whatever_their_destination(self, postgres: str, store: MemoryStore) -> None:
+        enter(postgres, *some(store, 3, destination="archive"), *some(store, 3, "2.25.2"))
+        last = settle(postgres, DELIVERED) + settle(postgres, DELIVERED, destination="archive")
+
+        assert [each.delivery_id for each in list_deliveries(postgres, Selection(), limit=2)] == [
+            each.delivery_id for each in reversed(last)
+        ]
+
+    def test_the_last_lines_of_a_large_ledger_are_shown_without_reading_it(self, postgres: str) -> None:
+        with connect(postgres) as connection:
+            connection.execute(MANY)
+            connection.execute("ANALYZE delivery")
+            for what in (Selection(), Selection(destination="to-1"), Selection(states=("rejected",)), Selection(states=("parked",))):
+                explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {LIST}"
+                [([plan],)] = connection.execute(explained.encode(), {**what.values, "limit": 5}).fetchall()
+                assert rows_read(plan["Plan"]) < 200, what
 
     def test_the_next_attempt_and_the_answer_are_told(self, postgres: str, store: MemoryStore) -> None:
         enter(postgres, *some(store, 1))

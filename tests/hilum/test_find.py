@@ -152,3 +152,55 @@ class TestQido:
     def test_a_service_that_is_not_there_is_told_in_words(self, http: urllib3.PoolManager) -> None:
         with pytest.raises(TryAgain, match="does not answer"):
             qido.instances_of(f"http://127.0.0.1:{free_port()}/dicom-web", "2.25.1", http=http)
+
+
+def counts(*, study: str = "", series: dict[str, str] | None = None, images: int = 0) -> Callable[[Dataset], Found]:
+    """An archive that tells these numbers of its study 2.25.1, as far as they are not empty; others it tells of, too."""
+
+    def answer(asked: Dataset) -> Found:
+        for uid in ("2.25.9", "2.25.1"):
+            found = Dataset()
+            found.QueryRetrieveLevel, found.StudyInstanceUID = asked.QueryRetrieveLevel, uid
+            if asked.QueryRetrieveLevel == "STUDY":
+                if study:
+                    found.NumberOfStudyRelatedInstances = study if uid == "2.25.1" else "77"
+                yield 0xFF00, found
+            elif asked.QueryRetrieveLevel == "SERIES":
+                for name, number in (series or {}).items():
+                    of_series = Dataset()
+                    of_series.update(found)
+                    of_series.SeriesInstanceUID = name
+                    if number:
+                        of_series.NumberOfSeriesRelatedInstances = number
+                    yield 0xFF00, of_series
+            elif uid == "2.25.1":
+                for image in range(images):
+                    yield 0xFF00, an_answer(asked.SeriesInstanceUID, f"2.25.4.{image}")
+
+    return answer
+
+
+class TestCount:
+    def test_a_study_has_as_many_as_the_peer_says_of_it(self) -> None:
+        with archive(counts(study="12")) as peer:
+            assert find.count_of_study(peer, "2.25.1") == 12
+
+    def test_where_it_says_nothing_of_studies_its_series_are_added_and_where_it_counts_nothing_its_images_are_counted(self) -> None:
+        with archive(counts(series={"2.25.2": "5", "2.25.3": ""}, images=3)) as peer:
+            assert find.count_of_study(peer, "2.25.1") == 8
+
+    def test_a_study_that_the_peer_does_not_know_has_no_number(self) -> None:
+        with archive(lambda _: iter(())) as peer:
+            assert find.count_of_study(peer, "2.25.1") == 0
+
+    def test_a_peer_that_answers_without_end_is_not_listened_to_for_ever(self) -> None:
+        def answer(_: Dataset) -> Found:
+            while True:
+                yield 0xFF00, an_answer("2.25.2", "2.25.21")
+
+        with archive(answer) as peer, pytest.raises(TryAgain, match="takes too long over its answers"):
+            find.count_of_study(peer, "2.25.1", within_s=0.2)
+
+    def test_a_refusal_is_no_number(self) -> None:
+        with archive(lambda _: iter([(0xC001, None)])) as peer, pytest.raises(TryAgain, match="answered 0xC001"):
+            find.count_of_study(peer, "2.25.1")

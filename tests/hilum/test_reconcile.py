@@ -270,6 +270,7 @@ class TestNothingLost:
             "routed": 2,
             "unrouted": 1,
             "waiting": 0,
+            "stuck": 0,
             "sent_back": 0,
             "ignored": 0,
             "withdrawn": 0,

@@ -2,11 +2,20 @@ import pytest
 
 from hilum.errors import Misconfigured
 from hilum.roles import find_role, role_doubts, role_names
-from hilum.settings import Roles, Settings
+from hilum.settings import Query, Roles, Sender, Settings
 
 
 def test_roles_are_found_by_the_modules_that_offer_them() -> None:
     assert {"dicom", "publish", "validate", "route", "ledger", "index", "deliver"} <= set(role_names())
+
+
+def test_a_sender_that_may_be_asked_wants_the_role_that_asks() -> None:
+    settings = Settings(
+        roles=Roles(processes=("dicom", "publish", "validate,route,ledger,index", "deliver,commitment")),
+        senders={"CT1": Sender(query=Query(host="192.0.2.1", port=104))},
+    )
+
+    assert ["No process of roles.processes has the role query" in said for said in role_doubts(settings)] == [True]
 
 
 def test_an_unknown_role_is_refused_with_the_nearest() -> None:

@@ -13,6 +13,7 @@ from msgspec import Raw
 from psycopg.rows import dict_row
 
 from hilum.database import connect
+from hilum.database.queries import stuck_studies
 from hilum.errors import Reason
 from hilum.events import (
     AssociationEnded,
@@ -24,7 +25,14 @@ from hilum.events import (
     InstanceQuarantined,
     InstanceReceived,
     InstanceRouted,
+    MatchChanged,
+    MessageReceived,
+    MessageRefused,
+    MessageValidated,
+    OrderChanged,
+    PatientChanged,
     PlannedDelivery,
+    ProcedureStepChanged,
     StudyChanged,
 )
 from hilum.runtime.tables import Envelope, events_of
@@ -117,9 +125,11 @@ def connection(postgres: str) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def test_the_index_reads_what_is_said_of_associations_and_of_instances_until_they_are_routed() -> None:
+def test_the_index_reads_all_but_deliveries_commands_and_what_stages_ask_of_each_other() -> None:
     said = {InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted, StudyChanged, AssociationEnded}
-    assert set(events_of(Index())) == said
+    of_orders = {OrderChanged, PatientChanged, MatchChanged, ProcedureStepChanged}
+    of_messages = {MessageReceived, MessageRefused, MessageValidated}
+    assert set(events_of(Index())) == said | of_orders | of_messages
 
 
 def test_an_association_is_a_row_once_however_often_it_is_told(connection: psycopg.Connection) -> None:
@@ -243,6 +253,15 @@ def test_what_waited_for_its_study_has_its_later_decision_and_all_its_deliveries
 
     receipt = row(connection, "receipt")
     assert (receipt["decision"], receipt["delivery_ids"]) == ("deliver", ["receipt-1-archive", "receipt-1-pacs"])
+
+
+def test_a_study_that_is_stuck_says_why_until_it_is_complete(postgres: str, connection: psycopg.Connection) -> None:
+    write(connection, changed("opened", 1, 1), changed("stuck", 1, 2, reason="rule-failed", says="Rule 'ct' divides by zero."))
+    assert (row(connection, "study_state")["state"], row(connection, "study_state")["says"]) == ("open", "Rule 'ct' divides by zero.")
+    assert [each.says for each in stuck_studies(postgres)] == ["Rule 'ct' divides by zero."]
+
+    write(connection, changed("completed", 1, 3, reason="idle"))
+    assert (row(connection, "study_state")["state"], row(connection, "study_state")["says"]) == ("complete", None)
 
 
 def test_a_study_is_shown_with_its_revision_and_why_it_is_complete(connection: psycopg.Connection) -> None:

@@ -213,6 +213,17 @@ def test_messages_of_others_keep_their_control_id_and_their_order(hospital: Hosp
     assert [parse(text).get("MSH-10") for text in hospital.texts()] == ["C0", "C1", "C2", "C3", "C4"]
 
 
+def test_each_message_of_a_modality_is_passed_on_once(postgres: str) -> None:
+    hospital = Hospital(postgres, mpps={"type": "mpps", "aet": "RIS"})
+    said = {"00400252": {"vr": "CS", "Value": ["IN PROGRESS"]}}
+    events = [replace(a_step_event("in-progress", revision), said=said, calling_aet="CT1") for revision in (1, 2)]
+
+    assert hospital.told(*events, *events) == [("mpps", "mpps"), ("mpps", "mpps")]
+
+    assert ['"create":true' in text for text in hospital.texts()] == [True, False]
+    hospital.connection.close()
+
+
 def test_reconcile_does_not_take_messages_for_objects(hospital: Hospital) -> None:
     hospital.told(a_message(1))
 

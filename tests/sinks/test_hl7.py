@@ -198,11 +198,15 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], says: s
         a_sink(**settings)
 
 
-def test_no_rule_sends_objects_to_it() -> None:
-    destinations = {"ris": {"type": "hl7", "host": "h", "port": 1}}
+@pytest.mark.parametrize("table", [{"type": "hl7"}, {"type": "mpps", "aet": "RIS"}], ids=["hl7", "mpps"])
+def test_no_rule_and_no_group_sends_objects_to_it(table: dict[str, Any]) -> None:
+    destinations: dict[str, dict[str, Any]] = {"ris": {"host": "h", "port": 1, **table}}
+    sinks_of(Settings(destinations=destinations))
 
     with pytest.raises(Misconfigured, match="takes messages only"):
         sinks_of(Settings(destinations=destinations, rules=(Rule(name="all", to=("ris",)),)))
+    with pytest.raises(Misconfigured, match="takes messages only"):
+        sinks_of(Settings(destinations={**destinations, "both": {"type": "group", "members": ["ris"]}}))
 
 
 # The client

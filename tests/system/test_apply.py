@@ -184,6 +184,29 @@ def test_candidates_are_tried_on_what_came_in_and_nothing_is_sent(hilum: Running
     assert hilum.rows("SELECT count(*) FROM delivery") == before
 
 
+def test_a_destination_that_was_added_by_hand_is_known_to_rules_and_for_what_it_sends_back(
+    hilum: RunningHilum, folder: Path, tmp_path: Path
+) -> None:
+    receiver = RawReceiver()
+    (folder / "hand.toml").write_text(TO_PACS.replace("pacs", "hand"))
+    refused = hilum.command("apply", "-f", folder, check=False)
+    assert refused.returncode == 2
+    assert "'hand', which is no destination" in refused.stderr
+
+    where = ("--set", "type=dicom", "--set", "host=127.0.0.1", "--set", f"port={receiver.port}", "--set", "aet=BYHAND")
+    answer(hilum, "dest", "add", "hand", *where)
+    version = answer(hilum, "apply", "-f", folder)["version"]
+    assert sent(hilum, tmp_path / "a", "SYNTHX") == {version: {"archive", "hand"}}
+    refused = hilum.command("dest", "remove", "hand", check=False)
+    assert "Rules send to hand: ct." in refused.stderr
+
+    assert answer(hilum, "send", tmp_path / "a", "--calling-aet", "BYHAND")["stored"] == 2
+    hilum.come_to_rest()
+    outcomes = "SELECT outcome, count(*) FROM v_receipt JOIN study s USING (study_instance_uid) WHERE s.patient_id = 'SYNTHX' GROUP BY 1"
+    assert dict(hilum.rows(outcomes)) == {"deliver": 2, "returned": 2}
+    receiver.close()
+
+
 def test_a_configuration_that_would_orphan_deliveries_is_refused_with_their_count(
     hilum: RunningHilum, folder: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,6 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import KeyObjectSelectionDocumentStorage, RLELossless, generate_uid
 
-from bench.peers import free_port, orthanc
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender
 from hilum.part10 import data_set_offset
@@ -28,11 +27,6 @@ SETTINGS = """
 corrections = "take"
 [senders.QUICK.completeness]
 idle_s = 1.0
-"""
-FORWARD_ALL = """
-function OnStoredInstance(instanceId, tags, metadata, origin)
-  SendToModality(instanceId, 'pacs')
-end
 """
 
 
@@ -177,6 +171,39 @@ def test_a_rejection_note_withdraws_what_is_here_and_what_comes_later(running: R
     assert outcomes(running, study, 3) == {"deliver": 1, "withdrawn": 2}
 
 
+FAILING = """
+[[rules]]
+name = "everything"
+to = ["archive", "pacs"]
+[[rules]]
+name = "ratio"
+on = "study"
+study = "instances / (instances - 7) > 0"
+to = ["pacs"]
+"""
+
+
+def test_a_study_of_which_a_rule_fails_is_seen_and_goes_on_with_the_rule_that_is_applied_in_its_place(
+    running: RunningHilum, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(FAILING)
+    running.command("apply", "-f", rules)
+    study = send(running, slices(7, "STUDY08"), "QUICK")
+    waits = "SELECT waits_because FROM v_study WHERE study_instance_uid = %s AND waits_because IS NOT NULL"
+    [(says,)] = eventually(lambda: running.rows(waits, study), 60, what="the failing rule")
+
+    assert "Rule 'ratio' could not be evaluated on a complete study" in says
+    [stuck] = json.loads(running.command("status", "--json", check=False).stdout)["stuck"]
+    assert (stuck["study_instance_uid"], stuck["says"]) == (study, says)
+    assert "Waits because" in running.command("study", "show", study).stdout
+
+    rules.write_text(FAILING.replace("(instances - 7)", "series"))
+    running.command("apply", "-f", rules)
+    eventually(lambda: state(running, study)[:3] == ("complete", 1, "idle"), 30, what="the completion")  # by itself: in ten minutes
+    assert running.rows(waits, study) == []
+
+
 def test_everything_is_accounted_for(running: RunningHilum) -> None:
     """The last of this module: whatever the others did."""
     account = running.come_to_rest()
@@ -184,19 +211,3 @@ def test_everything_is_accounted_for(running: RunningHilum) -> None:
     assert (account.unaccounted, account.details) == (0, ())
     parts = account.routed + account.unrouted + account.duplicates + account.quarantined + account.waiting
     assert account.received == parts + account.sent_back + account.ignored + account.withdrawn
-
-
-@pytest.mark.peer("Orthanc")
-def test_an_orthanc_that_sends_everything_back_comes_to_rest(tmp_path: Path) -> None:
-    port, http_port = free_port(), free_port()
-    (tmp_path / "hilum").mkdir()
-    with running_hilum(tmp_path / "hilum", port) as hilum:
-        more = {"DicomAet": "PACS", "DicomModalities": {"pacs": ["HILUM", "127.0.0.1", hilum.port]}, "OverwriteInstances": True}
-        with orthanc(tmp_path / "orthanc", port, http_port, hilum.port, lua=FORWARD_ALL, more=more):
-            images = slices(5, "LOOP01")
-            study = send(hilum, images)
-            came = outcomes(hilum, study, 10)
-            account = hilum.come_to_rest()
-
-            assert came == outcomes(hilum, study, 10) == {"deliver": 5, "returned": 5}
-            assert (account.unaccounted, account.sent_back) == (0, 5)

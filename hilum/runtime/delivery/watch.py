@@ -27,6 +27,7 @@ _PENDING = """
     SELECT destination, count(*), extract(epoch FROM now() - min(coalesce(received_at, created_at)))::float8
     FROM delivery WHERE state = 'pending' GROUP BY destination
 """
+_STUCK = "SELECT count(*) FROM study_state WHERE says IS NOT NULL"
 _PARKED = "SELECT destination, count(*) FROM delivery WHERE state = 'parked' GROUP BY destination"
 _OVER = """
     DELETE FROM destination_outage WHERE (process = %(process)s AND destination <> ALL(%(away)s)) OR seen_at < now() - interval '1 day'
@@ -100,6 +101,8 @@ class Watch:
             connection.execute(_AWAY, (name, self._process, why))
 
     def _measure(self, connection: psycopg.Connection[Any]) -> None:
+        [(stuck,)] = connection.execute(_STUCK).fetchall()
+        telemetry.STUDIES_STUCK.set(stuck)
         parked: dict[str, int] = dict(connection.execute(_PARKED).fetchall())
         for name in self._destinations.keys() | parked.keys() | self.parked.keys():
             telemetry.DELIVERIES_PARKED.labels(name).set(parked.get(name, 0))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hilum.errors import Misconfigured
 from hilum.journal import Entry, Journal, JournalFull, Position, segment
+from hilum.testing import eventually
 
 BEGIN = Position(0, 0)
 
@@ -139,6 +140,19 @@ def test_a_nearly_full_disk_refuses_and_takes_again(tmp_path: Path) -> None:
         journal._min_free_bytes = 0
         assert write(journal, b"b") == [None]
         assert contents(journal.read(BEGIN)) == [b"b"]
+
+
+def test_a_full_disk_refuses_and_what_was_there_before_stays(small_disk: Path) -> None:
+    with a_journal(small_disk, history_bytes=2**18, segment_bytes=2**18) as journal:
+        told = [write(journal, b"%d" % number * 20_000)[0] for number in range(30)]
+        taken = [number for number, failure in enumerate(told) if failure is None]
+
+        assert 0 < len(taken) < 30
+        assert "full" in str(told[-1])
+        entries = journal.read(BEGIN, most_bytes=2**30)
+        assert contents(entries) == [b"%d" % number * 20_000 for number in taken]
+        journal.finish(entries[-1].end, len(entries))
+        eventually(lambda: write(journal, b"again") == [None])
 
 
 def test_a_second_process_does_not_get_it(tmp_path: Path) -> None:

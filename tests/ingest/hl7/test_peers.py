@@ -14,8 +14,8 @@ from hilum.hl7.message import parse
 from hilum.hl7.validation import validated
 from hilum.mllp_client import MllpClient
 
+from .listening import Peer, listening
 from .messages import message_set
-from .running import Peer, listening
 
 pytestmark = pytest.mark.system
 SET = message_set()

@@ -176,7 +176,7 @@ def running(path: Path, items: Mapping[str, Mapping[str, Any]] | None = ITEMS, *
     receiver = Running(settings)
     try:
         if items is not None:
-            eventually(lambda: receiver.find({"PatientID": ""})[1] != [0xA700], what="the steps are read")
+            eventually(lambda: receiver.find({"PatientID": "nobody"})[1] != [0xA700], what="the steps are read")
         yield receiver
     finally:
         receiver.end()

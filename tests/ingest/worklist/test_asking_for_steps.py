@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 
 from hilum import upper_layer as ul
 from hilum.dicom.writing import character_set, encode, fitted
-from hilum.settings import Dicom, Station
+from hilum.settings import Dicom, Settings, Station
 from hilum.testing import eventually
 from hilum.worklist import Worklist
 from ingest.dicom import aborts, negotiation
 from ingest.dicom.acceptor import Acceptor, Answers
 from ingest.dicom.commands import Command
 from ingest.dicom.negotiation import MODALITY_WORKLIST, Context, Request
+from ingest.dicom.worklist import Finder, Following
 from ingest.dicom.worklist_answers import FOUND, MATCH
 from ingest.worklist.query import BadQuery, read_query
 from tests.ingest.worklist.steps import EXPLICIT, ITEMS, STEP, data_set, encoded, findscu, ids_of, put, running, steps_query
@@ -215,6 +217,23 @@ def test_text_in_many_scripts_fits_any_character_set() -> None:
     assert fitted("Straße", default) == "Strasse"
     assert fitted("\N{SNOWMAN}", default).isascii()
     assert encode({"00104000": {"vr": "LT", "Value": ["é"]}}, default, explicit=True) == b"\x10\0\0@LT\2\0e "
+
+
+def test_an_identifier_without_keys_and_one_with_too_many_values_are_refused() -> None:
+    for keys in ({}, {"SpecificCharacterSet": "ISO_IR 100"}, {"PatientID": [str(n) for n in range(100)]}):
+        with pytest.raises(BadQuery):
+            read_query(encoded(data_set(keys)), EXPLICIT)
+    assert read_query(encoded(data_set({"StudyInstanceUID": [f"2.25.{n}" for n in range(5_000)]})), EXPLICIT).tests
+
+
+def test_the_receiver_says_when_there_is_no_worklist_and_when_it_is_old(tmp_path: Path) -> None:
+    finder = Finder(Settings(data=str(tmp_path)))
+    assert "no worklist yet" in finder.says()
+    put(Settings(data=str(tmp_path)))
+    Following(Settings(data=str(tmp_path)), finder, threading.Event()).look()
+    assert finder.says() == ""
+    finder.as_of -= 3600
+    assert "60 minutes old" in finder.says()
 
 
 def test_a_character_set_that_nobody_knows_is_none() -> None:

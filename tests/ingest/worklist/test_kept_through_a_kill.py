@@ -28,7 +28,7 @@ for n in range(int(sys.argv[2]), 10**9):
 def test_every_step_that_was_acknowledged_is_there_after_kill_9(tmp_path: Path) -> None:
     acknowledged: list[int] = []
     chance = random.Random(6)  # the same moments each time
-    for begin in (1, 100_001, 200_001):
+    for begin in (1, 100_001):
         with subprocess.Popen(
             [sys.executable, "-c", _KEEPER, str(tmp_path), str(begin)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as keeper:

@@ -6,6 +6,7 @@ What was said counts only once its transaction is committed; the index learns of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from hilum.database.known import Decided, IndexedStudy
@@ -74,6 +75,8 @@ class Index:
         self.known: dict[str, Decided] = {}
         #: How often it was asked for instances.
         self.asked = 0
+        #: When the oldest object came that lies in a spool.
+        self.spooled_at: datetime | None = None
 
     def learn(self, event: Event) -> None:
         if isinstance(event, InstanceAccepted):
@@ -113,6 +116,9 @@ class Index:
             for uid in study_instance_uids
             if (said := self.states.get(uid)) is not None
         }
+
+    def unpublished(self) -> datetime | None:
+        return self.spooled_at
 
     def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
         return {uid: self.notes[uid] for uid in sop_instance_uids if uid in self.notes}
@@ -210,6 +216,12 @@ class Hospital:
     def announce(self, *sops: str, study: str = STUDY, source: str = "mpps") -> list[Event]:
         return self.take(StudyExpected(study_instance_uid=study, source=source, sop_instance_uids=sops, said_at=self.clock()))
 
+    def count(self, instances: int, study: str = STUDY) -> list[Event]:
+        """The study's sender says how many instances it has."""
+        return self.take(
+            StudyExpected(study_instance_uid=study, source="query", sop_instance_uids=(), instances=instances, said_at=self.clock())
+        )
+
     def complete(self, study: str = STUDY, expected_revision: int = -1) -> CommandOutcome:
         command = StudyCommand(
             id="c", action="complete", study_instance_uid=study, expected_revision=expected_revision, asked_at=self.clock()
@@ -217,6 +229,10 @@ class Hospital:
         *_, outcome = self.take(command)
         assert isinstance(outcome, CommandOutcome)
         return outcome
+
+    def look(self, study: str = STUDY) -> list[Event]:
+        """Somebody asks that a study be looked at again."""
+        return self.take(StudyCommand(id="c", action="look", study_instance_uid=study, asked_at=self.clock()))
 
     def wait(self, **time: float) -> list[Event]:
         """Let time pass, and do what is due at its end."""

@@ -119,6 +119,52 @@ class TestComplete:
         hospital.arrive("2.25.4")
         assert changes_of(hospital.wait(seconds=6)) == [("completed", 1, "expected")]
 
+    def test_a_study_of_which_its_sender_has_more_waits_for_them_and_is_complete_once_as_many_are_here(self) -> None:
+        hospital = waiting()
+        hospital.arrive("2.25.3")
+        hospital.count(2)
+
+        assert hospital.wait(minutes=10) == []
+        hospital.arrive("2.25.4")
+        assert changes_of(hospital.wait(seconds=6)) == [("completed", 1, "expected")]
+
+    def test_what_a_sender_says_last_holds_and_what_never_comes_is_missing(self) -> None:
+        hospital = waiting()
+        hospital.arrive("2.25.3")
+        hospital.count(9)
+        hospital.count(3)
+
+        completed = hospital.wait(hours=5)[0]
+
+        assert isinstance(completed, StudyChanged)
+        assert (completed.reason, completed.missing) == ("maximum", 2)
+
+    def test_a_sender_that_has_fewer_than_came_is_not_believed(self) -> None:
+        hospital = waiting()
+        for number in range(3):
+            hospital.arrive(f"2.25.3{number}")
+        hospital.count(2)
+
+        assert hospital.wait(seconds=59) == []
+        assert changes_of(hospital.wait(seconds=2)) == [("completed", 1, "idle")]
+
+    def test_an_answer_that_comes_when_the_study_is_complete_does_not_hold_its_next_revision(self) -> None:
+        hospital = waiting()
+        hospital.arrive("2.25.3")
+        hospital.wait(minutes=2)
+        hospital.count(9)
+        hospital.arrive("2.25.4")
+
+        assert changes_of(hospital.wait(minutes=2)) == [("completed", 2, "idle")]
+
+    def test_a_number_only_holds_a_study_open_where_the_settings_do_not_believe_it(self) -> None:
+        hospital = waiting(completeness=Completeness(lists=()))
+        hospital.arrive("2.25.3")
+        hospital.count(1)
+
+        assert hospital.wait(seconds=59) == []
+        assert changes_of(hospital.wait(seconds=2)) == [("completed", 1, "idle")]
+
     def test_a_person_may_say_that_it_is_complete(self) -> None:
         hospital = waiting()
         hospital.arrive("2.25.3")
@@ -469,10 +515,30 @@ def test_a_study_whose_rule_cannot_be_evaluated_waits_for_a_better_one() -> None
     works, hospital.rules.of_study = hospital.rules.of_study, fails  # type: ignore[method-assign, assignment]
     hospital.arrive("2.25.3")
 
-    assert hospital.wait(minutes=2) == []
+    [stuck] = hospital.wait(minutes=2)
+    assert isinstance(stuck, StudyChanged)
+    assert (stuck.change, stuck.revision, stuck.reason) == ("stuck", 1, "rule-failed")
+    assert "divides by zero" in stuck.says
+    assert hospital.wait(minutes=30) == [], "it is said once"
     assert "divides by zero" in hospital.complete().sentence
     hospital.rules.of_study = works  # type: ignore[method-assign]
     assert decisions(hospital.wait(minutes=11)) == [("deliver", ("pacs",))]
+
+
+def test_a_study_whose_rule_was_corrected_is_looked_at_when_that_is_asked_for_and_not_before_its_time() -> None:
+    def fails(*_: object) -> tuple[StudyRoute, ...]:
+        raise Quarantine(Reason.RULE_FAILED, "Rule 'ct' divides by zero.")
+
+    hospital = waiting()
+    works, hospital.rules.of_study = hospital.rules.of_study, fails  # type: ignore[method-assign, assignment]
+    hospital.arrive("2.25.3")
+    assert changes_of(hospital.look()) == [], "its time has not come"
+    hospital.wait(minutes=2)
+    assert changes_of(hospital.look()) == [], "and nothing new is to be said"
+    hospital.rules.of_study = works  # type: ignore[method-assign]
+
+    assert changes_of(hospital.look()) == [("completed", 1, "idle")]
+    assert hospital.study().stuck == ""
 
 
 def test_a_study_row_stays_small_however_many_instances_there_are() -> None:
@@ -482,3 +548,72 @@ def test_a_study_row_stays_small_however_many_instances_there_are() -> None:
 
     assert len(hospital.state.rows[f"study/{STUDY}"]) < 500
     assert max(map(len, hospital.state.rows.values())) < 700
+
+
+def test_all_of_a_revision_is_decided_by_the_version_that_sealed_it_whatever_is_applied_meanwhile() -> None:
+    hospital = waiting(step=2)
+    for number in range(5):
+        hospital.arrive(f"2.25.3{number}")
+    hospital.clock.forward(minutes=2)
+    hospital.fire()  # it is sealed, and nothing is written yet
+    hospital.clock.forward(milliseconds=2)
+    hospital.fire()
+    sealed_by = {event.config_version for event in hospital.said if isinstance(event, StudyChanged) and event.change == "completed"}
+    other = Settings(destinations=DESTINATIONS, rules=(Rule(name="viewer", to=("viewer",), on="study"),))
+    hospital.route.configure(other)
+    said = hospital.wait(seconds=1)
+
+    assert decisions(said) == [("deliver", ("pacs",))] * 3
+    assert {event.config_version for event in hospital.said if isinstance(event, InstanceRouted) and event.revision} == sealed_by
+    assert other.config_version not in sealed_by
+    hospital.arrive("2.25.40")
+    assert {event.config_version for event in hospital.wait(minutes=2) if isinstance(event, InstanceRouted)} == {other.config_version}
+
+
+def test_of_rules_that_were_asked_when_an_instance_came_those_count_that_are_still_there_when_its_study_is_complete() -> None:
+    hospital = Hospital(Rules([Rule(name="ct", to=("pacs",), on="study", send="matching"), Rule(name="gone", to=("archive",), on="study")]))
+    hospital.arrive("2.25.3")
+    hospital.route.configure(
+        Settings(
+            destinations=DESTINATIONS,
+            rules=(
+                Rule(name="ct", to=("viewer",), on="study", send="matching"),
+                Rule(name="new", to=("archive",), on="study", send="matching"),
+            ),
+        )
+    )
+    hospital.arrive("2.25.4")
+
+    said = [event for event in hospital.wait(minutes=2) if isinstance(event, InstanceRouted)]
+
+    assert {event.sop_instance_uid: sorted(each.destination for each in event.deliveries) for event in said} == {
+        "2.25.3": ["viewer"],
+        "2.25.4": ["archive", "viewer"],
+    }
+
+
+def test_an_outage_is_no_silence_while_objects_of_before_lie_in_a_spool() -> None:
+    hospital = waiting()
+    hospital.arrive("2.25.3")
+    hospital.clock.forward(seconds=30)
+    came, hospital.index.spooled_at = hospital.clock(), hospital.clock()  # Kafka is away: it lies in the spool
+    assert hospital.wait(hours=1) == []
+    hospital.arrive("2.25.4", received_at=came)
+    hospital.index.spooled_at = None
+
+    said = hospital.wait(minutes=2)
+
+    assert changes_of(said) == [("completed", 1, "idle")]
+    assert len(decisions(said)) == 2
+
+
+def test_a_spool_holds_no_study_that_was_complete_before_its_oldest_object_came_nor_one_beyond_its_maximum() -> None:
+    hospital = waiting(completeness=Completeness(maximum_s=600))
+    hospital.arrive("2.25.3")
+    hospital.clock.forward(seconds=61)
+    hospital.index.spooled_at = hospital.clock()
+    assert changes_of(hospital.wait(seconds=1)) == [("completed", 1, "idle")]
+
+    hospital.arrive("2.25.4")
+    assert changes_of(hospital.wait(minutes=5)) == []
+    assert changes_of(hospital.wait(minutes=6)) == [("completed", 2, "maximum")]

@@ -24,7 +24,7 @@ from ingest.hl7.intake import examine, kept
 from ingest.hl7.publish import Publisher
 from ingest.hl7.senders import Senders
 
-from .running import a_message
+from .listening import a_message
 
 
 class FakeLog:

@@ -11,7 +11,7 @@ from hilum.hl7.message import Message, parse
 from hilum.testing import eventually
 from ingest.hl7.examples import EXAMPLES, Example
 
-from .running import Peer, listening
+from .listening import Peer, listening
 
 
 def answers_to(example: Example, port: int) -> list[Message]:

@@ -15,7 +15,7 @@ from hilum.mllp import END, START, framed
 from hilum.testing import eventually
 from hilum.tls import ServerTls
 
-from .running import Peer, a_message, listening
+from .listening import Peer, a_message, listening
 
 
 def test_a_message_is_acknowledged_and_durable(tmp_path: Path) -> None:
@@ -186,10 +186,30 @@ def test_a_large_message_is_taken_whole(tmp_path: Path) -> None:
 
 
 def test_more_connections_than_allowed_are_closed_at_once(tmp_path: Path) -> None:
-    with listening(tmp_path, max_connections=2) as running, Peer(running.port) as first, Peer(running.port):
-        assert first.asked(a_message()).get("MSA-1") == "AA"
+    with listening(tmp_path, max_connections=2) as running, Peer(running.port) as first, Peer(running.port) as second:
+        assert first.asked(a_message("M1")).get("MSA-1") == "AA"
+        assert second.asked(a_message("M2")).get("MSA-1") == "AA"
         with Peer(running.port) as third, pytest.raises((ConnectionError, AssertionError)):
             third.asked(a_message())
+
+
+def test_who_only_holds_connections_open_locks_nobody_out(tmp_path: Path) -> None:
+    with listening(tmp_path, max_connections=2) as running, Peer(running.port) as silent:
+        eventually(lambda: running.listener.connections == 1)
+        with Peer(running.port), Peer(running.port) as sender:
+            assert sender.asked(a_message()).get("MSA-1") == "AA"
+            with pytest.raises((ConnectionError, AssertionError)):
+                silent.asked(a_message())
+
+
+def test_a_senders_character_set_holds_where_a_message_declares_none(tmp_path: Path) -> None:
+    senders = {"ris": {"applications": ["RIS"], "character_set": "8859/2"}}
+    with listening(tmp_path, senders=senders) as running, Peer(running.port) as peer:
+        peer.asked(a_message().replace("Synthetic^Sam", "WAŁĘSA").encode("iso8859-2"))
+        [event] = running.received()
+
+    assert "||WAŁĘSA||" in event.text
+    assert event.findings == ()
 
 
 def test_a_block_that_never_ends_is_ended_by_time(tmp_path: Path) -> None:

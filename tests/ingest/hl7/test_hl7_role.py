@@ -23,7 +23,7 @@ from hilum.testing import eventually
 from ingest.hl7 import Receiver
 from processors.grammar import role as grammar
 
-from .running import Peer, a_message
+from .listening import Peer, a_message
 
 if TYPE_CHECKING:
     from tests.conftest import Log

@@ -21,7 +21,7 @@ from hilum.mllp import END, START
 from ingest.hl7.intake import Kept
 from tests.powercut import Call, Disk, Survives, calls, traced, traced_role
 
-from .running import Peer, a_message
+from .listening import Peer, a_message
 
 pytestmark = [pytest.mark.system, pytest.mark.peer("strace")]
 LIVES, CONNECTIONS, MESSAGES = 3, 3, 5
