@@ -332,6 +332,8 @@ class MatchChanged(Event, frozen=True, kw_only=True):
     #: By what the order was found: `accession-number` or `study-instance-uid`; empty without one.
     by: Annotated[str, Meta(pattern="^[a-z-]*$")] = ""
     differences: tuple[Difference, ...] = ()
+    #: Whether what differs is just what the sender's `coerce` has set right on the way out.
+    coercible: bool = False
     #: Orders of the same patient for about that time: somebody may look whether one of them is the study's.
     candidates: tuple[str, ...] = ()
     #: Why it changed: `images`, `order`, `patient` or `time`; or `by-hand`.

@@ -284,6 +284,7 @@ def _show_match(uid: str, match: MatchOfStudy | None) -> None:
             "Orders": ", ".join(match.order_ids),
             "Might be its": ", ".join(match.candidates),
             "Changed": f"{moment(match.changed_at)} by {match.cause}",
+            "At destinations": "what differs is set right on the way out" if match.coercible else "",
             "Accepted": accepted,
         }
     )

@@ -108,7 +108,7 @@ def _held_for_its_order(settings: Settings, study: Study) -> frozenset[str]:
 
     asking = frozenset(name for name, table in settings.destinations.items() if table.get("require_order") == "hold")
     found = match_of(settings.postgres.dsn, study.summary.study_instance_uid) if asking else None
-    return frozenset() if found is not None and (found.outcome == "matched" or found.accepted) else asking
+    return frozenset() if found is not None and found.fits else asking
 
 
 def _show_study(study: Study, held: frozenset[str]) -> None:

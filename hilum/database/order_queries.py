@@ -55,12 +55,18 @@ class MatchOfStudy(Struct, frozen=True, kw_only=True):
     order_ids: list[str]
     candidates: list[str]
     differences: list[dict[str, str]]
+    coercible: bool
     notes: list[dict[str, str]] | None
     cause: str
     changed_at: datetime
     accepted_version: int | None
     accepted_by: str | None
     accepted_why: str | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether destinations that wait for its order have it."""
+        return self.outcome == "matched" or self.coercible or self.accepted
 
     @property
     def accepted(self) -> bool:
@@ -128,7 +134,7 @@ class _Uid(Struct):
 _REST = "SELECT detail, notes, message_id, superseded_by FROM scheduled_order WHERE order_id = %(id)s"
 _STUDIES = "SELECT id FROM match WHERE about = 'study' AND %(id)s = ANY(order_ids) ORDER BY id"
 _MATCH = """
-SELECT id AS study_instance_uid, outcome, "by", version, order_ids, candidates, differences, notes, cause, changed_at,
+SELECT id AS study_instance_uid, outcome, "by", version, order_ids, candidates, differences, coercible, notes, cause, changed_at,
        accepted_version, accepted_by, accepted_why
 FROM match WHERE about = 'study' AND id = %(study)s
 """

@@ -44,6 +44,7 @@ ORDER_VIEWS = (
             cause | | why it changed last: `images`, `order`, `patient` or `time`
             accepted | coalesce(accepted_version = version, false) | whether a person said that it may be delivered as it is
             changed_at | | when it changed last
+            coercible | | whether what differs is just what `coerce` of its sender sets right on the way out
         """,
     ),
     View(

@@ -102,6 +102,7 @@ class MatchRow(Struct, frozen=True, kw_only=True):
     order_ids: tuple[str, ...]
     candidates: tuple[str, ...]
     differences: Raw
+    coercible: bool
     notes: Raw | None
     cause: str
     changed_at: datetime
@@ -270,6 +271,7 @@ def _match(event: MatchChanged, notes: Raw | None) -> MatchRow:
         order_ids=event.order_ids,
         candidates=event.candidates,
         differences=Raw(msgspec.json.encode(event.differences)),
+        coercible=event.coercible,
         notes=notes,
         cause=event.cause,
         changed_at=event.changed_at,

@@ -8,9 +8,10 @@ that came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
+from hilum.coercing import may_be_coerced
 from hilum.events import MatchChanged, MatchRequested, OrderChanged
 from hilum.order_events import Difference, Identifier, MatchOutcome, Note
 from hilum.pseudonyms import Pseudonyms, pseudonyms
@@ -49,25 +50,35 @@ class Match:
             )
             for aet, sender in settings.senders.items()
         }
+        self._coerce = {aet: sender.coerce for aet, sender in settings.senders.items() if sender.coerce}
         self._issuer = (orders.issuer_of_patient_id, orders.issuer_of_accession_number)
 
     def handle(self, event: MatchRequested | OrderChanged, memory: Memory[Row]) -> Iterable[MatchChanged]:
         """Take over what is new, and say whose outcome is another one by that."""
-        work = _Work(memory, self._names, self._windows, self._keep_s, self._now())
+        work = _Work(memory, self._names, self._windows, self._keep_s, self._now(), self._coerce)
         if isinstance(event, OrderChanged):
             return work.order(event)
         return work.study(event, self._issuers.get(event.sender, self._issuer))
 
     def due(self, key: str, memory: Memory[Row], now: datetime) -> Iterable[MatchChanged]:
         """Look at an order or a study again whose window is over, or forget it."""
-        return _Work(memory, self._names, self._windows, self._keep_s, now).due(key)
+        return _Work(memory, self._names, self._windows, self._keep_s, now, self._coerce).due(key)
 
 
 class _Work:
     """What follows from one event."""
 
-    def __init__(self, memory: Memory[Row], names: Pseudonyms, windows: Windows, keep_s: float, now: datetime) -> None:
+    def __init__(
+        self,
+        memory: Memory[Row],
+        names: Pseudonyms,
+        windows: Windows,
+        keep_s: float,
+        now: datetime,
+        coerce: Mapping[str, tuple[str, ...]],
+    ) -> None:
         self._memory = memory
+        self._coerce = coerce
         self._names = names
         self._windows = windows
         self._keep_s = keep_s
@@ -210,6 +221,8 @@ class _Work:
             before=before,
             by=joined.by,
             differences=tuple(Difference(attribute=name, ordered=ordered, found=found) for name, ordered, found in joined.differences),
+            coercible=bool(joined.differences)
+            and may_be_coerced(joined.outcome, {each[0] for each in joined.differences}, self._coerce.get(row.sender, ())),
             candidates=joined.candidates,
             cause=cause,
             version=row.told,
@@ -335,12 +348,14 @@ def _study_row(event: MatchRequested, former: StudyRow | None, issuers: tuple[st
         modalities=event.modalities,
         instances=event.instances,
         first=first,
+        sender=event.sender.strip(),
     )
     if former is None:
         return row
     row.outcome, row.by, row.orders, row.told = former.outcome, former.by, former.orders, former.told
     row.differences, row.candidates = former.differences, former.candidates
     row.first = min(first, former.first)
+    row.sender = former.sender or row.sender
     if not event.replaces:
         row.accessions = tuple(dict.fromkeys((*former.accessions, *row.accessions)))
         row.modalities = tuple(sorted({*former.modalities, *row.modalities}))

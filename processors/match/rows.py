@@ -54,6 +54,8 @@ class StudyRow(Struct, kw_only=True, array_like=True, tag="s"):
     #: Attributes that differ, with both values.
     differences: tuple[tuple[str, str, str], ...] = ()
     told: int = 0
+    #: Calling AE title of who sent its first object.
+    sender: str = ""
 
 
 class NameRow(Struct, kw_only=True, array_like=True, tag="n"):

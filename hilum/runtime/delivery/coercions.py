@@ -15,6 +15,7 @@ import psycopg
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hilum.coercing import may_be_coerced
 from hilum.dicom.edits import Edits
 from hilum.order_events import Difference, Order, Patient
 from hilum.settings import Settings
@@ -51,8 +52,6 @@ _OF_ORDER: Mapping[str, Callable[[Order], str]] = {
     "RequestingService": lambda order: order.requesting_service,
     "StudyDescription": lambda order: order.procedures[0].description if order.procedures else "",
 }
-#: That these differ may well mean that the order is another patient's.
-_NEVER_ALONE = frozenset({"PatientID", "Modality", "StudyInstanceUID"})
 
 
 class _Survivor(Patient, frozen=True, kw_only=True):
@@ -102,7 +101,7 @@ class Coercions(Struct, frozen=True):
         edits = None
         if wanted and detail is not None and changed_at is not None and outcome in ("matched", "mismatched"):
             differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
-            if accepted or not (differing - set(wanted) or differing & _NEVER_ALONE):
+            if accepted or may_be_coerced(outcome, differing, wanted):
                 edits = _of_order(msgspec.convert(detail, Order), wanted, changed_at, order_id or "")
         elif wanted and survivor is not None:
             edits = _of_survivor(msgspec.convert(survivor, _Survivor), wanted)

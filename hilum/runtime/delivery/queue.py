@@ -38,7 +38,7 @@ _PENDING = "lower(d.state) = 'pending'"
 _KNOWN = " AND EXISTS (SELECT FROM receipt AS r WHERE r.receipt = d.receipt AND r.received)"
 #: Of a destination with `require_order = "hold"`: an order fits the study, or a person has accepted it as it is.
 _FITS = """ AND EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = d.study_instance_uid
-    AND (m.outcome = 'matched' OR m.accepted_version = m.version))"""
+    AND (m.outcome = 'matched' OR m.coercible OR m.accepted_version = m.version))"""
 #: The titles of the association on which it came; an object that came otherwise has none.
 _TITLES = """
     (SELECT r.calling_aet FROM receipt AS r WHERE r.receipt = claimed.receipt AND r.adapter = 'dicom') AS calling_aet,

@@ -98,6 +98,11 @@ class TestHold:
         assert len(claimed) == 1
         assert queue.claim(10) == []
 
+    def test_it_goes_if_what_differs_is_set_right_on_the_way(self, queue: Queue, connection: psycopg.Connection) -> None:
+        write_matches(connection, [replace(matched("mismatched", "PatientName"), coercible=True)])
+
+        assert len(queue.claim(10)) == 2
+
     @pytest.mark.parametrize("grouped", [False, True])
     def test_a_destination_without_that_setting_asks_for_no_order(
         self, postgres: str, queue: Queue, connection: psycopg.Connection, grouped: bool

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from hilum.order_sections import Orders
@@ -167,6 +168,15 @@ def test_an_accession_number_that_is_used_again_years_later_is_another_one() -> 
     room.give(an_order(start=NOON - timedelta(days=400)), a_study())
 
     assert room.of("1.2.3").outcome == "unmatched"
+
+
+@pytest.mark.parametrize(("coerce", "coercible"), [((), False), (("PatientName",), True), (("PatientID", "PatientName"), True)])
+def test_what_differs_may_be_just_what_is_set_right_on_the_way_out(coerce: tuple[str, ...], coercible: bool) -> None:
+    room = Room(msgspec.convert({"senders": {"CT01": {"coerce": coerce}}}, Settings))
+    room.give(an_order(), a_study("1.2.3", name="Maier^Anna"), a_study("1.2.4", patient="9999", name="Maier^Anna"))
+
+    assert (room.of("1.2.3").outcome, room.of("1.2.3").coercible) == ("mismatched", coercible)
+    assert not room.of("1.2.4").coercible
 
 
 def test_a_study_of_which_nothing_is_left_frees_its_order() -> None:

@@ -106,6 +106,7 @@ CREATE TABLE match (
     order_ids           text[] NOT NULL,
     candidates          text[] NOT NULL,
     differences         jsonb NOT NULL,
+    coercible           boolean NOT NULL DEFAULT false,
     notes               jsonb,
     cause               text NOT NULL,
     changed_at          timestamptz NOT NULL,
