@@ -124,6 +124,43 @@ class TestHold:
 
 
 @pytest.mark.system
+class TestWait:
+    """Objects of senders for which orders set something right wait until their study was held against orders."""
+
+    @pytest.fixture
+    def queue(self, postgres: str, store: MemoryStore, connection: psycopg.Connection) -> Iterator[Queue]:
+        connection.execute("TRUNCATE receipt")
+        deliveries = some(store, 1, STUDY)
+        enter(postgres, *deliveries)
+        connection.execute("INSERT INTO receipt (receipt, calling_aet, received) VALUES (%s, 'CT01 ', true)", (deliveries[0].receipt,))
+        made = Queue(postgres, "pacs", "w", bus.Writer(Settings(), "deliver"), coerced=("CT01",))
+        yield made
+        made.close()
+
+    def test_they_wait_for_that(self, queue: Queue, connection: psycopg.Connection) -> None:
+        assert queue.claim(10) == []
+        write_matches(connection, [matched("unmatched")])
+
+        assert len(queue.claim(10)) == 1
+
+    def test_and_not_for_long(self, queue: Queue, connection: psycopg.Connection) -> None:
+        connection.execute("UPDATE delivery SET created_at = now() - interval '31 seconds'")
+
+        assert len(queue.claim(10)) == 1
+
+    def test_they_wait_until_it_is_known_who_sent_them(self, queue: Queue, connection: psycopg.Connection) -> None:
+        connection.execute("UPDATE receipt SET received = false")
+        write_matches(connection, [matched("unmatched")])
+
+        assert queue.claim(10) == []
+
+    def test_those_of_others_go_at_once(self, queue: Queue, connection: psycopg.Connection) -> None:
+        connection.execute("UPDATE receipt SET calling_aet = NULL")
+
+        assert len(queue.claim(10)) == 1
+
+
+@pytest.mark.system
 class TestCoercions:
     @pytest.fixture
     def delivery(self, store: MemoryStore, connection: psycopg.Connection) -> Delivery:
@@ -189,6 +226,19 @@ class TestCoercions:
 
         assert found.edits is not None
         assert found.edits.values == {"PatientID": "NEW"}
+
+    def test_two_such_patients_set_nothing_right(self, connection: psycopg.Connection, delivery: Delivery) -> None:
+        example = ORDER_EXAMPLES[PatientChanged]()
+        assert isinstance(example, PatientChanged)
+        for key in ("one", "other"):
+            stays = replace(example, patient=replace(example.patient, key=key, ids=(Identifier(value=key, issuer="NORTH"),)))
+            gone = replace(example, patient=replace(example.patient, key=f"gone-{key}"), merged_into=key)
+            write_patients(connection, [gone, stays])
+        connection.execute(
+            "INSERT INTO study (study_instance_uid, patient_id, receipt, received_at) VALUES (%s, 'SYNTH0001', 'r', now())", (STUDY,)
+        )
+
+        assert self.looked_up(connection, delivery, "PatientID").edits is None
 
     def test_a_destination_that_warns_says_that_no_order_fits(self, connection: psycopg.Connection, delivery: Delivery) -> None:
         write_matches(connection, [matched("unmatched")])
