@@ -34,6 +34,7 @@ from processors.match import Match
 from processors.match.rows import Row
 
 BATCH = 200
+ALONE = ("", "events", "outcomes", "events/s", "events a second of CPU")
 NAMES = Pseudonyms(b"of the bench alone, and of nobody else")
 FAMILIES = ("Synthetic", "Sample", "Muster", "Beispiel", "Exemple", "Esempio", "Prueba", "Voorbeeld")
 
@@ -118,9 +119,9 @@ def engine(orders: int, studies: int) -> tuple[list[list[object]], dict[str, Any
     rows: list[list[object]] = []
     for phase, events in events_of(orders, studies, now):
         count = said = 0
-        took = 0.0
+        took = worked = 0.0
         while values := [(type(event), encode(event)) for event in islice(events, BATCH)]:
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             changes = Changes(state, codec)
             for kind, value in values:
                 for outcome in match.handle(decode(kind, value), changes):
@@ -129,8 +130,9 @@ def engine(orders: int, studies: int) -> tuple[list[list[object]], dict[str, Any
                 changes.keep()
             changes.commit()
             took += time.perf_counter() - began
+            worked += time.process_time() - cpu
             count += len(values)
-        rows.append([phase, f"{count:,}", f"{said:,}", f"{count / took:,.0f}"])
+        rows.append([phase, f"{count:,}", f"{said:,}", f"{count / took:,.0f}", f"{count / worked:,.0f}"])
     return rows, {
         "rows": f"{len(state.rows):,}",
         "bytes of rows": f"{sum(map(len, state.rows.values())):,}",
@@ -163,7 +165,7 @@ def on_kafka(settings: Settings, folder: Path, orders: int, studies: int) -> lis
 
 
 def worked_off(settings: Settings, folder: Path, count: int) -> list[object]:
-    """Start `hilum run match`; events a second from its first second at work to the end, and its memory in MB."""
+    """Start `hilum run match`: events a second from its beginning to its end, also of its CPU time, and its memory in MB."""
     port, file = free_port(), folder / "match.toml"
     kafka = "\n".join(f"{name} = {json.dumps(value)}" for name, value in msgspec.to_builtins(settings.kafka).items())
     file.write_text(
@@ -186,11 +188,12 @@ def worked_off(settings: Settings, folder: Path, count: int) -> list[object]:
         while not (now := health()).get("ready"):
             assert process.poll() is None, (folder / "match.log").read_text()
             time.sleep(0.02)
-        began, first = time.monotonic(), now.get("lag") or count
+        worker = psutil.Process(process.pid)
+        began, cpu, first = time.monotonic(), sum(worker.cpu_times()[:2]), now.get("lag") or count
         while health().get("lag") != 0:
             time.sleep(0.05)
-        took = time.monotonic() - began
-        return [f"{first / took:,.0f}", round(psutil.Process(process.pid).memory_info().rss / 2**20)]
+        took, worked = time.monotonic() - began, sum(worker.cpu_times()[:2]) - cpu
+        return [f"{first / took:,.0f}", f"{first / worked:,.0f}", round(worker.memory_info().rss / 2**20)]
     finally:
         process.terminate()
         process.wait()
@@ -207,7 +210,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     report = Report("match", "Orders and studies: how many events a second, and how much memory")
     if options.engine:
         alone, memory = engine(options.orders, options.studies)
-        report.table(f"The stage alone, {BATCH} events in a transaction", ["", "events", "outcomes", "events/s"], alone)
+        report.table(f"The stage alone, {BATCH} events in a transaction", ALONE, alone)
         report.table("Memory of the process", list(memory), [list(memory.values())])
         return
     servers = Settings(postgres=Postgres(dsn="postgresql://none"), s3=S3(endpoint="http://none"))
@@ -216,9 +219,9 @@ def main(arguments: Sequence[str] = ()) -> None:
         embedded(Path(folder), servers) as endpoints,
     ):
         worker = on_kafka(endpoints.filled_into(servers), Path(folder), options.orders, options.studies)
-    columns = ["", "events", "events/s", "RSS MB"]
+    columns = ["", "events", "events/s", "events a second of CPU", "RSS MB"]
     report.table("hilum run match, started anew for each phase", columns, worker)
     alone, memory = engine(options.orders, options.studies)
-    report.table(f"The stage alone, {BATCH} events in a transaction", ["", "events", "outcomes", "events/s"], alone)
+    report.table(f"The stage alone, {BATCH} events in a transaction", ALONE, alone)
     report.table("Rows of the stage alone", list(memory)[:2], [list(memory.values())[:2]])
     report.write()
