@@ -35,6 +35,8 @@ class MllpClient:
             raise TryAgain(f"{self._where} cannot be reached: {error.strerror or error}.", fix="Check that it listens there.") from None
         self._reader = Reader(MOST_BYTES)
         self._read: deque[bytes] = deque()
+        #: Blocks that had begun before they were asked for.
+        self._unasked = 0
 
     def send(self, content: bytes, answers: int = 1) -> list[bytes]:
         """Send a message; the blocks that answer. With `answers=0` none is waited for.
@@ -73,11 +75,18 @@ class MllpClient:
             pass
         finally:
             self._socket.settimeout(waits)
+        self._unasked = int(self._reader.inside)
 
     def _answer(self) -> bytes:
         while not self._read:
             data = self._socket.recv(2**16)
             if not data:
                 raise TryAgain(f"{self._where} ended the connection without an acknowledgement.", fix="Look at its log.")
-            self._read.extend(block.content for block in self._reader.feed(data) if not block.problem)
+            for block in self._reader.feed(data):
+                if block.problem == "garbage":
+                    continue
+                if self._unasked:
+                    self._unasked -= 1
+                else:
+                    self._read.append(block.content)
         return self._read.popleft()

@@ -10,6 +10,13 @@ ORDER_VIEWS = (
         says="One row for each order that messages told of, as it is now.",
         source="""
             FROM scheduled_order AS o LEFT JOIN match AS m ON m.about = 'order' AND m.id = o.order_id
+            LEFT JOIN LATERAL (
+                SELECT CASE WHEN bool_or(t.state = 'in-progress') THEN 'in-progress' WHEN bool_or(t.state = 'completed') THEN 'completed'
+                            WHEN count(*) > 0 THEN 'discontinued' END AS state
+                FROM scheduled_step AS s JOIN performed_of AS p USING (study_instance_uid, step_id)
+                    JOIN performed_step AS t USING (sop_instance_uid)
+                WHERE s.order_id = o.order_id AND NOT t.wrong_entry
+            ) AS performed ON true
             WHERE o.superseded_by IS NULL""",
         columns="""
             order_id | o.order_id | its id in events
@@ -27,6 +34,34 @@ ORDER_VIEWS = (
             said_at | o.said_at | when the newest of it was said, by the sender's clock
             created_at | o.created_at | when it was first told of
             changed_at | o.changed_at | when it changed last
+            performed | performed.state | what modalities say of its steps (MPPS): `in-progress`, `completed`, `discontinued` or null
+        """,
+    ),
+    View(
+        name="v_scheduled_step",
+        says="One row for each scheduled procedure step of an order, with what modalities say of it.",
+        source="""
+            FROM scheduled_step AS s JOIN scheduled_order AS o USING (order_id)
+            LEFT JOIN LATERAL (
+                SELECT t.state, t.sop_instance_uid FROM performed_of AS p JOIN performed_step AS t USING (sop_instance_uid)
+                WHERE p.study_instance_uid = s.study_instance_uid AND p.step_id = s.step_id AND NOT t.wrong_entry
+                ORDER BY t.state = 'in-progress' DESC, t.changed_at DESC LIMIT 1
+            ) AS performed ON true
+            WHERE o.superseded_by IS NULL""",
+        columns="""
+            order_id | s.order_id | its order
+            study_instance_uid | s.study_instance_uid | StudyInstanceUID of its requested procedure
+            procedure_id | s.procedure_id | RequestedProcedureID
+            step_id | s.step_id | ScheduledProcedureStepID
+            status | s.status | as the order says: `scheduled`, `arrived`, `ready`, `started`, `completed`, `discontinued` or `cancelled`
+            performed | performed.state | as the last modality says (MPPS): `in-progress`, `completed` or `discontinued`; null if none did
+            performed_by | performed.sop_instance_uid | its performed procedure step
+            accession_number | s.accession_number | AccessionNumber
+            patient_id | s.patient_id | PatientID
+            modality | s.modality | Modality
+            station_ae_titles | s.station_ae_titles | ScheduledStationAETitle, an array
+            start_at | s.start_at | when it starts
+            changed_at | s.changed_at | when the order changed last
         """,
     ),
     View(

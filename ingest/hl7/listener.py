@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import socket
 import threading
@@ -290,5 +291,13 @@ class _Pending:
 
 
 def _calmly() -> None:
-    """A validating process ends with its parent, not with the terminal's interrupt."""
+    """A validating process ends with its parent, also if that is killed, and not with the terminal's interrupt."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def end_with_it() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(0)
+
+    threading.Thread(target=end_with_it, daemon=True).start()

@@ -91,7 +91,7 @@ def test_a_second_process_waits_until_the_first_has_gone(log: Log, tmp_path: Pat
 
 
 @contextmanager
-def a_process(settings: Settings, data: Path, port: int) -> Iterator[psutil.Process]:
+def a_process(settings: Settings, data: Path, port: int, **more: str) -> Iterator[psutil.Process]:
     """The role in a process of its own."""
     environment = {
         **os.environ,
@@ -103,6 +103,7 @@ def a_process(settings: Settings, data: Path, port: int) -> Iterator[psutil.Proc
         "HILUM_S3__ACCESS_KEY": "none",
         "HILUM_S3__SECRET_KEY": "none",
         "HILUM_PROBE__PORT": str(free_port()),
+        **more,
     }
     command = [sys.executable, "-m", "hilum.host", "hl7", "--data", str(data)]
     with subprocess.Popen(command, env=environment) as process:
@@ -133,6 +134,18 @@ def test_what_was_acknowledged_before_a_kill_is_told_once_by_its_id(log: Log, tm
     told = {event.message_id: event.control_id for event in log.events(MessageReceived, len(acknowledged))}
 
     assert list(told.values()) == acknowledged
+
+
+def test_validating_processes_end_with_a_role_that_is_killed(log: Log, tmp_path: Path) -> None:
+    port = free_port()
+    with a_process(log.settings, tmp_path, port, HILUM_HL7__VALIDATION="strict") as process, Peer(port) as peer:
+        assert peer.asked(a_message()).get("MSA-1") == "AA"
+        validators = process.children(recursive=True)
+        assert validators
+        process.kill()
+        _, alive = psutil.wait_procs(validators, timeout=10)
+
+    assert alive == []
 
 
 def test_topics_of_messages_have_one_partition(log: Log) -> None:
