@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import subprocess
+import sys
 import tempfile
-import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -17,13 +20,13 @@ from typing import Any
 import msgspec
 import psutil
 
+from bench.peers import free_port
 from bench.report import Report
 from hilum import bus, telemetry
 from hilum.events import EVENTS, MatchRequested, OrderChanged, decode, encode
 from hilum.host import spare_the_garbage_collector
 from hilum.order_events import Code, Identifier, Order, Patient, RequestedProcedure, ScheduledStep
 from hilum.pseudonyms import Pseudonyms
-from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.state import Changes, Codec, PartitionState
 from hilum.services import embedded
 from hilum.settings import S3, Log, Postgres, Settings
@@ -31,6 +34,7 @@ from processors.match import Match
 from processors.match.rows import Row
 
 BATCH = 200
+ALONE = ("", "events", "outcomes", "events/s", "events a second of CPU")
 NAMES = Pseudonyms(b"of the bench alone, and of nobody else")
 FAMILIES = ("Synthetic", "Sample", "Muster", "Beispiel", "Exemple", "Esempio", "Prueba", "Voorbeeld")
 
@@ -115,9 +119,9 @@ def engine(orders: int, studies: int) -> tuple[list[list[object]], dict[str, Any
     rows: list[list[object]] = []
     for phase, events in events_of(orders, studies, now):
         count = said = 0
-        took = 0.0
+        took = worked = 0.0
         while values := [(type(event), encode(event)) for event in islice(events, BATCH)]:
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             changes = Changes(state, codec)
             for kind, value in values:
                 for outcome in match.handle(decode(kind, value), changes):
@@ -126,8 +130,9 @@ def engine(orders: int, studies: int) -> tuple[list[list[object]], dict[str, Any
                 changes.keep()
             changes.commit()
             took += time.perf_counter() - began
+            worked += time.process_time() - cpu
             count += len(values)
-        rows.append([phase, f"{count:,}", f"{said:,}", f"{count / took:,.0f}"])
+        rows.append([phase, f"{count:,}", f"{said:,}", f"{count / took:,.0f}", f"{count / worked:,.0f}"])
     return rows, {
         "rows": f"{len(state.rows):,}",
         "bytes of rows": f"{sum(map(len, state.rows.values())):,}",
@@ -136,20 +141,14 @@ def engine(orders: int, studies: int) -> tuple[list[list[object]], dict[str, Any
     }
 
 
-def on_kafka(settings: Settings, orders: int, studies: int) -> list[list[object]]:
-    """The same in a worker on Kafka: how long it takes for what is in its topics, phase by phase."""
+def on_kafka(settings: Settings, folder: Path, orders: int, studies: int) -> list[list[object]]:
+    """A worker as it runs at a site, phase by phase: how long it takes for what is in its topics, and what memory its process has then."""
     settings = msgspec.structs.replace(settings, kafka=msgspec.structs.replace(settings.kafka, prefix=f"bench{time.time_ns()}."))
     bus.provision_topics(settings, [*(kind.topic for kind in EVENTS.values()), bus.state_topic("match")])
-    now = datetime(2026, 1, 2, 8, tzinfo=UTC)
     producer, writer = bus.producer(settings), bus.Writer(settings, "bench")
-    stop, role = threading.Event(), ProcessorRole(settings, Match(settings, NAMES, now=lambda: now), slot="", now=lambda: now)
-    thread = threading.Thread(target=role.run, args=(stop,))
     rows: list[list[object]] = []
-    thread.start()
-    while not role.health().ready:
-        time.sleep(0.05)
-    for phase, events in events_of(orders, studies, now):
-        count, began = 0, time.monotonic()
+    for phase, events in events_of(orders, studies, datetime.now(UTC)):
+        count = 0
         for event in events:
             record = writer.record(event, f"{phase}-{count}")
             while True:
@@ -161,14 +160,43 @@ def on_kafka(settings: Settings, orders: int, studies: int) -> list[list[object]
             producer.poll(0)
             count += 1
         producer.flush()
-        time.sleep(1.1)  # its health is as of the last second
-        while role.health().lag:
-            time.sleep(0.05)
-        took = time.monotonic() - began - 1.0
-        rows.append([phase, f"{count:,}", f"{count / took:,.0f}", round(psutil.Process().memory_info().rss / 2**20)])
-    stop.set()
-    thread.join()
+        rows.append([phase, f"{count:,}", *worked_off(settings, folder, count)])
     return rows
+
+
+def worked_off(settings: Settings, folder: Path, count: int) -> list[object]:
+    """Start `hilum run match`: events a second from its beginning to its end, also of its CPU time, and its memory in MB."""
+    port, file = free_port(), folder / "match.toml"
+    kafka = "\n".join(f"{name} = {json.dumps(value)}" for name, value in msgspec.to_builtins(settings.kafka).items())
+    file.write_text(
+        f'data = "{folder}/match"\n[kafka]\n{kafka}\n[postgres]\ndsn = "postgresql://none"\n[s3]\nendpoint = "http://none"\n'
+        f"[probe]\nport = {port}\n"
+    )
+    command = [sys.executable, "-m", "hilum", "run", "match", "--config", str(file)]
+    with (folder / "match.log").open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | {"HILUM_SLOT": "0"})
+
+    def health() -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                found: dict[str, Any] = json.loads(answer.read())["roles"]["match"]
+                return found
+        except (OSError, KeyError):
+            return {}
+
+    try:
+        while not (now := health()).get("ready"):
+            assert process.poll() is None, (folder / "match.log").read_text()
+            time.sleep(0.02)
+        worker = psutil.Process(process.pid)
+        began, cpu, first = time.monotonic(), sum(worker.cpu_times()[:2]), now.get("lag") or count
+        while health().get("lag") != 0:
+            time.sleep(0.05)
+        took, worked = time.monotonic() - began, sum(worker.cpu_times()[:2]) - cpu
+        return [f"{first / took:,.0f}", f"{first / worked:,.0f}", round(worker.memory_info().rss / 2**20)]
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -182,7 +210,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     report = Report("match", "Orders and studies: how many events a second, and how much memory")
     if options.engine:
         alone, memory = engine(options.orders, options.studies)
-        report.table(f"The stage alone, {BATCH} events in a transaction", ["", "events", "outcomes", "events/s"], alone)
+        report.table(f"The stage alone, {BATCH} events in a transaction", ALONE, alone)
         report.table("Memory of the process", list(memory), [list(memory.values())])
         return
     servers = Settings(postgres=Postgres(dsn="postgresql://none"), s3=S3(endpoint="http://none"))
@@ -190,9 +218,10 @@ def main(arguments: Sequence[str] = ()) -> None:
         tempfile.TemporaryDirectory(prefix="hilum-bench-", dir=os.environ.get("TMPDIR")) as folder,
         embedded(Path(folder), servers) as endpoints,
     ):
-        worker = on_kafka(endpoints.filled_into(servers), options.orders, options.studies)
-    report.table("A worker on Kafka, the producer in the same process", ["", "events", "events/s, with producing them", "RSS MB"], worker)
+        worker = on_kafka(endpoints.filled_into(servers), Path(folder), options.orders, options.studies)
+    columns = ["", "events", "events/s", "events a second of CPU", "RSS MB"]
+    report.table("hilum run match, started anew for each phase", columns, worker)
     alone, memory = engine(options.orders, options.studies)
-    report.table(f"The stage alone, {BATCH} events in a transaction", ["", "events", "outcomes", "events/s"], alone)
+    report.table(f"The stage alone, {BATCH} events in a transaction", ALONE, alone)
     report.table("Rows of the stage alone", list(memory)[:2], [list(memory.values())[:2]])
     report.write()

@@ -31,7 +31,7 @@ from hilum import bus, database, telemetry
 from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import ConfigApplied, decode
 from hilum.misfits import misfits, together
-from hilum.sections import Rule
+from hilum.rule_sections import Rule
 from hilum.settings import Settings
 
 #: How often a worker says that it is there, and after what time without a word it is not.

@@ -10,6 +10,7 @@ import contextlib
 import hmac
 import os
 import secrets
+from functools import lru_cache
 from pathlib import Path
 
 from hilum.errors import Misconfigured
@@ -23,8 +24,10 @@ class Pseudonyms:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
+        #: An event asks for the same ones several times.
+        self.of = lru_cache(maxsize=4096)(self._of)
 
-    def of(self, kind: str, *parts: str) -> str:
+    def _of(self, kind: str, *parts: str) -> str:
         """32 hexadecimal digits for `parts`, of which another `kind` has others."""
         text = "\x1f".join((kind, *parts))
         return hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()[:32]

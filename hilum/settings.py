@@ -24,12 +24,12 @@ from hilum.hl7_sections import Hl7, Hl7Sender
 from hilum.kinds import BareAeTitle
 from hilum.misfits import misfits, nearest, together
 from hilum.order_sections import Orders
+from hilum.rule_sections import Example, Rule
 from hilum.sections import (
     S3,
     Commitment,
     Completeness,
     Dicom,
-    Example,
     Folder,
     Kafka,
     Log,
@@ -39,7 +39,6 @@ from hilum.sections import (
     Query,
     Retention,
     Roles,
-    Rule,
     Section,
     Sender,
     Site,

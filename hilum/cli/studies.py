@@ -28,7 +28,9 @@ from hilum.words import counted
 
 if TYPE_CHECKING:
     from hilum.database.queries import QuarantinedEvent, Study, StudySummary
+    from hilum.settings import Settings
 
+WAITS_FOR_ORDER = "waits for an order that fits (`hilum study match`)"
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
 
@@ -91,15 +93,25 @@ def show(
     """Show one study: what came, from whom, where it went, what waits and why."""
     from hilum.database.queries import show_study
 
-    found = show_study(connected(config, data).postgres.dsn, study)
+    settings = connected(config, data)
+    found = show_study(settings.postgres.dsn, study)
     if json:
         show_json(found)
         return
     for each in found:
-        _show_study(each)
+        _show_study(each, _held_for_its_order(settings, each))
 
 
-def _show_study(study: Study) -> None:
+def _held_for_its_order(settings: Settings, study: Study) -> frozenset[str]:
+    """The destinations to which it does not go before an order fits it."""
+    from hilum.database.order_queries import match_of
+
+    asking = frozenset(name for name, table in settings.destinations.items() if table.get("require_order") == "hold")
+    found = match_of(settings.postgres.dsn, study.summary.study_instance_uid) if asking else None
+    return frozenset() if found is not None and (found.outcome == "matched" or found.accepted) else asking
+
+
+def _show_study(study: Study, held: frozenset[str]) -> None:
     summary = study.summary
     show_facts(
         {
@@ -126,7 +138,9 @@ def _show_study(study: Study) -> None:
             d.state,
             d.deliveries,
             d.attempts,
-            f"{d.peer_status or ''} {d.waits_because or d.comment or ''}".strip(),
+            WAITS_FOR_ORDER
+            if d.destination in held and d.state == "pending"
+            else f"{d.peer_status or ''} {d.waits_because or d.comment or ''}".strip(),
             f"next attempt {moment(d.next_attempt_at)}" if d.next_attempt_at else moment(d.last_settled_at),
         )
         for d in study.deliveries

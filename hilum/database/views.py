@@ -7,25 +7,13 @@ Columns that hold a DICOM attribute are named by its keyword, in lower case with
 from __future__ import annotations
 
 import psycopg
-from msgspec import Struct
 from psycopg import sql
+
+from hilum.database.order_views import ORDER_VIEWS
+from hilum.database.view import View
 
 #: The account that may read the views and nothing else, if the site has made it.
 READER = "hilum_reader"
-
-
-class View(Struct, frozen=True, kw_only=True):
-    """One view. `columns` maps each name to its expression in SQL and to what it says, one line a column."""
-
-    name: str
-    says: str
-    columns: str
-    source: str
-
-    def described(self) -> list[tuple[str, str, str]]:
-        """Each column as (name, expression, what it says)."""
-        parts = [[part.strip() for part in line.split("|")] for line in self.columns.strip().splitlines()]
-        return [(name, expression or name, says) for name, expression, says in parts]
 
 
 VIEWS = (
@@ -334,6 +322,7 @@ VIEWS = (
             changed_at | | when the last was said of it
         """,
     ),
+    *ORDER_VIEWS,
 )
 
 
@@ -366,7 +355,8 @@ def page() -> str:
         "",
         "A column that holds a DICOM attribute is named by its keyword in lower case; an empty attribute is null. Times are `timestamptz`.",
         f"To give somebody the views and nothing else: `CREATE ROLE {READER} LOGIN PASSWORD '…'`, then `hilum provision`.",
-        "`v_study`, `v_series`, `v_delivery` (in `comment`) and `v_quarantine` hold patient data.",
+        "`v_study`, `v_series`, `v_delivery` (in `comment`), `v_quarantine`, `v_order`, `v_scheduled_step`, `v_match` and `v_patient` hold",
+        "patient data.",
     ]
     for view in VIEWS:
         lines += [f"\n## `{view.name}`\n", view.says, "", "| column | says |", "| --- | --- |"]

@@ -175,6 +175,8 @@ class _Work:
                 version=row.told,
                 changed_at=self._now,
             )
+        elif cause != "time":  # it is remembered as it is, timer included
+            return
         self._put_order(order_id, row)
 
     def _found(self, uid: str, row: StudyRow) -> Found:

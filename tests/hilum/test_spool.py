@@ -19,7 +19,7 @@ from hilum.errors import Misconfigured
 from hilum.settings import Settings
 from hilum.settings import Spool as SpoolSettings
 from hilum.spool import Arrival, Incoming, Spool, SpoolFull, SpoolTooLarge, is_spool_file, read_arrival, received_at
-from hilum.testing import Clock
+from hilum.testing import Clock, eventually
 
 ARRIVAL = Arrival(
     adapter="dicom",
@@ -259,11 +259,18 @@ def test_an_object_of_which_anything_is_missing_is_not(spool: Spool, name: str, 
 
 def test_a_free_file_that_holds_an_object_after_all_is_not_written_over(thrifty: Spool) -> None:
     receipt = stored(thrifty, b"acknowledged")
-    thrifty.path(receipt).rename(thrifty.folder / "0123456789abcdef.free")  # as a power cut may leave it, while this process runs
+    free = thrifty.folder / "0123456789abcdef.free"
+    thrifty.path(receipt).rename(free)  # as a power cut may leave it, while this process runs
 
-    other = stored(thrifty, b"next")
+    others: list[str] = []
 
-    assert thrifty.waiting() == [receipt, other]
+    def is_claimed() -> bool:  # free files are looked for now and then
+        others.append(stored(thrifty, b"next"))
+        return not free.exists()
+
+    eventually(is_claimed, 30)
+
+    assert thrifty.waiting() == [receipt, *others]
     assert thrifty.read(receipt).endswith(b"acknowledged")
 
 

@@ -39,7 +39,8 @@ def test_up_and_status_give_every_endpoint_and_role(one_hilum: RunningHilum) -> 
         assert found["s3"]["endpoint"] == one_hilum.settings.s3.endpoint
         assert found["postgres"]["database"] == "hilum"
         roles = {role["name"]: role["ready"] for role in found["roles"]}
-        assert roles == dict.fromkeys(("dicom", "publish", "validate", "route", "ledger", "index", "deliver", "commitment"), True)
+        named = ("dicom", "publish", "validate", "route", "ledger", "index", "deliver", "commitment", "query", "expire")
+        assert roles == dict.fromkeys(named, True)
 
 
 def test_watching_shows_it_again_until_ctrl_c(one_hilum: RunningHilum) -> None:

@@ -269,6 +269,23 @@ class TestSource:
         source.close()
         completed.close()
 
+    def test_orders_and_steps_say_what_modalities_say_of_them(self, postgres: str) -> None:
+        envelope = Envelope(id="1", time=NOW, traceparent="")
+        with connect(postgres) as connection:
+            put(connection, *self.waiting(ORDERS[0], ORDERS[1]))
+
+            def said() -> list[tuple[Any, ...]]:
+                orders = connection.execute("SELECT order_id, performed FROM v_order ORDER BY 1").fetchall()
+                return orders + connection.execute("SELECT step_id, performed FROM v_scheduled_step ORDER BY 1").fetchall()
+
+            assert said() == [("o1", None), ("o2", None), ("SPS1", None), ("SPS2", None)]
+            Index().apply(connection, [(a_performed(1, "in-progress"), envelope)])
+            assert said() == [("o1", "in-progress"), ("o2", None), ("SPS1", "in-progress"), ("SPS2", None)]
+            Index().apply(connection, [(a_performed(2, "completed"), envelope)])
+            assert said() == [("o1", "completed"), ("o2", None), ("SPS1", "completed"), ("SPS2", None)]
+            Index().apply(connection, [(a_performed(3, "discontinued", reason="110514"), envelope)])
+            assert said() == [("o1", None), ("o2", None), ("SPS1", None), ("SPS2", None)]
+
     def test_a_complete_study_with_a_series_of_its_modality_does_too(self, postgres: str) -> None:
         source, without = self.source(postgres), self.source(postgres, leaves=("started",))
         with connect(postgres) as connection:
