@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
@@ -187,7 +188,22 @@ def provision_topics(settings: Settings, topics: Iterable[Topic] | None = None, 
                 f"Kafka refused to make topic {name} ({refused.name()}).",
                 fix="Check kafka.replication against the number of brokers, and this user's right to create topics.",
             ) from None
+    _wait_for_leaders(client, [topic.topic for topic in new], timeout_s)
     return len(wanted), made
+
+
+def _wait_for_leaders(client: AdminClient, topics: Sequence[str], timeout_s: float) -> None:
+    """Return once each partition of topics that were just made answers: a broker needs some time for their folders. Raises `TryAgain`."""
+    end = time.monotonic() + timeout_s
+    while topics:
+        try:
+            counts = partition_counts(client, topics)
+            offsets(client, [TopicPartition(topic, partition) for topic, count in counts.items() for partition in range(count)], LATEST)
+            return
+        except (KafkaException, TryAgain, Misconfigured) as error:
+            if time.monotonic() > end:
+                raise away(error) if isinstance(error, KafkaException) else error from None
+        time.sleep(0.05)
 
 
 def _topic_config(topic: Topic, replication: int) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
+from hilum.database.hl7_views import HL7_VIEWS
 from hilum.database.order_views import ORDER_VIEWS
 from hilum.database.view import View
 
@@ -323,6 +324,7 @@ VIEWS = (
         """,
     ),
     *ORDER_VIEWS,
+    *HL7_VIEWS,
 )
 
 
@@ -355,8 +357,8 @@ def page() -> str:
         "",
         "A column that holds a DICOM attribute is named by its keyword in lower case; an empty attribute is null. Times are `timestamptz`.",
         f"To give somebody the views and nothing else: `CREATE ROLE {READER} LOGIN PASSWORD '…'`, then `hilum provision`.",
-        "`v_study`, `v_series`, `v_delivery` (in `comment`), `v_quarantine`, `v_order`, `v_scheduled_step`, `v_match` and `v_patient` hold",
-        "patient data.",
+        "`v_study`, `v_series`, `v_delivery` (in `comment`), `v_quarantine`, `v_order`, `v_scheduled_step`, `v_match`, `v_patient` and",
+        "`v_hl7_message` hold patient data.",
     ]
     for view in VIEWS:
         lines += [f"\n## `{view.name}`\n", view.says, "", "| column | says |", "| --- | --- |"]

@@ -103,6 +103,10 @@ class Owner(Protocol):
         """Make it durable, then have it answered."""
         ...
 
+    def failed(self, error: BaseException) -> None:
+        """A fault of ours, which must not be taken for the sender's."""
+        ...
+
     @property
     def is_busy(self) -> bool:
         """Whether so much waits for the disk that nothing more is to be read."""
@@ -284,8 +288,9 @@ class Connection(asyncio.Protocol):
 
     def _went_on(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled() and task.exception() is not None:
-            self._loop.call_exception_handler({"message": "a block could not be dealt with", "exception": task.exception()})
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._owner.failed(error)
             self.close(abort=True)  # without an acknowledgement, so that the sender sends it again
             return
         self._advance()

@@ -185,6 +185,10 @@ class Listener:
         """See `connection.Owner`."""
         return self._journal.waiting_bytes > MOST_WAITING_BYTES
 
+    def failed(self, error: BaseException) -> None:
+        """See `connection.Owner`."""
+        log.error("message_failed", error=telemetry.described(error))
+
     def examined(self, content: bytes, peer: str, odd: tuple[str, ...]) -> Examined:
         """See `connection.Owner`. Called from other threads, too."""
         return examine(content, peer, self._senders, odd)

@@ -61,6 +61,9 @@ WITH_HL7 = """
 processes = ["dicom", "publish", "validate,route,ledger,index,grammar", "deliver,commitment", "hl7"]
 [hl7]
 port = 0
+[hl7.senders.strict]
+applications = ["STRICT"]
+validation = "strict"
 """
 HL7 = (
     "MSH|^~\\&|RIS|NORTH|HILUM|NORTH|20260102||ADT^A08^ADT_A01|M1|P|2.5||||||UNICODE UTF-8\r"
@@ -69,9 +72,10 @@ HL7 = (
 
 
 def marked_messages(folder: Path) -> list[Path]:
-    """Messages about a marked patient: a good one and the same again, one in the wrong character set, one that cannot be read, no HL7."""
+    """Messages about a marked patient: a good one and the same again, one in the wrong character set, and three that are refused."""
     contents = [HL7.encode()] * 2
     contents.append(HL7.replace("|M1|", "|M2|").encode().replace(b"QZNAME^", b"QZNAME\xe4^"))
+    contents.append(HL7.replace("|RIS|", "|STRICT|").encode())
     contents += [HL7.replace("|^~\\&|", "|^^\\&|").encode(), b"QZNAME QZID0042"]
     paths = [folder / f"{number}.hl7" for number in range(len(contents))]
     for path, content in zip(paths, contents, strict=True):
@@ -93,10 +97,10 @@ def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None
         account = hilum.come_to_rest()
         assert (account.quarantined, account.destinations["pacs"]) == (4, {"delivered": 4, "rejected": 1})
         sent = json.loads(hilum.command("hl7", "send", *marked_messages(tmp_path), "--json", check=False).stdout)
-        assert [each["code"] for each in sent] == ["AA", "AA", "AA", "AE", "AE"]
-        shown = eventually(lambda: lines if len(lines := _messages(hilum)) == 4 and any(line["findings"] for line in lines) else None, 60)
+        assert [each["code"] for each in sent] == ["AA", "AA", "AA", "AE", "AE", "AE"]
+        shown = eventually(lambda: lines if len(lines := _messages(hilum)) == 5 and any(line["findings"] for line in lines) else None, 60)
         assert shown is not None
-        assert sorted(line["refused"] or "taken" for line in shown) == ["encoding-characters", "no-header", "taken", "taken"]
+        assert sorted(line["refused"] or "taken" for line in shown) == ["encoding-characters", "grammar", "no-header", "taken", "taken"]
         [first] = [line["message_id"] for line in shown if line["control_id"] == "M1" and not line["refused"]]
         again = json.loads(hilum.command("hl7", "replay", first, "--yes", "--json").stdout)
         eventually(lambda: again[0]["said_again_as"] in [line["message_id"] for line in _messages(hilum)], 60)

@@ -137,6 +137,7 @@ def test_what_was_acknowledged_before_a_kill_is_told_once_by_its_id(log: Log, tm
 
 
 def test_validating_processes_end_with_a_role_that_is_killed(log: Log, tmp_path: Path) -> None:
+    log.make()
     port = free_port()
     with a_process(log.settings, tmp_path, port, HILUM_HL7__VALIDATION="strict") as process, Peer(port) as peer:
         assert peer.asked(a_message()).get("MSA-1") == "AA"
