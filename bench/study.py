@@ -79,6 +79,12 @@ class Empty:
     def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
         return {}
 
+    def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:
+        return {}
+
+    def failing_of(self, study_instance_uids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        return {}
+
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
         return []
 

@@ -30,6 +30,10 @@ class Account(Struct, frozen=True, kw_only=True):
     ignored: int = 0
     #: Named by a rejection note.
     withdrawn: int = 0
+    #: Sent nowhere so far, and a rule could not be evaluated on them.
+    held: int = 0
+    #: Objects on which a rule could not be evaluated; other rules may have sent them somewhere.
+    failing: int = 0
     expected_deliveries: int
     delivered: int
     already_there: int
@@ -71,6 +75,8 @@ class Account(Struct, frozen=True, kw_only=True):
             said += f" Deliveries that wait for a person: {self.parked:,} (see `hilum deliver list --state parked`)."
         if self.stuck:
             said += f" Objects whose study waits for a rule that can be evaluated: {self.stuck:,} (see `hilum status`)."
+        if self.failing:
+            said += f" Objects on which a rule could not be evaluated: {self.failing:,} (see `hilum status`)."
         if self.unrouted:
             said += f" Objects that no rule sends anywhere: {self.unrouted:,}."
         return said
@@ -83,6 +89,7 @@ class Account(Struct, frozen=True, kw_only=True):
             (self.sent_back, "sent back by a destination"),
             (self.ignored, "left aside"),
             (self.withdrawn, "withdrawn by a rejection note"),
+            (self.held, "held for a rule that can be evaluated"),
         )
         parts = (
             (self.routed, "to be delivered"),

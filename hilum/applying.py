@@ -12,9 +12,9 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from msgspec import Struct
 
 from hilum import bus, commands
-from hilum.bundle import UNREADABLE, Bundle, Worker, current, workers
-from hilum.candidate import Candidate, of_bundle
-from hilum.database.queries import StuckStudy, rows, stuck_studies
+from hilum.bundle import ROLES, UNREADABLE, Bundle, Worker, current, workers
+from hilum.candidate import Candidate, effective, of_bundle
+from hilum.database.queries import rows, stuck_studies, studies_with_failed_rules
 from hilum.errors import Misconfigured, Refused, TryAgain
 from hilum.events import ConfigApplied, StudyCommand, following_id
 from hilum.settings import Settings
@@ -114,31 +114,44 @@ class Waited(Struct, frozen=True, kw_only=True):
 
     version: str
     running: list[Worker]
+    #: Those that run another one, and those that do not answer.
     stragglers: list[Worker]
+    #: Roles that must exist and of which no worker was heard.
+    absent: list[str] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether every worker that there must be runs the version."""
+        return not self.stragglers and not self.absent
 
 
 def wait(settings: Settings, version: str, timeout_s: float, *, now: Callable[[], float] = time.monotonic, pause_s: float = 0.2) -> Waited:
-    """Wait until every worker that is there runs `version`, or says that it cannot, for at most `timeout_s`.
+    """Wait until every worker runs `version`, or says that it cannot, for at most `timeout_s`.
 
-    A worker that is there has said so within the last half minute; one that died without a word counts until then. Raises `TryAgain`
-    while PostgreSQL, where they say it, is away.
+    There must be one of each role of `settings` that uses rules or destinations. One that says nothing any more is waited for: it
+    may be stuck, and go on with what it had. Raises `TryAgain` while PostgreSQL, where they say it, is away.
     """
     deadline = now() + timeout_s
+    needed = [role for role in ROLES if role in settings.role_names]
     while True:
-        found = workers(settings.postgres.dsn)
-        late = [each for each in found if each.version != version]
-        if not late or now() > deadline or all(each.refuses in (version, UNREADABLE) for each in late):
-            return Waited(version=version, running=[each for each in found if each.version == version], stragglers=late)
+        found = [each for each in workers(settings.postgres.dsn) if not each.gone]
+        running = [each for each in found if each.version == version and not each.silent]
+        late = [each for each in found if each not in running]
+        absent = [role for role in needed if not any(each.role == role for each in found)]
+        refused = bool(late) and all(each.refuses in (version, UNREADABLE) and not each.silent for each in late)
+        if now() > deadline or (not absent and (not late or refused)):
+            return Waited(version=version, running=running, stragglers=late, absent=absent)
         time.sleep(pause_s)  # workers take a version between two batches, and tell PostgreSQL
 
 
-def look_again(settings: Settings) -> int:
-    """Have the studies looked at on which a rule could not be evaluated, now that rules are others; how many.
+def look_again(settings: Settings, version: str) -> int:
+    """Have the studies looked at on which, or on objects of which, a rule could not be evaluated, now that `version` holds; how many.
 
     What comes of it is not waited for, and that nobody can be told is no failure: route looks at them by itself every ten minutes.
     """
     try:
-        stuck = stuck_studies(settings.postgres.dsn)
+        waiting = [each.study_instance_uid for each in stuck_studies(settings.postgres.dsn)]
+        stuck = list(dict.fromkeys([*waiting, *studies_with_failed_rules(settings.postgres.dsn, version)]))
         if stuck:
             _say_look(settings, stuck)
     except TryAgain:
@@ -146,15 +159,13 @@ def look_again(settings: Settings) -> int:
     return len(stuck)
 
 
-def _say_look(settings: Settings, stuck: list[StuckStudy]) -> None:
+def _say_look(settings: Settings, stuck: list[str]) -> None:
     now = datetime.now(UTC)
     commands.say(
         settings,
         [
-            StudyCommand(
-                id=str(uuid.uuid4()), action="look", study_instance_uid=each.study_instance_uid, actor=account(), why="apply", asked_at=now
-            )
-            for each in stuck
+            StudyCommand(id=str(uuid.uuid4()), action="look", study_instance_uid=uid, actor=account(), why="apply", asked_at=now)
+            for uid in stuck
         ],
     )
 
@@ -166,6 +177,6 @@ def overtaken(settings: Settings, bundle: Bundle) -> str:
 
 
 def in_force_now(settings: Settings) -> tuple[Bundle | None, Candidate]:
-    """What was published last, and that as a candidate."""
+    """What was published last, and all that holds now: with that, or without any by the settings alone."""
     bundle = current(settings)
-    return bundle, of_bundle(bundle)
+    return bundle, effective(settings, of_bundle(bundle) if bundle else None)

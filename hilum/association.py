@@ -130,14 +130,14 @@ class Association:
         self._fragment_bytes = max(2, min(limits) - 6) & ~1
         self._socket.settimeout(peer.response_timeout_s)
 
-    def is_open(self) -> bool:
+    def is_open(self, *, wary: bool = False) -> bool:
         """Whether the association can be used: false once it ended here, or the peer has released, aborted or closed it meanwhile.
 
-        Shortly after an answer the peer is not asked.
+        Shortly after an answer the peer is not asked, unless `wary`.
         """
         if not self._open:
             return False
-        if time.monotonic() - self.used_at < _SURELY_OPEN_S:
+        if not wary and time.monotonic() - self.used_at < _SURELY_OPEN_S:
             return True
         try:
             self._socket.settimeout(0)

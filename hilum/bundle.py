@@ -15,6 +15,7 @@ between two batches::
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -24,6 +25,7 @@ from datetime import datetime
 from typing import Any, Protocol, Self
 
 import msgspec
+import psycopg
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from msgspec import Struct
 
@@ -32,11 +34,15 @@ from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import ConfigApplied, decode
 from hilum.misfits import misfits, together
 from hilum.rule_sections import Rule
+from hilum.services.process import start_time
 from hilum.settings import Settings
 
-#: How often a worker says that it is there, and after what time without a word it is not.
+#: The roles that follow what is published: where they run, one of each must.
+ROLES = ("publish", "route", "deliver")
+#: How often a worker says that it is there; after what time without a word it is silent; and how long it is waited for all the same.
 REPORT_S = 5.0
 LIVE_S = 30.0
+GONE_S = 3600.0
 #: After so long a worker tries once more what it could not run.
 AGAIN_S = 10.0
 #: Instead of the version of what cannot even be read.
@@ -211,7 +217,7 @@ class Following:
         self._settings = settings
         self._role = role
         self._open_reader = open_reader
-        self.worker = f"{socket.gethostname()}/{role}/{uuid.uuid4().hex[:8]}"
+        self.worker = f"{socket.gethostname()}/{role}/{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._lock = threading.Lock()
         self._known = False
         self._latest: Bundle | Misconfigured | None = None
@@ -314,6 +320,7 @@ class Following:
         while not self._ended.is_set():
             try:
                 with database.connect(self._settings.postgres.dsn, name=f"hilum {self._role} config") as connection:
+                    _forget_dead(connection)
                     while not self._ended.is_set():
                         self._changed.clear()
                         values = (self.worker, self._role, socket.gethostname(), self._runs or "", self._refuses, self._says)
@@ -327,8 +334,16 @@ class Following:
                 self._ended.wait(REPORT_S)
 
 
+def _forget_dead(connection: psycopg.Connection) -> None:
+    """Remove what workers of this machine said whose processes are no more. One that runs and is silent stays: it may wake."""
+    for (worker,) in connection.execute("SELECT worker FROM worker WHERE host = %s", (socket.gethostname(),)).fetchall():
+        pid = worker.rpartition("/")[2].partition("-")[0]
+        if pid.isdecimal() and start_time(int(pid)) is None:
+            connection.execute("DELETE FROM worker WHERE worker = %s", (worker,))
+
+
 class Worker(Struct, frozen=True, kw_only=True):
-    """A worker that is there, and what it runs; `refuses` is a version that it cannot run, and `says` why."""
+    """A worker, and what it runs; `refuses` is a version that it cannot run, and `says` why."""
 
     worker: str
     role: str
@@ -337,14 +352,27 @@ class Worker(Struct, frozen=True, kw_only=True):
     refuses: str
     says: str
     seen_at: datetime
+    #: For how long it has said nothing, in seconds.
+    unheard_s: float = 0.0
+
+    @property
+    def silent(self) -> bool:
+        """Whether it does not answer: it is stuck, cut off, or died without a word."""
+        return self.unheard_s > LIVE_S
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has been silent for so long that nobody waits for it any more."""
+        return self.unheard_s > GONE_S
 
 
 def workers(dsn: str) -> list[Worker]:
-    """Every worker that is there. Raises `TryAgain`."""
+    """Every worker that was heard of within the last day and has not ended. Raises `TryAgain`."""
     from hilum.database.queries import rows
 
     statement = """
-        SELECT worker, role, host, version, refuses, says, seen_at FROM worker
-        WHERE seen_at > now() - make_interval(secs => %(live_s)s) ORDER BY role, worker
+        SELECT worker, role, host, version, refuses, says, seen_at,
+               extract(epoch FROM now() - seen_at)::double precision AS unheard_s
+        FROM worker WHERE seen_at > now() - interval '1 day' ORDER BY role, worker
     """
-    return rows(dsn, Worker, statement, {"live_s": LIVE_S})
+    return rows(dsn, Worker, statement, {})

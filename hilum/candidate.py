@@ -16,6 +16,7 @@ from hilum.bundle import Bundle, in_force, version_of
 from hilum.errors import Misconfigured, NotFound
 from hilum.events import ConfigApplied
 from hilum.misfits import nearest, together, tried
+from hilum.rule_sections import Rule
 from hilum.settings import Settings, is_secret, wrong_rules
 
 #: What files of a configuration may hold.
@@ -76,11 +77,34 @@ def _secrets_aside(name: str, table: dict[str, Any]) -> dict[str, Any]:
     return {files.get(key, key): "in its file" if key in files else value for key, value in table.items()}
 
 
-def of_bundle(bundle: Bundle | None) -> Candidate:
-    """What was published; nothing, if nothing was."""
-    if bundle is None:
-        return Candidate(destinations={}, rules=())
+def of_bundle(bundle: Bundle) -> Candidate:
+    """What was published."""
     return Candidate(destinations=bundle.applied.destinations, rules=bundle.applied.rules)
+
+
+def of_settings(base: Settings) -> Candidate:
+    """What holds before anything is published, as it could be: the settings file's rules. Its destinations stand beside whatever is."""
+    return Candidate(destinations={}, rules=tuple(_plain(msgspec.to_builtins(rule)) for rule in base.rules))
+
+
+def effective(base: Settings, candidate: Candidate | None) -> Candidate:
+    """All that holds where `candidate` is published, or nothing is: with the destinations of the settings `base`, their secrets hidden."""
+    own = {
+        name: {key: "(secret)" if is_secret(f"destinations.{name}.{key}") else value for key, value in table.items()}
+        for name, table in base.destinations.items()
+    }
+    if candidate is None:
+        candidate = of_settings(base)
+    return Candidate(destinations=own | candidate.destinations, rules=candidate.rules)
+
+
+def _plain(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule without what it would have anyway, so that the same rule is the same however it is written."""
+    try:
+        whole: dict[str, Any] = msgspec.to_builtins(msgspec.convert(rule, Rule))
+    except msgspec.ValidationError:  # of another release
+        return rule
+    return {key: value for key, value in whole.items() if key not in _DEFAULTS or value != _DEFAULTS[key]}
 
 
 # Files
@@ -206,15 +230,15 @@ class Change(Struct, frozen=True, kw_only=True):
 def changes(before: Candidate, after: Candidate) -> list[Change]:
     """What is different in `after`: added, removed, changed; and `moved` if only the order of rules is another."""
     found = [*_changes("destination", before.destinations, after.destinations)]
-    old, new = ({str(rule.get("name")): rule for rule in each.rules} for each in (before, after))
+    old, new = ({str(rule.get("name")): _plain(rule) for rule in each.rules} for each in (before, after))
     found += _changes("rule", old, new)
-    if not found and before.rules != after.rules:
+    if not found and list(old) != list(new):
         found.append(Change(what="rules", name="", change="moved"))
     return found
 
 
 def _changes(what: str, before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> Iterator[Change]:
-    for name in before.keys() - after.keys():
+    for name in [each for each in before if each not in after]:
         yield Change(what=what, name=name, change="removed", keys={key: (value, None) for key, value in before[name].items()})
     for name, table in after.items():
         if name not in before:
@@ -226,4 +250,5 @@ def _changes(what: str, before: Mapping[str, dict[str, Any]], after: Mapping[str
             yield Change(what=what, name=name, change="changed", keys=keys)
 
 
+_DEFAULTS: dict[str, Any] = msgspec.to_builtins({each.name: each.default for each in msgspec.structs.fields(Rule) if not each.required})
 _DATES: tuple[type, ...] = tuple(type(value) for value in tomllib.loads("a = 2026-01-31\nb = 10:00:00\nc = 2026-01-31T10:00:00Z").values())

@@ -90,8 +90,8 @@ _MEANING: dict[Reason, tuple[str, str]] = {
         "Correct the object at its source, or take the finding out of `refuse` in the sender's settings.",
     ),
     Reason.RULE_FAILED: (
-        "A routing rule could not be evaluated on this object.",
-        "Correct the rule that the sentence names; `hilum config check` finds rules that cannot work.",
+        "A routing rule could not be evaluated on this object; releases before 0.2 set the object aside for it.",
+        "Correct the rule that the sentence names, and apply it.",
     ),
     Reason.PROCESSING_FAILED: (
         "A stage failed on this event in a way nobody foresaw; other events are not affected.",

@@ -222,6 +222,13 @@ Decision = Literal["deliver", "duplicate", "no-rule", "returned", "held", "waits
 #: leave aside; `withdrawn`: a rejection note names it. `held`: a person or an order is waited for, in later releases.
 
 
+class RuleFailure(Struct, frozen=True, kw_only=True):
+    """A rule that could not be evaluated on an object, and why, without any value of the object."""
+
+    rule: str
+    says: str
+
+
 class InstanceRouted(Event, frozen=True, kw_only=True):
     """The decision on an accepted instance.
 
@@ -249,6 +256,10 @@ class InstanceRouted(Event, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     #: Deliveries planned before that are not to be made any more; those that are settled stay so.
     cancels: tuple[str, ...] = ()
+    #: Rules that could not be evaluated: they are asked again once another configuration is in force. The others' deliveries go.
+    failed: tuple[RuleFailure, ...] = ()
+    #: Whether rules that could not be evaluated before are decided now, all of them.
+    mended: bool = False
 
     @property
     def key(self) -> str:

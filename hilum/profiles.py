@@ -80,6 +80,8 @@ class DicomFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     takes: Fact[list[Uid]] | None = None
     #: In which transfer syntax, the first first, an object is written that it does not take as it is.
     prefers: Fact[list[Uid]] | None = None
+    #: What becomes of an object of which it takes no presentation context, while it takes others.
+    refused_contexts: Fact[Literal["person", "permanent", "retry"]] | None = None
     #: Private SOP classes that it takes.
     private_sop_classes: Fact[list[Uid]] | None = None
     #: What it answers to an object that it has.

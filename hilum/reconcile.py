@@ -207,6 +207,8 @@ SELECT count(*) FILTER (WHERE received) + (SELECT events FROM unread),
        count(*) FILTER (WHERE decision = 'returned'),
        count(*) FILTER (WHERE decision = 'ignored'),
        count(*) FILTER (WHERE decision = 'withdrawn'),
+       count(*) FILTER (WHERE decision = 'held'),
+       (SELECT count(*) FROM failed_rule),
        (SELECT count(DISTINCT id) FROM receipt, unnest(delivery_ids) AS id)
            + (SELECT coalesce(sum(deliveries), 0)::bigint FROM delivery_run),
        (SELECT count(*) FROM expiry WHERE {expired})
@@ -216,7 +218,7 @@ FROM receipt
 #: Those fields of an `Account` that `_COUNTS` gives, in its order.
 _COUNTED = (
     *("received", "accepted", "quarantined", "duplicates", "undecided", "routed", "unrouted", "waiting", "stuck"),
-    *("sent_back", "ignored", "withdrawn", "expected_deliveries", "expired"),
+    *("sent_back", "ignored", "withdrawn", "held", "failing", "expected_deliveries", "expired"),
 )
 _STATES = ("delivered", "already_there", "returned", "rejected", "cancelled", "pending", "parked")
 

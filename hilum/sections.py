@@ -207,6 +207,8 @@ class Roles(Section, frozen=True, kw_only=True):
     """Which roles run together in one process under `hilum up`: each entry is one process, roles joined by commas."""
 
     processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment,query,expire")
+    #: A process that has answered nothing for so many seconds, ready or not, is ended by `hilum up` and started again; 0: never.
+    silent_s: Annotated[float, Meta(ge=0)] = 120.0
 
 
 class Called(Section, frozen=True, kw_only=True):

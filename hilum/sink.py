@@ -178,8 +178,10 @@ class Step(Struct, frozen=True, kw_only=True):
     seconds: float
     #: What was found.
     says: str = ""
-    #: What to do about it, if it is not ok.
+    #: What to do about it, if it is not ok or a warning.
     fix: str = ""
+    #: It is ok, and somebody should know of it.
+    warning: bool = False
 
 
 class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -284,6 +286,7 @@ class step:  # noqa: N801  # reads as a word: `with step("connect") as connectin
     def __init__(self, name: str) -> None:
         self.name = name
         self.says = ""
+        self._warning = self._fix = ""
         self.done = Step(name=name, ok=False, seconds=0.0)
         self._began = 0.0
 
@@ -291,10 +294,14 @@ class step:  # noqa: N801  # reads as a word: `with step("connect") as connectin
         self._began = time.monotonic()
         return self
 
+    def warn(self, says: str, *, fix: str) -> None:
+        """The step is ok, and somebody should know of this."""
+        self.says, self._warning, self._fix = says, says, fix
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> Literal[True] | None:
         seconds = time.monotonic() - self._began
         if error is None:
-            self.done = Step(name=self.name, ok=True, seconds=seconds, says=self.says)
+            self.done = Step(name=self.name, ok=True, seconds=seconds, says=self.says, fix=self._fix, warning=bool(self._warning))
             return None
         if isinstance(error, HilumError):
             self.done = Step(name=self.name, ok=False, seconds=seconds, says=error.sentence, fix=error.fix)

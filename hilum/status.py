@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 from msgspec import Struct
 
-from hilum.database.queries import StuckStudy, stuck_studies
+from hilum.database.queries import FailedRule, StuckStudy, failed_rules, stuck_studies
 from hilum.errors import HilumError, NotFound
 from hilum.role import Health
 from hilum.services.process import is_running
@@ -105,6 +105,9 @@ class Status(Struct, frozen=True, kw_only=True):
     #: Studies whose time has come and of which a rule cannot be evaluated, the first of them; None if the database did not answer.
     stuck: list[StuckStudy] | None = None
 
+    #: Rules that could not be evaluated on objects, those that failed on most first; None if the database did not answer.
+    failed_rules: list[FailedRule] | None = None
+
     @property
     def ready(self) -> bool:
         """Whether all roles are."""
@@ -142,6 +145,7 @@ def status(settings: Settings) -> Status:
         processes=[_process(child) for child in state.children],
         roles=[role for roles in asked for role in roles],
         stuck=_stuck(state.endpoints.postgres_dsn),
+        failed_rules=_failed_rules(state.endpoints.postgres_dsn),
     )
 
 
@@ -149,6 +153,13 @@ def _stuck(dsn: str) -> list[StuckStudy] | None:
     try:
         return stuck_studies(dsn, limit=MOST_STUCK)
     except HilumError:  # the roles say what is wrong with it
+        return None
+
+
+def _failed_rules(dsn: str) -> list[FailedRule] | None:
+    try:
+        return failed_rules(dsn)
+    except HilumError:
         return None
 
 

@@ -24,6 +24,8 @@ from hilum.web import url_of
 
 #: How long `hilum up --detach` waits: the first start downloads Kafka.
 READY_WITHIN_S = 600.0
+#: How long one of Hilum's own processes may take to say how it is: many times what a busy one takes.
+ANSWERS_WITHIN_S = 20.0
 #: In the data directory: how the listeners were started, for commands that know only the directory.
 _LISTENER, _STOW, _HL7 = "listener.json", "stow.json", "hl7.json"
 
@@ -133,6 +135,9 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
             said = ask(port, 1.0)
             return said is not None and all(health.ready for health in said.values())
 
+        def answers(port: int = port) -> bool:
+            return ask(port, ANSWERS_WITHIN_S) is not None
+
         command = ["hilum.host", roles, "--data", str(data), *(["--config", str(config)] if config else [])]
         children.append(
             Child(
@@ -145,6 +150,8 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
                 stop_within_s=20.0,
                 roles=tuple(role.strip() for role in roles.split(",")),
                 probe_port=port,
+                answers=answers,
+                silent_s=settings.roles.silent_s,
             )
         )
     return children

@@ -79,6 +79,14 @@ class Scripted(Sink, frozen=True, kw_only=True):
         return self.answer(delivery, part10)
 
 
+class ScriptedByStudy(Scripted, frozen=True, kw_only=True):
+    """The same, for one study at a time."""
+
+    @property
+    def grouped(self) -> bool:
+        return True
+
+
 def reads(_: Delivery, part10: Part10) -> Settled:
     assert list(part10.data_set(1024))
     return DELIVERED

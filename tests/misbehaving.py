@@ -110,7 +110,9 @@ class Scp:
             self.has[arrival.uid] = (study, series, instance, sop_class)
 
     def close(self) -> None:
-        """Take no more associations and end those that are open."""
+        """Take no more associations and end those that are open. May be repeated."""
+        if self.ended.is_set():
+            return
         self.ended.set()
         assert self._server.socket is not None
         self._server.socket.close()

@@ -72,7 +72,12 @@ def apply(
 
 
 def rollback(
-    version: Annotated[str, typer.Argument(help="The version to go back to; without it, the one before the present one.")] = "",
+    version: Annotated[
+        str,
+        typer.Argument(
+            help="The version to go back to; without it, the one before the present one. `settings`: the rules of the settings file."
+        ),
+    ] = "",
     dry_run: DryRunOption = False,
     confirm: ConfirmOption = False,
     why: WhyOption = "",
@@ -83,13 +88,12 @@ def rollback(
 ) -> None:
     """Put a former configuration in force again, as `hilum apply` would; the files in `config/` stay as they are."""
     from hilum.bundle import history as published
-    from hilum.candidate import of_bundle
 
-    settings = _with_added(connected(config, data))
-    known = published(settings)
-    bundle = _named(known, version) if version else _before(known)
-    why = why or f"back to {bundle.version}"
-    _put_in_force(settings, of_bundle(bundle), dry_run=dry_run, confirm=confirm, why=why, timeout_s=timeout, json=json)
+    own = connected(config, data)
+    known = published(own)
+    said, candidate = _former(own, known, version) if version else _before(own, known)
+    why = why or f"back to {said}"
+    _put_in_force(_with_added(own), candidate, dry_run=dry_run, confirm=confirm, why=why, timeout_s=timeout, json=json)
 
 
 def _with_added(settings: Settings) -> Settings:
@@ -104,11 +108,11 @@ def _put_in_force(
 ) -> None:
     from hilum.applying import in_force_now, look_again, orphans, overtaken, publish, refuse_orphans, wait
     from hilum.bundle import in_force
-    from hilum.candidate import changes
+    from hilum.candidate import changes, effective
 
     after = candidate.settings(settings)
     bundle, before = in_force_now(settings)
-    changed = changes(before, candidate)
+    changed = changes(before, effective(settings, candidate))
     left = orphans(settings, in_force(settings, bundle), after)
     if not json:
         _show_changes(changed)
@@ -126,7 +130,7 @@ def _put_in_force(
         bundle = publish(settings, candidate, why=why)
     with err.status(f"Waiting for workers to run {candidate.version}"):
         waited = wait(settings, candidate.version, timeout_s)
-    look_again(settings)
+    look_again(settings, candidate.version)
     other = overtaken(settings, bundle)
     if json:
         show_json(
@@ -134,7 +138,7 @@ def _put_in_force(
         )
     else:
         _show_waited(waited, other)
-    sys.exit(Exit.PARTLY if waited.stragglers or other else Exit.DONE)
+    sys.exit(Exit.DONE if waited.done and not other else Exit.PARTLY)
 
 
 def _say_checked(candidate: Candidate, json: bool) -> None:
@@ -145,28 +149,36 @@ def _say_checked(candidate: Candidate, json: bool) -> None:
 
 
 def _told(waited: Waited) -> dict[str, Any]:
-    return {"running": [each.worker for each in waited.running], "stragglers": waited.stragglers}
+    return {"running": [each.worker for each in waited.running], "stragglers": waited.stragglers, "absent": waited.absent}
 
 
 def _show_waited(waited: Waited, other: str) -> None:
     if other:
         out.print(f"Somebody else has put {other} in force since; {waited.version} no longer is.")
-    elif not waited.stragglers:
+    elif waited.done:
         count = len(waited.running)
         workers = "1 worker runs" if count == 1 else f"{count} workers run"
-        out.print(f"{workers} version {waited.version}." if count else f"Version {waited.version} is in force; no worker is running.")
+        out.print(f"{workers} version {waited.version}." if count else f"Version {waited.version} is in force; no worker is needed here.")
     else:
-        out.print(f"Version {waited.version} is in force; these workers do not run it:")
-        _show_workers(waited.stragglers)
+        out.print(f"Version {waited.version} is in force, and not everybody runs it.")
+        for role in waited.absent:
+            out.print(f"No {role} worker was heard of: see `hilum status` whether it runs.")
+        if waited.stragglers:
+            out.print("These workers do not run it:")
+            _show_workers(waited.stragglers)
 
 
 def _show_workers(found: Sequence[Worker]) -> None:
-    rows = [(each.role, each.worker, each.version or "none yet", each.refuses, each.says) for each in found]
-    show_table("", ("Role", "Worker", "Runs", "Refuses", "Why"), rows, nothing="No worker is running.")
+    rows = [(each.role, each.worker, each.version or "none yet", moment(each.seen_at), each.refuses, _why(each)) for each in found]
+    show_table("", ("Role", "Worker", "Runs", "Heard of", "Refuses", "Why"), rows, nothing="No worker was heard of.")
+
+
+def _why(worker: Worker) -> str:
+    return f"it does not answer: heard of last {worker.unheard_s:.0f} s ago" if worker.silent else worker.says
 
 
 def list_workers(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Show each worker that uses rules or destinations, and the version that it runs."""
+    """Show each worker that uses rules or destinations, the version that it runs, and when it was heard of last."""
     from hilum.bundle import workers
 
     found = workers(connected(config, data).postgres.dsn)
@@ -185,7 +197,8 @@ def history(
     """List the configurations that were put in force, latest first."""
     from hilum.bundle import history as published
 
-    found = published(connected(config, data))
+    settings = connected(config, data)
+    found = published(settings)
     latest = list(reversed(found))[:limit]
     if json:
         show_json([{"offset": each.offset, **_summary(each)} for each in latest])
@@ -201,6 +214,9 @@ def history(
         )
         for each in latest
     ]
+    if len(found) <= limit:
+        own = f"{settings.config_version} ({OWN if found else f'{OWN}, in force'})"
+        rows.append((own, "", "", len(settings.rules), len(settings.destinations), "before anything was applied"))
     nothing = "Nothing was ever applied: the rules and destinations of the settings file hold."
     show_table("", ("Version", "At", "By", "Rules", "Destinations", "Why"), rows, nothing=nothing)
 
@@ -226,16 +242,17 @@ def diff(
 ) -> None:
     """Show what is different between two versions."""
     from hilum.bundle import history as published
-    from hilum.candidate import changes, of_bundle
+    from hilum.candidate import changes, effective
 
-    known = published(connected(config, data))
-    old = _named(known, before) if before else _before(known)
-    new = _named(known, after) if after else known[-1]
-    changed = changes(of_bundle(old), of_bundle(new))
+    settings = connected(config, data)
+    known = published(settings)
+    from_, old = _former(settings, known, before) if before else _before(settings, known)
+    to, new = _former(settings, known, after or known[-1].version)
+    changed = changes(effective(settings, old), effective(settings, new))
     if json:
-        show_json({"before": old.version, "after": new.version, "changes": changed})
+        show_json({"before": from_, "after": to, "changes": changed})
     else:
-        out.print(f"From {old.version} to {new.version}:")
+        out.print(f"From {from_} to {to}:")
         _show_changes(changed)
 
 
@@ -253,16 +270,25 @@ def _shown(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else to_json(value, ensure_ascii=False)
 
 
-def _named(known: Sequence[Bundle], version: str) -> Bundle:
+#: What stands for the rules of the settings file where a version is asked for.
+OWN = "settings"
+
+
+def _former(settings: Settings, known: Sequence[Bundle], version: str) -> tuple[str, Candidate]:
+    """The configuration with this version, or with one that begins so, and its name."""
+    from hilum.candidate import of_bundle, of_settings
+
     found = [each for each in known if each.version == version or (len(version) >= 4 and each.version.startswith(version))]
-    if not found:
-        raise NotFound(f"No configuration with the version {version!r} was ever in force.", fix="See `hilum config history`.")
-    return found[-1]
+    if found:
+        return found[-1].version, of_bundle(found[-1])
+    if version == OWN or (len(version) >= 4 and settings.config_version.startswith(version)):
+        return "the rules of the settings file", of_settings(settings)
+    raise NotFound(f"No configuration with the version {version!r} was ever in force.", fix="See `hilum config history`.")
 
 
-def _before(known: Sequence[Bundle]) -> Bundle:
-    """The latest that is another than the present one."""
-    found = [each for each in known if each.version != known[-1].version]  # none, if there is none at all
-    if not found:
-        raise NotFound("There is no configuration before the present one.", fix="See `hilum config history`.")
-    return found[-1]
+def _before(settings: Settings, known: Sequence[Bundle]) -> tuple[str, Candidate]:
+    """The latest that is another than the present one: what the settings say, if nothing else was published before it."""
+    if not known:
+        raise NotFound("There is no configuration before the present one: nothing was ever applied.", fix="See `hilum config history`.")
+    found = [each for each in known if each.version != known[-1].version]
+    return _former(settings, known, found[-1].version if found else OWN)

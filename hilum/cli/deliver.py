@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hilum.cli import holds, waits
 from hilum.cli.context import (
     ConfigOption,
     DataOption,
@@ -22,8 +23,9 @@ from hilum.cli.context import (
     show_json,
     show_table,
 )
+from hilum.cli.holds import WhyOption
 from hilum.cli.moments import moment_of
-from hilum.errors import Misconfigured, NotFound
+from hilum.errors import Misconfigured, NotFound, TryAgain
 
 if TYPE_CHECKING:
     from hilum.database.deliveries import Counted, Selection
@@ -39,8 +41,6 @@ StudyOption = Annotated[str, typer.Option("--study", help="Only those of this st
 SinceOption = Annotated[str, typer.Option("--since", help="Only what changed since then: 2026-01-31T18:00, or 2h, 3d ago.")]
 UntilOption = Annotated[str, typer.Option("--until", help="Only what changed before then.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without, it is only counted.")]
-WhyOption = Annotated[str, typer.Option("--why", help="Why, for whoever looks at it later. Name no patient.")]
-StudyArgument = Annotated[str, typer.Argument(help="StudyInstanceUID or AccessionNumber.", metavar="UID_OR_ACCESSION")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,12 +51,10 @@ def add_to(app: typer.Typer) -> None:
         ("show", show),
         ("retry", retry),
         ("cancel", cancel),
-        ("urgent", urgent),
-        ("hold", hold),
-        ("release", release),
         ("resend", resend),
     ):
         group.command(name)(command)
+    holds.add_to(group)
     app.add_typer(group, name="deliver")
 
 
@@ -88,6 +86,7 @@ def list_all(
     more, found = len(found) > limit, found[:limit]
     if more:
         err.print(f"These are the {limit:,} last changed; there are more. --limit shows more, --count counts all.", markup=False)
+    found = waits.explained(settings, found)
     if json:
         show_json(found)
         return
@@ -102,11 +101,12 @@ def list_all(
             d.attempts,
             d.peer_status,
             d.comment,
-            moment(d.next_attempt_at) if d.attempts else "",
+            d.waits_because,
+            moment(d.next_attempt_at),
         )
         for d in found
     ]
-    columns = ("To", "State", "Since", "Instance", "Study", "Priority", "Attempts", "Status", "Why", "Next try at")
+    columns = ("To", "State", "Since", "Instance", "Study", "Priority", "Attempts", "Status", "Answer", "Waits because", "Next try at")
     show_table("", columns, rows, nothing="There is no such delivery.")
 
 
@@ -119,7 +119,8 @@ def show(
     """Show all that the ledger knows of a delivery: attempts, the peer's answer, when it is tried next and why it waits."""
     from hilum.database.deliveries import show_deliveries
 
-    found = show_deliveries(connected(config, data).postgres.dsn, which)
+    settings = connected(config, data)
+    found = waits.explained(settings, show_deliveries(settings.postgres.dsn, which), place=True)
     if json:
         show_json(found)
         return
@@ -204,48 +205,6 @@ def cancel(
     _do(settings, selection, yes, json, "cancelled", "would be cancelled", lambda: give_up(settings, selection, why=why))
 
 
-def urgent(study: StudyArgument, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Let a study go before all others, to all of its destinations and outside their hours too, with what still comes of it."""
-    from hilum.database.deliveries import study_named
-    from hilum.deliveries import hurry
-
-    settings = connected(config, data)
-    uid = study_named(settings.postgres.dsn, study)
-    count = hurry(settings, uid)
-    if json:
-        show_json({"study_instance_uid": uid, "hurried": count})
-    else:
-        out.print(f"{count:,} deliveries that wait go first now, and what is entered of the study later.", markup=False)
-
-
-def hold(study: StudyArgument, why: WhyOption = "", config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Deliver nothing of a study to anybody until it is released, for weeks if need be. What comes of it waits, too."""
-    _set_held(study, True, why, config, data, json)
-
-
-def release(study: StudyArgument, config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Let a held study go on."""
-    _set_held(study, False, "", config, data, json)
-
-
-def _set_held(study: str, held: bool, why: str, config: ConfigOption, data: DataOption, json: bool) -> None:
-    from hilum import desired
-    from hilum.database.deliveries import study_named
-
-    settings = connected(config, data)
-    try:
-        uid = study_named(settings.postgres.dsn, study)
-    except NotFound:
-        if not study.replace(".", "").isdigit() or "." not in study:
-            raise
-        uid = study  # a study may be held before it comes
-    wanted = desired.change(settings, desired.study(uid), held=held, why=why)
-    if json:
-        show_json(wanted)
-    else:
-        out.print(f"Study {uid} is {'held' if held else 'released'}.", markup=False)
-
-
 def resend(
     to: Annotated[str, typer.Option("--to", help="The destination, to which it was delivered before.")],
     study: StudyOption = "",
@@ -320,6 +279,18 @@ def check_destination(settings: Settings, name: str) -> None:
         raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near}?" if near else "See `hilum dest list`.")
 
 
+def _refuse_unknown(settings: Settings, name: str) -> None:
+    """Raise `NotFound` that names the nearest one, if there is no destination `name` and the ledger has nothing for it."""
+    from hilum.database.deliveries import Selection, list_deliveries
+
+    if name in settings.destinations or list_deliveries(settings.postgres.dsn, Selection(destination=name), limit=1):
+        return
+    try:
+        check_destination(settings, name)
+    except TryAgain:  # while Kafka is away, it may have been added by hand
+        return
+
+
 def configured(settings: Settings) -> dict[str, dict[str, Any]]:
     """The tables of the destinations in the settings file and of those that were applied. Raises `TryAgain`, `Misconfigured`."""
     from hilum.bundle import current
@@ -345,6 +316,8 @@ def _selection(
             near = nearest(state, STATES)
             fix = f"Did you mean {near}?" if near else f"States are: {', '.join(STATES)}."
             raise Misconfigured("state-unknown", f"There is no state {state!r}.", fix=fix)
+    if destination:
+        _refuse_unknown(settings, destination)
     return Selection(
         destination=destination,
         study=study_named(settings.postgres.dsn, study) if study else "",

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import re
 import time
+import tomllib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import structs
+from msgspec.structs import replace
 
 from hilum.cli.context import ConfigOption, DataOption, JsonOption, connected, err, moment, out, show_json, show_table
-from hilum.cli.deliver import WhyOption, check_destination, configured
-from hilum.errors import Misconfigured, TryAgain
+from hilum.cli.deliver import check_destination, configured
+from hilum.cli.holds import WhyOption
+from hilum.errors import Misconfigured
 
 if TYPE_CHECKING:
     from hilum.database.queries import DestinationCount
-    from hilum.desired import Desired
+    from hilum.events import Limits
+    from hilum.settings import Settings
 
 NameArgument = Annotated[str, typer.Argument(help="The destination's name.")]
 _RETIRES_WITHIN_S = 10.0
@@ -40,37 +46,35 @@ def add_to(group: typer.Typer) -> None:
 
 def list_destinations(config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
     """Show each destination, how much waits for it, since when, and why."""
-    from hilum import desired
     from hilum.database.queries import destination_counts
+    from hilum.waiting import circumstances
 
     settings = connected(config, data)
+    now = circumstances(settings)
+    if now.unknown:
+        err.print(now.unknown, markup=False)
     counts = {count.destination: count for count in destination_counts(settings.postgres.dsn)}
-    known = settings.destinations
-    try:
-        wanted = desired.read(settings, timeout_s=3.0)
-        known = configured(settings)
-    except TryAgain as error:
-        wanted = desired.Desired()
-        err.print(f"What is paused, limited or added by hand is not known: {error}", markup=False)
-    tables = {**wanted.added, **known}
-    for name, each in counts.items():
-        if each.pending or each.parked:
-            tables.setdefault(name, {"type": "(none)"})
+    known = now.settings.destinations
+    tables = {**known, **{name: {"type": "(removed)"} for name, each in counts.items() if name not in known and left(each)}}
     rows = [
         {
             "name": name,
             "type": table.get("type", ""),
-            "added_by_hand": name in wanted.added and name not in known,
-            "wanted": wanted.destinations.get(name),
+            "added_by_hand": now.wanted.added.get(name) == table,
+            "wanted": now.wanted.destinations.get(name),
             "counts": counts.get(name),
-            "waits_because": _waits_because(name, table, counts.get(name), wanted),
+            "limits": now.limits(name),
+            "waits_because": now.queue(name) if name in now.queues else "; ".join(now.of_destination(name) if name in known else ()),
         }
         for name, table in tables.items()
     ]
     if json:
         show_json(rows)
         return
-    columns = ("Destination", "Type", "Waiting", "Parked", "Oldest", "Delivered", "Already there", "Rejected", "Waits because")
+    columns = (
+        *("Destination", "Type", "Waiting", "Parked", "Oldest", "Delivered", "Already there", "Rejected"),
+        *("Limited to", "Waits because"),
+    )
     shown = []
     for row in rows:
         count = counts.get(row["name"])
@@ -79,29 +83,13 @@ def list_destinations(config: ConfigOption = None, data: DataOption = None, json
             if count is None
             else (count.pending, count.parked, moment(count.oldest_pending), count.delivered, count.already_there, count.rejected)
         )
-        shown.append((row["name"], row["type"], *figures, row["waits_because"]))
+        shown.append((row["name"], row["type"], *figures, row["limits"], row["waits_because"]))
     show_table("", columns, shown, nothing="There is no destination in the settings.")
 
 
-def _waits_because(name: str, table: dict[str, Any], count: DestinationCount | None, wanted: Desired) -> str:
-    from hilum.runtime.delivery.orders import Orders
-    from hilum.sink import sink_of
-
-    said = []
-    of_it = wanted.destinations.get(name)
-    if of_it and of_it.paused:
-        said.append(f"paused by {of_it.by} since {moment(of_it.since)}{': ' if of_it.why else ''}{of_it.why}")
-    if count and count.waits_because:
-        said.append(f"{count.waits_because} (since {moment(count.waits_since)})")
-    if table.get("type") == "(none)":
-        said.append("there is no such destination any more: add it again, or cancel what waits")
-    else:
-        try:
-            if closed := Orders.of(name, sink_of(name, table), wanted).closed():
-                said.append(closed)
-        except Misconfigured as error:
-            said.append(str(error))
-    return "; ".join(said)
+def left(count: DestinationCount) -> int:
+    """How much of what a destination got or should have got is still to be seen once it is removed: all that the account counts."""
+    return count.pending + count.parked + count.rejected + count.delivered + count.already_there + count.returned
 
 
 def add(
@@ -115,7 +103,6 @@ def add(
     """Add a destination while Hilum runs, or change one that was added so. Rules that are applied may name it, too."""
     from hilum import desired
     from hilum.settings import is_secret
-    from hilum.sink import sink_of
 
     settings = connected(config, data)
     if not _NAME.fullmatch(name):
@@ -132,13 +119,41 @@ def add(
         if is_secret(f"destinations.{name}.{key}"):
             fix = "Add the destination to the settings, where a secret can be read from a file."
             raise Misconfigured("secret-on-kafka", f"{key} is a secret, and would be written to Kafka.", fix=fix)
-        table[key] = value.split(",") if key == "members" else value
-    sink_of(name, table)  # what is wrong with it is said now
+        table[key] = _value(key, value)
+    _refuse_misfits(name, table, settings)
     wanted = desired.change(settings, desired.destination(name), table=table, why=why)
     if json:
         show_json(wanted)
     else:
         out.print(f"{name} is a destination now. Try it with `hilum dest test {name}`.", markup=False)
+
+
+def _value(key: str, text: str) -> Any:
+    """A setting's value: a list or table as TOML has it, the members of a group also as `a,b`, and else the text."""
+    if text.startswith(("[", "{")):
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            fix = """Write a list as --set 'key=["a", "b"]', a table as --set 'key={ "a" = "b" }'."""
+            raise Misconfigured("setting-invalid", f"--set {key}: {text!r} is no value of TOML.", fix=fix) from None
+    return text.split(",") if key == "members" else text
+
+
+def _refuse_misfits(name: str, table: dict[str, Any], settings: Settings) -> None:
+    """Raise `Misconfigured` if the destination cannot work beside the others, or a group of which it is a member cannot work with it."""
+    from hilum import desired
+    from hilum.sink import sink_of
+
+    tables = {**desired.read(settings).added, **configured(settings), name: table}
+    beside = replace(settings, destinations=tables)
+    sink_of(name, table).fits(name, beside)
+    for group in groups_of(name, tables):
+        sink_of(group, tables[group]).fits(group, beside)
+
+
+def groups_of(name: str, tables: Mapping[str, dict[str, Any]]) -> list[str]:
+    """The groups of which a destination is a member."""
+    return [group for group, table in tables.items() if table.get("type") == "group" and name in table.get("members", ())]
 
 
 def pause(name: NameArgument, why: WhyOption = "", config: ConfigOption = None, data: DataOption = None, json: JsonOption = False) -> None:
@@ -163,7 +178,8 @@ def limit(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Limit what a destination gets, in place of what its settings say, over all processes together."""
+    """Limit what a destination gets, in place of what its settings say, over all processes together. Other limits stay; --none ends all."""
+    from hilum import desired
     from hilum.events import Limits
     from hilum.hours import Hours
 
@@ -174,10 +190,18 @@ def limit(
         try:
             Hours.read(hours)
         except ValueError as error:
-            raise Misconfigured("hours-invalid", f"--hours: {error}.", fix="Correct it.") from None
+            raise Misconfigured("hours-invalid", f"--hours: {str(error).rstrip('.')}.", fix="Correct it.") from None
     says = f"{name} has the limits of its settings." if none else f"{name} is limited."
     given = {"why": why} if why else {}  # else why it is paused stays
+    if not none:
+        before = desired.read(connected(config, data)).destinations.get(name)
+        limits = with_limits(before.limits if before else None, limits)
     _change(name, config, data, json, says, limits=None if none else limits, **given)
+
+
+def with_limits(before: Limits | None, more: Limits) -> Limits:
+    """The limits that hold once `more` are said: what they do not speak of stays as it was."""
+    return replace(before or type(more)(), **{name: value for name, value in structs.asdict(more).items() if value is not None})
 
 
 def remove(
@@ -197,6 +221,8 @@ def remove(
         fix = "Take it out there; `hilum apply` publishes a configuration."
         raise Misconfigured("destination-in-settings", f"{name} is in the settings or applied, not added by hand.", fix=fix)
     check_destination(settings, name)
+    if groups := groups_of(name, {**desired.read(settings).added, **configured(settings)}):
+        raise Misconfigured("destination-in-group", f"{name} is a member of {', '.join(groups)}.", fix="Take it out there first.")
     current = bundle.current(settings)
     named = [rule.name for rule in bundle.in_force(settings, current).rules if name in rule.to]
     if named and not yes:

@@ -64,7 +64,10 @@ def try_destination(
     if json:
         show_json(steps)
     else:
-        rows = [("ok" if step.ok else "FAILED", step.name, f"{1000 * step.seconds:.0f} ms", f"{step.says} {step.fix}") for step in steps]
+        words = [("WARNING" if step.warning else "ok") if step.ok else "FAILED" for step in steps]
+        rows = [
+            (word, step.name, f"{1000 * step.seconds:.0f} ms", f"{step.says} {step.fix}") for word, step in zip(words, steps, strict=True)
+        ]
         show_table("", ("", "Step", "Took", ""), rows)
     sys.exit(Exit.DONE if all(step.ok for step in steps) else Exit.UNREACHABLE)
 

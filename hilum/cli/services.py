@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, err, loaded, moment, out, show_facts, show_json, show_table
+from hilum.cli.studies import show_failed_rules
 from hilum.roles import role_doubts
 from hilum.settings import Settings, doubts
 from hilum.status import RoleStatus, Status
@@ -116,6 +117,9 @@ def _show(now: Status) -> None:
         out.print()
         stuck = [(each.study_instance_uid, moment(each.since), each.says) for each in now.stuck]
         show_table("Studies that wait for a rule that can be evaluated", ("Study", "Since", "Why"), stuck)
+    if now.failed_rules:
+        out.print()
+        show_failed_rules(now.failed_rules)
 
 
 def role_labels(roles: Sequence[RoleStatus]) -> list[str]:

@@ -7,7 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace
 
+from hilum.cli import waits
 from hilum.cli.completing import complete
 from hilum.cli.context import (
     ConfigOption,
@@ -23,11 +25,13 @@ from hilum.cli.context import (
     show_json,
     show_table,
 )
-from hilum.errors import Misconfigured, Reason
+from hilum.errors import Misconfigured, NotFound, Reason
 from hilum.words import counted
 
 if TYPE_CHECKING:
-    from hilum.database.queries import QuarantinedEvent, Study, StudySummary
+    from collections.abc import Sequence
+
+    from hilum.database.queries import FailedRule, QuarantinedEvent, Study, StudySummary
     from hilum.settings import Settings
 
 WAITS_FOR_ORDER = "waits for an order that fits (`hilum study match`)"
@@ -92,14 +96,29 @@ def show(
 ) -> None:
     """Show one study: what came, from whom, where it went, what waits and why."""
     from hilum.database.queries import show_study
+    from hilum.waiting import circumstances
 
     settings = connected(config, data)
-    found = show_study(settings.postgres.dsn, study)
+    now = circumstances(settings)
+    try:
+        found = show_study(settings.postgres.dsn, study)
+    except NotFound:
+        if (held := now.wanted.held.get(study)) is None:
+            raise
+        if json:
+            show_json([{"held": held}])
+        else:
+            out.print(f"Nothing of the study {study} has come yet. It is {now.held(study)}.", markup=False)
+        return
+    found = [
+        replace(each, deliveries=waits.of_study(now, each.summary.study_instance_uid, each.deliveries, settings.postgres.dsn))
+        for each in found
+    ]
     if json:
         show_json(found)
         return
     for each in found:
-        _show_study(each, _held_for_its_order(settings, each))
+        _show_study(each, now.held(each.summary.study_instance_uid), _held_for_its_order(settings, each))
 
 
 def _held_for_its_order(settings: Settings, study: Study) -> frozenset[str]:
@@ -111,7 +130,7 @@ def _held_for_its_order(settings: Settings, study: Study) -> frozenset[str]:
     return frozenset() if found is not None and found.fits else asking
 
 
-def _show_study(study: Study, held: frozenset[str]) -> None:
+def _show_study(study: Study, held: str, waiting: frozenset[str]) -> None:
     summary = study.summary
     show_facts(
         {
@@ -122,7 +141,7 @@ def _show_study(study: Study, held: frozenset[str]) -> None:
             "Objects": f"{summary.instances} in {summary.series} series",
             "Complete": completeness(summary),
             "Waits because": summary.says or "",
-            "State": open_matters(summary) or "all settled",
+            "State": "; ".join(filter(None, (open_matters(summary), held))) or "all settled",
         }
     )
     out.print()
@@ -138,21 +157,30 @@ def _show_study(study: Study, held: frozenset[str]) -> None:
             d.state,
             d.deliveries,
             d.attempts,
-            WAITS_FOR_ORDER
-            if d.destination in held and d.state == "pending"
-            else f"{d.peer_status or ''} {d.waits_because or d.comment or ''}".strip(),
+            f"{d.peer_status or ''} {d.comment or ''}".strip(),
+            WAITS_FOR_ORDER if d.destination in waiting and d.state == "pending" else d.waits_because,
             f"next attempt {moment(d.next_attempt_at)}" if d.next_attempt_at else moment(d.last_settled_at),
         )
         for d in study.deliveries
     ]
-    show_table("Deliveries", ("To", "State", "Objects", "Attempts", "Answer", "When"), deliveries, nothing="No rule sent it anywhere.")
+    columns = ("To", "State", "Objects", "Attempts", "Answer", "Waits because", "When")
+    show_table("Deliveries", columns, deliveries, nothing="No rule sent it anywhere.")
     if study.expired:
         out.print()
         expired = [(e.objects, f"{e.size_bytes / 1e6:.1f} MB", moment(e.first_at), e.policy, e.decided_by) for e in study.expired]
         show_table("Originals expired", ("Objects", "Size", "On", "By", "Decided by"), expired)
+    if study.failed:
+        out.print()
+        show_failed_rules(study.failed)
     if study.quarantined:
         out.print()
         _show_waiting(study.quarantined)
+
+
+def show_failed_rules(failed: Sequence[FailedRule]) -> None:
+    """What is to be decided again, once `hilum apply` has brought other rules."""
+    rows = [(each.says, each.objects, each.studies, moment(each.since)) for each in failed]
+    show_table("Rules that could not be evaluated; the other rules have decided", ("Why", "Objects", "Studies", "Since"), rows)
 
 
 def completeness(study: StudySummary) -> str:

@@ -96,7 +96,7 @@ FREE = "(d.lease_until IS NULL OR d.lease_until < now())"
 
 
 class ListedDelivery(Struct, frozen=True, kw_only=True):
-    """One delivery. `next_attempt_at` is set while it is pending; `in_hand` if a worker has it at this moment."""
+    """One delivery. `next_attempt_at` is set while it is pending, in the past if it is due; `in_hand` if a worker has it now."""
 
     delivery_id: str
     destination: str
@@ -119,6 +119,8 @@ class ListedDelivery(Struct, frozen=True, kw_only=True):
     settled_at: datetime | None
     #: The run by which a person asked for it; empty if a rule did.
     run: str
+    #: Why it waits, in words, while it is pending; commands fill it in (`hilum.waiting`).
+    waits_because: str | None = None
 
 
 class ShownDelivery(ListedDelivery, frozen=True, kw_only=True):
@@ -138,8 +140,6 @@ class ShownDelivery(ListedDelivery, frozen=True, kw_only=True):
     abandoned: int
     claimed_by: str | None
     traceparent: str | None
-    #: Why the destination as a whole cannot be used at present.
-    waits_because: str | None
 
 
 class Counted(Struct, frozen=True, kw_only=True):
@@ -168,8 +168,7 @@ _LISTED = """
 """
 _SHOWN = f"""
     SELECT {_LISTED}, d.receipt, d.received_at, d.rules, d.config_version, d.sop_class_uid, d.transfer_syntax_uid, d.bucket, d.object_key,
-        d.size_bytes, d.sha256, d.round, d.abandoned, d.claimed_by, d.traceparent,
-        (SELECT says FROM v_destination_outage AS o WHERE o.destination = d.destination ORDER BY since LIMIT 1) AS waits_because
+        d.size_bytes, d.sha256, d.round, d.abandoned, d.claimed_by, d.traceparent
     FROM delivery d WHERE {WHERE} ORDER BY d.created_at, d.delivery_id
 """  # constants
 _NEWEST = "ORDER BY coalesce(d.settled_at, d.parked_at, d.created_at) DESC, d.delivery_id LIMIT %(limit)s"

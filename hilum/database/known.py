@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg.rows import dict_row
 
 from hilum.errors import TryAgain
-from hilum.events import ObjectRef
+from hilum.events import Finding, Instance, InstanceAccepted, ObjectRef, Source
 from hilum.settings import Settings
 
 
@@ -64,6 +65,14 @@ SELECT sop_instance_uid FROM instance WHERE study_instance_uid = %(study)s AND s
 ORDER BY sop_instance_uid LIMIT %(limit)s
 """
 
+_FAILING = """
+SELECT sop_instance_uid, receipt, r.study_instance_uid, series_instance_uid, sop_class_uid, transfer_syntax_uid, bucket, object_key,
+       size_bytes, sha256, adapter, calling_aet, called_aet, peer, association, received_at, findings
+FROM failed_rule AS failed JOIN receipt AS r USING (receipt, sop_instance_uid)
+WHERE sop_instance_uid = ANY(%(uids)s) AND failed.config_version <> %(version)s AND object_key IS NOT NULL AND adapter IS NOT NULL
+ORDER BY failed_at LIMIT %(limit)s
+"""
+
 _STUDIES = """
 SELECT asked.study_instance_uid, coalesce(state.revision, 0) AS revision, coalesce(state.instances + state.withdrawn, 0) AS instances,
        coalesce(state.withdrawn, 0) AS withdrawn, study.received_at IS NOT NULL AS described,
@@ -111,6 +120,19 @@ class IndexedInstances:
         query = "SELECT sop_instance_uid, note FROM withdrawn WHERE sop_instance_uid = ANY(%(uids)s)"
         return {row["sop_instance_uid"]: row["note"] for row in self._ask(query, {"uids": list(sop_instance_uids)})}
 
+    def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:
+        """Those of these instances on which rules of another version than this one failed, `limit` at most, without their headers."""
+        if not sop_instance_uids:
+            return {}
+        values = {"uids": list(sop_instance_uids), "version": config_version, "limit": limit}
+        return {row["sop_instance_uid"]: _as_it_came(row) for row in self._ask(_FAILING, values)}
+
+    def failing_of(self, study_instance_uids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """For each of these studies, its instances on which rules failed; one without any is left out."""
+        query = "SELECT study_instance_uid, array_agg(sop_instance_uid) AS uids FROM failed_rule WHERE study_instance_uid = ANY(%(uids)s)"
+        rows = self._ask(query + " GROUP BY study_instance_uid", {"uids": list(study_instance_uids)})
+        return {row["study_instance_uid"]: row["uids"] for row in rows}
+
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
         """The study's instances, in the order of their UIDs, from behind `after`."""
         rows = self._ask(_OF_STUDY, {"study": study_instance_uid, "after": after, "limit": limit})
@@ -130,6 +152,25 @@ class IndexedInstances:
         except psycopg.OperationalError as error:
             self._connection = None
             raise TryAgain(f"PostgreSQL cannot be asked ({type(error).__name__}).") from None
+
+
+def _as_it_came(row: Mapping[str, Any]) -> InstanceAccepted:
+    source = {name: row[name] or "" for name in ("adapter", "calling_aet", "called_aet", "peer", "association")}
+    return InstanceAccepted(
+        instance=Instance(
+            receipt=row["receipt"],
+            study_instance_uid=row["study_instance_uid"] or "",
+            series_instance_uid=row["series_instance_uid"] or "",
+            sop_instance_uid=row["sop_instance_uid"],
+            sop_class_uid=row["sop_class_uid"] or "",
+            transfer_syntax_uid=row["transfer_syntax_uid"] or "",
+            object=ObjectRef(bucket=row["bucket"], key=row["object_key"], size_bytes=row["size_bytes"] or 0, sha256=row["sha256"]),
+            source=msgspec.convert(source, Source),
+            received_at=row["received_at"],
+            header_json=msgspec.Raw(b"{}"),
+        ),
+        findings=msgspec.convert(row["findings"] or [], tuple[Finding, ...]),
+    )
 
 
 def _decided(rows: Sequence[dict[str, Any]]) -> Decided:

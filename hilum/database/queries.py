@@ -82,7 +82,7 @@ class Arrivals(Struct, frozen=True, kw_only=True):
 class DeliveriesOfStudy(Struct, frozen=True, kw_only=True):
     """Deliveries to one destination in one state. `attempts` is the most of any; answer and comment are the latest.
 
-    `waits_because` is set if the destination as a whole cannot be used at present.
+    `next_attempt_at` of pending ones is the first, in the past if it is due; `waits_because` is what commands fill in (`hilum.waiting`).
     """
 
     destination: str
@@ -93,7 +93,10 @@ class DeliveriesOfStudy(Struct, frozen=True, kw_only=True):
     comment: str | None
     next_attempt_at: datetime | None
     last_settled_at: datetime | None
-    waits_because: str | None
+    waits_because: str | None = None
+    #: The highest of any, and how many of them are in a worker's hands.
+    priority: int = 0
+    in_hand: int = 0
 
 
 class QuarantinedEvent(Struct, frozen=True, kw_only=True):
@@ -129,6 +132,15 @@ class Expired(Struct, frozen=True, kw_only=True):
     last_at: datetime
 
 
+class FailedRule(Struct, frozen=True, kw_only=True):
+    """Why rules could not be evaluated, on how many objects, and since when."""
+
+    says: str
+    objects: int
+    studies: int
+    since: datetime
+
+
 class Study(Struct, frozen=True, kw_only=True):
     """A study, whole: what came, from whom, where it went, what waits and why."""
 
@@ -137,6 +149,8 @@ class Study(Struct, frozen=True, kw_only=True):
     arrivals: list[Arrivals]
     deliveries: list[DeliveriesOfStudy]
     quarantined: list[QuarantinedEvent]
+    #: Rules that could not be evaluated on objects of it.
+    failed: list[FailedRule] = []
     #: Originals that are no longer kept.
     expired: list[Expired] = []
 
@@ -251,10 +265,8 @@ _DELIVERIES = """
 SELECT destination, state, count(*) AS deliveries, max(attempts) AS attempts,
        (array_agg(peer_status ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE peer_status <> ''))[1] AS peer_status,
        (array_agg(comment ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE comment <> ''))[1] AS comment,
-       min(not_before) FILTER (WHERE state = 'pending') AS next_attempt_at, max(settled_at) AS last_settled_at,
-       CASE WHEN state = 'pending' THEN (
-           SELECT says FROM v_destination_outage AS outage WHERE outage.destination = delivery.destination ORDER BY since LIMIT 1
-       ) END AS waits_because
+       min(not_before) FILTER (WHERE state = 'pending') AS next_attempt_at, max(settled_at) AS last_settled_at, max(priority) AS priority,
+       count(*) FILTER (WHERE state = 'pending' AND lease_until > now()) AS in_hand
 FROM delivery WHERE study_instance_uid = %(study)s
 GROUP BY destination, state
 ORDER BY destination, state
@@ -326,6 +338,27 @@ def stuck_studies(dsn: str, *, limit: int = 1000) -> list[StuckStudy]:
     return rows(dsn, StuckStudy, _STUCK, {"limit": limit})
 
 
+_FAILED = """
+SELECT says, count(*) AS objects, count(DISTINCT study_instance_uid) AS studies, min(failed_at) AS since
+FROM failed_rule WHERE %(study)s = '' OR study_instance_uid = %(study)s GROUP BY says ORDER BY objects DESC, says LIMIT %(limit)s
+"""
+
+
+def failed_rules(dsn: str, *, study: str = "", limit: int = 20) -> list[FailedRule]:
+    """What is to be decided again by other rules, of all studies or of one. Raises `TryAgain`, `Misconfigured`."""
+    return rows(dsn, FailedRule, _FAILED, {"study": study, "limit": limit})
+
+
+class _WithFailed(Struct, frozen=True, kw_only=True):
+    study_instance_uid: str
+
+
+def studies_with_failed_rules(dsn: str, version: str) -> list[str]:
+    """The studies with objects on which rules of another version than this one failed. Raises `TryAgain`, `Misconfigured`."""
+    statement = "SELECT DISTINCT study_instance_uid FROM failed_rule WHERE config_version <> %(version)s"
+    return [each.study_instance_uid for each in rows(dsn, _WithFailed, statement, {"version": version})]
+
+
 def show_study(dsn: str, study: str) -> list[Study]:
     """The study with this StudyInstanceUID, or those with this accession number (it may be used again). Raises `NotFound`."""
     found = []
@@ -337,6 +370,7 @@ def show_study(dsn: str, study: str) -> list[Study]:
                 series=rows(dsn, SeriesOfStudy, _SERIES, uid),
                 arrivals=rows(dsn, Arrivals, _ARRIVALS, uid),
                 deliveries=rows(dsn, DeliveriesOfStudy, _DELIVERIES, uid),
+                failed=failed_rules(dsn, study=summary.study_instance_uid),
                 quarantined=rows(
                     dsn,
                     QuarantinedEvent,

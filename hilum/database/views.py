@@ -278,7 +278,7 @@ VIEWS = (
     ),
     View(
         name="v_destination_outage",
-        says="Destinations that cannot be used at present: their queues wait, and nothing fails.",
+        says="Destinations that cannot be used at present, or have not answered for a while: their queues wait, and nothing fails.",
         source="FROM destination_outage WHERE seen_at > now() - interval '1 minute'",
         columns="""
             destination | | its name in the settings

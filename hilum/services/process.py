@@ -46,6 +46,8 @@ class Child:
     cleanup: Callable[[], None] | None = None  #: after its end, whatever the end
     roles: tuple[str, ...] = ()  #: of Hilum's own in it; none in a server
     probe_port: int = 0  #: of this machine, where it answers for its roles
+    answers: Callable[[], bool] | None = None  #: asked from a thread of its own: whether it answers at all, ready or not
+    silent_s: float = 0.0  #: one that has not answered for so long is ended and started again; 0: never
 
 
 class Run:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from hilum import telemetry
 from hilum.errors import HilumError, Misconfigured
 from hilum.services.endpoints import Endpoints
+from hilum.services.liveness import ASKED_EVERY_S, UNANSWERED, Liveness
 from hilum.services.process import Child, Run, check_space, rotate, start_time
 from hilum.services.runstate import ChildState, DataLock, Failure, RunState, end_stale_children, write_run_state
 
@@ -53,6 +54,7 @@ class Supervised:
         self.restarts = 0
         self.backoff_s = FIRST_BACKOFF_S
         self.due: float | None = None  # monotonic time of the next start; None while it runs
+        self.liveness: Liveness | None = None
         self.state = ChildState(
             name=child.name,
             pid=self.run.pid,
@@ -72,7 +74,7 @@ class Supervised:
         end: HilumError | None = None
         if self.run.exit_code is None:
             if self.state.state != "starting":
-                return False
+                return self._is_silent() and self._end_silent(now)
             try:
                 return self.run.ready() and self.now("running")
             except HilumError as not_ready:
@@ -84,6 +86,21 @@ class Supervised:
             self.backoff_s = FIRST_BACKOFF_S
         return self._later(now, end.sentence)
 
+    def _is_silent(self) -> bool:
+        """Whether it has not answered for too long. It may be slow, and wait for Kafka: it says so then, and that is an answer."""
+        if self.child.answers is None or not self.child.silent_s:
+            return False
+        if self.liveness is None:
+            self.liveness = Liveness(self.child.answers, every_s=min(ASKED_EVERY_S, self.child.silent_s / UNANSWERED))
+        return self.liveness.silent_s > self.child.silent_s
+
+    def _end_silent(self, now: float) -> bool:
+        assert self.liveness is not None
+        why = f"{self.child.name} ran and answered nothing for {self.liveness.silent_s:.0f} s; it was ended."
+        self.run.kill()
+        self.run.after_end()
+        return self._later(now, why)
+
     def _start_again(self, now: float) -> bool:
         try:
             self.run = Run(self.child)
@@ -94,6 +111,9 @@ class Supervised:
         return self.now("starting")
 
     def _later(self, now: float, why: str) -> bool:
+        if self.liveness is not None:
+            self.liveness.end()
+            self.liveness = None
         self.due = now + self.backoff_s
         self.backoff_s = min(self.backoff_s * 2, LONGEST_BACKOFF_S)
         self.state.last_exit = why
@@ -299,6 +319,8 @@ class Supervisor:
             for supervised in group:
                 supervised.run.ask_to_stop()
             for supervised in group:
+                if supervised.liveness is not None:
+                    supervised.liveness.end()
                 supervised.run.wait()
                 supervised.now("stopped")
         if isinstance(failure, HilumError):

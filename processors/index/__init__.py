@@ -6,7 +6,7 @@ add to it. A study and a series are described by the first received of their ins
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import psycopg
@@ -40,6 +40,7 @@ from hilum.settings import Settings
 from .performed import write_performed
 from .rows import (
     AssociationRow,
+    FailedRuleRow,
     InstanceRow,
     ReceiptRow,
     SeriesRow,
@@ -47,6 +48,7 @@ from .rows import (
     StudyStateRow,
     WithdrawnRow,
     insert_association,
+    insert_failed_rule,
     insert_instance,
     insert_receipt,
     insert_series,
@@ -98,6 +100,7 @@ class Index:
         write_matches(connection, [event for event, _ in events if isinstance(event, MatchChanged)])
         write_performed(connection, [event for event, _ in events if isinstance(event, ProcedureStepChanged)])
         write_messages(connection, [event for event, _ in events if isinstance(event, MessageReceived | MessageRefused | MessageValidated)])
+        failed: dict[str, FailedRuleRow | None] = {}
         for event, envelope in events:
             if isinstance(event, OrderChanged | PatientChanged | MatchChanged | ProcedureStepChanged):
                 continue
@@ -109,6 +112,8 @@ class Index:
             if isinstance(event, StudyChanged):
                 changes.append(event)
                 continue
+            if isinstance(event, InstanceRouted) and (event.failed or event.mended):
+                failed[event.sop_instance_uid] = _failed_rule(event)
             row = _receipt(event, envelope)
             known = receipts.setdefault(row.receipt, row)
             if known is not row:
@@ -121,6 +126,7 @@ class Index:
         insert_receipt(connection, [receipts[receipt] for receipt in sorted(receipts)])
         insert_quarantine(connection, [quarantined[event_id] for event_id in sorted(quarantined)])
         _write_changes(connection, changes)
+        _write_failed(connection, failed)
         accepted.sort(key=lambda instance: (instance.received_at, instance.receipt), reverse=True)
         described = [(instance, _Attributes(instance)) for instance in accepted]
         # Of each, the first received comes last and stays. They are written by key, so that no two workers wait for each other.
@@ -135,6 +141,28 @@ class Index:
 def role(settings: Settings) -> Role:
     """The role `index`."""
     return TableRole(settings, Index())
+
+
+def _failed_rule(event: InstanceRouted) -> FailedRuleRow | None:
+    """The rules that could not be evaluated; None if all are decided now."""
+    if not event.failed:
+        return None
+    return FailedRuleRow(
+        sop_instance_uid=event.sop_instance_uid,
+        study_instance_uid=event.study_instance_uid,
+        receipt=event.receipt,
+        rules=tuple(each.rule for each in event.failed),
+        says=" ".join(each.says for each in event.failed),
+        config_version=event.config_version,
+        failed_at=event.decided_at,
+    )
+
+
+def _write_failed(connection: psycopg.Connection, failed: Mapping[str, FailedRuleRow | None]) -> None:
+    """Keep what is to be decided again, and forget what was. Of one instance the decisions are on one partition, in their order."""
+    if mended := sorted(uid for uid, row in failed.items() if row is None):
+        connection.execute("DELETE FROM failed_rule WHERE sop_instance_uid = ANY(%s)", (mended,))
+    insert_failed_rule(connection, [row for _, row in sorted(failed.items()) if row is not None])
 
 
 def _receipt(event: InstanceReceived | InstanceAccepted | InstanceQuarantined | InstanceRouted, envelope: Envelope) -> ReceiptRow:

@@ -144,6 +144,18 @@ class WithdrawnRow(Struct, frozen=True, kw_only=True):
     withdrawn_at: datetime
 
 
+class FailedRuleRow(Struct, frozen=True, kw_only=True):
+    """An instance on which rules could not be evaluated."""
+
+    sop_instance_uid: str
+    study_instance_uid: str
+    receipt: str
+    rules: tuple[str, ...]
+    says: str
+    config_version: str
+    failed_at: datetime
+
+
 class AssociationRow(Struct, frozen=True, kw_only=True):
     """An association that is over, or was refused."""
 
@@ -217,6 +229,12 @@ insert_study_state = Insert(
     StudyStateRow,
     "ON CONFLICT (study_instance_uid) DO UPDATE SET completed_at = greatest(study_state.completed_at, excluded.completed_at), "
     + ", ".join(f"{column} = CASE WHEN {_NEWER} THEN excluded.{column} ELSE study_state.{column} END" for column in _STATE),
+)
+insert_failed_rule = Insert(
+    "failed_rule",
+    FailedRuleRow,
+    "ON CONFLICT (sop_instance_uid) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in FailedRuleRow.__struct_fields__[1:]),
 )
 insert_withdrawn = Insert("withdrawn", WithdrawnRow, "ON CONFLICT DO NOTHING")
 insert_association = Insert("association", AssociationRow, "ON CONFLICT DO NOTHING")

@@ -13,11 +13,15 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
 
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
 from hilum import telemetry
 from hilum.database.known import Decided, IndexedInstances, IndexedStudy
 from hilum.dicom import CutValue, Header
 from hilum.dicom.dataset import read_header
-from hilum.errors import Quarantine
+from hilum.errors import NotFound, Quarantine
 from hilum.events import (
     CommandOutcome,
     Instance,
@@ -38,6 +42,7 @@ from hilum.settings import Settings
 from hilum.storage.gone import why_gone
 from hilum.store import ObjectStore, open_store
 
+from .again import SOON, Again, put_off
 from .arrivals import Arrivals, Looked
 from .claims import Claims
 from .completeness import Thresholds
@@ -57,6 +62,8 @@ log = telemetry.logger("route")
 
 #: When the index is asked again whether it has a row that is to leave memory.
 ASKED_AGAIN = timedelta(hours=1)
+#: So many instances on which a rule failed are read in the object store at once.
+AGAIN_AT_ONCE = 100
 
 
 class Known(Protocol):
@@ -72,6 +79,14 @@ class Known(Protocol):
 
     def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
         """Those of these instances that a rejection note names, with the note."""
+        ...
+
+    def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:
+        """Those of these instances on which rules of another version than this one failed, as they came, without their headers."""
+        ...
+
+    def failing_of(self, study_instance_uids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """For each of these studies, its instances on which rules failed."""
         ...
 
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
@@ -147,6 +162,9 @@ class Route:
         self._fitting = Fitting()
         self._looked = Looked()
         self._notes: Mapping[str, str] = {}
+        self._failing_of: Mapping[str, Sequence[str]] = {}
+        #: What was looked up of instances that are to be decided on again; None: its object is there no more.
+        self._failing: Mapping[str, InstanceAccepted | None] = {}
         self._leaving: Mapping[str, Decided] = {}
         self._leaving_notes: Mapping[str, str] = {}
         self._leaving_studies: Mapping[str, IndexedStudy] = {}
@@ -163,8 +181,10 @@ class Route:
         self._destinations = tuple(settings.destinations)
         self._fitting.policy = settings.studies
         self._studies = Studies(rules, Thresholds.of(settings), self, step=self._step)
+        origins = Origins.of(settings)
         self._claims = Claims(self._names, self._studies)
-        self._arrivals = Arrivals(rules, Origins.of(settings), settings.senders, self._fitting, self._studies)
+        self._arrivals = Arrivals(rules, origins, settings.senders, self._fitting, self._studies)
+        self._again = Again(rules, origins, self._studies)
 
     # Before a batch
 
@@ -193,16 +213,15 @@ class Route:
         told += [uid for each in instances if (uid := made_of(each, headers.get(each.receipt) or each.header))]
         told += [uid for event in events if isinstance(event, StudyExpected) for uid in event.sop_instance_uids]
         study_uids = list(dict.fromkeys(event.key for event in events))
+        looked_at = [event.study_instance_uid for event in events if isinstance(event, StudyCommand) and event.action == "look"]
+        self._failing_of = self._known.failing_of(looked_at) if looked_at else {}
         indexed = self._known.studies(study_uids)
         self._fitting.learn(indexed)
         asked = list(dict.fromkeys((*uids, *told)))
         self._looked = Looked(
             rows=self.rows(asked),
             notes=self._notes,
-            studies={
-                uid: StudyRow(revision=study.revision, instances=study.instances, withdrawn=study.withdrawn)
-                for uid, study in indexed.items()
-            },
+            studies={uid: _indexed(study) for uid, study in indexed.items()},
             headers=headers,
             selections=selections,
         )
@@ -254,7 +273,8 @@ class Route:
         uid = command.study_instance_uid
         done = False
         if command.action == "look":
-            done, sentence = study is not None and study.open, "It is looked at."
+            woken = [each for each in self._failing_of.get(uid, ()) if self._again.wake(each, rows, saying)]
+            done, sentence = bool(woken) or (study is not None and study.open), "It is looked at."
             if study is not None and study.open:
                 try:
                     yield from self._studies.look(uid, rows, study, saying)
@@ -288,8 +308,24 @@ class Route:
         self._leaving = self._known.decided(sop_instance_uids)
         self._leaving_notes = self._known.withdrawn(sop_instance_uids)
         studies = [uid for key in keys if (uid := study_of_key(key))]
-        self._leaving_studies = self._known.studies(studies)
+        self._failing = self._looked_up(self._known.failing(sop_instance_uids, self._config_version, AGAIN_AT_ONCE))
+        of_failing = {event.instance.study_instance_uid for event in self._failing.values() if event is not None}
+        self._leaving_studies = self._known.studies([*studies, *of_failing])
         self._unpublished = self._known.unpublished() if studies else None
+
+    def _looked_up(self, failing: Mapping[str, InstanceAccepted]) -> dict[str, InstanceAccepted | None]:
+        """With the headers of the stored objects."""
+        found: dict[str, InstanceAccepted | None] = {}
+        for uid, event in failing.items():
+            try:
+                header = self._headers.whole(event.instance, self._rules.tags)
+            except NotFound:  # it has expired, or was deleted
+                log.warning("decided_without_its_object", uid=uid)
+                found[uid] = None
+            else:
+                json = Raw(msgspec.json.encode(header.json))
+                found[uid] = replace(event, instance=replace(event.instance, header_json=json, header_cut=tuple(header.cut)))
+        return found
 
     def due(self, key: str, memory: Memory[Row], now: datetime) -> Iterable[InstanceRouted | StudyChanged]:
         """Go on with a study, or forget a row that the index has."""
@@ -304,6 +340,9 @@ class Route:
                 return
             indexed_study = self._leaving_studies.get(uid)
             gone = not row.revision or (indexed_study is not None and indexed_study.revision >= row.revision)
+        elif isinstance(row, InstanceRow) and row.failing is not None:
+            yield from self._decide_again(key, row, Rows(memory), self._saying(now))
+            return
         elif isinstance(row, InstanceRow):
             indexed = self._leaving.get(key)
             known = not row.receipts or (indexed is not None and set(row.receipts) <= set(indexed.receipts))
@@ -315,8 +354,25 @@ class Route:
         else:
             memory.put(key, row, due=now + ASKED_AGAIN)
 
+    def _decide_again(self, uid: str, row: InstanceRow, rows: Rows, saying: Saying) -> Iterator[InstanceRouted | StudyChanged]:
+        """Decide on an instance on which a rule failed, if there are other rules by now."""
+        assert row.failing is not None
+        if row.failing.version == self._config_version:
+            put_off(uid, row, rows, saying)
+        elif uid not in self._failing:  # there were many, or the index does not know of it yet
+            put_off(uid, row, rows, saying, SOON)
+        else:
+            study = rows.study(row.study) or _indexed(self._leaving_studies.get(row.study))
+            yield from self._again.decide(uid, row, self._failing[uid], rows, study, saying)
+
     def _saying(self, now: datetime) -> Saying:
         return Saying(config_version=self._config_version, now=now)
+
+
+def _indexed(study: IndexedStudy | None) -> StudyRow:
+    if study is None:
+        return StudyRow()
+    return StudyRow(revision=study.revision, instances=study.instances, withdrawn=study.withdrawn)
 
 
 def role(settings: Settings) -> Role:

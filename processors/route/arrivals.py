@@ -9,14 +9,14 @@ from msgspec.structs import replace
 
 from hilum.dicom import Header
 from hilum.errors import Quarantine, Reason
-from hilum.events import Finding, Instance, InstanceAccepted, InstanceRouted, StudyChanged
+from hilum.events import Decision, Finding, Instance, InstanceAccepted, InstanceRouted, RuleFailure, StudyChanged
 from hilum.runtime.processor import NeedsWork
 from hilum.settings import Sender
 
 from .contents import Comparison
 from .facts import Deciding
 from .fitting import FINDINGS, Fitting
-from .plan import Saying, Wanted, deliveries, planned_before, row_of, wanted_now
+from .plan import Saying, Wanted, deliveries, failing_of, planned_before, row_of, wanted_now
 from .rejections import Selection
 from .returns import Origins, made_of
 from .rows import InstanceRow, Rows, StudyRow
@@ -89,7 +89,9 @@ class Arrivals:
         instance = event.instance
         findings = self._fitting.findings(event)
         matched = self._rules.matched(event, looked.headers.get(instance.receipt))
-        row = replace(row_of(event), note=told.note)
+        failing = None if told.note else failing_of(matched, saying)
+        failed = matched.failed if failing else ()
+        row = replace(row_of(event), note=told.note, failing=failing)
         selection = looked.selections.get(instance.receipt)
         wanted = {} if row.note else wanted_now(matched)
         if selection is not None and selection.rejects:
@@ -104,9 +106,10 @@ class Arrivals:
         if row.note:
             yield saying.of_arrival(event, "withdrawn", findings=findings)
         elif planned:
-            yield saying.of_arrival(event, "deliver", planned, findings=findings)
+            yield saying.of_arrival(event, "deliver", planned, findings=findings, failed=failed)
         else:
-            yield saying.of_arrival(event, "waits" if self._rules.any_of_study else "no-rule", findings=findings)
+            decision: Decision = "waits" if self._rules.any_of_study else "held" if failed else "no-rule"
+            yield saying.of_arrival(event, decision, findings=findings, failed=failed)
         study = self._study(instance.study_instance_uid, rows, looked)
         yield from self._studies.grow(instance.sop_instance_uid, row, instance, matched.study_rules, origins, rows, study, saying)
         if selection is not None:
@@ -164,19 +167,24 @@ class Arrivals:
             known = replace(known, held=replace(known.held, origins=tuple(dict.fromkeys((*known.held.origins, *origins)))))
             rows.put_instance(instance.sop_instance_uid, known, saying.now + REMEMBERED)
         wanted: dict[str, Wanted] = {}
+        failing = known.failing
+        failed: tuple[RuleFailure, ...] = ()
         if not known.note:
             matched = self._rules.matched(event, looked.headers.get(instance.receipt))
+            if failing is None:  # else that is decided in its own time
+                failing, failed = failing_of(matched, saying), matched.failed
             wanted = {
                 name: each
                 for name, each in wanted_now(matched).items()
                 if name not in known.to and name not in origins and not (known.held and name in known.held.origins)
             }
-        if not wanted:
+        if not wanted and not failed:
             yield saying.of_arrival(event, "duplicate")
             return
-        row = replace(known, receipts=(*known.receipts, instance.receipt), to=(*known.to, *wanted))
+        row = replace(known, receipts=(*known.receipts, instance.receipt), to=(*known.to, *wanted), failing=failing)
         rows.put_instance(instance.sop_instance_uid, row, saying.now + REMEMBERED)
-        yield saying.of_arrival(event, "deliver", deliveries(row, instance.sop_instance_uid, wanted))
+        planned = deliveries(row, instance.sop_instance_uid, wanted)
+        yield saying.of_arrival(event, "deliver" if planned else "held", planned, failed=failed)
 
     def _corrected(
         self,
@@ -209,8 +217,16 @@ class Arrivals:
             receipts=(*known.receipts, instance.receipt),
             to=tuple(wanted),
             also=(*known.also, known.object.sha256),
+            failing=failing_of(matched, saying),
         )
-        yield saying.of_arrival(event, "corrected", deliveries(row, uid, wanted), cancels=planned_before(known, uid))
+        yield saying.of_arrival(
+            event,
+            "corrected",
+            deliveries(row, uid, wanted),
+            cancels=planned_before(known, uid),
+            failed=matched.failed,
+            mended=known.failing is not None and not matched.failed,
+        )
         study = self._study(instance.study_instance_uid, rows, looked)
         yield from self._studies.grow(uid, row, instance, matched.study_rules, origins, rows, study, saying)
 

@@ -18,6 +18,7 @@ from hilum.errors import Misconfigured
 from hilum.misfits import nearest as nearest_of
 from hilum.settings import Rule
 
+from .bounded import Bounded, BoundedRule, TooMuch
 from .facts import STUDY, StudyFacts
 from .names import TAG, Asked, kinds, nearest, type_of
 from .sense import nodes, refuse_senseless
@@ -26,6 +27,10 @@ from .text import is_call_of
 MAX_RULE_CHARS = 8192
 #: What the library raises on an object that a rule does not fit; a `TypeError` or `ValueError` comes from its own operators.
 FAILURES = (rule_engine.EngineError, ArithmeticError, TypeError, ValueError, RecursionError)
+
+
+_DATES = 'Compare text with text and numbers with numbers. Dates and times are text: StudyDate >= "20240101".'
+_REGEX = "The syntax is RE2's: without look-ahead, look-behind and references back, which may take any time; \\z is the end of the text."
 
 
 class Compiled(Struct, frozen=True, kw_only=True):
@@ -44,7 +49,7 @@ class Compiled(Struct, frozen=True, kw_only=True):
 
 def compiled(rule: Rule) -> Compiled:
     """The rule, ready to be asked. Raises `Misconfigured` that names it and the nearest known name, if it cannot work."""
-    context = rule_engine.Context(type_resolver=type_of, resolver=Asked.value)  # one a rule: it collects the rule's names
+    context = Bounded(type_resolver=type_of, resolver=Asked.value)  # one a rule: it collects the rule's names
     when = _read(rule.name, "when", rule.when, context, nearest)
     numbers = _numbers(rule.name, when)
     # Other symbols are facts of the arrival, built-in names, and variables of the rule's own.
@@ -58,7 +63,8 @@ def _read(name: str, key: str, text: str, context: Any, nearest: Callable[[str],
         fix = f"Split it: {MAX_RULE_CHARS} are read."
         raise Misconfigured("rule-too-long", f"Rule {name!r} has {len(text)} characters in its `{key}`.", fix=fix)
     try:
-        expression = rule_engine.Rule(text, context=context)
+        context.begin()
+        expression = BoundedRule(text, context=context)
     except rule_engine.SymbolResolutionError as error:
         unknown = str(error.symbol_name)
         raise Misconfigured("rule-name-unknown", f"Rule {name!r} names {unknown!r}, which is unknown.", fix=nearest(unknown)) from None
@@ -66,9 +72,14 @@ def _read(name: str, key: str, text: str, context: Any, nearest: Callable[[str],
         fix = f"Did you mean {error.suggestion}?" if error.suggestion else "Within a sequence attributes have their DICOM keywords."
         sentence = f"Rule {name!r} names {error.attribute_name!r} within a sequence, which is unknown."
         raise Misconfigured("rule-name-unknown", sentence, fix=fix) from None
+    except rule_errors.RegexSyntaxError as error:
+        sentence = f"Rule {name!r} has a regular expression that cannot be used: {error.message} in {error.value!r}."
+        raise Misconfigured("rule-invalid", sentence, fix=_REGEX) from None
     except (rule_engine.EngineError, ArithmeticError) as error:
         text = str(getattr(error, "message", error))
         fix = f"Correct its `{key}`; docs/reference/rules.md says what each name is, with examples."
+        if text == "data type mismatch":
+            text, fix = "it compares text with a number, or a list with a single value", _DATES
         raise Misconfigured("rule-invalid", f"Rule {name!r} cannot be read: {text}.", fix=fix) from None
     except RecursionError:
         fix = 'Shorten it, as with Modality in ["CT", "MR"], or split it.'
@@ -100,6 +111,20 @@ def _numbers(name: str, expression: Any) -> list[str]:
     return found
 
 
+def failure(error: Exception) -> str:
+    """Why a rule could not be evaluated, in words that name no value of the object."""
+    if isinstance(error, TooMuch):
+        return str(error.message)
+    if isinstance(error, rule_errors.LookupError):
+        return "it asks for a place that a list does not have"
+    if isinstance(error, (ArithmeticError, rule_errors.ArithmeticError)):
+        said = str(getattr(error, "message", error))
+        return "division by zero" if isinstance(error, ZeroDivisionError) or "zero" in said else "a number is too large"
+    if isinstance(error, (rule_errors.EvaluationError, TypeError, ValueError)):
+        return f"a value is of another kind than the rule takes it for ({type(error).__name__})"
+    return type(error).__name__
+
+
 def _refused(name: str, what: str, fix: str) -> Misconfigured:
     return Misconfigured("rule-invalid", f"Rule {name!r} {what}.", fix=fix)
 
@@ -108,7 +133,7 @@ def _refused(name: str, what: str, fix: str) -> Misconfigured:
 
 
 def _study(rule: Rule) -> Any:
-    context = rule_engine.Context(type_resolver=_study_type, resolver=lambda asked, name: STUDY[name].of(*asked))
+    context = Bounded(type_resolver=_study_type, resolver=lambda asked, name: STUDY[name].of(*asked))
     expression = _read(rule.name, "study", rule.study, context, _nearest_fact)
     for facts, matching in _SAMPLES:
         try:
@@ -117,7 +142,7 @@ def _study(rule: Rule) -> Any:
             said = f"{facts.instances} instances in {facts.series} series, revision {facts.revision}"
             raise _refused(
                 rule.name,
-                f"fails on a study with {said} ({type(error).__name__})",
+                f"fails on a study with {said}: {failure(error)}",
                 "Correct its `study`: every study must get an answer, or what is in it would go nowhere.",
             ) from None
     return expression

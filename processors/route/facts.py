@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from hilum.dicom import Header
-from hilum.events import InstanceAccepted
+from hilum.events import InstanceAccepted, RuleFailure
 
 
 class StudyFacts(Struct, frozen=True, kw_only=True):
@@ -47,6 +47,8 @@ class Matched(Struct, frozen=True, kw_only=True):
     study_rules: tuple[str, ...] = ()
     #: The highest priority of the rules that ask for each destination.
     priorities: Mapping[str, int] = {}
+    #: Rules that could not be evaluated on it.
+    failed: tuple[RuleFailure, ...] = ()
 
 
 class StudyFact(Struct, frozen=True):
@@ -81,7 +83,7 @@ class Deciding(Protocol):
         ...
 
     def matched(self, event: InstanceAccepted, header: Header | None = None) -> Matched:
-        """What the rules say of an instance that arrives. Raises `Quarantine` if one fails on it."""
+        """What the rules say of an instance that arrives, and which fail on it."""
         ...
 
     def of_study(self, facts: StudyFacts, matched: Mapping[str, int]) -> tuple[StudyRoute, ...]:

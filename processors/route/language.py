@@ -121,8 +121,12 @@ In `study` there are these names, and no attributes:
   what stands before has decided: write `Modality == "MR" or SliceThickness < 2`, not the other way round, or put a value in its
   place: `(SliceThickness ?? 99) < 2`.
 - The first value of an empty list, and an item that a sequence does not have, are absent too.
-- A rule that fails on an object (`ImageType[7]` of a shorter list, a division by zero) sends the object to
-  [quarantine](reasons.md) with the reason `rule-failed`. A `study` that fails on any study is refused beforehand.
+- Rules have an end: no text longer than 65,536 characters is searched, and no more than 20,000 values of lists are gone through
+  for one object; beyond that the rule fails on it. `$range`, `<<` and `>>` are not known.
+- A rule that fails on an object (`ImageType[7]` of a shorter list, a division by zero) takes it from no other rule: what these say
+  goes. What the rule failed on is listed by `hilum status`, `hilum study show` and `hilum reconcile`, and is decided on by itself once
+  other rules are in force: at once after `hilum apply`, within ten minutes after a restart with other settings. A division by a
+  literal zero, and a `study` that fails on any study, are refused beforehand.
 
 ## Words
 
@@ -130,4 +134,9 @@ In `study` there are these names, and no attributes:
 beginning) and `=~~` (anywhere), their opposites `!~` and `!~~`, `??` (the right side where the left one is `null`), `+` `-` `*`
 `/` `%`, `a ? b : c`, `[x for x in ImageType if x != "PRIMARY"]`. Text stands in single or double quotes; after `#` comes a
 comment. Each comparison stands for itself: `Modality == "CT" or "MR"` is refused.
+
+**Regular expressions** are those of [RE2](https://github.com/google/re2/wiki/Syntax), which takes time in proportion to the text,
+whatever the expression. So there is no look-ahead, no look-behind and no `\\1`; `{{n}}` goes to 1,000; `\\w`, `\\d` and `\\b` mean
+ASCII (`\\pL` is a letter of any alphabet); `(?i)` knows the upper and lower case of all letters; `$` and `\\z` are the end of the
+text. The expression must stand in the rule as text.
 """

@@ -16,6 +16,7 @@ from hilum.dicom import Header, tag_of
 from hilum.dicom.numbers import tag_numbered
 from hilum.events import InstanceAccepted
 
+from .facts import STUDY
 from .sense import ITEM
 
 _NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
@@ -179,5 +180,7 @@ def _item() -> Any:
 
 def nearest(name: str) -> str:
     """What to do about a name that nothing has."""
+    if name in STUDY:
+        return f'{name} is a fact about a study: it belongs into the rule\'s `study`, with on = "study".'
     near = difflib.get_close_matches(name, [*keyword_dict, *ARRIVAL, TAG], n=1, cutoff=0.6)
     return f"Did you mean {near[0]}?" if near else "Use a DICOM keyword, such as Modality, or one of: " + ", ".join(ARRIVAL) + "."

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from hilum.database.known import Decided
-from hilum.events import Decision, Finding, InstanceAccepted, InstanceRouted, PlannedDelivery, delivery_id_for
+from hilum.events import Decision, Finding, InstanceAccepted, InstanceRouted, PlannedDelivery, RuleFailure, delivery_id_for
 
 from .facts import Matched, StudyRoute
-from .rows import InstanceRow
+from .rows import Failing, InstanceRow
+
+#: When it is seen whether a rule that could not be evaluated has become a better one; `hilum apply` has it seen at once.
+RULE_TRIED_AGAIN = timedelta(minutes=10)
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -54,6 +57,13 @@ def deliveries(row: InstanceRow, sop_instance_uid: str, wanted: Mapping[str, Wan
         )
         for destination, each in wanted.items()
     )
+
+
+def failing_of(matched: Matched, saying: Saying) -> Failing | None:
+    """What is remembered of rules that could not be evaluated."""
+    if not matched.failed:
+        return None
+    return Failing(version=saying.config_version, took=matched.study_rules, again_at=saying.now + RULE_TRIED_AGAIN)
 
 
 def planned_before(row: InstanceRow, sop_instance_uid: str) -> tuple[str, ...]:
@@ -108,10 +118,12 @@ class Saying(Struct, frozen=True, kw_only=True):
         *,
         findings: tuple[Finding, ...] = (),
         cancels: tuple[str, ...] = (),
+        failed: tuple[RuleFailure, ...] = (),
+        mended: bool = False,
     ) -> InstanceRouted:
         """The decision on an instance that has just come."""
         said = self._of_row(row_of(event), event.instance.sop_instance_uid, decision, planned)
-        return replace(said, findings=findings, cancels=cancels)
+        return replace(said, findings=findings, cancels=cancels, failed=failed, mended=mended)
 
     def of_row(
         self,
@@ -122,9 +134,12 @@ class Saying(Struct, frozen=True, kw_only=True):
         *,
         revision: int = 0,
         cancels: tuple[str, ...] = (),
+        failed: tuple[RuleFailure, ...] = (),
+        mended: bool = False,
     ) -> InstanceRouted:
         """A later decision on an instance that is known."""
-        return replace(self._of_row(row, sop_instance_uid, decision, planned), revision=revision, cancels=cancels)
+        said = self._of_row(row, sop_instance_uid, decision, planned)
+        return replace(said, revision=revision, cancels=cancels, failed=failed, mended=mended)
 
     def _of_row(self, row: InstanceRow, uid: str, decision: Decision, planned: tuple[PlannedDelivery, ...]) -> InstanceRouted:
         assert row.object is not None

@@ -27,6 +27,17 @@ class Held(Struct, frozen=True, kw_only=True, omit_defaults=True):
     before: str = ""
 
 
+class Failing(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an instance waits with for rules that can be evaluated on it."""
+
+    #: The version of the configuration by whose rules it failed: by the same they would fail again.
+    version: str
+    #: The rules for studies that held for it all the same.
+    took: tuple[str, ...] = ()
+    #: When it is seen whether there are other rules by now; `hilum apply` has that seen at once.
+    again_at: datetime
+
+
 class InstanceRow(Struct, frozen=True, kw_only=True, tag_field="t", tag="i", omit_defaults=True):
     """What is known of one SOP instance. Without an `object`, it was only told of."""
 
@@ -47,6 +58,7 @@ class InstanceRow(Struct, frozen=True, kw_only=True, tag_field="t", tag="i", omi
     #: SHA-256 of other objects that are the same, encoded otherwise, or that it was before it was corrected.
     also: tuple[str, ...] = ()
     held: Held | None = None
+    failing: Failing | None = None
     #: The rejection note that names it: its SOPInstanceUID.
     note: str = ""
     #: Whether it was announced and has not come.
@@ -142,7 +154,7 @@ class Rows:
 
     def put_instance(self, sop_instance_uid: str, row: InstanceRow, due: datetime) -> None:
         """Remember an instance; at `due` it is asked whether the index has it."""
-        self._memory.put(sop_instance_uid, row, due=due)
+        self._memory.put(sop_instance_uid, row, due=due if row.failing is None else min(due, row.failing.again_at))
 
     def put_study(self, study_instance_uid: str, row: StudyRow, due: datetime) -> None:
         """Remember a study; at `due` it is looked at again."""

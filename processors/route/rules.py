@@ -11,10 +11,10 @@ from rule_engine import errors as rule_errors
 
 from hilum.dicom import CutValue, Header
 from hilum.errors import Quarantine, Reason
-from hilum.events import InstanceAccepted
+from hilum.events import InstanceAccepted, RuleFailure
 from hilum.settings import Rule, Settings
 
-from .compiled import FAILURES, Compiled, compiled
+from .compiled import FAILURES, Compiled, compiled, failure
 from .facts import Matched, StudyFacts, StudyRoute
 from .names import Asked, Item, is_list
 
@@ -50,28 +50,36 @@ class Rules:
     def matched(self, event: InstanceAccepted, header: Header | None = None) -> Matched:
         """Where `event` goes at once, and which rules for complete studies it is a part of.
 
-        `header` stands in for the event's own where that one leaves out what a rule names. Raises `Quarantine` if a rule
-        fails on the object.
+        `header` stands in for the event's own where that one leaves out what a rule names. A rule that fails on the object takes
+        it from no other.
         """
         asked = Asked(event, header or event.instance.header)
         destinations: dict[str, tuple[str, ...]] = {}
         priorities: dict[str, int] = {}
         study_rules = []
+        failed = []
         for each in self.compiled:
-            if not matches(each, asked):
-                continue
             rule = each.rule
+            try:
+                if not matches(each, asked):
+                    continue
+            except Quarantine as why:
+                failed.append(RuleFailure(rule=rule.name, says=why.sentence))
+                continue
             if each.study is not None:
                 study_rules.append(rule.name)
                 continue
             for destination in rule.to:
                 destinations[destination] = (*destinations.get(destination, ()), rule.name)
                 priorities[destination] = max(rule.priority, priorities.get(destination, rule.priority))
-        return Matched(destinations=destinations, study_rules=tuple(study_rules), priorities=priorities)
+        return Matched(destinations=destinations, study_rules=tuple(study_rules), priorities=priorities, failed=tuple(failed))
 
     def destinations(self, event: InstanceAccepted, header: Header | None = None) -> dict[str, tuple[str, ...]]:
-        """`matched`, without the rules for complete studies."""
-        return dict(self.matched(event, header).destinations)
+        """`matched`, without the rules for complete studies. Raises `Quarantine` if a rule fails on the object."""
+        matched = self.matched(event, header)
+        if matched.failed:
+            raise Quarantine(Reason.RULE_FAILED, matched.failed[0].says)
+        return dict(matched.destinations)
 
     def of_study(self, facts: StudyFacts, matched: Mapping[str, int]) -> tuple[StudyRoute, ...]:
         """Where a complete study goes. `matched` holds for each rule how many of its instances `Matched.study_rules` named it for.
@@ -84,7 +92,7 @@ class Rules:
                 try:
                     goes = each.study.matches((facts, matching))
                 except FAILURES as error:
-                    sentence = f"Rule {name!r} could not be evaluated on a complete study ({type(error).__name__})."
+                    sentence = f"Rule {name!r} could not be evaluated on a complete study: {failure(error)}."
                     raise Quarantine(Reason.RULE_FAILED, sentence, fix="Correct the rule's `study`, then apply it.") from None
                 if goes:
                     found.append(StudyRoute(rule=name, to=each.rule.to, send=each.rule.send, priority=each.rule.priority))
@@ -97,14 +105,14 @@ def matches(rule: Compiled, asked: Asked) -> bool:
     try:
         return bool(rule.when.matches(asked))
     except CutValue as error:
-        raise _failed(rule, asked, f"the value of {error.keyword} is too long") from None
+        raise _failed(rule, f"the value of {error.keyword} is too long") from None
     except FAILURES as error:
         cause = getattr(error, "error", None)  # what a function of the rule raised
         if isinstance(cause, CutValue):
-            raise _failed(rule, asked, f"the value of {cause.keyword} is too long") from None
+            raise _failed(rule, f"the value of {cause.keyword} is too long") from None
         if is_absent(rule, asked, error):
             return False
-        raise _failed(rule, asked, type(error).__name__) from None
+        raise _failed(rule, failure(error)) from None
 
 
 def is_absent(rule: Compiled, asked: Asked, error: Exception) -> bool:
@@ -114,9 +122,9 @@ def is_absent(rule: Compiled, asked: Asked, error: Exception) -> bool:
     return any(not is_list(keyword) and asked.value(keyword) is None for keyword in rule.keywords)
 
 
-def _failed(rule: Compiled, asked: Asked, why: str) -> Quarantine:
+def _failed(rule: Compiled, why: str) -> Quarantine:
     return Quarantine(
         Reason.RULE_FAILED,
-        f"Rule {rule.rule.name!r} could not be evaluated on instance {asked.event.instance.sop_instance_uid} ({why}).",
-        fix="Correct the rule's `when`; `hilum config check` shows what it may name.",
+        f"Rule {rule.rule.name!r} could not be evaluated: {why}.",
+        fix="Correct the rule's `when`, try it with `hilum rule test FILE --last 7d`, then apply it.",
     )

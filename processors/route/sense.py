@@ -15,8 +15,11 @@ from rule_engine.types import DataType
 
 from hilum.errors import Misconfigured
 
+from .bounded import WITHOUT_END
+
 _SEE = "docs/reference/rules.md says what each name is, with examples."
 ITEM = "item"  # the name of the type of a sequence's items
+_DIVISIONS = {"tdiv": "/", "fdiv": "//", "mod": "%"}
 _NAMES = {
     "STRING": "text",
     "FLOAT": "a number",
@@ -30,14 +33,16 @@ _NAMES = {
 def refuse_senseless(name: str, when: str, expression: Any) -> None:
     """Raise `Misconfigured` if the rule `name`, whose text is `when` and whose syntax tree is `expression`, cannot be meant."""
     for node in nodes(expression):
-        if isinstance(node, ast.SymbolExpression) and node.scope is not None and node.name not in node.context.builtins:
-            known = ", ".join(f"${each}" for each in sorted(node.context.builtins))
+        if isinstance(node, ast.SymbolExpression) and node.scope is not None and node.name not in (known_names := _built_in(node)):
+            known = ", ".join(f"${each}" for each in known_names)
             raise _refused(name, f"names ${node.name}, which is unknown", f"Known with a $ are: {known}. Attributes have none.")
     if expression.result_type != DataType.BOOLEAN:
         raise _refused(name, f"gives {_a(expression.result_type)}, not true or false", f"Compare it with something. {_SEE}")
     if isinstance(expression, ast.LiteralExpressionBase) and when.partition("#")[0].strip(" \t\r\n()") not in ("true", "false"):
         raise _refused(name, f"is always {_said(expression)}, whatever the object", f"Write {_said(expression)}, or name an attribute.")
     for node in nodes(expression):
+        if isinstance(node, ast.ArithmeticExpression) and node.type in _DIVISIONS and _is_zero(node.right):
+            raise _refused(name, "divides by zero, whatever the object", f"Put something else behind {_DIVISIONS[node.type]}.")
         for condition in _conditions(node):
             _check_condition(name, condition)
         if type(node) is ast.ComparisonExpression and not _may_equal(node.left.result_type, node.right.result_type):
@@ -45,6 +50,10 @@ def refuse_senseless(name: str, when: str, expression: Any) -> None:
             raise _refused(name, f"compares {_described(node.left)} with {_described(node.right)}: {never}", _instead(node))
         if isinstance(node, ast.ContainsExpression):
             _check_contains(name, node)
+
+
+def _built_in(node: Any) -> list[str]:
+    return sorted(each for each in node.context.builtins if each not in WITHOUT_END)
 
 
 def _refused(name: str, what: str, fix: str) -> Misconfigured:
@@ -70,6 +79,10 @@ def children(node: Any) -> Iterator[Any]:
             waiting += each
         elif isinstance(each, ast.ExpressionBase):
             yield each
+
+
+def _is_zero(node: Any) -> bool:
+    return isinstance(node, ast.FloatExpression) and node.value == 0
 
 
 def _conditions(node: Any) -> tuple[Any, ...]:

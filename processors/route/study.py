@@ -20,7 +20,7 @@ from hilum.events import Instance, InstanceRouted, StudyChanged
 
 from .completeness import Reason, Thresholds, counted_from, verdict
 from .facts import Deciding, StudyFacts
-from .plan import Saying, deliveries, wanted_by
+from .plan import RULE_TRIED_AGAIN, Saying, deliveries, wanted_by
 from .rows import Closing, Held, InstanceRow, Rows, SeriesRow, StudyRow
 
 log = telemetry.logger("route")
@@ -29,8 +29,6 @@ log = telemetry.logger("route")
 REMEMBERED = timedelta(hours=24)
 #: Instances that are decided on in one step of a complete study.
 STEP = 500
-#: When a study is looked at again of which a rule could not be evaluated; `hilum apply` has it looked at once it brings a better one.
-RULE_TRIED_AGAIN = timedelta(minutes=10)
 #: When a study is looked at again whose objects may lie in a spool.
 SPOOL_ASKED_AGAIN = timedelta(seconds=3)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from hilum.dicom import CutValue
 from hilum.errors import Quarantine
 from hilum.settings import Rule
 
-from .compiled import FAILURES, Compiled
+from .compiled import FAILURES, Compiled, failure
 from .names import TAG, Asked, Item
 from .rules import is_absent, matches
 from .sense import children
@@ -90,6 +90,7 @@ class _Look:
 
     def _evaluated(self, node: Any) -> Any:
         self._asked.missing = False
+        self._rule.when.context.begin()
         return node.evaluate(self._asked)
 
     def _found(self, node: Any) -> str:
@@ -100,7 +101,7 @@ class _Look:
             except CutValue:
                 shown = "left out of the header for its length"
             except FAILURES as error:
-                shown = "absent" if is_absent(self._rule, self._asked, error) else f"no value ({type(error).__name__})"
+                shown = "absent" if is_absent(self._rule, self._asked, error) else f"no value ({failure(error)})"
             else:
                 shown = _shown(value)
             said.append(f"{written(name)} is {shown}")

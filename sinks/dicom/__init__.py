@@ -58,8 +58,11 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     profile: str = ""
     #: What becomes of an object, by the peer's status, where that is to be otherwise than the profile says: `"0xC000" = "retry"`.
     statuses: dict[StatusCode, Outcome] = {}  # noqa: RUF012  # msgspec copies an empty one
+    #: What becomes of an object that the peer takes in no presentation context, while it takes others: `person`: it is put aside until
+    #: somebody changes something there or here; `permanent`: it is rejected; `retry`: it is tried again.
+    refused_contexts: Literal["person", "permanent", "retry"] = "person"
     #: `if-needed`: what the peer does not take in its own transfer syntax is written without loss in one that it takes;
-    #: `never`: it is rejected. What the peer takes as it is goes as it is.
+    #: `never`: it is not (`refused_contexts`). What the peer takes as it is goes as it is.
     transcode: Literal["if-needed", "never"] = "if-needed"
     #: Compress images with loss (`jpeg-2000`), under a new SOP instance UID; empty: never. It goes with `lossy_ratio`.
     lossy: LossySyntax = ""
@@ -153,6 +156,7 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             transcode=self.transcode == "if-needed",
             fix_odd_lengths=self.fix_odd_lengths,
             meanings=meanings(self.profile, self.statuses),
+            refused_contexts=self.refused_contexts,
             lossy=lossy_of(self.lossy, self.lossy_ratio, transcode=True),
             calling_of_sender=self.calling_title == "sender",
             called_of_sender=self.called_title == "sender",

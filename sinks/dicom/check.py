@@ -6,22 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from msgspec.structs import replace
-from pydicom.uid import (
-    UID,
-    ComputedRadiographyImageStorage,
-    CTImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    EnhancedCTImageStorage,
-    EnhancedMRImageStorage,
-    EnhancedSRStorage,
-    KeyObjectSelectionDocumentStorage,
-    MRImageStorage,
-    PositronEmissionTomographyImageStorage,
-    SecondaryCaptureImageStorage,
-    UltrasoundImageStorage,
-    UltrasoundMultiFrameImageStorage,
-    XRayAngiographicImageStorage,
-)
+from pydicom.uid import UID
 
 from hilum import testobject
 from hilum.association import Association
@@ -37,27 +22,10 @@ from hilum.sink import Later, Park, Step, step
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, MAX_CONTEXTS, VERIFICATION, Context
 
 from .session import contexts_of
+from .usual import USUAL_SOP_CLASSES
 
 #: Longest wait of a check for one answer, in seconds, however patient deliveries are.
 CHECK_WAITS_S = 10.0
-
-#: What `check` asks the peer about, beside C-ECHO: each class uncompressed and in each of `COMPRESSIONS`.
-USUAL_SOP_CLASSES = (
-    ComputedRadiographyImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    MRImageStorage,
-    EnhancedMRImageStorage,
-    UltrasoundImageStorage,
-    UltrasoundMultiFrameImageStorage,
-    SecondaryCaptureImageStorage,
-    XRayAngiographicImageStorage,
-    PositronEmissionTomographyImageStorage,
-    EnhancedSRStorage,
-    KeyObjectSelectionDocumentStorage,
-)
-
 
 #: Transfer syntaxes that modalities compress in (PS3.5 10), by the names that people use.
 COMPRESSIONS = {
@@ -123,7 +91,7 @@ def check(
             yield _kinds_step(association, kinds, transcode=transcode)
         echoing = _echo_step(association)
         yield echoing
-        if with_object and (echoing.ok or _ECHO not in association.accepted):
+        if with_object and echoing.ok:
             yield _object_step(association, meanings)
     finally:
         association.release()
@@ -140,14 +108,15 @@ def _asked(kinds: list[Kind], *, transcode: bool) -> list[Context]:
 
 
 def _echo_step(association: Association) -> Step:
+    """C-ECHO; a peer that takes none may take images all the same."""
     peer = association.peer
     with step("C-ECHO") as echoing:
         if _ECHO not in association.accepted:
-            raise NoAssociation(f"{peer.aet} takes no C-ECHO.", fix="Nothing to do, if it takes images.")
-        answer = association.c_echo()
-        if answer.status:
+            echoing.warn(f"{peer.aet} takes no C-ECHO.", fix="Nothing to do, if it takes images.")
+        elif (answer := association.c_echo()).status:
             raise NoAssociation(f"{peer.aet} answered 0x{answer.status:04X} to C-ECHO.", fix="The peer's own log says why.")
-        echoing.says = f"{peer.aet} answered"
+        else:
+            echoing.says = f"{peer.aet} answered"
     return echoing.done
 
 
@@ -260,7 +229,7 @@ def _kinds(settings: Settings) -> list[Kind]:
 
 
 def _kinds_step(association: Association, kinds: list[Kind], *, transcode: bool) -> Step:
-    """Whether the peer would take what is here. That is not wrong in itself if it would not: rules may send it elsewhere."""
+    """Whether the peer would take what is here. Part of it may be for others, by the rules; if it takes nothing, nothing will arrive."""
     asked = association.accepted.keys() | association.refused.keys()
     kinds = [kind for kind in kinds if asked.issuperset(contexts_of(kind.sop_class_uid, kind.transfer_syntax_uid, transcode=transcode))]
     refused = [
@@ -269,6 +238,13 @@ def _kinds_step(association: Association, kinds: list[Kind], *, transcode: bool)
         for kind in kinds
         if association.accepted.keys().isdisjoint(contexts_of(kind.sop_class_uid, kind.transfer_syntax_uid, transcode=transcode))
     ]
+    peer = association.peer
     with step("objects in the index") as asking:
-        asking.says = f"takes {len(kinds) - len(refused)} of {len(kinds)} kinds" + (f"; not {'; '.join(refused)}" if refused else "")
+        says = f"takes {len(kinds) - len(refused)} of {len(kinds)} kinds" + (f"; not {'; '.join(refused)}" if refused else "")
+        if refused and len(refused) == len(kinds):
+            raise NoAssociation(f"{peer.aet} {says}.", fix=f"Ask its administrator to let {peer.calling_aet} store what is here.")
+        if refused:
+            asking.warn(f"{says}.", fix="What it does not take waits for a person, unless rules send it elsewhere (`refused_contexts`).")
+        else:
+            asking.says = says
     return asking.done

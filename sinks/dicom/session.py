@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,10 +17,14 @@ from hilum.outcomes import Meanings
 from hilum.part10 import Part10
 from hilum.peer import NoAssociation, Peer
 from hilum.rewriting import in_syntax, may_be_lossy, not_rewritten, sent_as, with_loss
-from hilum.sink import Delivery, Later, Outage, Settled
-from hilum.upper_layer import MAX_CONTEXTS, Context
+from hilum.sink import Delivery, Later, Outage, Park, Settled
+from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, MAX_CONTEXTS, Context
 
 from .promise import Promises
+from .usual import USUAL_SOP_CLASSES
+
+#: A peer that took none of an association's contexts, but some others, is not asked for these again for so long.
+_TAKES_SOMETHING_S = 60.0
 
 
 class Manner(Struct, frozen=True, kw_only=True):
@@ -30,6 +35,8 @@ class Manner(Struct, frozen=True, kw_only=True):
     transcode: bool
     fix_odd_lengths: bool
     meanings: Meanings
+    #: What becomes of an object that the peer takes in no context, while it takes others.
+    refused_contexts: Literal["person", "permanent", "retry"] = "person"
     #: Compress images with loss, so.
     lossy: Lossy | None = None
     #: Call as the object's sender called itself, and by the title that it called.
@@ -48,6 +55,10 @@ class Associations:
         self._association: Association | None = None
         self._study = ""
         self._coming: list[Delivery] = []
+        #: Until then it is believed that the peer takes something, as it did when it was asked.
+        self._takes_something_until = 0.0
+        #: The peer has ended an association while a request was under way.
+        self._wary = False
 
     def begin(self, deliveries: Sequence[Delivery]) -> None:
         """See `Session.begin`."""
@@ -80,16 +91,16 @@ class Associations:
             self._promises.ask_if_any()
 
     def _send(self, delivery: Delivery, part10: Part10) -> Settled:
-        """Store one object; once more on a new association if the peer has ended the open one."""
-        while True:
-            association = self._association_for(delivery)
-            first = association.answers == 0
-            try:
-                return self._store(association, delivery, part10)
-            except AssociationLost as lost:
-                self._association = None
-                if first:  # else the peer may have ended it between two objects: once more, on a new one
-                    raise Later(lost.sentence, fix=lost.fix) from None
+        """Store one object. If the association ends once the request has begun, nobody knows whether the peer has it: that is an attempt.
+
+        So is a request on an association that the peer was about to end: from then on it is looked at more closely before each one.
+        """
+        association = self._association_for(delivery)
+        try:
+            return self._store(association, delivery, part10)
+        except AssociationLost as lost:
+            self._association, self._wary = None, True
+            raise Later(lost.sentence, fix=lost.fix) from None
 
     def rest(self) -> None:
         """See `Session.rest`."""
@@ -116,7 +127,7 @@ class Associations:
             self._release()
         if self._association:
             known = dict.fromkeys((*self._association.accepted, *self._association.refused))
-            if all(context in known for context in needed) and self._association.is_open():
+            if all(context in known for context in needed) and self._association.is_open(wary=self._wary):
                 return self._association
             self._release()
         ids = [each.delivery_id for each in self._coming]
@@ -148,7 +159,7 @@ class Associations:
         preferred = [by_syntax[uid] for uid in self._manner.meanings.profile.in_order(list(by_syntax))]
         chosen = next((context for context in (asked, *preferred) if context in association.accepted), None)
         if chosen is None:
-            return self._refused(association.refused[asked], asked)
+            return self._refused(association, [asked, *preferred])
         if chosen == asked:
             return self._store_as_it_is(association, delivery, part10, asked)
         try:
@@ -175,7 +186,7 @@ class Associations:
                 if made is None:
                     return None
                 if context not in association.accepted:
-                    return self._refused(association.refused[context], context)
+                    return self._refused(association, [context])
                 return sent_as(self._settled(association.c_store(context, made.sop_instance_uid, made.data_set)), made, delivery)
         except CannotRecode as error:
             return not_rewritten(delivery, error, "Images are to be compressed with loss")
@@ -183,13 +194,43 @@ class Associations:
     def _settled(self, answer: Answer) -> Settled:
         return self._manner.meanings.of_status(self._peer.aet, answer.status, answer.comment)
 
-    def _refused(self, result: int, context: Context) -> Settled:
-        reason = REFUSALS.get(result, f"result {result}")
-        what = f"SOP class {context.abstract_syntax} in transfer syntax {context.transfer_syntax}"
-        sentence = f"{self._peer.aet} does not take {what}: {reason}."
-        if result in (3, 4):
-            return Settled(state="rejected", comment=sentence)
-        raise Later(sentence, fix="The peer's own log says why.")
+    def _refused(self, association: Association, proposed: Sequence[Context]) -> Settled:
+        """What becomes of an object of which the peer takes none of the contexts. Raises `Outage` if it takes nothing at all."""
+        if not association.accepted:
+            self._find_out_whether_it_takes_anything(association.peer, proposed[0])
+        syntaxes: dict[int, list[str]] = {}
+        for context in proposed:
+            syntaxes.setdefault(association.refused[context], []).append(context.transfer_syntax)
+        why = "; ".join(
+            f"in transfer syntax {', '.join(each)}: {REFUSALS.get(result, f'result {result}')}" for result, each in syntaxes.items()
+        )
+        sentence = f"{self._peer.aet} does not take SOP class {proposed[0].abstract_syntax} {why}."
+        outcome = self._manner.refused_contexts
+        if outcome == "retry" or not syntaxes.keys() <= {3, 4}:  # 1 and 2 say nothing about the class
+            raise Later(sentence, fix="The peer's own log says why.")
+        if outcome == "person":
+            raise Park(sentence, fix="Let the peer take it, or send it elsewhere; then: hilum deliver retry.")
+        return Settled(state="rejected", comment=sentence)
+
+    def _find_out_whether_it_takes_anything(self, peer: Peer, refused: Context) -> None:
+        """Raise `Outage` if the peer takes none of the usual SOP classes either: it has lost its licence or its table, say."""
+        if time.monotonic() < self._takes_something_until:
+            return
+        self._release()  # it may admit one association only
+        syntaxes = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)
+        usual = [Context(abstract_syntax=str(each), transfer_syntax=syntax) for each in USUAL_SOP_CLASSES for syntax in syntaxes]
+        try:
+            found = Association(peer, usual)
+        except NoAssociation as error:
+            raise Outage(error.sentence, fix=error.fix) from None
+        found.release()
+        if not found.accepted:
+            sentence = (
+                f"{peer.aet} takes the association and no presentation context: not SOP class {refused.abstract_syntax}, and none of"
+                f" {len(USUAL_SOP_CLASSES)} usual ones."
+            )
+            raise Outage(sentence, fix=f"Ask its administrator to let {peer.calling_aet} store images; its licence may have ended.")
+        self._takes_something_until = time.monotonic() + _TAKES_SOMETHING_S
 
 
 def contexts_for(delivery: Delivery, *, transcode: bool = True, lossy: Lossy | None = None) -> list[Context]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +16,7 @@ from hilum.bundle import Following, current, history, in_force, workers
 from hilum.candidate import Candidate
 from hilum.database import connect
 from hilum.errors import Misconfigured, Refused, TryAgain
+from hilum.sections import Roles
 from hilum.settings import Postgres, Settings
 from hilum.testing import eventually
 
@@ -29,7 +34,7 @@ NOTHING = Candidate(destinations={}, rules=())
 @pytest.fixture
 def settings(log: Log, postgres: str) -> Settings:
     log.make()
-    return msgspec.structs.replace(log.settings, postgres=Postgres(dsn=postgres))
+    return msgspec.structs.replace(log.settings, postgres=Postgres(dsn=postgres), roles=Roles(processes=("route,deliver",)))
 
 
 def taken(following: Following, refused: str = "") -> None:
@@ -108,13 +113,59 @@ def test_a_worker_that_refuses_the_version_is_named_with_why_and_not_waited_for(
     assert "cannot be read" in straggler.says
 
 
-def test_a_worker_that_was_killed_does_not_count_after_half_a_minute(settings: Settings) -> None:
+def heard_of(settings: Settings, worker: str, role: str, version: str, ago: str) -> None:
     with connect(settings.postgres.dsn) as connection:
         connection.execute(
-            "INSERT INTO worker (worker, role, host, version, seen_at) VALUES ('w', 'route', 'h', 'old', now() - interval '31 s')"
+            "INSERT INTO worker (worker, role, host, version, seen_at) VALUES (%s, %s, 'h', %s, now() - %s::interval)",
+            (worker, role, version, ago),
         )
 
-    assert wait(settings, ONE.version, 0.0).stragglers == []
+
+@pytest.mark.parametrize("version", ["old", ONE.version])
+def test_a_worker_that_does_not_answer_is_named_with_when_it_was_heard_of(settings: Settings, version: str) -> None:
+    heard_of(settings, "h/route/1-a", "route", version, "10 minutes")
+    heard_of(settings, "h/deliver/1-b", "deliver", ONE.version, "1 second")
+
+    waited = wait(settings, ONE.version, 0.0)
+
+    assert [each.worker for each in waited.running] == ["h/deliver/1-b"]
+    [straggler] = waited.stragglers
+    assert (straggler.worker, straggler.silent, waited.done) == ("h/route/1-a", True, False)
+    assert 599 < straggler.unheard_s < 700
+    assert [each.worker for each in workers(settings.postgres.dsn)] == ["h/deliver/1-b", "h/route/1-a"]
+
+
+def test_a_role_of_which_no_worker_is_there_is_named(settings: Settings) -> None:
+    heard_of(settings, "h/route/1-a", "route", ONE.version, "1 second")
+
+    waited = wait(settings, ONE.version, 0.0)
+
+    assert (waited.absent, waited.stragglers, waited.done) == (["deliver"], [], False)
+
+
+def test_a_worker_that_was_not_heard_of_for_an_hour_is_shown_and_not_waited_for(settings: Settings) -> None:
+    heard_of(settings, "h/route/1-a", "route", "old", "61 minutes")
+    for role in ("route", "deliver"):
+        heard_of(settings, f"h/{role}/2-b", role, ONE.version, "1 second")
+
+    assert wait(settings, ONE.version, 0.0).done
+    assert "h/route/1-a" in [each.worker for each in workers(settings.postgres.dsn)]
+
+
+def test_what_a_dead_process_of_this_machine_said_is_forgotten_by_the_one_after_it(settings: Settings) -> None:
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    with connect(settings.postgres.dsn) as connection:
+        for pid in (ended.stdout.strip(), os.getpid()):
+            connection.execute(
+                "INSERT INTO worker (worker, role, host, version) VALUES (%s, 'route', %s, 'old')",
+                (f"{socket.gethostname()}/route/{pid}-a", socket.gethostname()),
+            )
+
+    with Following(settings, "deliver") as following:
+        taken(following)
+        eventually(lambda: len(workers(settings.postgres.dsn)) == 2)
+
+    assert [each.worker.rpartition("/")[2] for each in workers(settings.postgres.dsn)] == [f"{os.getpid()}-a"]
 
 
 def test_while_the_database_is_away_a_worker_takes_what_is_new(log: Log) -> None:

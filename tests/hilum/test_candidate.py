@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from hilum.candidate import Candidate, changes, read
+from hilum.candidate import Candidate, changes, effective, of_settings, read
 from hilum.errors import Misconfigured, NotFound
+from hilum.rule_sections import Rule
 from hilum.settings import Settings
 
 RULES = """
@@ -152,3 +153,33 @@ def test_another_order_of_the_same_rules_is_a_change() -> None:
     other = {**CT, "name": "mr"}
 
     assert [each.change for each in changes(a_candidate(CT, other), a_candidate(other, CT))] == ["moved"]
+
+
+OWN = Settings(
+    rules=(Rule(name="everything", when="true", to=("pacs",)), Rule(name="ct", when=CT["when"], to=tuple(CT["to"]))),
+    destinations={"pacs": {"type": "archive", "secret_key": "HIDDEN"}, "old": {"type": "archive"}},
+)
+
+
+def test_the_first_configuration_is_held_against_the_settings() -> None:
+    first = a_candidate(CT, pacs={"type": "archive"}, new={"type": "archive"})
+
+    found = changes(effective(OWN, None), effective(OWN, first))
+
+    assert [(each.what, each.name, each.change) for each in found] == [
+        ("destination", "pacs", "changed"),
+        ("destination", "new", "added"),
+        ("rule", "everything", "removed"),
+    ]
+    assert "HIDDEN" not in repr(found)
+
+
+def test_the_same_rule_is_the_same_however_its_defaults_are_written() -> None:
+    assert changes(a_candidate(CT), a_candidate({**CT, "priority": 0, "on": "instance", "tests": []})) == []
+
+
+def test_the_rules_of_the_settings_can_be_published_as_they_are() -> None:
+    own = of_settings(OWN)
+
+    assert own.settings(OWN).rules == OWN.rules
+    assert changes(effective(OWN, None), effective(OWN, own)) == []

@@ -332,8 +332,8 @@ def a_profile(**more: Any) -> Profile:
 def test_a_profile_sets_what_the_destination_does_not() -> None:
     grouped = a_profile(dicom=DicomFacts(group_by=Fact(value="none", basis="default")))
 
-    assert grouped.settings("dicom", Dicom.__struct_fields__) == {"group_by": "none"}
-    assert profile("merge").settings("dicom", Dicom.__struct_fields__) == {"group_by": "study"}
+    assert grouped.settings("dicom", Dicom.__struct_fields__) == {"group_by": "none", "refused_contexts": "person"}
+    assert profile("merge").settings("dicom", Dicom.__struct_fields__) == {"group_by": "study", "refused_contexts": "person"}
 
 
 def test_a_profile_says_how_a_product_is_asked_and_what_it_takes() -> None:

@@ -273,6 +273,8 @@ class TestNothingLost:
             "stuck": 0,
             "sent_back": 0,
             "ignored": 0,
+            "held": 0,
+            "failing": 0,
             "withdrawn": 0,
             "expected_deliveries": 4,
             "delivered": 2,

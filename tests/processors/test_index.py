@@ -10,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from hilum.database import connect
-from hilum.database.queries import stuck_studies
+from hilum.database.known import IndexedInstances
+from hilum.database.queries import failed_rules, stuck_studies, studies_with_failed_rules
 from hilum.errors import Reason
 from hilum.events import (
     AssociationEnded,
@@ -33,9 +35,11 @@ from hilum.events import (
     PatientChanged,
     PlannedDelivery,
     ProcedureStepChanged,
+    RuleFailure,
     StudyChanged,
 )
 from hilum.runtime.tables import Envelope, events_of
+from hilum.settings import Postgres, Settings
 from hilum.testing import an_instance
 from processors.index import LONGEST_TEXT, Index
 
@@ -332,3 +336,30 @@ def test_the_tables_are_the_same_whatever_the_order_batches_and_repeats(
         assert [rows(connection, table) for table in TABLES] == expected
     finally:
         connection.rollback()
+
+
+def test_an_object_on_which_a_rule_failed_is_kept_as_it_came_until_other_rules_have_decided(
+    postgres: str, connection: psycopg.Connection
+) -> None:
+    received = an_instance()
+    failed = (RuleFailure(rule="bad", says="Rule 'bad' could not be evaluated: division by zero."),)
+    write(connection, accepted(received), replace(routed(received, "archive"), failed=failed, config_version="v1"))
+    uid, study = received.instance.sop_instance_uid, received.instance.study_instance_uid
+    known = IndexedInstances(Settings(postgres=Postgres(dsn=postgres)))
+
+    [said] = failed_rules(postgres, study=study)
+    assert (said.says, said.objects, said.studies) == (failed[0].says, 1, 1)
+    assert studies_with_failed_rules(postgres, "v2") == [study]
+    assert studies_with_failed_rules(postgres, "v1") == []
+    assert known.failing_of([study]) == {study: [uid]}
+    assert known.failing([uid], "v1", 10) == {}
+    came = known.failing([uid], "v2", 10)[uid].instance
+    assert (came.object, came.source, came.received_at) == (
+        received.instance.object,
+        received.instance.source,
+        received.instance.received_at,
+    )
+
+    write(connection, replace(routed(received, "pacs"), mended=True))
+
+    assert failed_rules(postgres) == []

@@ -139,7 +139,7 @@ def parsed(data: bytes, transfer_syntax_uid: str) -> pydicom.Dataset:
 
 def test_a_compressed_object_that_the_peer_does_not_take_is_rejected_in_words_if_nothing_may_be_transcoded(store: MemoryStore) -> None:
     with pacs(contexts=[(CT, EXPLICIT)]) as there:
-        session = sink_for(there.port, transcode="never").open(Settings())
+        session = sink_for(there.port, transcode="never", refused_contexts="permanent").open(Settings())
         [outcome] = send(session, store, a_delivery(store, transfer_syntax_uid=JPEG_2000, data_set=encoded({"Modality": "CT"})))
         session.close()
 
@@ -202,16 +202,6 @@ def test_a_test_object_that_is_not_taken_fails_the_check_with_the_peers_status()
     assert "0xA700 (out of resources)" in last.says
 
 
-def test_a_peer_that_takes_no_context_rejects_the_object(store: MemoryStore) -> None:
-    with pacs(contexts=[]) as there:
-        session = sink_for(there.port).open(Settings())
-        [outcome] = send(session, store, a_delivery(store))
-        session.close()
-
-    assert outcome.state == "rejected"
-    assert "this SOP class is not supported" in outcome.comment
-
-
 @pytest.mark.parametrize(
     ("code", "state"),
     [
@@ -258,6 +248,21 @@ def test_an_association_that_ends_without_an_answer_puts_the_object_off(store: M
         session = sink_for(there.port).open(Settings())
         with pytest.raises(Later):
             send(session, store, a_delivery(store))
+        session.close()
+
+        assert len(there.asked) == 1
+
+
+@pytest.mark.parametrize("answer", [aborts, hangs_up])
+def test_an_association_that_ends_in_mid_request_is_an_attempt_also_if_it_answered_before(
+    store: MemoryStore, answer: Callable[..., int]
+) -> None:
+    first = iter([0x0000])
+    with pacs(lambda event: next(first, None) if event.request.MessageID == 1 else answer(event)) as there:
+        session = sink_for(there.port).open(Settings())
+        send(session, store, a_delivery(store, SOPInstanceUID="2.25.10"))
+        with pytest.raises(Later, match=r"aborted the association|closed the connection"):
+            send(session, store, a_delivery(store, SOPInstanceUID="2.25.11"))
         session.close()
 
         assert len(there.asked) == 1
@@ -441,10 +446,15 @@ def test_a_check_tells_which_objects_of_the_index_would_not_be_taken(postgres: s
     with pacs(contexts=[(CT, EXPLICIT)]) as there:
         found = {step.name: step for step in sink_for(there.port).check(Settings(postgres=Postgres(dsn=postgres)))}
 
+    assert (found["objects in the index"].ok, found["objects in the index"].warning) == (True, True)
     says = found["objects in the index"].says
     assert says.startswith("takes 2 of 4 kinds; not ")
     assert "CT Image in MPEG-4 AVC/H.264 High Profile / Level 4.1" in says
     assert "Encapsulated PDF in Explicit VR Little Endian" in says
+    with pacs(contexts=[(MR, EXPLICIT)]) as there:
+        nothing = {step.name: step for step in sink_for(there.port).check(Settings(postgres=Postgres(dsn=postgres)))}
+    assert not nothing["objects in the index"].ok
+    assert nothing["objects in the index"].says.startswith("PACS takes 0 of 4 kinds; not ")
 
 
 def test_a_check_without_the_index_tests_the_peer_all_the_same() -> None:

@@ -81,7 +81,10 @@ def sent(hilum: RunningHilum, folder: Path, patient: str) -> dict[str, set[str]]
 
 def test_rules_are_in_force_without_a_restart_and_can_be_rolled_back(hilum: RunningHilum, folder: Path, tmp_path: Path) -> None:
     first = answer(hilum, "apply", "-f", folder, "-m", "to begin with")
-    assert first["stragglers"] == []
+    assert (first["stragglers"], first["absent"]) == ([], [])
+    assert ("removed", "everything") in [(change["change"], change["name"]) for change in first["changes"]]
+    own = answer(hilum, "config", "rollback", "settings", "--dry-run")
+    assert ("added", "everything") in [(change["change"], change["name"]) for change in own["changes"]]
     assert any("/route/" in worker for worker in first["running"])
     assert sent(hilum, tmp_path / "a", "SYNTHA") == {first["version"]: {"archive"}}
 
@@ -233,3 +236,33 @@ def test_a_configuration_with_a_mistake_changes_nothing(hilum: RunningHilum, fol
 
     assert "Did you mean Modality?" in refused["error"]["fix"]
     assert answer(hilum, "config", "history") == before
+
+
+def test_a_rule_that_fails_takes_nothing_from_the_others_and_decides_once_it_is_mended(
+    hilum: RunningHilum, folder: Path, tmp_path: Path
+) -> None:
+    failing = '[[rules]]\nname = "wide"\nwhen = "1 / (Rows - 16) > 0"\nto = ["pacs"]\n'
+    (folder / "wide.toml").write_text(failing)
+    answer(hilum, "apply", "-f", folder)
+    write_ct_study(tmp_path / "a", 2, rows=16, columns=16, patient="SYNTHF")
+    assert answer(hilum, "send", tmp_path / "a")["stored"] == 2
+
+    def both_failed() -> bool:
+        failed = answer(hilum, "status")["failed_rules"]
+        return [(each["says"], each["objects"]) for each in failed] == [("Rule 'wide' could not be evaluated: division by zero.", 2)]
+
+    eventually(both_failed, 60, what="the rule has failed on both objects")
+    counted = answer(hilum, "reconcile")
+    assert (counted["failing"], counted["quarantined"], counted["unaccounted"]) == (2, 0, 0)
+
+    (folder / "wide.toml").write_text(failing.replace("Rows - 16", "Rows + 16"))
+    answer(hilum, "apply", "-f", folder)
+
+    def sent_there() -> bool:
+        went = (
+            "SELECT count(*) FROM delivery JOIN study s USING (study_instance_uid) WHERE s.patient_id = 'SYNTHF' AND destination = 'pacs'"
+        )
+        return hilum.rows(f"{went} AND state = 'delivered'") == [(2,)]
+
+    eventually(sent_there, 60, what="the mended rule has sent both objects")
+    assert answer(hilum, "status")["failed_rules"] == []

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import pytest
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from bench.faults import objects
 from bench.running import RunningHilum, running_hilum
 from bench.wire import RawReceiver, RawSender
 from hilum.account import Account
 from hilum.profiles import GENERIC, profile
+from hilum.testing import eventually
 from tests.misbehaving import (
     EVERY_STATUS,
     Answer,
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.system
 
 #: As many as there are statuses, so that each is answered once.
 COUNT = len(EVERY_STATUS)
+OUTAGE = "SELECT says FROM v_destination_outage WHERE destination = %s"
 #: States in which a delivery has ended, or waits for a person.
 TAKEN, REFUSED = ("delivered", "already_there"), ("rejected", "parked")
 
@@ -61,7 +63,9 @@ DESTINATIONS = {
     "slow": Destination(answer=answers_after(1.5, every=9), settings="response_timeout_s = 1.0\nmax_attempts = 2"),
     "statuses": Destination(answer=answers(*EVERY_STATUS), settings="max_attempts = 2"),
     "passing": Destination(answer=refuses_at_first(1, 0xA700, 0x0000, 0x0110, 0x0000)),
+    # Until it is seen to be an outage; then it takes everything.
     "takes_nothing": Destination(answer=healthy(), contexts=()),
+    "takes_no_ct": Destination(answer=healthy(), contexts=((MRImageStorage, ExplicitVRLittleEndian),)),
     "one_at_a_time": Destination(answer=healthy(), associations=1, settings="workers = 2"),
     "dcm4chee": Destination(answer=answers(0x0000, 0xA770, 0xA771, 0xA778, 0xC409), settings='profile = "dcm4chee"\nmax_attempts = 2'),
     "told_otherwise": Destination(answer=answers(0x0000, 0xC000), settings='statuses = { "0xC000" = "already_there" }'),
@@ -89,6 +93,9 @@ class Ended:
     account: Account
     pacs: RawReceiver
     peers: dict[str, Scp]
+    #: What was said of the one that took nothing while it did, and how its deliveries were then.
+    outage: str
+    untouched: list[tuple[object, ...]]
 
     def rows(self, destination: str) -> list[Row]:
         query = """
@@ -131,9 +138,15 @@ retry_max_s = 1.0
         sender = RawSender(running.port, [(CTImageStorage, ExplicitVRLittleEndian)])
         assert {sender.send(CTImageStorage, uid, ExplicitVRLittleEndian, data_set) for uid, data_set in made} == {0x0000}
         sender.release()
+        eventually(lambda: running.rows(OUTAGE, "takes_nothing"), 60)
+        outage = str(running.rows(OUTAGE, "takes_nothing")[0][0])
+        untouched = running.rows("SELECT DISTINCT state, attempts FROM delivery WHERE destination = %s", "takes_nothing")
+        port = peers["takes_nothing"].port
+        peers["takes_nothing"].close()
+        peers["takes_nothing"] = stack.enter_context(scp(healthy(), port=port))
         account = running.come_to_rest(within_s=180)
         sent = {uid: sha256(data_set).hexdigest() for uid, data_set in made}
-        yield Ended(hilum=running, sent=sent, account=account, pacs=pacs, peers=peers)
+        yield Ended(hilum=running, sent=sent, account=account, pacs=pacs, peers=peers, outage=outage, untouched=untouched)
     pacs.close()
 
 
@@ -178,12 +191,13 @@ def test_what_passes_is_delivered_in_the_end(ended: Ended, name: str) -> None:
     assert ended.states(name) <= set(TAKEN)
 
 
-def test_an_association_that_ends_before_the_answer_costs_another_attempt_of_that_object_only(ended: Ended) -> None:
-    came = ended.peers["hangs_up"].came
+@pytest.mark.parametrize("name", ["hangs_up", "aborts"])
+def test_each_request_that_a_peer_ends_instead_of_answering_is_an_attempt_of_that_object_only(ended: Ended, name: str) -> None:
+    came = ended.peers[name].came
 
     assert set(came) == set(ended.sent)
     assert came.total() > COUNT
-    assert {row.uid for row in ended.rows("hangs_up") if row.attempts > 1} <= {uid for uid, times in came.items() if times > 1}
+    assert {row.uid: row.attempts for row in ended.rows(name)} == dict(came)
 
 
 def test_a_peer_that_is_too_slow_is_told_of_in_words_and_the_other_objects_pass(ended: Ended) -> None:
@@ -215,10 +229,16 @@ def test_each_status_of_the_standard_ends_as_it_means(ended: Ended, place: int) 
         assert row.state in REFUSED
 
 
-def test_a_peer_that_takes_no_context_has_its_reason_in_the_ledger(ended: Ended) -> None:
-    rows = ended.rows("takes_nothing")
+def test_a_peer_that_takes_no_context_is_away_and_nothing_is_counted_or_lost(ended: Ended) -> None:
+    assert "takes the association and no presentation context" in ended.outage
+    assert ended.untouched == [("pending", 0)]
+    assert ended.states("takes_nothing") == {"delivered"}
 
-    assert {row.state for row in rows} == {"rejected"}
+
+def test_a_peer_that_takes_other_classes_only_has_its_reason_in_the_ledger(ended: Ended) -> None:
+    rows = ended.rows("takes_no_ct")
+
+    assert {row.state for row in rows} == {"parked"}
     assert all("this SOP class is not supported" in row.comment for row in rows)
 
 

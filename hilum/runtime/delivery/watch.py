@@ -11,6 +11,7 @@ import psycopg
 
 from hilum import database, telemetry
 from hilum.database import AWAY
+from hilum.database.queues import WATCHES
 from hilum.errors import TryAgain
 from hilum.runtime.delivery.queue import LEASE_S, MINE
 from hilum.runtime.delivery.worker import Shared
@@ -62,7 +63,7 @@ class Watch:
         """Watch until `stop` is set."""
         while not stop.is_set():
             try:
-                with database.connect(self._dsn, name="hilum deliver watch") as connection:
+                with database.connect(self._dsn, name=WATCHES) as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     self.database_away = False
                     self._wake(list(self._destinations))  # whatever was said before we listened
@@ -86,7 +87,7 @@ class Watch:
             for shared in list(self._destinations.values()):
                 for worker, ids in list(shared.claimed.items()):
                     connection.execute(_RENEW, {"lease_s": LEASE_S, "ids": list(ids), "worker": worker})
-        says = {name: shared.breaker.says for name, shared in list(self._destinations.items()) if shared.breaker.says}
+        says = {name: why for name, shared in list(self._destinations.items()) if (why := shared.away())}
         if says != self._told or (says and now >= self._tell_at):
             self._tell(connection, says)
             self._told, self._tell_at = says, now + TELL_S

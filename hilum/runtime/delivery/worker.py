@@ -22,6 +22,7 @@ from hilum.runtime.delivery.coercions import Coercions
 from hilum.runtime.delivery.near import near_by
 from hilum.runtime.delivery.orders import Orders
 from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
+from hilum.runtime.delivery.suspects import STRIKES, Suspects
 from hilum.settings import Settings
 from hilum.sink import URGENT, Delivery, Later, Park, Session, Settled, Sink, Waits
 from hilum.storage.gone import why_gone
@@ -31,8 +32,6 @@ from hilum.store import ObjectStore
 RECORD_AFTER_S = 0.05
 #: Objects that are read while the one before them is on its way.
 READ_AHEAD = 3
-#: So many different objects put off in a row, and the destination is taken to be the cause, not the objects.
-STRIKES = 3
 #: A worker that waits for nothing in particular looks again after so long.
 POLL_S = 1.0
 #: No more is claimed than so many seconds of work, so that what is more urgent does not wait for what is in a worker's hands.
@@ -42,6 +41,8 @@ AHEAD_S = 2.0
 ALONE_AFTER, PARKED_AFTER = 2, 5
 #: What failed so often in a way nobody foresaw is put aside.
 UNFORESEEN_ATTEMPTS = 5
+#: An object that is under way for so long is told of, and again after each step.
+QUIET_S, QUIET_STEP_S = 10.0, 5
 _FIRST_RETRY_S = 1.0
 
 log = telemetry.logger("deliver")
@@ -54,17 +55,29 @@ class Shared:
         self.name = name
         self.sink = sink
         self.breaker = Breaker()
+        self.suspects = Suspects()
         #: Set when there may be something to do.
         self.wake = threading.Event()
         #: Claimed ids by worker, for the keeper of leases.
         self.claimed: dict[str, frozenset[str]] = {}
+        #: Since when each worker waits for the outcome of the object that it has under way, by the monotonic clock.
+        self.under_way: dict[str, float] = {}
         self.database_away = False
         #: What holds now; replaced as a whole.
         self.orders = orders or Orders.of(name, sink, Desired())
 
     def says(self) -> str:
         """Why nothing, or only what is urgent, is delivered now, in words; empty if all is."""
-        return "paused" if self.orders.paused else self.breaker.says or self.orders.closed()
+        return "paused" if self.orders.paused else self.away() or self.orders.closed()
+
+    def away(self) -> str:
+        """Why the destination cannot be used now, or that it keeps a worker waiting; empty if it can, and does not."""
+        if self.breaker.says:
+            return self.breaker.says
+        longest_s = max((time.monotonic() - began for began in list(self.under_way.values())), default=0.0)
+        if longest_s < QUIET_S:
+            return ""
+        return f"{self.name} has given no answer for {int(longest_s // QUIET_STEP_S * QUIET_STEP_S)} s to an object that is under way."
 
 
 class Worker:
@@ -81,7 +94,6 @@ class Worker:
         self._coercions = Coercions.of_settings(settings, warns=shared.sink.require_order == "warn")
         self._outcomes: list[tuple[Delivery, Outcome]] = []
         self._first_outcome_at = 0.0
-        self._put_off_since_success: set[str] = set()
         #: How long an object took of late, in seconds; 0: not known yet.
         self._object_s = 0.0
 
@@ -118,7 +130,7 @@ class Worker:
                 orders.limited and self._paced(session, stop)
             )
             least = URGENT if orders.closed() else -(2**31)
-            batch = self._queue.claim(limit, least_priority=least, held=orders.held) if may_begin else []
+            batch = self._claim(limit, least, orders) if may_begin else []
             suspects = [each for each in batch if each.abandoned >= ALONE_AFTER]
             if suspects and len(batch) > 1:
                 chosen = [each for each in batch if each.abandoned < ALONE_AFTER] or suspects[:1]
@@ -137,6 +149,17 @@ class Worker:
         elif len(batch) == limit:
             shared.wake.set()  # for another worker of this destination
         return batch
+
+    def _claim(self, limit: int, least: int, orders: Orders) -> list[Delivery]:
+        """What is due and not of a study that rests. After an outage, one object of another study than those that were not taken."""
+        suspects = self._shared.suspects
+        if not self._shared.breaker.tried:
+            return self._queue.claim(limit, least_priority=least, held=orders.held | suspects.resting())
+        for avoided in suspects.avoided():
+            if batch := self._queue.claim(limit, least_priority=least, held=orders.held | avoided):
+                suspects.tries(batch[0].study_instance_uid)
+                return batch
+        return []
 
     def _limit(self, orders: Orders) -> int:
         most = max(1, int(AHEAD_S / self._object_s)) if self._object_s else self._sink.batch
@@ -163,6 +186,7 @@ class Worker:
 
     def _deliver(self, batch: Sequence[Delivery], session: Session, reads: Executor, stop: threading.Event) -> None:
         left, began, allowed_s = list(batch), time.monotonic(), 0.0
+        suspects, again = self._shared.suspects, self._shared.breaker.tried
         tried: Delivery | None = None
         try:
             session.begin(batch)
@@ -173,17 +197,18 @@ class Worker:
                     allowed_s += orders.cost_s(delivery.object.size_bytes)
                 if stop.is_set() or orders.paused:
                     break
-                if delivery.study_instance_uid in orders.held:
+                uid = delivery.study_instance_uid
+                if uid in orders.held or (suspects.rests(uid) and not again):
                     continue
-                tried = delivery
+                tried, tried_at = delivery, time.monotonic()
                 outcome = self._timed_attempt(session, delivery, part10)
                 left.remove(delivery)
                 tried = None
-                self._note(delivery, outcome)
+                at_fault = self._note(delivery, outcome, time.monotonic() - tried_at)
                 if time.monotonic() - self._first_outcome_at >= RECORD_AFTER_S:
                     self._record(stop)
-                if len(self._put_off_since_success) >= STRIKES and isinstance(outcome, PutOff):
-                    raise TryAgain(f"{STRIKES} objects in a row were not taken; the last: {outcome.comment}")
+                if at_fault and isinstance(outcome, PutOff):
+                    raise TryAgain(f"Nothing was taken of {STRIKES} studies in a row; the last: {outcome.comment}")
         except HilumError as error:  # the destination, the store, or a setting that only a person can change: the queue waits
             if self._shared.breaker.outage(error):
                 log.warning("destination_away", destination=self._shared.name, says=str(error))
@@ -203,8 +228,11 @@ class Worker:
             yield coming.popleft()
 
     def _timed_attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Outcome:
-        began = time.monotonic()
-        outcome = self._attempt(session, delivery, part10)  # how long an outage takes says nothing about objects
+        began = self._shared.under_way[self._queue.worker] = time.monotonic()
+        try:
+            outcome = self._attempt(session, delivery, part10)  # how long an outage takes says nothing about objects
+        finally:
+            self._shared.under_way.pop(self._queue.worker, None)
         took = time.monotonic() - began
         self._object_s = 0.8 * self._object_s + 0.2 * took if self._object_s else took
         return outcome
@@ -253,14 +281,22 @@ class Worker:
         after_s = pause * random.uniform(0.75, 1.0)  # noqa: S311  # only spreads the load
         return PutOff(after_s=after_s, peer_status=peer_status, comment=sentence, peer_comment=peer_comment)
 
-    def _note(self, delivery: Delivery, outcome: Outcome) -> None:
+    def _note(self, delivery: Delivery, outcome: Outcome, took_s: float) -> bool:
+        """Keep the outcome. Whether it is the destination's fault that the object was put off, and not the object's or its study's."""
         if not self._outcomes:
             self._first_outcome_at = time.monotonic()
         self._outcomes.append((delivery, outcome))
         if isinstance(outcome, PutOff) and outcome.counted:
-            self._put_off_since_success.add(delivery.delivery_id)
             telemetry.DELIVERY_RETRIES.labels(delivery.destination).inc()
-            return
+            log.warning(
+                "delivery_put_off",
+                destination=delivery.destination,
+                instance=delivery.sop_instance_uid,
+                status=outcome.peer_status,
+                attempts=delivery.attempts + 1,
+                says=outcome.comment,
+            )
+            return self._shared.suspects.put_off(delivery, took_s)
         if isinstance(outcome, Parked):  # says nothing about the destination
             log.warning(
                 "delivery_parked",
@@ -269,10 +305,11 @@ class Worker:
                 status=outcome.peer_status,
                 says=outcome.comment,
             )
-            return
-        self._put_off_since_success.clear()
+            return False
+        self._shared.suspects.success(delivery)
         if self._shared.breaker.success():
             log.info("destination_back", destination=self._shared.name)
+        return False
 
     def _record(self, stop: threading.Event) -> None:
         """Write the outcomes down. While PostgreSQL is away they are kept, and written when it is back."""

@@ -15,6 +15,7 @@ from hilum import bundle, bus, desired
 from hilum.cli import app
 from hilum.database import connect
 from hilum.errors import HilumError, Misconfigured, NotFound, TryAgain
+from hilum.events import Limits
 from hilum.runtime.delivery.queue import Parked, PutOff, Queue
 from hilum.settings import Postgres, Settings
 from hilum.sink import Settled
@@ -112,6 +113,14 @@ def test_a_retry_is_counted_and_done_only_if_confirmed(hilum: Hilum, ledger: str
     assert states(ledger) == {"delivered", "pending"}
 
 
+def test_a_destination_that_there_is_not_is_named_with_the_nearest(hilum: Hilum, ledger: str) -> None:
+    for command in (("retry", "--yes"), ("cancel", "--yes"), ("list",)):
+        error = error_of(hilum("deliver", *command, "--destination", "pac"))
+        assert isinstance(error, NotFound)
+        assert error.fix == "Did you mean pacs?"
+    assert rows(ledger)
+
+
 def test_what_arrived_is_not_tried_again(hilum: Hilum, ledger: str) -> None:
     error = error_of(hilum("deliver", "retry", "--state", "delivered", "--yes"))
 
@@ -134,6 +143,58 @@ def test_a_study_is_hurried_held_and_released(hilum: Hilum, ledger: str, setting
     assert hilum("deliver", "release", "2.25.2").stdout == "Study 2.25.2 is released.\n"
     assert desired.read(settings).held == {}
     assert isinstance(error_of(hilum("deliver", "hold", "MRN-1")), NotFound)
+
+
+def test_what_is_held_is_said_wherever_it_waits_and_listed_also_if_nothing_of_it_has_come(hilum: Hilum, ledger: str) -> None:
+    hilum("deliver", "hold", "2.25.2", "--why", "vip")
+    assert "Nothing of it has come yet: check the UID." in hilum("deliver", "hold", "2.25.404", "--why", "typed wrongly").stdout
+    hilum("deliver", "urgent", "2.25.405")
+    [listed] = json.loads(hilum("deliver", "list", "--study", "2.25.2", "--json").stdout)
+    [shown] = json.loads(hilum("deliver", "show", "2.25.2.0", "--json").stdout)
+    [row] = json.loads(hilum("dest", "list", "--json").stdout)
+
+    for each in (listed, shown):
+        assert "held by" in each["waits_because"]
+        assert ": vip; " in each["waits_because"]
+        assert each["next_attempt_at"] is None
+    assert "1 of held studies" in row["waits_because"]
+    marks = {mark["study_instance_uid"]: mark for mark in json.loads(hilum("deliver", "holds", "--json").stdout)}
+    assert {uid: (mark["what"], mark["why"], mark["objects"], mark["waiting"]) for uid, mark in marks.items()} == {
+        "2.25.2": ("held", "vip", 0, 1),
+        "2.25.404": ("held", "typed wrongly", 0, 0),
+        "2.25.405": ("urgent", "", 0, 0),
+    }
+    assert "held by" in hilum("study", "show", "2.25.404").stdout
+    assert rows(ledger)
+
+
+def test_every_waiting_delivery_says_why_and_none_is_to_be_tried_in_the_past(hilum: Hilum, ledger: str) -> None:
+    hilum("dest", "pause", "pacs", "--why", "moved")
+    found = [each for each in json.loads(hilum("deliver", "list", "--json").stdout) if each["state"] == "pending"]
+
+    assert len(found) == 2
+    assert all("paused by" in each["waits_because"] for each in found)
+    assert [each["next_attempt_at"] is None for each in sorted(found, key=lambda each: str(each["comment"]))] == [False, True]
+    assert "Full." in [each["comment"] for each in found]
+    assert rows(ledger)
+
+
+def test_a_second_limit_keeps_the_first(hilum: Hilum, settings: Settings) -> None:
+    hilum("dest", "limit", "pacs", "--objects-per-s", "2")
+    hilum("dest", "limit", "pacs", "--associations", "1")
+
+    assert desired.read(settings).destinations["pacs"].limits == Limits(objects_per_s=2.0, max_associations=1)
+    assert "2 objects/s, 1 association" in hilum("dest", "list").stdout
+
+
+def test_a_destination_that_was_removed_stays_listed_while_the_account_counts_it(hilum: Hilum, settings: Settings) -> None:
+    enter(settings.postgres.dsn, *some(MemoryStore(), 1, destination="t1"))
+    queue = Queue(settings.postgres.dsn, "t1", "w", bus.Writer(Settings(), "deliver"))
+    queue.record([(queue.claim(1)[0], Settled(state="rejected", peer_status="0xA900"))])
+    queue.close()
+
+    [row] = [row for row in json.loads(hilum("dest", "list", "--json").stdout) if row["name"] == "t1"]
+    assert (row["type"], row["counts"]["rejected"], row["waits_because"]) == ("(removed)", 1, "")
 
 
 def test_what_was_delivered_is_sent_again_if_confirmed(hilum: Hilum, ledger: str) -> None:
@@ -163,7 +224,8 @@ def test_a_destination_is_paused_limited_and_resumed(hilum: Hilum, ledger: str) 
     hilum("dest", "resume", "pacs")
     hilum("dest", "limit", "pacs", "--none")
     [row] = json.loads(hilum("dest", "list", "--json").stdout)
-    assert (row["wanted"], row["waits_because"]) == (None, "")
+    assert row["wanted"] is None
+    assert "paused" not in row["waits_because"]
     assert "no span of hours" in str(error_of(hilum("dest", "limit", "pacs", "--hours", "always")))
     assert "Say which limits" in str(error_of(hilum("dest", "limit", "pacs")))
     assert isinstance(error_of(hilum("dest", "pause", "pac")), NotFound)
@@ -181,6 +243,17 @@ def test_a_destination_is_added_and_removed_only_if_nothing_waits_or_that_is_con
     assert desired.read(settings).destinations == {}
 
 
+def test_a_group_is_added_with_its_members_which_stay_as_long_as_it_does(hilum: Hilum, settings: Settings) -> None:
+    hilum("dest", "add", "one", "--set", "type=archive")
+    assert hilum("dest", "add", "both", "--set", "type=group", "--set", 'members=["pacs", "one"]').stdout.startswith(
+        "both is a destination"
+    )
+
+    assert desired.read(settings).added["both"]["members"] == ["pacs", "one"]
+    assert "one is a member of both" in str(error_of(hilum("dest", "remove", "one")))
+    assert "one is a group itself" in str(error_of(hilum("dest", "add", "one", "--set", "type=group", "--set", "members=pacs")))
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -189,6 +262,10 @@ def test_a_destination_is_added_and_removed_only_if_nothing_waits_or_that_is_con
         (("x", "--set", "type=dicon"), "there is no destination type"),
         (("x", "--set", "type"), "has no value"),
         (("x", "--set", "type=archive", "--set", "secret_key=s"), "is a secret"),
+        (("x", "--set", "type=group", "--set", 'members=["pacs", "nobody"]'), "there is no destination 'nobody'"),
+        (("x", "--set", "type=group", "--set", "members=x"), "x is a group itself"),
+        (("x", "--set", "type=group", "--set", 'members=["pacs'), "is no value of TOML"),
+        (("x", "--set", "type=archive", "--set", "hours=25:00"), "hours"),
     ],
 )
 def test_a_destination_that_cannot_be_is_not_added(hilum: Hilum, settings: Settings, words: tuple[str, ...], says: str) -> None:

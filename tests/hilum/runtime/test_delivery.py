@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -10,24 +11,26 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from hilum import bus
+from hilum import bus, telemetry
 from hilum.database import connect
 from hilum.database.deliveries import settled_id
 from hilum.database.queries import destination_counts
+from hilum.database.queues import outages
 from hilum.events import DeliverySettled, decode
 from hilum.part10 import Part10
 from hilum.runtime.deliver import Deliver
 from hilum.runtime.delivery.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from hilum.runtime.delivery.outbox import Outbox
 from hilum.runtime.delivery.queue import PutOff, Queue
+from hilum.runtime.delivery.suspects import STRIKES
 from hilum.runtime.delivery.watch import CHANNEL, Watch
-from hilum.runtime.delivery.worker import STRIKES, Shared
+from hilum.runtime.delivery.worker import Shared
 from hilum.settings import S3, Postgres, Settings
 from hilum.sink import Delivery, Later, Outage, Settled, Waits
 from hilum.store import open_store
 from hilum.testing import MemoryStore, a_delivery, eventually
 from tests.conftest import Log
-from tests.ledger import DELIVERED, TRACE, Scripted, enter, outbox, raises, reads, rows, some, states, working
+from tests.ledger import DELIVERED, TRACE, Scripted, ScriptedByStudy, enter, outbox, raises, reads, rows, some, states, working
 from tests.peers import pacs
 
 
@@ -292,7 +295,10 @@ class TestWorker:
             eventually(lambda: len(sink.seen) == 2)
             assert shared.breaker.wait_s() > 1.0
 
-    def test_an_object_that_is_not_taken_now_is_tried_again(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
+    def test_an_object_that_is_not_taken_now_is_tried_again_and_each_attempt_is_counted_and_logged(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        counted_before = telemetry.DELIVERY_RETRIES.labels("pacs")._value.get()
         enter(postgres, *some(store, 5))
         sink = Scripted(answer=raises(lambda: Later("Full.", peer_status="0xA700", peer_comment="disk"), times=2, only="2.25.1.2"))
         with run(sink):
@@ -300,6 +306,12 @@ class TestWorker:
 
         assert {uid: row["attempts"] for uid, row in rows(postgres).items() if row["attempts"] > 1} == {"2.25.1.2": 3}
         assert sink.seen.count("2.25.1.2") == 3
+        assert telemetry.DELIVERY_RETRIES.labels("pacs")._value.get() - counted_before == 2
+        lines = [line for line in map(msgspec.json.decode, capfd.readouterr().err.splitlines()) if line["event"] == "delivery_put_off"]
+        assert [(line["instance"], line["attempts"], line["status"], line["says"]) for line in lines] == [
+            ("2.25.1.2", 1, "0xA700", "Full."),
+            ("2.25.1.2", 2, "0xA700", "Full."),
+        ]
 
     def test_an_object_that_is_never_taken_is_put_aside_for_a_person_in_the_end_and_logged(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any], capfd: pytest.CaptureFixture[str]
@@ -316,16 +328,38 @@ class TestWorker:
         assert [line[name] for name in ("destination", "instance", "status")] == ["pacs", "2.25.1.0", "0xA700"]
         assert line["says"] == "Given up after 2 attempts: Full."
 
-    def test_three_objects_in_a_row_that_are_not_taken_let_the_queue_wait(
+    def test_a_destination_that_takes_nothing_of_three_studies_lets_the_queue_wait(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any]
     ) -> None:
-        enter(postgres, *some(store, 50))
+        enter(postgres, *(each for n in range(5) for each in some(store, 10, f"2.25.{n + 1}")))
         with run(Scripted(answer=raises(lambda: Later("Full.", peer_comment="Marked^Patient")), retry_max_s=600.0)) as shared:
-            eventually(lambda: "3 objects in a row were not taken" in shared.breaker.says)
+            eventually(lambda: "Nothing was taken of 3 studies in a row; the last: Full." in shared.breaker.says)
             assert "Marked" not in shared.breaker.says  # it is logged, and shown by /health
             eventually(lambda: all(row["claimed_by"] is None for row in rows(postgres).values()))
 
-        assert sorted(row["attempts"] for row in rows(postgres).values())[-4:] == [0, 1, 1, 1]
+        attempts = [row["attempts"] for row in rows(postgres).values()]
+        assert attempts.count(0) >= 40
+        assert max(attempts) == 1
+
+    @pytest.mark.parametrize("priority", [0, 100])
+    @pytest.mark.parametrize("grouped", [False, True])
+    def test_a_study_that_is_never_taken_delays_no_other_one_whatever_its_priority(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any], priority: int, grouped: bool
+    ) -> None:
+        def answer(delivery: Delivery, _: Part10) -> Settled:
+            if delivery.study_instance_uid == "2.25.1":
+                raise Later("Full.", peer_status="0xA700")
+            return DELIVERED
+
+        enter(postgres, *some(store, 30), priority=priority)
+        enter(postgres, *some(store, 20, "2.25.2"), *some(store, 20, "2.25.3"))
+        sink = (ScriptedByStudy if grouped else Scripted)(answer=answer)
+        with run(sink) as shared:
+            eventually(lambda: [row["state"] for row in rows(postgres).values()].count("delivered") == 40, timeout_s=5)
+            assert not shared.breaker.tried
+            assert sum(uid.startswith("2.25.1.") for uid in sink.seen) <= 3 * STRIKES  # the first rests are of 1 and 2 s
+
+        assert {row["state"] for row in rows(postgres).values() if row["study_instance_uid"] == "2.25.1"} == {"pending"}
 
     def test_one_object_that_is_never_taken_does_not_make_the_destination_wait(
         self, postgres: str, store: MemoryStore, run: Callable[..., Any]
@@ -379,6 +413,22 @@ class TestWorker:
             eventually(lambda: states(postgres) == {"delivered"})
 
         assert {row["attempts"] for row in rows(postgres).values()} == {1}
+
+    def test_what_is_under_way_is_known_while_the_destination_is_waited_for(
+        self, postgres: str, store: MemoryStore, run: Callable[..., Any]
+    ) -> None:
+        enter(postgres, *some(store, 1))
+        go_on = threading.Event()
+
+        def answer(*_: object) -> Settled:
+            go_on.wait(20)
+            return DELIVERED
+
+        with run(Scripted(answer=answer)) as shared:
+            eventually(lambda: shared.under_way)
+            go_on.set()
+            eventually(lambda: states(postgres) == {"delivered"})
+            assert shared.under_way == {}
 
     def test_a_sink_that_fails_unforeseen_stops_no_other_object(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
         enter(postgres, *some(store, 5))
@@ -510,6 +560,21 @@ class TestWatch:
         thread.start()
         try:
             eventually(lambda: (rows(postgres)["2.25.1.0"]["lease_until"] - before).total_seconds() > 30)
+        finally:
+            stop.set()
+            thread.join(10)
+
+    def test_a_destination_that_does_not_answer_is_told_of_while_it_happens_and_no_longer(self, postgres: str, shared: Shared) -> None:
+        stop, watch = threading.Event(), Watch(postgres, {"pacs": shared}, "p1")
+        shared.under_way["w1"] = time.monotonic() - 78
+        thread = threading.Thread(target=watch.run, args=(stop,))
+        thread.start()
+        try:
+            eventually(lambda: "pacs" in outages(postgres))
+            assert outages(postgres)["pacs"].says == "pacs has given no answer for 75 s to an object that is under way."
+            assert shared.says() == outages(postgres)["pacs"].says
+            shared.under_way.clear()
+            eventually(lambda: outages(postgres) == {})
         finally:
             stop.set()
             thread.join(10)

@@ -1,11 +1,13 @@
 """The supervisor, told with small Python programs as servers and roles."""
 
 import fcntl
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +18,14 @@ import pytest
 
 from hilum.errors import Misconfigured
 from hilum.services.endpoints import Endpoints
+from hilum.services.liveness import UNANSWERED, Liveness
 from hilum.services.process import Child, is_running
 from hilum.services.runstate import RunState, read_run_state
 from hilum.services.supervisor import Supervised, Supervisor
 from hilum.services.up import detach, down
+from hilum.status import ask
 from hilum.testing import eventually
+from tests.peers import free_port
 
 IDLE = "import time; print('up', flush=True); time.sleep(600)"
 
@@ -114,6 +119,57 @@ def test_a_child_that_dies_is_started_again(make: Make, tmp_path: Path) -> None:
     again = eventually(lambda: [c for c in state_of(tmp_path).children if c.restarts == 1 and c.state == "running"])
 
     assert again[0].last_exit.startswith("toy ended by signal SIGKILL")
+
+
+def test_a_process_that_runs_and_answers_nothing_is_ended_and_started_again(make: Make, tmp_path: Path) -> None:
+    hung = tmp_path / "hung"
+    child = replace(a_child(tmp_path, "route"), answers=lambda: not hung.exists(), silent_s=0.2)
+    make(roles=lambda _: [child]).start()
+    first = child_of(tmp_path, "route").pid
+    hung.touch()
+
+    again = eventually(lambda: [c for c in state_of(tmp_path).children if c.restarts])
+    hung.unlink()
+
+    assert "answered nothing for" in again[0].last_exit
+    eventually(lambda: [c for c in state_of(tmp_path).children if c.state == "running" and c.pid != first])
+    assert any(each["event"] == "child_ended" and "answered nothing" in each["says"] for each in told(tmp_path))
+
+
+def test_a_process_that_was_stopped_is_ended_and_started_again(make: Make, tmp_path: Path) -> None:
+    port = free_port()
+    program = (
+        "from http.server import HTTPServer, BaseHTTPRequestHandler as H\n"
+        "H.do_GET = lambda self: (self.send_response(200), self.end_headers(), self.wfile.write(b'{\"roles\": {}}'))\n"
+        f"s = HTTPServer(('127.0.0.1', {port}), H); print('up', flush=True); s.serve_forever()"
+    )
+    child = replace(a_child(tmp_path, "route", program), answers=lambda: ask(port, 0.2) is not None, silent_s=0.4)
+    make(roles=lambda _: [child]).start()
+    first = child_of(tmp_path, "route")
+
+    first.suspend()
+
+    eventually(lambda: [c for c in state_of(tmp_path).children if c.restarts and c.state == "running"])
+    assert not first.is_running()
+
+
+def test_a_process_that_answers_one_question_of_four_is_never_silent() -> None:
+    questions, begin, enough = itertools.count(1), threading.Event(), threading.Event()
+    silent = []
+
+    def answers() -> bool:
+        begin.wait(10)
+        silent.append(asked.silent_s)
+        if (number := next(questions)) == 40:
+            enough.set()
+        return number % UNANSWERED == 0
+
+    asked = Liveness(answers, every_s=0.001)
+    begin.set()
+    assert enough.wait(10)
+    asked.end()
+
+    assert not any(silent)
 
 
 def told(data: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hilum.database.known import Decided, IndexedStudy
 from hilum.dicom import Header
-from hilum.errors import Quarantine
+from hilum.errors import NotFound, Quarantine
 from hilum.events import (
     CommandOutcome,
     Event,
@@ -123,14 +123,35 @@ class Index:
     def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, str]:
         return {uid: self.notes[uid] for uid in sop_instance_uids if uid in self.notes}
 
+    def failed(self) -> dict[str, InstanceRouted]:
+        """The instances on which rules failed that have decided on none since, each with that decision."""
+        told = [event for events in self.routed.values() for event in events if event.failed or event.mended]
+        return {uid: event for uid, event in {event.sop_instance_uid: event for event in told}.items() if event.failed}
+
+    def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:
+        found = {uid: event for uid, event in self.failed().items() if uid in sop_instance_uids and event.config_version != config_version}
+        return {uid: InstanceAccepted(instance=self.accepted[uid]) for uid in list(found)[:limit]}
+
+    def failing_of(self, study_instance_uids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        failed = self.failed().values()
+        return {study: [event.sop_instance_uid for event in failed if event.study_instance_uid == study] for study in study_instance_uids}
+
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:
         found = sorted(uid for uid, instance in self.accepted.items() if instance.study_instance_uid == study_instance_uid)
         return [uid for uid in found if uid > after][:limit]
 
 
-class NoHeaders:
+class Stored:
+    """The headers of stored objects; what is `gone` is there no more."""
+
+    def __init__(self) -> None:
+        self.gone: set[str] = set()
+
     def whole(self, instance: Instance, tags: frozenset[str]) -> Header:
-        raise AssertionError("no header is cut here")
+        assert not instance.header_cut, "no header is cut here"
+        if instance.sop_instance_uid in self.gone:
+            raise NotFound(f"There is no object {instance.object.key}.")
+        return instance.header
 
 
 def by_name(first: ObjectRef, second: ObjectRef) -> Comparison:
@@ -152,6 +173,8 @@ class Hospital:
         self.deciding: Deciding = rules or FixedRules(now=("archive",))
         self.settings = settings or Settings(destinations=DESTINATIONS)
         self.clock = Clock()
+        self.version = "v1"
+        self.stored = Stored()
         self.index = Index()
         self.step = step
         self.state = PartitionState(0)
@@ -171,8 +194,13 @@ class Hospital:
     def start(self) -> None:
         """The process begins anew with what is committed."""
         self.route = Route(
-            self.deciding, self.index, NoHeaders(), "v1", contents=ByName(), settings=self.settings, now=self.clock, step=self.step
+            self.deciding, self.index, self.stored, self.version, contents=ByName(), settings=self.settings, now=self.clock, step=self.step
         )
+
+    def apply(self, version: str, rules: Rules | FixedRules) -> None:
+        """Other rules are in force."""
+        self.version, self.deciding = version, rules
+        self.start()
 
     def catch_up(self) -> None:
         """The index has read everything."""
