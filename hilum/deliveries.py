@@ -36,6 +36,7 @@ RETRYABLE = (*RETRIED, "cancelled")
 _RETRY = f"""
     WITH changed AS (
         UPDATE delivery d SET state = 'pending', not_before = now(), attempts = 0, abandoned = 0, settled_at = NULL, parked_at = NULL,
+            replaces = d.replaces AND d.state <> 'parked',
             round = d.round + (d.settled_at IS NOT NULL)::int, claimed_by = NULL, lease_until = NULL
         WHERE {WHERE} AND d.state = ANY(%(retryable)s) AND {FREE} AND {NOT_WITHDRAWN} AND NOT {EXPIRED.format("d")}
             AND (d.state <> 'pending' OR d.attempts > 0 OR d.not_before > now())

@@ -86,6 +86,8 @@ class DicomFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     private_sop_classes: Fact[list[Uid]] | None = None
     #: What it answers to an object that it has.
     duplicates: Fact[Literal["success", "refused", "unknown"]] | None = None
+    #: Whether a person looks before it is sent a correction of what it has, by C-STORE or by STOW-RS.
+    corrections: Fact[Literal["send", "person"]] | None = None
     #: Whether queries go to another AE title than C-STORE does.
     query_title: Fact[Literal["same", "separate"]] | None = None
     #: Whether it is an SCP of storage commitment (PS3.4 J).
@@ -195,6 +197,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         kinds = {"dicom": DicomFacts, "stow": StowFacts}
         names = kinds[kind].__struct_fields__ if kind in kinds else ()
         found = {name: self.fact("stow" if kind == "stow" else "dicom", name) for name in names if name in known and name not in _TABLES}
+        found |= {name: self.fact("dicom", name) for name in _OF_PRODUCT if name in known}
         return {name: value for name, value in found.items() if value is not None}
 
     def against(self, asked: Collection[str], taken: Collection[str]) -> list[str]:
@@ -238,6 +241,8 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 #: Facts that are tables of several.
 _TABLES = ("statuses", "reasons", "http")
+#: Facts of the product, whichever way objects come to it; they stand among those of DICOM.
+_OF_PRODUCT = ("corrections",)
 
 
 def names() -> list[str]:

@@ -76,6 +76,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     edits: Edits | None = None
     #: What is to be said of it with its outcome.
     remark: str = ""
+    #: Whether the destination may have another object under this UID, and no person has looked yet.
+    replaces: bool = False
     #: The titles of the association on which it came; empty if it came otherwise.
     calling_aet: str = ""
     called_aet: str = ""
@@ -229,6 +231,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def titled_in(self, settings: Settings) -> bool:
         """Whether deliveries must come with the titles of the associations on which objects came."""
+        del settings
+        return False
+
+    def asks_before_replacing(self, settings: Settings) -> bool:
+        """Whether a person must look before a correction is sent of an object that the destination may have."""
         del settings
         return False
 

@@ -10,25 +10,30 @@ from typing import Any
 from msgspec import Struct
 
 from hilum.database import AWAY, away, connect
-from hilum.database.deliveries import WHERE, Selection
+from hilum.database.deliveries import THERE, WHERE, Selection
 from hilum.errors import Misconfigured
 from hilum.sink import Expected, Sink
 
 #: What should be there.
-ARRIVED = ("delivered", "already_there", "returned")
+ARRIVED = THERE
 _CHUNK = 5000
 
 # Of several deliveries of one instance the last one counts.
 _THERE = f"""
     SELECT DISTINCT ON (d.study_instance_uid, d.sop_instance_uid) coalesce(d.member, ''), d.study_instance_uid,
         coalesce(d.series_instance_uid, ''), coalesce(d.sop_class_uid, ''), d.sop_instance_uid,
-        coalesce(d.sent_as, d.sop_instance_uid), d.delivery_id, d.settled_at
+        coalesce(d.sent_as, d.sop_instance_uid), d.delivery_id, d.settled_at,
+        EXISTS (
+            SELECT FROM delivery AS first
+            WHERE first.sop_instance_uid = d.sop_instance_uid AND first.study_instance_uid = d.study_instance_uid
+                AND first.destination = d.destination AND first.sha256 <> d.sha256
+                AND (first.attempts > 0 OR first.state = ANY(%(states)s)))
     FROM delivery d WHERE {WHERE} ORDER BY d.study_instance_uid, d.sop_instance_uid, d.settled_at DESC
 """  # noqa: S608  # constants
 
 
-class NotThere(Struct, frozen=True, kw_only=True):
-    """An object that was delivered, and that its destination does not have now."""
+class Asked(Struct, frozen=True, kw_only=True):
+    """An object that was delivered, and that its destination was asked for."""
 
     delivery_id: str
     destination: str
@@ -46,7 +51,10 @@ class Verified(Struct, frozen=True, kw_only=True):
     #: Objects that the ledger says it has; those without a SeriesInstanceUID cannot be asked for and are not among them.
     objects: int
     there: int
-    missing: tuple[NotThere, ...]
+    missing: tuple[Asked, ...]
+    #: Of those that are there, those that it was sent in another form, too, before they were corrected: which form it has, nobody can
+    #: tell by a UID.
+    unproven: tuple[Asked, ...] = ()
 
 
 class _Delivered(Struct, frozen=True):
@@ -59,10 +67,22 @@ class _Delivered(Struct, frozen=True):
     sent_as: str
     delivery_id: str
     settled_at: datetime
+    #: Whether the destination was sent another object under this UID, too.
+    corrected: bool
 
     @property
     def expected(self) -> Expected:
         return Expected(series_instance_uid=self.series, sop_class_uid=self.sop_class_uid, sop_instance_uid=self.sent_as)
+
+    def asked(self, destination: str) -> Asked:
+        return Asked(
+            delivery_id=self.delivery_id,
+            destination=destination,
+            study_instance_uid=self.study,
+            series_instance_uid=self.series,
+            sop_instance_uid=self.sop_instance_uid,
+            settled_at=self.settled_at,
+        )
 
 
 def verify(
@@ -78,7 +98,8 @@ def verify(
     Raises `Misconfigured` if the destination cannot be asked, `TryAgain` while it or PostgreSQL is away.
     """
     studies = objects = 0
-    missing: list[NotThere] = []
+    missing: list[Asked] = []
+    unproven: list[Asked] = []
     for study, of_study in groupby(_delivered(dsn, selection), key=lambda each: each.study):
         studies += 1
         for member, expected in _by_member(of_study).items():
@@ -88,21 +109,16 @@ def verify(
                 raise Misconfigured("member-unknown", f"{name} got objects of the group {selection.destination}, and is gone.", fix=fix)
             there = ask(sinks[name], study, [each.expected for each in expected])
             objects += len(expected)
-            missing += [
-                NotThere(
-                    delivery_id=each.delivery_id,
-                    destination=name,
-                    study_instance_uid=each.study,
-                    series_instance_uid=each.series,
-                    sop_instance_uid=each.sop_instance_uid,
-                    settled_at=each.settled_at,
-                )
-                for each in expected
-                if each.sent_as not in there
-            ]
+            missing += [each.asked(name) for each in expected if each.sent_as not in there]
+            unproven += [each.asked(name) for each in expected if each.sent_as in there and each.corrected]
         progress(studies, objects)
     return Verified(
-        destination=selection.destination, studies=studies, objects=objects, there=objects - len(missing), missing=tuple(missing)
+        destination=selection.destination,
+        studies=studies,
+        objects=objects,
+        there=objects - len(missing),
+        missing=tuple(missing),
+        unproven=tuple(unproven),
     )
 
 

@@ -9,7 +9,7 @@ import psycopg
 
 from hilum import bus
 from hilum.database.cancelling import cancel, unsettled
-from hilum.database.deliveries import CHANNEL, DeliveryRow
+from hilum.database.deliveries import CHANNEL, THERE, DeliveryRow
 from hilum.database.rows import Insert
 from hilum.events import InstanceRouted
 from hilum.role import Role
@@ -28,6 +28,20 @@ _EXPIRED = f"""
     FROM delivery AS d JOIN expiry AS x ON x.bucket = d.bucket AND x.object_key = d.object_key
     WHERE d.delivery_id = ANY (%s) AND d.state = 'pending' AND d.receipt = ANY (x.receipts) AND {EXPIRED.format("d")}
 """  # noqa: S608  # constants
+# The destination got another object under this UID, or it was tried, and this one it has not got yet. So that a worker's hands count, this
+# comes after what takes the first back.
+_REPLACES = """
+    UPDATE delivery d SET replaces = true
+    WHERE d.delivery_id = ANY(%(ids)s) AND EXISTS (
+        SELECT FROM delivery AS first
+        WHERE first.sop_instance_uid = d.sop_instance_uid AND first.study_instance_uid = d.study_instance_uid
+            AND first.destination = d.destination AND first.sha256 <> d.sha256
+            AND (first.state = ANY(%(there)s) OR first.state <> 'rejected' AND (first.attempts > 0 OR first.claimed_by IS NOT NULL)))
+        AND NOT EXISTS (
+        SELECT FROM delivery AS same
+        WHERE same.sop_instance_uid = d.sop_instance_uid AND same.study_instance_uid = d.study_instance_uid
+            AND same.destination = d.destination AND same.sha256 = d.sha256 AND same.state = ANY(%(there)s))
+"""
 
 
 class Ledger:
@@ -84,6 +98,14 @@ class Ledger:
             why |= dict.fromkeys(unsettled(connection, *of), "A rejection note names it.")
         if why:
             cancel(connection, self._writer, why, datetime.now(UTC))
+        corrected = [
+            delivery.delivery_id
+            for event, _ in events
+            if event.decision == "corrected" or event.revision > 1
+            for delivery in event.deliveries
+        ]
+        if corrected:
+            connection.execute(_REPLACES, {"ids": corrected, "there": list(THERE)})
 
 
 def _expired(connection: psycopg.Connection, delivery_ids: Collection[str]) -> dict[str, str]:

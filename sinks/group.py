@@ -38,6 +38,10 @@ class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.titled_in`: if one of the members wants them."""
         return any(sink.titled_in(settings) for sink in self._sinks(settings).values())
 
+    def asks_before_replacing(self, settings: Settings) -> bool:
+        """See `Sink.asks_before_replacing`: if one of the members asks."""
+        return any(sink.asks_before_replacing(settings) for sink in self._sinks(settings).values())
+
     def fits(self, name: str, settings: Settings) -> None:
         """See `Sink.fits`."""
         for member in self.members:

@@ -213,8 +213,3 @@ def test_every_path_that_is_named_exists(name: str) -> None:
         path = piece.partition("::")[0].partition(" ")[0].rstrip("/")
         if re.fullmatch(r"[\w./*-]+", path) and "/" in path and path.partition("/")[0] in tops:
             assert list(ROOT.glob(path)), f"{name} names {path}"
-
-
-@pytest.mark.parametrize("name", re.findall(r"`(test_\w+)`", (ROOT / "docs" / "wishes.md").read_text("utf-8")))
-def test_what_the_page_of_wishes_names_is_a_test(name: str) -> None:
-    assert any(f"def {name}(" in path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))

@@ -146,7 +146,7 @@ def _show_study(study: Study, held: str, waiting: frozenset[str]) -> None:
     )
     out.print()
     rows = [(s.series_number, s.modality, s.series_description, s.instances, f"{s.size_bytes / 1e6:.1f} MB") for s in study.series]
-    show_table("Series", ("No.", "Modality", "Description", "Objects", "Size"), rows)
+    show_table("Series", ("No.", "Modality", "Description", "Objects", "Size"), rows, nothing="No object of it was accepted.")
     out.print()
     arrivals = [(a.calling_aet, a.peer, a.adapter, a.outcome, a.receipts, moment(a.first_received_at)) for a in study.arrivals]
     show_table("Received", ("From", "Address", "By", "Outcome", "Objects", "First at"), arrivals)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from hilum.cli.context import Exit, err, moment, out, show_json, show_table
 from hilum.cli.moments import moment_of
 from hilum.errors import NotFound
 from hilum.settings import Settings
+
+if TYPE_CHECKING:
+    from hilum.verify import Asked
+
+COLUMNS = ("At", "Study", "Instance", "Delivered at")
 
 
 def verify_destination(settings: Settings, name: str, since: str, study: str, resend: bool, json: bool) -> NoReturn:
@@ -41,11 +47,17 @@ def verify_destination(settings: Settings, name: str, since: str, study: str, re
     if json:
         show_json({"verified": found, "run": run or None})
     else:
-        rows = [(each.destination, each.study_instance_uid, each.sop_instance_uid, moment(each.settled_at)) for each in found.missing]
-        show_table("Missing there", ("At", "Study", "Instance", "Delivered at"), rows, nothing="Nothing is missing there.")
+        show_table("Missing there", COLUMNS, _rows(found.missing), nothing="Nothing is missing there.")
         out.print(f"{name} has {found.there:,} of {found.objects:,} objects, in {found.studies:,} studies, that were delivered to it.")
+        if found.unproven:
+            show_table("Corrected: which form is there cannot be told", COLUMNS, _rows(found.unproven))
+            out.print(f"{name} was sent these {len(found.unproven):,} in two forms. That one is there is known, not which: look there.")
         if run:
             out.print(f"{len(found.missing):,} are on their way again, as run {run}.", markup=False)
         elif found.missing:
             out.print("Have them delivered again with --resend.", markup=False)
     sys.exit(Exit.FAILED if found.missing else Exit.DONE)
+
+
+def _rows(asked: Sequence[Asked]) -> list[tuple[str, ...]]:
+    return [(each.destination, each.study_instance_uid, each.sop_instance_uid, moment(each.settled_at)) for each in asked]

@@ -16,6 +16,7 @@ from hilum.events import DeliverySettled
 
 _CANCEL = """
 UPDATE delivery SET state = 'cancelled', settled_at = %(now)s, parked_at = NULL, claimed_by = NULL, lease_until = NULL,
+    attempts = attempts + (claimed_by IS NOT NULL)::int,
     comment = concat_ws(' ', nullif(delivery.comment, ''), coalesce(%(says)s::text, said.comment))
 FROM json_to_recordset(%(said)s::json) AS said(id text, comment text)
 WHERE delivery_id = said.id AND state IN ('pending', 'parked')
@@ -43,7 +44,7 @@ def cancel(
     The ledger has `says` instead, if that is given: what a person wrote stays there, since nobody knows whom it names.
 
     One that a worker has in its hands is cancelled, too: what that worker writes of it does not count any more, and its peer may
-    have got the object.
+    have got the object: that counts as an attempt.
     """
     said = msgspec.json.encode([{"id": delivery_id, "comment": why[delivery_id]} for delivery_id in sorted(why)]).decode()
     with connection.cursor(row_factory=dict_row) as cursor:

@@ -21,6 +21,8 @@ CHANNEL = "delivery_ready"
 OPEN = ("pending", "parked")
 FINAL = ("delivered", "already_there", "returned", "rejected", "cancelled")
 STATES = OPEN + FINAL
+#: In these the destination has, or had, the object.
+THERE = ("delivered", "already_there", "returned")
 
 
 def settled_id(delivery_id: str, round_: int = 0) -> str:

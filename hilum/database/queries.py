@@ -15,6 +15,7 @@ from msgspec import Struct
 from psycopg.rows import dict_row
 
 from hilum.database import AWAY, away, connect
+from hilum.database.counting import COUNTS
 from hilum.errors import Misconfigured, NotFound
 
 R = TypeVar("R", bound=Struct)
@@ -216,7 +217,7 @@ CROSS JOIN LATERAL (
     FROM series WHERE series.study_instance_uid = shown.study_instance_uid) AS series
 CROSS JOIN LATERAL (
     SELECT count(*) AS instances, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
-    FROM instance WHERE instance.study_instance_uid = shown.study_instance_uid) AS instance
+    FROM instance WHERE instance.study_instance_uid = shown.study_instance_uid AND {counts}) AS instance
 CROSS JOIN LATERAL (
     SELECT min(received_at) AS received_at, count(*) FILTER (WHERE decision = 'no-rule') AS unrouted
     FROM receipt WHERE receipt.study_instance_uid = shown.study_instance_uid) AS receipt
@@ -231,23 +232,25 @@ ORDER BY received_at DESC, study_instance_uid
 """
 
 _LATEST = _SUMMARY.format(
+    counts=COUNTS,
     shown="""
     SELECT study_instance_uid FROM study
     WHERE %(like)s = '' OR study_instance_uid = %(like)s OR accession_number = %(like)s OR patient_id = %(like)s
        OR patient_name ILIKE '%%' || %(pattern)s || '%%'
-    ORDER BY received_at DESC LIMIT %(limit)s"""
+    ORDER BY received_at DESC LIMIT %(limit)s""",
 )
 
 _NAMED = _SUMMARY.format(
+    counts=COUNTS,
     shown="""
     SELECT study_instance_uid FROM study WHERE study_instance_uid = %(study)s OR accession_number = %(study)s
-    UNION SELECT study_instance_uid FROM receipt WHERE study_instance_uid = %(study)s"""
+    UNION SELECT study_instance_uid FROM receipt WHERE study_instance_uid = %(study)s""",
 )
 
-_SERIES = """
+_SERIES = f"""
 SELECT series.series_instance_uid, series_number, modality, series_description,
        count(instance.sop_instance_uid) AS instances, coalesce(sum(size_bytes), 0)::bigint AS size_bytes
-FROM series LEFT JOIN instance USING (series_instance_uid)
+FROM series LEFT JOIN instance ON instance.series_instance_uid = series.series_instance_uid AND {COUNTS}
 WHERE series.study_instance_uid = %(study)s
 GROUP BY series.series_instance_uid
 ORDER BY lpad(series_number, 12), series.series_instance_uid
@@ -283,6 +286,7 @@ SELECT event_id, q.receipt, q.state, stage, reason, sentence, fix, found, expect
        q.study_instance_uid, q.series_instance_uid, q.sop_instance_uid, calling_aet, peer, bucket, object_key
 FROM quarantine AS q LEFT JOIN receipt USING (receipt)
 """
+_WAITING_OF_STUDY = "WHERE q.study_instance_uid = %(study)s AND q.state = 'waiting' ORDER BY q.quarantined_at, event_id"
 
 _REJECTED = """
 SELECT delivery_id, destination, study_instance_uid, sop_instance_uid, attempts, peer_status, comment, settled_at
@@ -371,12 +375,7 @@ def show_study(dsn: str, study: str) -> list[Study]:
                 arrivals=rows(dsn, Arrivals, _ARRIVALS, uid),
                 deliveries=rows(dsn, DeliveriesOfStudy, _DELIVERIES, uid),
                 failed=failed_rules(dsn, study=summary.study_instance_uid),
-                quarantined=rows(
-                    dsn,
-                    QuarantinedEvent,
-                    _QUARANTINED + "WHERE q.study_instance_uid = %(study)s AND q.state = 'waiting' ORDER BY q.quarantined_at, event_id",
-                    uid,
-                ),
+                quarantined=rows(dsn, QuarantinedEvent, _QUARANTINED + _WAITING_OF_STUDY, uid),
                 expired=rows(dsn, Expired, _EXPIRED, uid),
             )
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
+from hilum.database.counting import COUNTS
 from hilum.database.hl7_views import HL7_VIEWS
 from hilum.database.order_views import ORDER_VIEWS
 from hilum.database.view import View
@@ -26,7 +27,9 @@ VIEWS = (
             LEFT JOIN LATERAL (
                 SELECT count(*) AS instances, sum(instance.size_bytes)::bigint AS size_bytes,
                        min(instance.received_at) AS first_received_at, max(instance.received_at) AS last_received_at
-                FROM instance WHERE instance.study_instance_uid = study.study_instance_uid
+                FROM instance WHERE instance.study_instance_uid = study.study_instance_uid AND """
+        + COUNTS
+        + """
             ) AS instances ON true
             LEFT JOIN LATERAL (
                 SELECT count(*) AS series, array_agg(DISTINCT modality ORDER BY modality) FILTER (WHERE modality IS NOT NULL) AS modalities
@@ -49,7 +52,7 @@ VIEWS = (
             institution_name | study.institution_name | InstitutionName
             modalities_in_study | series.modalities | ModalitiesInStudy, an array
             series_count | series.series | series of which an instance was accepted
-            instance_count | instances.instances | accepted instances
+            instance_count | instances.instances | accepted instances, without those that rejection notes name or that wait in quarantine
             size_bytes | instances.size_bytes | size of their objects
             first_received_at | instances.first_received_at | when the first of them came in
             last_received_at | instances.last_received_at | when the last of them came in
@@ -70,7 +73,9 @@ VIEWS = (
             LEFT JOIN LATERAL (
                 SELECT count(*) AS instances, sum(instance.size_bytes)::bigint AS size_bytes,
                        min(instance.received_at) AS first_received_at, max(instance.received_at) AS last_received_at
-                FROM instance WHERE instance.series_instance_uid = series.series_instance_uid
+                FROM instance WHERE instance.series_instance_uid = series.series_instance_uid AND """
+        + COUNTS
+        + """
             ) AS instances ON true""",
         columns="""
             series_instance_uid | series.series_instance_uid | SeriesInstanceUID
@@ -83,7 +88,7 @@ VIEWS = (
             manufacturer | series.manufacturer | Manufacturer
             manufacturer_model_name | series.manufacturer_model_name | ManufacturerModelName
             station_name | series.station_name | StationName
-            instance_count | instances.instances | accepted instances
+            instance_count | instances.instances | accepted instances, without those that rejection notes name or that wait in quarantine
             size_bytes | instances.size_bytes | size of their objects
             first_received_at | instances.first_received_at | when the first of them came in
             last_received_at | instances.last_received_at | when the last of them came in
@@ -179,6 +184,7 @@ VIEWS = (
             parked_at | | since when it waits for a person
             round | | how often a person had it tried again after it had ended
             sent_as | | the SOPInstanceUID under which the destination has it, if that is another: an image compressed with loss
+            replaces | | whether the destination may have another object under this UID, which this one corrects, and no person has looked
         """,
     ),
     View(

@@ -61,6 +61,9 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: What becomes of an object that the peer takes in no presentation context, while it takes others: `person`: it is put aside until
     #: somebody changes something there or here; `permanent`: it is rejected; `retry`: it is tried again.
     refused_contexts: Literal["person", "permanent", "retry"] = "person"
+    #: A correction of an object that was sent before: `send` it, if the peer replaces what it has; `person`: it is put aside until
+    #: somebody has deleted the first there. For a peer that answers Success and keeps the first.
+    corrections: Literal["send", "person"] = "send"
     #: `if-needed`: what the peer does not take in its own transfer syntax is written without loss in one that it takes;
     #: `never`: it is not (`refused_contexts`). What the peer takes as it is goes as it is.
     transcode: Literal["if-needed", "never"] = "if-needed"
@@ -107,6 +110,11 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.titled_in`."""
         del settings
         return "sender" in (self.calling_title, self.called_title)
+
+    def asks_before_replacing(self, settings: Settings) -> bool:
+        """See `Sink.asks_before_replacing`."""
+        del settings
+        return self.corrections == "person"
 
     def peer(self, settings: Settings) -> Peer:
         """The node, as `hilum.association` wants it."""

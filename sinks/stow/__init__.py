@@ -62,6 +62,9 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lossy: LossySyntax = ""
     #: How many times smaller than its pixels an image is to be, from 2 to 100.
     lossy_ratio: float = 0.0
+    #: A correction of an object that was sent before: `send` it, if the peer replaces what it has; `person`: it is put aside until
+    #: somebody has deleted the first there. For a peer that answers Success and keeps the first.
+    corrections: Literal["send", "person"] = "send"
     #: What 409 means where the answer gives the instance no reason: `ask` whether it is there (QIDO-RS), `already-there`, `rejected`.
     conflict: Literal["ask", "already-there", "rejected"] = "ask"
     #: What is known of this service; empty: the standard at its word. Known ones: docs/reference/profiles.md.
@@ -93,6 +96,11 @@ class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def reads(self) -> bool:
         """See `Sink.reads`: requests read for themselves."""
         return False
+
+    def asks_before_replacing(self, settings: Settings) -> bool:
+        """See `Sink.asks_before_replacing`."""
+        del settings
+        return self.corrections == "person"
 
     def client(self, *, most_s: float = math.inf) -> Client:
         """Connections to the service, which wait no longer than `most_s`. Raises `Misconfigured` if a file of TLS cannot be used."""

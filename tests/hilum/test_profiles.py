@@ -27,6 +27,7 @@ from hilum.profiles import (
     shown,
 )
 from hilum.reference.profiles import TESTED_BY, page
+from hilum.settings import Settings
 from hilum.sink import Later, Park, sink_of
 from sinks.dicom import Dicom
 from sinks.stow import Stow
@@ -382,6 +383,27 @@ def test_syntaxes_are_ordered_as_the_product_prefers_and_else_stay_as_they_are()
 
     assert prefers.in_order(["1.2.1", "1.2.2", "1.2.3"]) == ["1.2.3", "1.2.1", "1.2.2"]
     assert profile("merge").in_order(["1.2.1", "1.2.2"]) == ["1.2.1", "1.2.2"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"type": "dicom", "host": "pacs", "port": 104, "aet": "PACS"}, {"type": "stow", "url": "https://pacs.example.org/dicom-web"}],
+    ids=["dicom", "stow"],
+)
+def test_a_correction_waits_for_a_person_where_success_is_no_proof(table: dict[str, Any]) -> None:
+    def asks(**more: str) -> bool:
+        return sink_of("pacs", {**table, **more}).asks_before_replacing(Settings())
+
+    assert asks(profile="orthanc")
+    assert not asks(profile="orthanc", corrections="send")
+    assert not asks()
+    assert asks(corrections="person")
+
+
+def test_a_profile_that_calls_success_no_proof_says_what_becomes_of_corrections() -> None:
+    for name in names():
+        if profile(name).dicom.duplicates is not None and profile(name).fact("dicom", "duplicates") == "success":
+            assert profile(name).dicom.corrections is not None, name
 
 
 # The page

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from hilum import bus
 from hilum.database.deliveries import Selection
@@ -85,6 +86,20 @@ def test_what_was_sent_under_another_uid_is_asked_for_under_that(postgres: str, 
     found, _ = verified(postgres, "2.25.77")
 
     assert [each.sop_instance_uid for each in found.missing] == ["2.25.1.1"]
+
+
+def test_what_was_sent_in_two_forms_is_there_and_not_proven(postgres: str, store: MemoryStore) -> None:
+    first, *_ = some(store, 2)
+    corrected = replace(first, delivery_id="corrected", object=replace(first.object, sha256="c" * 64))
+    enter(postgres, *some(store, 2))
+    settle(postgres, DELIVERED, DELIVERED)
+    enter(postgres, corrected)
+    settle(postgres, DELIVERED)
+
+    found, _ = verified(postgres, "2.25.1.0", "2.25.1.1")
+
+    assert found.missing == ()
+    assert [(each.delivery_id, each.sop_instance_uid) for each in found.unproven] == [("corrected", "2.25.1.0")]
 
 
 def test_a_member_that_is_gone_is_said(postgres: str, store: MemoryStore) -> None:

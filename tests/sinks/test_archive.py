@@ -244,6 +244,18 @@ class TestRetained(OnRealStores):
         with pytest.raises(S3Error, match="AccessDenied"):
             client.remove_object(bucket_name=bucket, object_name=version.object_name, version_id=version.version_id)
 
+    def test_duplicates_leave_one_version_and_no_delete_marker(self, settings: Settings, store: ObjectStore, bucket: str) -> None:
+        store.ensure_bucket(bucket, object_lock=True)  # which has versions
+        first, other = (a_delivery(store, PatientID=name) for name in "AB")
+        s3, session = settings.s3, Archive(bucket=bucket, layout=BY_UIDS).open(settings)
+        states = [session.deliver(each, Part10(store, each.object)).state for each in (first, first, other, first)]
+        client = Minio(urlsplit(s3.endpoint).netloc, s3.access_key, s3.secret_key, secure=False)
+        versions = list(client.list_objects(bucket_name=bucket, recursive=True, include_version=True))
+
+        assert client.get_bucket_versioning(bucket_name=bucket).status == "Enabled"
+        assert states == ["delivered", "already_there", "rejected", "already_there"]
+        assert [(each.is_delete_marker, each.size) for each in versions] == [(False, len(store.get("hilum-originals", first.object.key)))]
+
     def test_the_bucket_has_a_rule_for_its_lifecycle(
         self, sink: Archive, settings: Settings, store: ObjectStore, s3: S3, bucket: str
     ) -> None:

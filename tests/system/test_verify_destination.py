@@ -6,12 +6,14 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import urllib3
+from pydicom import dcmread
 
 from bench.peers import ORTHANC_DICOMWEB, free_port, running
 from bench.running import RunningHilum, running_hilum
@@ -35,6 +37,10 @@ class Orthanc:
 
     def delete(self, sop_instance_uid: str) -> None:
         requests.delete(f"{self.url}/instances/{self.instances()[sop_instance_uid]}", timeout=30).raise_for_status()
+
+    def series_description(self, sop_instance_uid: str) -> str:
+        tags = requests.get(f"{self.url}/instances/{self.instances()[sop_instance_uid]}/simplified-tags", timeout=30).json()
+        return str(tags.get("SeriesDescription", ""))
 
     def sender_of(self, sop_instance_uid: str) -> str:
         """The AE title by which it came."""
@@ -82,7 +88,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, there: Orthanc) -> Iterator[
         yield running_one
 
 
-#: Further destinations, to which no rule sends anything: the same Orthanc.
+#: Further destinations, to which rules send next to nothing: the same Orthanc, which keeps the first of two objects under one UID.
 MORE = """
 [destinations.home]
 type = "dicom"
@@ -106,6 +112,21 @@ port = {port}
 aet = "PACS"
 commit = true
 verify_by = "commitment"
+
+[destinations.keeps]
+type = "dicom"
+host = "127.0.0.1"
+port = {port}
+aet = "PACS"
+profile = "orthanc"
+
+[senders.FIXER]
+corrections = "take"
+
+[[rules]]
+name = "to be corrected"
+when = 'StudyDescription == "to be corrected"'
+to = ["keeps"]
 """
 
 
@@ -182,6 +203,36 @@ def test_images_compressed_with_loss_are_there_under_their_own_uids_and_returned
     there.delete(made[study[1]])
     done = found.command("reconcile", "--destination", "home", "--verify", "--study", uid, "--json", check=False)
     assert [each["sop_instance_uid"] for each in json.loads(done.stdout)["verified"]["missing"]] == [study[1]]
+
+
+def test_a_correction_that_orthanc_would_drop_waits_for_a_person_and_is_no_proof_elsewhere(
+    found: RunningHilum, there: Orthanc, tmp_path: Path
+) -> None:
+    first, corrected = tmp_path / "first", tmp_path / "corrected"
+    write_ct_study(first, 1, rows=32, columns=32, patient="SYNTHFIX")
+    [file] = first.rglob("*.dcm")
+    dataset = dcmread(file)
+    dataset.StudyDescription = "to be corrected"
+    dataset.save_as(file)
+    dataset.SeriesDescription = "corrected"
+    corrected.mkdir()
+    dataset.save_as(corrected / file.name)
+    uid = str(dataset.SOPInstanceUID)
+    states = "SELECT state FROM delivery WHERE sop_instance_uid = %s AND destination = 'keeps' ORDER BY created_at DESC"
+    for folder in (first, corrected):
+        found.command("send", folder, "--calling-aet", "FIXER")
+        wanted = [("delivered",)] if folder == first else [("parked",), ("delivered",)]
+        eventually(partial(lambda wanted: found.rows(states, uid) == wanted, wanted), 30)
+
+    eventually(lambda: found.rows("SELECT 1 FROM delivery WHERE sop_instance_uid = %s AND state = 'pending'", uid) == [], 30)
+    verified = json.loads(found.command("reconcile", "--destination", "pacs", "--verify", "--json").stdout)["verified"]
+    assert there.series_description(uid) != "corrected", "Orthanc answered Success, and kept the first"
+    assert [each["sop_instance_uid"] for each in verified["unproven"]] == [uid]
+
+    there.delete(uid)
+    found.command("deliver", "retry", uid, "--state", "parked", "--yes")
+    eventually(lambda: found.rows(states, uid) == [("delivered",), ("delivered",)], 30)
+    assert there.series_description(uid) == "corrected"
 
 
 def test_a_peer_commits_through_a_kill_of_the_workers_and_is_asked_anew_what_it_has(

@@ -27,7 +27,7 @@ LEASE_S = 60
 #: What a `Delivery` is made of.
 COLUMNS = """
     delivery_id, destination, receipt, study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
-    bucket, object_key, size_bytes, sha256, config_version, traceparent, attempts, received_at, priority, round, abandoned
+    bucket, object_key, size_bytes, sha256, config_version, traceparent, attempts, received_at, priority, round, abandoned, replaces
 """
 _DUE = """destination = %(destination)s AND not_before <= now() AND (lease_until IS NULL OR lease_until < now())
     AND priority >= %(least)s AND study_instance_uid <> ALL(%(held)s::text[])"""

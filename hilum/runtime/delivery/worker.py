@@ -44,6 +44,11 @@ UNFORESEEN_ATTEMPTS = 5
 #: An object that is under way for so long is told of, and again after each step.
 QUIET_S, QUIET_STEP_S = 10.0, 5
 _FIRST_RETRY_S = 1.0
+#: Why a correction is put aside where the destination's settings ask for a person (`corrections`).
+REPLACES = (
+    "It corrects an object that was sent there before, and this destination may answer Success and keep the first."
+    " Delete the first there, or make sure that it is replaced, then `hilum deliver retry`."
+)
 
 log = telemetry.logger("deliver")
 
@@ -242,6 +247,8 @@ class Worker:
         if delivery.abandoned >= PARKED_AFTER:
             sentence = f"{delivery.abandoned} workers took it and were never heard of again: it may be what ended them."
             return Parked(attempts=0, comment=f"{sentence} Look at the logs of these processes, then retry it.")
+        if delivery.replaces and self._sink.asks_before_replacing(self._settings):
+            return Parked(attempts=0, comment=REPLACES)
         try:
             return remarked(session.deliver(delivery, part10), delivery, part10)
         except Park as park:
