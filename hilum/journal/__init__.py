@@ -1,7 +1,7 @@
 """A journal: small things that survive a power cut before they are acknowledged, and are read again in their order.
 
 All that waits to be written is written at once and brought to the disk by one sync (group commit). Files of a fixed size are
-written again and again, so that a sync need not find room nor make names durable (`docs/decisions/0024-the-journal-of-messages.md`).
+written again and again, so that a sync need not find room nor make names durable (`docs/decisions/0028-the-journal-of-messages.md`).
 One process at a time has a journal; any of its threads may write, one thread reads and says how far it is done.
 """
 
