@@ -140,16 +140,15 @@ def send(
     said: list[dict[str, Any]] = []
     with MllpClient(host, port, tls=ClientTls(ca=ca, section="--ca") if tls else None, timeout_s=timeout) as client:
         for name, content in contents:
-            for answer in client.send(content.strip(b"\x0b\x1c\r\n") + b"\r"):
-                text = decode(answer).text
-                try:
-                    message = parse(text[max(text.find("MSH"), 0) :])
-                except NotHl7:
-                    said.append({"file": name, "code": "", "control_id": "", "says": "The answer is no HL7 message."})
-                    continue
-                for segment in message.segments("MSA"):
-                    says = " ".join(filter(None, (segment.get(3), *(each.get(8) for each in message.segments("ERR")))))
-                    said.append({"file": name, "code": segment.get(1), "control_id": segment.get(2), "says": says})
+            text = decode(client.send(content.strip(b"\x0b\x1c\r\n") + b"\r")).text
+            try:
+                message = parse(text[max(text.find("MSH"), 0) :])
+            except NotHl7:
+                said.append({"file": name, "code": "", "control_id": "", "says": "The answer is no HL7 message."})
+                continue
+            for segment in message.segments("MSA"):
+                says = " ".join(filter(None, (segment.get(3), *(each.get(8) for each in message.segments("ERR")))))
+                said.append({"file": name, "code": segment.get(1), "control_id": segment.get(2), "says": says})
     accepted = sum(each["code"] in ("AA", "CA") for each in said)
     if json:
         show_json(said)

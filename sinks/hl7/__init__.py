@@ -15,6 +15,7 @@ from hilum.hl7.charset import encode
 from hilum.hl7.message import parse, parsed_path
 from hilum.in_order import Queued
 from hilum.kinds import Host, Seconds
+from hilum.mllp_client import MllpClient
 from hilum.notices import Notice, refuse_rules
 from hilum.settings import Settings
 from hilum.sink import Session, Sink, Step
@@ -167,7 +168,14 @@ class Hl7(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
         if self.tls:
             tls.context()
-        return Client(self.host, self.port, tls if self.tls else None, self.connect_timeout_s, self.acknowledgement_timeout_s)
+        mllp = MllpClient(
+            self.host,
+            self.port,
+            tls=tls if self.tls else None,
+            connect_timeout_s=self.connect_timeout_s,
+            timeout_s=self.acknowledgement_timeout_s,
+        )
+        return Client(mllp)
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""

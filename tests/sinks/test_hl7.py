@@ -18,6 +18,7 @@ from hilum.errors import Misconfigured, TryAgain
 from hilum.events import MessageReceived, ObjectRef
 from hilum.hl7.message import Message, parse
 from hilum.hl7.outgoing import FACTS, changed, filled, xpn
+from hilum.mllp_client import MllpClient
 from hilum.notices import Notice, Notified, Outgoing
 from hilum.part10 import Part10
 from hilum.settings import Rule, Settings
@@ -213,7 +214,7 @@ def test_no_rule_and_no_group_sends_objects_to_it(table: dict[str, Any]) -> None
 
 
 def a_client(port: int, timeout_s: float = 5.0) -> Client:
-    return Client("127.0.0.1", port, None, 2.0, timeout_s)
+    return Client(MllpClient("127.0.0.1", port, connect_timeout_s=2.0, timeout_s=timeout_s))
 
 
 TEXT = b"MSH|^~\\&|HILUM||||20260101||ORU^R01|H1|P|2.5\rPID|1\r"
@@ -266,7 +267,7 @@ def test_an_acknowledgement_in_pieces_is_read() -> None:
     with receiver() as peer:
         peer.answer = lambda message: acknowledgement(message)[:5]
         client = a_client(peer.port, 0.2)
-        with pytest.raises(Outage, match="did not acknowledge"):
+        with pytest.raises(Outage, match="gave no acknowledgement"):
             client.send("H1", TEXT)
         client.close()
 
@@ -303,7 +304,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew() -> None:
 
 
 def test_nobody_there_is_an_outage_with_a_fix() -> None:
-    with pytest.raises(Outage, match="cannot be connected to") as outage:
+    with pytest.raises(Outage, match="cannot be reached") as outage:
         a_client(free_port()).send("H1", TEXT)
     assert outage.value.fix
 
@@ -320,7 +321,7 @@ def test_tls_is_spoken_and_the_receiver_is_known(tmp_path: Path) -> None:
         assert [client.send("H1", TEXT).code for _ in range(2)] == ["AA", "AA"]
         client.close()
         assert peer.connections == 1
-        with pytest.raises(Outage, match="cannot be connected to"):
+        with pytest.raises(Outage, match="speaks no TLS that fits"):
             a_sink(port=peer.port, tls=True, tls_ca=str(wrong)).client().send("H1", TEXT)
 
 

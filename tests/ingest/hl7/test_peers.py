@@ -57,7 +57,7 @@ def test_a_raw_socket_sends_the_whole_set(tmp_path: Path) -> None:
 
 def test_hilums_client_sends_the_whole_set_to_hapis_server() -> None:
     with hapi_server() as port, MllpClient("127.0.0.1", port) as client:
-        answers = [parse(client.send(message.encode())[0].decode()) for message in SET]
+        answers = [parse(client.send(message.encode()).decode()) for message in SET]
 
     assert [(answer.get("MSA-1"), answer.get("MSA-2")) for answer in answers] == [("AA", control_id) for control_id in IDS]
 
