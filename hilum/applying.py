@@ -14,7 +14,8 @@ from msgspec import Struct
 from hilum import bus, commands
 from hilum.bundle import ROLES, UNREADABLE, Bundle, Worker, current, workers
 from hilum.candidate import Candidate, effective, of_bundle
-from hilum.database.queries import rows, stuck_studies, studies_with_failed_rules
+from hilum.database.found import rows
+from hilum.database.troubles import stuck_studies, studies_with_failed_rules
 from hilum.errors import Misconfigured, Refused, TryAgain
 from hilum.events import ConfigApplied, StudyCommand, following_id
 from hilum.settings import Settings

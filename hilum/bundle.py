@@ -368,7 +368,7 @@ class Worker(Struct, frozen=True, kw_only=True):
 
 def workers(dsn: str) -> list[Worker]:
     """Every worker that was heard of within the last day and has not ended. Raises `TryAgain`."""
-    from hilum.database.queries import rows
+    from hilum.database.found import rows
 
     statement = """
         SELECT worker, role, host, version, refuses, says, seen_at,

@@ -17,7 +17,7 @@ from msgspec import Struct
 from hilum import bus
 from hilum.database import AWAY, away, cancelling, connect
 from hilum.database.deliveries import CHANNEL, FREE, NOT_WITHDRAWN, OPEN, WHERE, DeliveryRow, Selection
-from hilum.database.queries import rows
+from hilum.database.found import rows
 from hilum.database.rows import Insert
 from hilum.desired import account_name
 from hilum.errors import Misconfigured, NotFound

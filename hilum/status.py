@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 from msgspec import Struct
 
-from hilum.database.queries import FailedRule, StuckStudy, failed_rules, stuck_studies
+from hilum.database.troubles import FailedRule, StuckStudy, failed_rules, stuck_studies
 from hilum.errors import HilumError, NotFound
 from hilum.role import Health
 from hilum.services.process import is_running

@@ -31,7 +31,8 @@ from hilum.words import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hilum.database.queries import FailedRule, QuarantinedEvent, Study, StudySummary
+    from hilum.database.queries import QuarantinedEvent, Study, StudySummary
+    from hilum.database.troubles import FailedRule
     from hilum.settings import Settings
 
 WAITS_FOR_ORDER = "waits for an order that fits (`hilum study match`)"

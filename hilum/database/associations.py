@@ -6,7 +6,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hilum.database.queries import rows
+from hilum.database.found import rows
 from hilum.events import ContextResult
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from hilum.database.queries import rows
+from hilum.database.found import rows
 from hilum.errors import NotFound
 from hilum.events import following_id
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from psycopg.rows import dict_row
 
 from hilum.database import AWAY, away, connect
-from hilum.database.queries import rows
+from hilum.database.found import rows
 from hilum.errors import Misconfigured, NotFound
 
 

@@ -5,20 +5,14 @@ Each function opens a connection of its own and raises `TryAgain` while PostgreS
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import TypeVar
 
-import msgspec
-import psycopg
 from msgspec import Struct
-from psycopg.rows import dict_row
 
-from hilum.database import AWAY, away, connect
 from hilum.database.counting import COUNTS
-from hilum.errors import Misconfigured, NotFound
-
-R = TypeVar("R", bound=Struct)
+from hilum.database.found import rows
+from hilum.database.troubles import FailedRule, failed_rules
+from hilum.errors import NotFound
 
 
 class StudySummary(Struct, frozen=True, kw_only=True):
@@ -131,15 +125,6 @@ class Expired(Struct, frozen=True, kw_only=True):
     decided_by: str
     first_at: datetime
     last_at: datetime
-
-
-class FailedRule(Struct, frozen=True, kw_only=True):
-    """Why rules could not be evaluated, on how many objects, and since when."""
-
-    says: str
-    objects: int
-    studies: int
-    since: datetime
 
 
 class Study(Struct, frozen=True, kw_only=True):
@@ -324,45 +309,6 @@ def list_studies(dsn: str, *, like: str = "", limit: int = 50) -> list[StudySumm
     return rows(dsn, StudySummary, _LATEST, {"like": like, "pattern": pattern, "limit": limit})
 
 
-class StuckStudy(Struct, frozen=True, kw_only=True):
-    """A study that is not complete although its time has come, and why."""
-
-    study_instance_uid: str
-    says: str
-    since: datetime
-
-
-_STUCK = """
-SELECT study_instance_uid, says, changed_at AS since FROM study_state WHERE says IS NOT NULL ORDER BY changed_at LIMIT %(limit)s
-"""
-
-
-def stuck_studies(dsn: str, *, limit: int = 1000) -> list[StuckStudy]:
-    """The studies that wait for a better rule, those that have waited longest first. Raises `TryAgain`, `Misconfigured`."""
-    return rows(dsn, StuckStudy, _STUCK, {"limit": limit})
-
-
-_FAILED = """
-SELECT says, count(*) AS objects, count(DISTINCT study_instance_uid) AS studies, min(failed_at) AS since
-FROM failed_rule WHERE %(study)s = '' OR study_instance_uid = %(study)s GROUP BY says ORDER BY objects DESC, says LIMIT %(limit)s
-"""
-
-
-def failed_rules(dsn: str, *, study: str = "", limit: int = 20) -> list[FailedRule]:
-    """What is to be decided again by other rules, of all studies or of one. Raises `TryAgain`, `Misconfigured`."""
-    return rows(dsn, FailedRule, _FAILED, {"study": study, "limit": limit})
-
-
-class _WithFailed(Struct, frozen=True, kw_only=True):
-    study_instance_uid: str
-
-
-def studies_with_failed_rules(dsn: str, version: str) -> list[str]:
-    """The studies with objects on which rules of another version than this one failed. Raises `TryAgain`, `Misconfigured`."""
-    statement = "SELECT DISTINCT study_instance_uid FROM failed_rule WHERE config_version <> %(version)s"
-    return [each.study_instance_uid for each in rows(dsn, _WithFailed, statement, {"version": version})]
-
-
 def show_study(dsn: str, study: str) -> list[Study]:
     """The study with this StudyInstanceUID, or those with this accession number (it may be used again). Raises `NotFound`."""
     found = []
@@ -419,14 +365,3 @@ def kinds_of_objects(dsn: str, *, limit: int) -> list[Kind]:
 def destination_counts(dsn: str) -> list[DestinationCount]:
     """How the deliveries to each destination stand; a destination to which nothing was ever to be delivered is not in it."""
     return rows(dsn, DestinationCount, _COUNTS, {})
-
-
-def rows(dsn: str, kind: type[R], statement: str, values: Mapping[str, object]) -> list[R]:
-    """What a query finds, each row as a `kind`, which has a field for each column. Raises `Misconfigured` without tables, `TryAgain`."""
-    try:
-        with connect(dsn, name="hilum query") as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return [msgspec.convert(row, kind) for row in cursor.execute(statement, values)]
-    except psycopg.errors.UndefinedTable:
-        raise Misconfigured("database-tables", "The database has no tables of Hilum's.", fix="Make them with `hilum provision`.") from None
-    except AWAY as error:
-        raise away(dsn, error) from None

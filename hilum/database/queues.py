@@ -7,7 +7,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hilum.database.queries import rows
+from hilum.database.found import rows
 
 #: The name of the connection that every process of the role `deliver` keeps open.
 WATCHES = "hilum deliver watch"

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from hilum.database.queries import rows
+from hilum.database.found import rows
 from hilum.events import ObjectRef
 
 _WHY = "SELECT policy, decided_by, decided_at FROM expiry WHERE bucket = %(bucket)s AND object_key = %(key)s"

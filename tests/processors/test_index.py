@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from hilum.database import connect
 from hilum.database.known import IndexedInstances
-from hilum.database.queries import failed_rules, stuck_studies, studies_with_failed_rules
+from hilum.database.troubles import failed_rules, stuck_studies, studies_with_failed_rules
 from hilum.errors import Reason
 from hilum.events import (
     AssociationEnded,
@@ -276,6 +276,33 @@ def test_a_study_is_shown_with_its_revision_and_why_it_is_complete(connection: p
     assert study["completed_at"] == NOON + timedelta(seconds=2)
 
 
+def test_an_object_on_which_a_rule_failed_is_kept_as_it_came_until_other_rules_have_decided(
+    postgres: str, connection: psycopg.Connection
+) -> None:
+    received = an_instance()
+    failed = (RuleFailure(rule="bad", says="Rule 'bad' could not be evaluated: division by zero."),)
+    write(connection, accepted(received), replace(routed(received, "archive"), failed=failed, config_version="v1"))
+    uid, study = received.instance.sop_instance_uid, received.instance.study_instance_uid
+    known = IndexedInstances(Settings(postgres=Postgres(dsn=postgres)))
+
+    [said] = failed_rules(postgres, study=study)
+    assert (said.says, said.objects, said.studies) == (failed[0].says, 1, 1)
+    assert studies_with_failed_rules(postgres, "v2") == [study]
+    assert studies_with_failed_rules(postgres, "v1") == []
+    assert known.failing_of([study]) == {study: [uid]}
+    assert known.failing([uid], "v1", 10) == {}
+    came = known.failing([uid], "v2", 10)[uid].instance
+    assert (came.object, came.source, came.received_at) == (
+        received.instance.object,
+        received.instance.source,
+        received.instance.received_at,
+    )
+
+    write(connection, replace(routed(received, "pacs"), mended=True))
+
+    assert failed_rules(postgres) == []
+
+
 def _events() -> list[Event]:
     """Six arrivals: two of one instance, two instances of a series, one released from quarantine, one refused, one that waited for its
     study and was withdrawn; and what became of that study."""
@@ -336,30 +363,3 @@ def test_the_tables_are_the_same_whatever_the_order_batches_and_repeats(
         assert [rows(connection, table) for table in TABLES] == expected
     finally:
         connection.rollback()
-
-
-def test_an_object_on_which_a_rule_failed_is_kept_as_it_came_until_other_rules_have_decided(
-    postgres: str, connection: psycopg.Connection
-) -> None:
-    received = an_instance()
-    failed = (RuleFailure(rule="bad", says="Rule 'bad' could not be evaluated: division by zero."),)
-    write(connection, accepted(received), replace(routed(received, "archive"), failed=failed, config_version="v1"))
-    uid, study = received.instance.sop_instance_uid, received.instance.study_instance_uid
-    known = IndexedInstances(Settings(postgres=Postgres(dsn=postgres)))
-
-    [said] = failed_rules(postgres, study=study)
-    assert (said.says, said.objects, said.studies) == (failed[0].says, 1, 1)
-    assert studies_with_failed_rules(postgres, "v2") == [study]
-    assert studies_with_failed_rules(postgres, "v1") == []
-    assert known.failing_of([study]) == {study: [uid]}
-    assert known.failing([uid], "v1", 10) == {}
-    came = known.failing([uid], "v2", 10)[uid].instance
-    assert (came.object, came.source, came.received_at) == (
-        received.instance.object,
-        received.instance.source,
-        received.instance.received_at,
-    )
-
-    write(connection, replace(routed(received, "pacs"), mended=True))
-
-    assert failed_rules(postgres) == []
