@@ -43,8 +43,14 @@ class Notified(Protocol):
 
 
 def refuse_rules(name: str, settings: Settings) -> None:
-    """Raise `Misconfigured` if objects are to go to the destination `name`, which takes messages only: by a rule, or in a group."""
+    """Raise `Misconfigured` if objects are to go to the destination `name`, which takes messages only: by a rule, or in a group.
+
+    Nor has a message an order that it could wait for.
+    """
     fix = "Take it out; the destination's own settings say what it is told of."
+    if settings.destinations.get(name, {}).get("require_order", "ignore") != "ignore":
+        says = f"destinations.{name}.require_order is set, and {name!r} takes messages only."
+        raise Misconfigured("destination-takes-messages", says, fix="Take it out; orders are asked for where objects go.")
     for rule in settings.rules:
         if name in rule.to:
             says = f"Rule {rule.name!r} sends objects to {name!r}, which takes messages only."

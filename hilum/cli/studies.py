@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
     from hilum.database.queries import QuarantinedEvent, Study, StudySummary
     from hilum.database.troubles import FailedRule
-    from hilum.settings import Settings
 
-WAITS_FOR_ORDER = "waits for an order that fits (`hilum study match`)"
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
 
@@ -119,19 +117,10 @@ def show(
         show_json(found)
         return
     for each in found:
-        _show_study(each, now.held(each.summary.study_instance_uid), _held_for_its_order(settings, each))
+        _show_study(each, now.held(each.summary.study_instance_uid))
 
 
-def _held_for_its_order(settings: Settings, study: Study) -> frozenset[str]:
-    """The destinations to which it does not go before an order fits it."""
-    from hilum.database.order_queries import match_of
-
-    asking = frozenset(name for name, table in settings.destinations.items() if table.get("require_order") == "hold")
-    found = match_of(settings.postgres.dsn, study.summary.study_instance_uid) if asking else None
-    return frozenset() if found is not None and found.fits else asking
-
-
-def _show_study(study: Study, held: str, waiting: frozenset[str]) -> None:
+def _show_study(study: Study, held: str) -> None:
     summary = study.summary
     show_facts(
         {
@@ -159,7 +148,7 @@ def _show_study(study: Study, held: str, waiting: frozenset[str]) -> None:
             d.deliveries,
             d.attempts,
             f"{d.peer_status or ''} {d.comment or ''}".strip(),
-            WAITS_FOR_ORDER if d.destination in waiting and d.state == "pending" else d.waits_because,
+            d.waits_because,
             f"next attempt {moment(d.next_attempt_at)}" if d.next_attempt_at else moment(d.last_settled_at),
         )
         for d in study.deliveries

@@ -73,7 +73,7 @@ def test_a_second_acknowledgement_that_had_only_begun_is_not_taken_for_the_next_
         assert client.send(b"two") == b"ACK two"
 
 
-def test_after_an_acknowledgement_that_did_not_come_in_time_the_next_message_has_a_new_connection() -> None:
+def test_an_acknowledgement_that_comes_late_is_not_taken_for_the_next_ones() -> None:
     may_answer = threading.Event()
 
     def behave(connection: socket.socket) -> None:

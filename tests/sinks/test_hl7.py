@@ -207,6 +207,8 @@ def test_no_rule_and_no_group_sends_objects_to_it(table: dict[str, Any]) -> None
     with pytest.raises(Misconfigured, match="takes messages only"):
         sinks_of(Settings(destinations=destinations, rules=(Rule(name="all", to=("ris",)),)))
     with pytest.raises(Misconfigured, match="takes messages only"):
+        sinks_of(Settings(destinations={"ris": {**destinations["ris"], "require_order": "hold"}}))
+    with pytest.raises(Misconfigured, match="takes messages only"):
         sinks_of(Settings(destinations={**destinations, "both": {"type": "group", "members": ["ris"]}}))
 
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from hilum import bus, database
 from hilum.database.deliveries import settled_id
+from hilum.database.queues import AN_ORDER_FITS
 from hilum.events import DeliverySettled, ObjectRef
 from hilum.runtime.delivery.coercions import Coercions
 from hilum.sink import Delivery, Settled
@@ -38,13 +39,12 @@ _PENDING = "lower(d.state) = 'pending'"
 #: As the index knows who sent it. The index may be behind the ledger; then the object waits for it, so as not to go out by another title.
 _KNOWN = " AND EXISTS (SELECT FROM receipt AS r WHERE r.receipt = d.receipt AND r.received)"
 #: Of a destination with `require_order = "hold"`: an order fits the study, or a person has accepted it as it is.
-_FITS = """ AND EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = d.study_instance_uid
-    AND (m.outcome = 'matched' OR m.coercible OR m.accepted_version = m.version))"""
+_FITS = f" AND {AN_ORDER_FITS.format(study='d.study_instance_uid')}"
 #: Of senders whose objects take values from their order: who sent it is known, and its study was held against orders, unless that takes
-#: longer than such a look should: then it goes as it is.
-_JUDGED = """ AND EXISTS (SELECT FROM receipt AS j WHERE j.receipt = d.receipt AND j.received
+#: longer than such a look should: then it goes as it is. Messages came from none of them.
+_JUDGED = """ AND (d.receipt = '' OR EXISTS (SELECT FROM receipt AS j WHERE j.receipt = d.receipt AND j.received
     AND (coalesce(btrim(j.calling_aet), '') <> ALL(%(coerced)s::text[]) OR d.created_at < now() - interval '30 seconds'
-         OR EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = d.study_instance_uid)))"""
+         OR EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = d.study_instance_uid))))"""
 #: The titles of the association on which it came; an object that came otherwise has none.
 _TITLES = """
     (SELECT r.calling_aet FROM receipt AS r WHERE r.receipt = claimed.receipt AND r.adapter = 'dicom') AS calling_aet,

@@ -17,6 +17,7 @@ from hilum import bus
 from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.database import connect
 from hilum.database.orders import write_matches, write_orders, write_patients
+from hilum.database.queues import waiting_for_orders, without_order
 from hilum.edited import NotEditable, part10_of, remarked
 from hilum.events import MatchChanged, OrderChanged, PatientChanged
 from hilum.order_events import Difference, Identifier, MatchOutcome
@@ -87,6 +88,14 @@ class TestHold:
 
         assert len(queue.claim(10)) == 2
 
+    def test_it_is_said_of_the_study_and_of_the_queue(self, queue: Queue, connection: psycopg.Connection, postgres: str) -> None:
+        assert without_order(postgres, [STUDY]) == {STUDY}
+        assert waiting_for_orders(postgres, ["pacs", "other"]) == {"pacs": 2}
+        write_matches(connection, [matched("matched")])
+
+        assert without_order(postgres, [STUDY]) == set()
+        assert waiting_for_orders(postgres, ["pacs"]) == {}
+
     def test_it_goes_once_a_person_has_accepted_it_as_it_is_and_not_when_it_is_otherwise_by_then(
         self, queue: Queue, connection: psycopg.Connection
     ) -> None:
@@ -153,6 +162,11 @@ class TestWait:
         write_matches(connection, [matched("unmatched")])
 
         assert queue.claim(10) == []
+
+    def test_messages_wait_for_no_such_thing(self, queue: Queue, connection: psycopg.Connection) -> None:
+        connection.execute("UPDATE delivery SET receipt = ''")
+
+        assert len(queue.claim(10)) == 1
 
     def test_those_of_others_go_at_once(self, queue: Queue, connection: psycopg.Connection) -> None:
         connection.execute("UPDATE receipt SET calling_aet = NULL")
