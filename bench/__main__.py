@@ -18,6 +18,7 @@ _PARTS = (
     "patient",
     "web_requests",
     "web_patient",
+    "hapi",
 )  # modules that the benchmarks share
 
 

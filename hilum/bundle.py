@@ -33,7 +33,7 @@ from hilum import bus, database, telemetry
 from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import ConfigApplied, decode
 from hilum.misfits import misfits, together
-from hilum.sections import Rule
+from hilum.rule_sections import Rule
 from hilum.services.process import start_time
 from hilum.settings import Settings
 

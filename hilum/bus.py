@@ -62,8 +62,10 @@ def client(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in config.items() if value != ""}
 
 
-def producer(settings: Settings, *, transactional_id: str = "", transaction_timeout_ms: int = 5000) -> Producer:
-    """An idempotent producer; with `transactional_id`, a transactional one.
+def producer(
+    settings: Settings, *, transactional_id: str = "", transaction_timeout_ms: int = 5000, message_timeout_ms: int | None = None
+) -> Producer:
+    """An idempotent producer; with `transactional_id`, a transactional one. With `message_timeout_ms=0` it never gives a message up.
 
     All producers agree on the partition of a key (`murmur2_random`), also with Java's and with Faust's.
     """
@@ -80,6 +82,8 @@ def producer(settings: Settings, *, transactional_id: str = "", transaction_time
         # The first request of a transaction is refused while the last one's markers are written (CONCURRENT_TRANSACTIONS).
         "retry.backoff.ms": 20,
     }
+    if message_timeout_ms is not None:
+        config["message.timeout.ms"] = message_timeout_ms
     if transactional_id:
         config |= {"transactional.id": settings.kafka.prefix + transactional_id, "transaction.timeout.ms": transaction_timeout_ms}
     return Producer(config)
@@ -128,9 +132,19 @@ def topic_of(settings: Settings, event: type[Event] | Event) -> str:
     return settings.kafka.prefix + event.topic.name
 
 
+#: Processors whose rows tell of patients, and whose input has one partition, as then their changelog must.
+_OF_PATIENTS = ("orders", "match")
+
+
 def state_topic(processor: str) -> Topic:
     """The changelog of what `processor` remembers: compacted, in small segments, so that restoring reads little twice."""
-    return Topic(name=f"hilum.{processor}.state.v1", phi="limited", cleanup="compact")
+    of_patients = processor in _OF_PATIENTS
+    return Topic(
+        name=f"hilum.{processor}.state.v1",
+        phi="full" if of_patients else "limited",
+        partitions=1 if of_patients else 0,
+        cleanup="compact",
+    )
 
 
 def declared_topics() -> list[Topic]:

@@ -16,7 +16,7 @@ from hilum.bundle import Bundle, in_force, version_of
 from hilum.errors import Misconfigured, NotFound
 from hilum.events import ConfigApplied
 from hilum.misfits import nearest, together, tried
-from hilum.sections import Rule
+from hilum.rule_sections import Rule
 from hilum.settings import Settings, is_secret, wrong_rules
 
 #: What files of a configuration may hold.

@@ -10,12 +10,12 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # it has no __all__
 
 from hilum import bus
-from hilum.events import Event, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted, StudyChanged
+from hilum.events import Event, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted, MessageReceived, StudyChanged
 from hilum.settings import Settings
 
 #: Who must have read what before anything is compared with it, or concluded from it.
 READERS: dict[str, tuple[type[Event], ...]] = {
-    "index": (InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted, StudyChanged),
+    "index": (InstanceReceived, InstanceAccepted, InstanceQuarantined, InstanceRouted, StudyChanged, MessageReceived),
     "ledger": (InstanceRouted,),
 }
 

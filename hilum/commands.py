@@ -9,14 +9,14 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from hilum import bus
 from hilum.errors import TryAgain
-from hilum.events import CommandOutcome, StudyCommand, decode
+from hilum.events import CommandOutcome, PatientCommand, StudyCommand, decode
 from hilum.settings import Settings
 
 #: How long the broker may take to answer.
 ANSWER_S = 10.0
 
 
-def ask(settings: Settings, command: StudyCommand, *, wait_s: float = 30.0) -> CommandOutcome | None:
+def ask(settings: Settings, command: StudyCommand | PatientCommand, *, wait_s: float = 30.0) -> CommandOutcome | None:
     """Say a command and wait for its outcome; None if there is none within `wait_s`: it may be acted on later.
 
     Raises `TryAgain` while Kafka does not answer, `Misconfigured` if its topics were never made.
@@ -45,7 +45,7 @@ def ask(settings: Settings, command: StudyCommand, *, wait_s: float = 30.0) -> C
         consumer.close()
 
 
-def say(settings: Settings, commands: Sequence[StudyCommand]) -> None:
+def say(settings: Settings, commands: Sequence[StudyCommand | PatientCommand]) -> None:
     """Say commands and do not wait for their outcome. Raises `TryAgain` if Kafka does not take them all."""
     producer = bus.producer(settings)
     writer = bus.Writer(settings, "command")

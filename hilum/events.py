@@ -19,6 +19,9 @@ from hilum.dicom import Header
 from hilum.errors import Reason
 from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
 from hilum.event_ids import delivery_id_for, following_id
+from hilum.hl7_events import MessageFinding, MessageReceived, MessageRefused, MessageValidated
+from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged, PatientCommand
+from hilum.procedure_events import ProcedureStepChanged
 from hilum.study_events import InstanceExpired, StudyChanged, StudyExpected
 
 __all__ = [
@@ -41,9 +44,19 @@ __all__ = [
     "InstanceReceived",
     "InstanceRouted",
     "Limits",
+    "MatchChanged",
+    "MatchRequested",
+    "MessageFinding",
+    "MessageReceived",
+    "MessageRefused",
+    "MessageValidated",
     "ObjectRef",
+    "OrderChanged",
+    "PatientChanged",
+    "PatientCommand",
     "Phi",
     "PlannedDelivery",
+    "ProcedureStepChanged",
     "ResourceWanted",
     "Source",
     "StudyChanged",
@@ -68,7 +81,7 @@ class ObjectRef(Struct, frozen=True, kw_only=True):
 
 
 Adapter = Literal["dicom", "stow", "folder", "media", "hl7"]
-#: How something came in: by an association, STOW-RS, a watched folder, `hilum import`; HL7 is for later releases.
+#: How something came in: by an association, STOW-RS, a watched folder, `hilum import`, an HL7 message.
 
 
 class Source(Struct, frozen=True, kw_only=True):

@@ -50,6 +50,9 @@ OptionalBucket = Annotated[
         description="a bucket's name, 3 to 63 lower case letters, digits, hyphens and dots, or empty",
     ),
 ]
+TimeZone = Annotated[
+    str, Meta(pattern=r"^([A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*)?\Z", description="a time zone, such as `Europe/Vienna`, or empty")
+]
 Endpoint = Annotated[str, Meta(pattern=r"^(https?://[^\s/]+/?)?\Z", description="`http://host:port` or `https://host:port`, or empty")]
 
 _NAMES: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}

@@ -40,6 +40,11 @@ class Part10:
         self._store = store
         self._ahead: Future[bytes] | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the Part 10 file that is sent."""
+        return self.ref.size_bytes
+
     def read_ahead(self, executor: Executor) -> None:
         """Begin to read the object into memory in another thread, if it is small; errors show where it is used."""
         if self._ahead is None and self.ref.size_bytes <= IN_MEMORY_BYTES:

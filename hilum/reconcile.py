@@ -28,6 +28,7 @@ from hilum.events import (
     DeliverySettled,
     Event,
     InstanceReceived,
+    MessageReceived,
     ObjectRef,
 )
 from hilum.readback import ReadBack, read_back
@@ -51,7 +52,7 @@ Say = Callable[[str], Any]
 
 
 def reconcile(settings: Settings, *, wait_s: float = 60.0, verify: bool = False, progress: Say | None = None) -> Account:
-    """Compare log, store, index and ledger. Reads the whole of two topics and lists the whole bucket; memory does not grow with them.
+    """Compare log, store, index and ledger. Reads the whole of three topics and lists the whole bucket; memory does not grow with them.
 
     Reads `SAMPLE` objects back, a piece of each; with `verify` every object whole, which takes as long as the store takes.
     `progress` is told in words what is done now. Raises `TryAgain` while Kafka, PostgreSQL or the store is away, `Misconfigured` if
@@ -73,6 +74,7 @@ def reconcile(settings: Settings, *, wait_s: float = 60.0, verify: bool = False,
             _fill(connection, "logged_receipt", ("id", "instance"), _headers(settings, InstanceReceived, "ce_id", "ce_subject"))
             say("Reading what was settled on the log")
             _fill(connection, "logged_delivery", ("id",), _headers(settings, DeliverySettled, "ce_subject"))
+            _fill(connection, "logged_message", ("id",), _headers(settings, MessageReceived, "ce_id"))
             say("Listing the object store")
             _fill(connection, "stored_object", ("id", "recent", "size_bytes"), _stored(settings, oldest_spooled))
             say("Comparing")
@@ -117,7 +119,8 @@ _GAPS: tuple[tuple[str, str], ...] = (
         "delivery {} is in the ledger and nothing was decided on it",
         """
         SELECT delivery_id FROM delivery
-        WHERE run = '' AND NOT EXISTS (SELECT FROM receipt WHERE receipt.receipt = delivery.receipt AND delivery_id = ANY (delivery_ids))
+        WHERE run = '' AND receipt <> ''
+          AND NOT EXISTS (SELECT FROM receipt WHERE receipt.receipt = delivery.receipt AND delivery_id = ANY (delivery_ids))
         """,
     ),
     (
@@ -176,6 +179,14 @@ _GAPS: tuple[tuple[str, str], ...] = (
         "delivery {} is in the ledger and its run is not",
         "SELECT delivery_id FROM delivery WHERE run <> '' AND NOT EXISTS (SELECT FROM delivery_run WHERE delivery_run.run = delivery.run)",
     ),
+    (
+        "message {} is on the log and not in the index",
+        """
+        SELECT id FROM logged_message
+        WHERE NOT EXISTS (SELECT FROM hl7_message WHERE message_id = id)
+          AND NOT EXISTS (SELECT FROM quarantine WHERE input_id = id AND input_type = %(messages)s)
+        """,
+    ),
 )
 
 #: The same of what was read back.
@@ -224,7 +235,8 @@ _STATES = ("delivered", "already_there", "returned", "rejected", "cancelled", "p
 
 def _missing(connection: psycopg.Connection, settings: Settings, spooled_since: datetime) -> list[set[str]]:
     """The ids that each of `_GAPS` finds."""
-    values = {"spooled_since": spooled_since, "bucket": settings.s3.bucket, "received": bus.topic_of(settings, InstanceReceived)}
+    received, messages = bus.topic_of(settings, InstanceReceived), bus.topic_of(settings, MessageReceived)
+    values = {"spooled_since": spooled_since, "bucket": settings.s3.bucket, "received": received, "messages": messages}
     return [{identity for (identity,) in connection.execute(query.encode(), values)} for _, query in _GAPS]
 
 
@@ -265,7 +277,7 @@ def _account(
         counts: dict[str, int] = dict(zip(_COUNTED, counted, strict=True))
         destinations: dict[str, dict[str, int]] = {}
         for name, state, count in connection.execute(
-            "SELECT destination, state, count(*) FROM delivery GROUP BY destination, state ORDER BY destination, state"
+            "SELECT destination, state, count(*) FROM delivery WHERE receipt <> '' GROUP BY destination, state ORDER BY destination, state"
         ):
             destinations.setdefault(name, {})[state] = count
     states = {state: sum(each.get(state, 0) for each in destinations.values()) for state in _STATES}

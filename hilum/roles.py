@@ -18,7 +18,7 @@ from hilum.settings import Settings
 #: Where a role's module may be, in this order.
 PACKAGES = ("ingest", "processors", "hilum.runtime")
 #: Roles of which any number may run beside each other, in any processes.
-_WITHOUT_SLOT = ("dicom", "stow", "folder", "commitment", "query", "deliver", "expire", "index", "ledger")
+_WITHOUT_SLOT = ("dicom", "stow", "folder", "commitment", "query", "deliver", "expire", "index", "ledger", "hl7", "worklist", "notices")
 
 
 def role_names() -> tuple[str, ...]:
@@ -72,6 +72,8 @@ def role_doubts(settings: Settings) -> list[str]:
             found.append(f"A process of roles.processes has the role {role} twice.")
         elif role == "publish" and len(having) > 1:
             found.append("Several processes have the role publish: one publishes from a spool, the others wait to take over.")
+        elif role == "hl7" and len(having) > 1:
+            found.append("Several processes have the role hl7: one has the journal of messages and listens, the others wait to take over.")
         elif role not in _WITHOUT_SLOT and any(process != having[0] for process in having):
             found.append(
                 f"Different processes have the role {role}: they take the same slot and end each other."

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from hilum.kinds import AeTitle, BareAeTitle, Bucket, Endpoint, Host, OptionalAeTitle, PduBytes, Port, Seconds, Uid, refuse_tiny_pdus
 
+#: What an order may set right in an object; `hilum.dicom.edits` knows how each is written.
+Coercible = Literal[
+    "AccessionNumber",
+    "AdmissionID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "ReferringPhysicianName",
+    "RequestedProcedureDescription",
+    "RequestingService",
+    "StudyDescription",
+]
 #: With less a sender waits longer for its answer than most are willing to.
 LEAST_OBJECTS_PER_S = 0.1
 
@@ -280,8 +294,14 @@ class Sender(Section, frozen=True, kw_only=True):
     refuse: tuple[str, ...] = ()
     #: An object that came before, with the same pixels and another header: `take` it in the place of the first, or `ignore` it.
     corrections: Literal["quarantine", "take", "ignore"] = "quarantine"
+    #: Attributes that the objects of a study have from its order at a destination, such as `PatientName`; the stored object stays as it
+    #: came. See [orders](../operations/orders.md).
+    coerce: tuple[Coercible, ...] = ()
     #: Destinations that this sender is, besides those with its AE title: what they got and send back is `returned`.
     returns: tuple[str, ...] = ()
+    #: Whose patient identifiers and accession numbers are in its images that do not say; empty: as `orders` says.
+    issuer_of_patient_id: str = ""
+    issuer_of_accession_number: str = ""
     #: When studies are complete that this sender begins; empty: as `completeness` says.
     completeness: Completeness | None = None
     #: Where it is asked how many instances a study has; empty: it is not asked.
@@ -353,43 +373,3 @@ class Folder(Section, frozen=True, kw_only=True):
     done: str = ""
     #: Where files go that cannot be taken, each with a text beside it that says why; not with `keep`. Empty: `failed` in the folder.
     failed: str = ""
-
-
-class Example(Section, frozen=True, kw_only=True):
-    """An object that a rule must match, or must leave alone: what is not said of it is absent."""
-
-    #: Whether the rule is to match.
-    matches: bool
-    #: Attributes by keyword, or by tag as `"0009,1010"`; a list where there are several values, and of tables for a sequence's items.
-    header: dict[str, Any] = field(default_factory=dict)
-    #: Facts about the arrival, as a rule may ask for them: `calling_aet = "CT1"`.
-    arrival: dict[str, Any] = field(default_factory=dict)
-    #: Facts about the complete study, for a rule `on = "study"`: `instances = 3`.
-    study: dict[str, Any] = field(default_factory=dict)
-    #: What this is an example of.
-    says: str = ""
-
-
-class Rule(Section, frozen=True, kw_only=True):
-    """Objects for which `when` holds go to the destinations in `to`."""
-
-    name: Annotated[str, Meta(min_length=1)]
-    #: An expression over DICOM keywords, e.g. `Modality == "CT"`; see [the rule language](rules.md).
-    when: str = "true"
-    #: Names of destinations.
-    to: tuple[str, ...]
-    #: Whether each object goes at once, or those of a study once it is complete.
-    on: Literal["instance", "study"] = "instance"
-    #: An expression over facts of the complete study, e.g. `"CT" in modalities and instances > 1`; for `on = "study"`.
-    study: str = "true"
-    #: What goes of a complete study: all objects that did not go yet, those of them for which `when` holds, or the whole study again
-    #: each time that something came later; for `on = "study"`.
-    send: Literal["all", "matching", "whole"] = "all"
-    #: What goes first: 0 is routine, the higher the more urgent.
-    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
-    #: Examples that must match and that must not; `hilum rule test`, `hilum config check` and `hilum apply` try them.
-    tests: tuple[Example, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.on == "instance" and (self.study != "true" or self.send != "all"):
-            raise ValueError('`study` and `send` are for rules with `on = "study"`')

@@ -20,14 +20,16 @@ import msgspec
 from msgspec import Struct, field
 
 from hilum.errors import Misconfigured
+from hilum.hl7_sections import Hl7, Hl7Sender
 from hilum.kinds import BareAeTitle
 from hilum.misfits import misfits, nearest, together
+from hilum.order_sections import Orders
+from hilum.rule_sections import Example, Rule
 from hilum.sections import (
     S3,
     Commitment,
     Completeness,
     Dicom,
-    Example,
     Folder,
     Kafka,
     Log,
@@ -37,7 +39,6 @@ from hilum.sections import (
     Query,
     Retention,
     Roles,
-    Rule,
     Section,
     Sender,
     Site,
@@ -46,6 +47,7 @@ from hilum.sections import (
     Studies,
     Title,
 )
+from hilum.worklist_sections import Station, Worklist
 
 __all__ = [
     "S3",
@@ -55,10 +57,13 @@ __all__ = [
     "Dicom",
     "Example",
     "Folder",
+    "Hl7",
+    "Hl7Sender",
     "Kafka",
     "Loaded",
     "Log",
     "Node",
+    "Orders",
     "Postgres",
     "Probe",
     "Query",
@@ -70,9 +75,11 @@ __all__ = [
     "Settings",
     "Site",
     "Spool",
+    "Station",
     "Stow",
     "Studies",
     "Title",
+    "Worklist",
     "check_network",
     "doubts",
     "entries",
@@ -91,6 +98,8 @@ class Settings(Section, frozen=True, kw_only=True):
     site: Site = field(default_factory=Site)
     dicom: Dicom = field(default_factory=Dicom)
     stow: Stow = field(default_factory=Stow)
+    hl7: Hl7 = field(default_factory=Hl7)
+    orders: Orders = field(default_factory=Orders)
     spool: Spool = field(default_factory=Spool)
     kafka: Kafka = field(default_factory=Kafka)
     postgres: Postgres = field(default_factory=Postgres)
@@ -101,6 +110,7 @@ class Settings(Section, frozen=True, kw_only=True):
     senders: dict[BareAeTitle, Sender] = field(default_factory=dict)
     commitment: Commitment = field(default_factory=Commitment)
     peers: dict[BareAeTitle, Node] = field(default_factory=dict)
+    worklist: Worklist = field(default_factory=Worklist)
     folders: dict[str, Folder] = field(default_factory=dict)
     completeness: Completeness = field(default_factory=Completeness)
     studies: Studies = field(default_factory=Studies)
@@ -277,6 +287,8 @@ def doubts(settings: Settings) -> list[str]:
         found.insert(0, "There is no rule: what comes in is kept and indexed, and goes nowhere.")
     if settings.folders and not any("folder" in process.split(",") for process in settings.roles.processes):
         found.append("Folders are to be watched, and no process in roles.processes has the role folder.")
+    if (settings.worklist.serve or settings.worklist.mpps) and "worklist" not in settings.role_names:
+        found.append("worklist.serve or worklist.mpps is set, and no process in roles.processes has the role worklist.")
     found += [
         f"dicom.transfer_syntaxes: {uid} is of the standard, and not known to this release. Is it spelled right?"
         for uid, kind, _ in _standard_syntaxes(settings)
@@ -289,6 +301,11 @@ def doubts(settings: Settings) -> list[str]:
         if name not in settings.destinations
     ]
     dicom = settings.dicom
+    if settings.hl7.senders and "hl7" not in settings.role_names:
+        found.append("hl7.senders has senders, and no process in roles.processes has the role hl7.")
+    lenient = [settings.hl7.validation, *(sender.validation for sender in settings.hl7.senders.values())]
+    if "hl7" in settings.role_names and "lenient" in lenient and "grammar" not in settings.role_names:
+        found.append("hl7.validation is lenient, and no process in roles.processes has the role grammar: messages are not validated.")
     named = [name for name in ("tls_certificate", "tls_key", "tls_client_ca") if getattr(dicom, name)]
     if named and not dicom.tls_port:
         found.append(f"dicom.{named[0]} is set, and dicom.tls_port is 0: no TLS is spoken.")

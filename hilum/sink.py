@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 import msgspec
 from msgspec import Meta, Struct
 
+from hilum.dicom.edits import Edits
 from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import DeliveryState, ObjectRef
 from hilum.hours import Hours
@@ -71,6 +72,10 @@ class Delivery(Struct, frozen=True, kw_only=True):
     round: int = 0
     #: How often a worker claimed it and was never heard of again.
     abandoned: int = 0
+    #: Attributes that are to be another value at the destination, as its order has them.
+    edits: Edits | None = None
+    #: What is to be said of it with its outcome.
+    remark: str = ""
     #: Whether the destination may have another object under this UID, and no person has looked yet.
     replaces: bool = False
     #: The titles of the association on which it came; empty if it came otherwise.
@@ -199,6 +204,9 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hours: Annotated[str, Meta(max_length=500)] = ""
     #: The time zone of `hours`, such as `Europe/Vienna`; empty: this machine's.
     time_zone: Annotated[str, Meta(max_length=64)] = ""
+    #: `hold`: nothing of a study is delivered before an order fits it, or a person has accepted it as it is; `warn`: the delivery says
+    #: so; `ignore`: nobody asks. See [orders](../operations/orders.md).
+    require_order: Literal["ignore", "warn", "hold"] = "ignore"
     #: After so many attempts an object that the destination does not take is put aside for a person; 1,000 take about a week.
     max_attempts: Annotated[int, Meta(ge=1)] = 1000
     #: Longest pause between two attempts of one object, in seconds.

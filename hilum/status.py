@@ -61,6 +61,13 @@ class S3Endpoint(Struct, frozen=True, kw_only=True):
     bucket: str
 
 
+class Hl7Endpoint(Struct, frozen=True, kw_only=True):
+    """Where HL7 messages are taken, over MLLP."""
+
+    host: str
+    port: int
+
+
 class RoleStatus(Struct, frozen=True, kw_only=True):
     """One role, as it says of itself."""
 
@@ -97,6 +104,8 @@ class Status(Struct, frozen=True, kw_only=True):
     dicom: DicomEndpoint
     #: None where the role `stow` does not run.
     stow: StowEndpoint | None
+    #: None where the role `hl7` does not run.
+    hl7: Hl7Endpoint | None
     kafka: KafkaEndpoint
     postgres: PostgresEndpoint
     s3: S3Endpoint
@@ -116,7 +125,7 @@ class Status(Struct, frozen=True, kw_only=True):
 
 def status(settings: Settings) -> Status:
     """Ask the Hilum on `settings.data_dir` how it is; each process is given two seconds. Raises `NotFound` if none runs there."""
-    from hilum.up import listener_of, stow_of
+    from hilum.up import hl7_of, listener_of, stow_of
 
     state = read_run_state(settings.data_dir)
     if state is None or state.endpoints is None or not state.is_alive():
@@ -124,7 +133,7 @@ def status(settings: Settings) -> Status:
     listener = listener_of(settings)
     with ThreadPoolExecutor(8) as threads:
         asked = list(threads.map(_roles, state.children))
-    kafka = state.endpoints.filled_into(settings).kafka
+    kafka, hl7 = state.endpoints.filled_into(settings).kafka, hl7_of(settings)
     postgres = urlsplit(state.endpoints.postgres_dsn)
     return Status(
         state=state.state,
@@ -132,6 +141,7 @@ def status(settings: Settings) -> Status:
         pid=state.pid,
         dicom=DicomEndpoint(host=listener.host, port=listener.port, aet=listener.aet),
         stow=StowEndpoint(url=url) if (url := stow_of(settings)) else None,
+        hl7=Hl7Endpoint(host=hl7[0], port=hl7[1]) if hl7 else None,
         kafka=KafkaEndpoint(
             bootstrap=kafka.bootstrap,
             security_protocol=kafka.security_protocol,

@@ -65,6 +65,16 @@ OBJECTS_PUBLISHED = Counter("hilum_objects_published", "Objects that are in the 
 SPOOL_OBJECTS = Gauge("hilum_spool_objects", "Objects in the spool that are not published yet.")
 SPOOL_DAMAGED = Gauge("hilum_spool_damaged", "Files in the spool that cannot be published, because they are damaged or no spool files.")
 SPOOL_FREE_BYTES = Gauge("hilum_spool_free_bytes", "Space left on the spool's disk.")
+HL7_ACKNOWLEDGED = Counter(
+    "hilum_hl7_acknowledged", "HL7 messages answered, by acknowledgement code of the original mode; `none` for no answer.", ["status"]
+)
+HL7_REFUSED = Counter("hilum_hl7_refused", "HL7 messages that were not taken, by reason.", ["reason"])
+HL7_REPEATS = Counter("hilum_hl7_repeats", "HL7 messages that had come before with the same content, and were acknowledged again.")
+HL7_SECONDS = Histogram("hilum_hl7_seconds", "From a whole HL7 message to its acknowledgement.", buckets=_SECONDS)
+HL7_CONNECTIONS = Gauge("hilum_hl7_connections", "HL7 connections that are open.")
+HL7_CONNECTIONS_REFUSED = Counter("hilum_hl7_connections_refused", "HL7 connections that were closed at once, by reason.", ["reason"])
+HL7_PUBLISHED = Counter("hilum_hl7_published", "HL7 messages that are on Kafka.")
+HL7_WAITING = Gauge("hilum_hl7_waiting", "HL7 messages in the journal that are not on Kafka yet.")
 FOLDER_FILES = Counter("hilum_folder_files", "Files in watched folders that were dealt with: taken, failed or left.", ["outcome"])
 FOLDER_OBJECTS = Counter("hilum_folder_objects", "Objects from watched folders that were put into the spool.")
 FOLDER_WAITING = Gauge("hilum_folder_waiting", "Files in watched folders that are not dealt with yet.")
@@ -95,6 +105,10 @@ COMMITMENT_OBJECTS = Counter(
 )
 COMMITMENT_REPORTS_FAILED = Counter("hilum_commitment_reports_failed", "Reports that did not arrive, or were refused: tried again.")
 
+WORKLIST_STEPS = Gauge("hilum_worklist_steps", "Scheduled steps that modalities may be told of.")
+WORKLIST_QUERIES = Counter("hilum_worklist_queries", "Worklist queries, by the status of the last answer.", ["status"])
+PROCEDURE_STEPS = Counter("hilum_procedure_steps", "N-CREATE and N-SET requests of performed steps, by status.", ["status"])
+PROCEDURE_STEPS_WAITING = Gauge("hilum_procedure_steps_waiting", "Changes of performed steps that are not on Kafka yet.")
 STUDIES_STUCK = Gauge("hilum_studies_stuck", "Studies whose time has come and of which a rule cannot be evaluated.")
 QUERIES = Counter(
     "hilum_queries", "Times a sender was asked how many instances a study has: `answered`, `unknown` to it, or `failed`.", ["outcome"]

@@ -27,7 +27,7 @@ READY_WITHIN_S = 600.0
 #: How long one of Hilum's own processes may take to say how it is: many times what a busy one takes.
 ANSWERS_WITHIN_S = 20.0
 #: In the data directory: how the listeners were started, for commands that know only the directory.
-_LISTENER, _STOW = "listener.json", "stow.json"
+_LISTENER, _STOW, _HL7 = "listener.json", "stow.json", "hl7.json"
 
 
 def run(settings: Settings, config: Path | None, *, ready: Callable[[], None] | None = None) -> None:
@@ -76,6 +76,18 @@ def stow_of(settings: Settings) -> str:
     return url if running is not None and running.is_alive() else ""
 
 
+def hl7_of(settings: Settings) -> tuple[str, int] | None:
+    """Host and port of the HL7 listener that runs on the data directory; None if none does."""
+    running = read_run_state(settings.data_dir)
+    try:
+        host, port = msgspec.json.decode((settings.data_dir / _HL7).read_bytes(), type=tuple[str, int])
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # it listens on all; this machine reaches it so
+        host = "127.0.0.1"
+    return (host, port) if port and running is not None and running.is_alive() else None
+
+
 def process_names(settings: Settings) -> list[tuple[str, int]]:
     """Names of the processes that the settings ask for, and each one's slot among those with the same roles."""
     seen: Counter[str] = Counter()
@@ -101,10 +113,13 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
     write_atomically(data / _LISTENER, msgspec.json.encode(kept).decode())
     stow = ports.take("stow.port", settings.stow.host, settings.stow.port) if "stow" in settings.role_names else 0
     write_atomically(data / _STOW, msgspec.json.encode(url_of(settings.stow, stow) if stow else "").decode())
+    hl7 = ports.take("hl7.port", settings.hl7.host, settings.hl7.port) if "hl7" in settings.role_names else 0
+    write_atomically(data / _HL7, msgspec.json.encode((settings.hl7.host, hl7)).decode())
     environment = {
         **endpoints.environment(),
         "HILUM_DICOM__PORT": str(listener),
         "HILUM_STOW__PORT": str(stow),
+        "HILUM_HL7__PORT": str(hl7),
         "PYTHONUNBUFFERED": "1",
     }
     if sum("dicom" in name.partition("#")[0].split(",") for name, _ in process_names(settings)) > 1:

@@ -1,4 +1,4 @@
-"""Why a delivery waits, in words: held, paused, outside hours, an outage, its next attempt, a limit, or others before it.
+"""Why a delivery waits, in words: held, paused, without its order, outside hours, an outage, its next attempt, a limit, or others.
 
 One place puts together what the ledger, the settings and people's wishes say, so that no command shows a delivery that waits for
 nothing, or a next attempt in the past.
@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hilum import bundle, desired
-from hilum.database.queues import Outage, QueueNow, is_watched, outages, queues
+from hilum.database.queues import Outage, QueueNow, is_watched, outages, queues, waiting_for_orders
 from hilum.desired import Desired
 from hilum.errors import Misconfigured, TryAgain
 from hilum.events import ResourceWanted
@@ -41,6 +41,8 @@ class Waiter(Struct, frozen=True, kw_only=True):
     before: int | None = None
     #: How many of its study were put off by the destination.
     refused: int = 0
+    #: Whether no order fits its study.
+    without_order: bool = False
 
 
 class Circumstances(Struct, frozen=True, kw_only=True):
@@ -53,6 +55,8 @@ class Circumstances(Struct, frozen=True, kw_only=True):
     unknown: str = ""
     queues: Mapping[str, QueueNow] = {}
     outages: Mapping[str, Outage] = {}
+    #: How many deliveries wait for an order, by destinations that ask for one.
+    without_order: Mapping[str, int] = {}
     #: Whether any process delivers.
     delivers: bool = True
     now: datetime
@@ -85,6 +89,10 @@ class Circumstances(Struct, frozen=True, kw_only=True):
             said.append(closed)
         return said
 
+    def asks_for_orders(self, name: str) -> bool:
+        """Whether nothing of a study is delivered to a destination before an order fits it."""
+        return self.settings.destinations.get(name, {}).get("require_order") == "hold"
+
     def held(self, study_instance_uid: str) -> str:
         """By whom a study is held, since when, and why; empty if it is not."""
         held = self.wanted.held.get(study_instance_uid)
@@ -95,6 +103,8 @@ class Circumstances(Struct, frozen=True, kw_only=True):
         name = waiter.destination
         said = [held] if (held := self.held(waiter.study_instance_uid)) else []
         said += self.of_destination(name, urgent=waiter.priority >= URGENT)
+        if waiter.without_order and self.asks_for_orders(name):
+            said.append("waits for an order that fits (`hilum study match`)")
         if waiter.in_hand:
             return "; ".join(["a worker has it in its hands", *said])
         if waiter.not_before and waiter.not_before > self.now:
@@ -120,6 +130,8 @@ class Circumstances(Struct, frozen=True, kw_only=True):
         said = self.of_destination(name)
         if held := sum(queue.of_studies.get(uid, 0) for uid in self.wanted.held):
             said.append(f"{held:,} of held studies, see `hilum deliver holds`")
+        if lacking := self.without_order.get(name, 0):
+            said.append(f"{lacking:,} wait for an order that fits, see `hilum study match`")
         if queue.put_off:
             said.append(f"{queue.put_off:,} wait for their next attempt, the first at {_moment(queue.next_attempt_at)}")
         if not said and queue.due:
@@ -159,12 +171,14 @@ def circumstances(settings: Settings) -> Circumstances:
         settings = replace(in_force, destinations=wanted.tables(in_force))
     except (TryAgain, Misconfigured) as error:
         unknown = f"what is held, paused, limited, applied or added by hand is not known: {error}"
+    asking = [name for name, table in settings.destinations.items() if table.get("require_order") == "hold"]
     return Circumstances(
         settings=settings,
         wanted=wanted,
         unknown=unknown,
         queues=queues(dsn, wanted.held),
         outages=outages(dsn),
+        without_order=waiting_for_orders(dsn, asking),
         delivers=is_watched(dsn),
         now=datetime.now(UTC),
     )

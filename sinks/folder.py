@@ -113,7 +113,7 @@ def _is_same(file: Path, part10: Part10) -> bool | None:
     """Whether the file holds this object; None if there is none. Raises `OSError`."""
     try:
         with file.open("rb") as there:
-            if os.fstat(there.fileno()).st_size != part10.ref.size_bytes:
+            if os.fstat(there.fileno()).st_size != part10.size_bytes:
                 return False
             return all(there.read(len(piece)) == piece for piece in part10.pieces(_PIECE_BYTES))
     except (FileNotFoundError, NotADirectoryError):

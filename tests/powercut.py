@@ -38,8 +38,11 @@ def traced(logs: Path, name: str, *command: str | Path) -> list[str]:
 
 
 @contextmanager
-def traced_role(role: str, data: Path, logs: Path) -> Iterator[int]:
-    """The port of a receiving role of which every system call on files and sockets is written down, as `receiver`."""
+def traced_role(role: str, data: Path, logs: Path, **more: str) -> Iterator[int]:
+    """The port of a receiving role of which every system call on files and sockets is written down, as `receiver`.
+
+    `more` is for its environment.
+    """
     port = free_port()
     environment = {
         **os.environ,
@@ -50,6 +53,9 @@ def traced_role(role: str, data: Path, logs: Path) -> Iterator[int]:
         "HILUM_KAFKA__BOOTSTRAP": "none:9092",  # a receiver asks none of them for anything
         "HILUM_POSTGRES__DSN": "postgresql://none",
         "HILUM_S3__ENDPOINT": "http://none",
+        "HILUM_S3__ACCESS_KEY": "none",
+        "HILUM_S3__SECRET_KEY": "none",
+        **more,
     }
     command = traced(logs, "receiver", sys.executable, "-m", "hilum.host", role, "--data", data)
     with subprocess.Popen(command, env=environment) as strace:
@@ -96,6 +102,8 @@ def _call(line: str, process: str) -> Call | None:
         return None
     name, arguments, began = match["call"], match["arguments"], float(match["at"])
     texts = [_bytes(text) for text in _TEXT.findall(arguments)]
+    if name == "sendto" and not texts:
+        return None  # to the system, not to a peer
     open_file = _FD.match(arguments)
     path, number = (_bytes(open_file[2]).decode(), int(open_file[1])) if open_file else ("", -1)
     data, offset = b"", 0

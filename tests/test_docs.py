@@ -199,7 +199,7 @@ def test_every_setting_that_is_named_exists(name: str) -> None:
         assert {dotted, dotted.removesuffix("_file")} & SETTINGS, f"{name} names {variable}"
     sections = {setting.partition(".")[0] for setting in SETTINGS if "." in setting}
     for section, key in re.findall(r"`([a-z0-9]+)\.([a-z0-9_]+)`", text):
-        if section in sections and not (ROOT / "hilum" / f"{section}.{key}").exists():
+        if section in sections and key not in ("py", "sqlite") and not (ROOT / "hilum" / f"{section}.{key}").exists():
             assert f"{section}.{key}" in SETTINGS, f"{name} names {section}.{key}"
 
 

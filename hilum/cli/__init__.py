@@ -44,9 +44,27 @@ def version() -> None:
 
 
 def _commands() -> None:
-    from hilum.cli import commitments, config, deliver, demo, dicom, media, rules, run, senders, services, storage, stow, studies
+    from hilum.cli import (
+        commitments,
+        config,
+        deliver,
+        demo,
+        dicom,
+        hl7,
+        hl7_map,
+        media,
+        orders,
+        rules,
+        run,
+        senders,
+        services,
+        storage,
+        stow,
+        studies,
+    )
 
-    for module in (services, run, config, rules, studies, storage, deliver, senders, commitments, dicom, stow, media, demo):
+    first = (services, run, config, rules, studies, orders, storage, deliver, senders)
+    for module in (*first, commitments, dicom, stow, media, demo, hl7, hl7_map):
         module.add_to(app)
 
 

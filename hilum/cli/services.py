@@ -98,6 +98,7 @@ def _show(now: Status) -> None:
             "State": now.state,
             "DICOM": f"{now.dicom.aet} at {now.dicom.host}:{now.dicom.port}",
             "STOW-RS": now.stow.url if now.stow else "",
+            "HL7": f"{now.hl7.host}:{now.hl7.port}" if now.hl7 else "",
             "Kafka": now.kafka.bootstrap,
             "PostgreSQL": f"{now.postgres.host}:{now.postgres.port}/{now.postgres.database} as {now.postgres.user}",
             "S3": f"{now.s3.endpoint}, bucket {now.s3.bucket}",

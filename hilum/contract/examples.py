@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from hilum.contract.hl7_examples import HL7_EXAMPLES
+from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.errors import HilumError, Reason
 from hilum.events import (
     AssociationEnded,
@@ -28,6 +30,7 @@ from hilum.events import (
     Limits,
     ObjectRef,
     PlannedDelivery,
+    ProcedureStepChanged,
     ResourceWanted,
     Source,
     StudyChanged,
@@ -36,6 +39,7 @@ from hilum.events import (
     delivery_id_for,
     encode,
 )
+from hilum.procedure_events import PerformedOf, PerformedReference, PerformedSeries
 
 RECEIVED_AT = datetime(2026, 1, 2, 10, 10, 10, 123000, tzinfo=UTC)
 RECEIPT = "0b6f6f0a-53a1-4c6e-8f5e-6a8f3f1f6a01"
@@ -258,6 +262,50 @@ def _config() -> ConfigApplied:
     )
 
 
+def _performed_step() -> ProcedureStepChanged:
+    return ProcedureStepChanged(
+        sop_instance_uid="2.25.3204",
+        revision=2,
+        state="completed",
+        study_instance_uid=STUDY,
+        scheduled=(
+            PerformedOf(
+                study_instance_uid=STUDY,
+                accession_number="SYN0001",
+                procedure_id="RP0001",
+                procedure_description="CT of the thorax",
+                step_id="SPS0001",
+                step_description="Thorax, low dose",
+            ),
+        ),
+        step_id="PPS0001",
+        station_aet="CT1",
+        modality="CT",
+        description="Thorax without contrast",
+        start_date="20260102",
+        start_time="100500",
+        end_date="20260102",
+        end_time="101000",
+        patient_id="SYNTH0001",
+        patient_name="Synthetic^Sam",
+        series=(
+            PerformedSeries(
+                series_instance_uid=SERIES,
+                protocol_name="Thorax low dose",
+                images=(PerformedReference(sop_class_uid=SOP_CLASS, sop_instance_uid=INSTANCE),),
+                non_images=(PerformedReference(sop_class_uid="1.2.840.10008.5.1.4.1.1.88.67", sop_instance_uid="2.25.3205"),),
+            ),
+        ),
+        objects=2,
+        said={"00400252": {"vr": "CS", "Value": ["COMPLETED"]}},
+        calling_aet="CT1",
+        called_aet="HILUM",
+        peer="192.0.2.10",
+        association="4f1c2d3e4a5b6c7d",
+        changed_at=RECEIVED_AT,
+    )
+
+
 EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceReceived: _received,
     InstanceAccepted: _accepted,
@@ -269,7 +317,10 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceExpired: _instance_expired,
     StudyChanged: _study_changed,
     StudyExpected: _study_expected,
+    ProcedureStepChanged: _performed_step,
     StudyCommand: _command,
     CommandOutcome: _outcome,
     ConfigApplied: _config,
+    **ORDER_EXAMPLES,
+    **HL7_EXAMPLES,
 }

@@ -35,6 +35,15 @@ class Outage(Struct, frozen=True, kw_only=True):
     since: datetime
 
 
+class _Uid(Struct):
+    study_instance_uid: str
+
+
+class _Pending(Struct):
+    destination: str
+    pending: int
+
+
 class Marked(Struct, frozen=True, kw_only=True):
     """A study that goes before all others."""
 
@@ -78,6 +87,17 @@ _QUEUES = """
         FROM delivery WHERE state = 'pending' GROUP BY 1, 2) AS counted
     GROUP BY destination
 """
+#: Whether an order fits the study {study}, or a person has accepted it as it is: what destinations with `require_order = "hold"` wait for.
+AN_ORDER_FITS = """EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = {study}
+    AND (m.outcome = 'matched' OR m.coercible OR m.accepted_version = m.version))"""
+_WITHOUT_ORDER = "SELECT uid AS study_instance_uid FROM unnest(%(studies)s::text[]) AS uid WHERE NOT " + AN_ORDER_FITS.format(study="uid")
+_WAITING_FOR_ORDERS = (
+    """
+    SELECT destination, count(*) AS pending FROM delivery AS d
+    WHERE state = 'pending' AND destination = ANY(%(destinations)s) AND NOT """
+    + AN_ORDER_FITS.format(study="d.study_instance_uid")
+    + " GROUP BY 1"
+)
 _OUTAGES = "SELECT DISTINCT ON (destination) destination, says, since FROM v_destination_outage ORDER BY destination, since"
 _WATCHED = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = %(name)s AND datname = current_database()) AS some"
 _REFUSED = """
@@ -105,6 +125,22 @@ def queues(dsn: str, studies: Collection[str] = ()) -> dict[str, QueueNow]:
 def outages(dsn: str) -> dict[str, Outage]:
     """Why destinations cannot be used at present, by destination."""
     return {each.destination: each for each in rows(dsn, Outage, _OUTAGES, {})}
+
+
+def without_order(dsn: str, studies: Collection[str]) -> frozenset[str]:
+    """Those of these studies which no order fits."""
+    return (
+        frozenset(each.study_instance_uid for each in rows(dsn, _Uid, _WITHOUT_ORDER, {"studies": list(studies)}))
+        if studies
+        else frozenset()
+    )
+
+
+def waiting_for_orders(dsn: str, destinations: Collection[str]) -> dict[str, int]:
+    """How many pending deliveries are of studies which no order fits, by destination."""
+    if not destinations:
+        return {}
+    return {each.destination: each.pending for each in rows(dsn, _Pending, _WAITING_FOR_ORDERS, {"destinations": list(destinations)})}
 
 
 def is_watched(dsn: str) -> bool:

@@ -7,27 +7,15 @@ Columns that hold a DICOM attribute are named by its keyword, in lower case with
 from __future__ import annotations
 
 import psycopg
-from msgspec import Struct
 from psycopg import sql
 
 from hilum.database.counting import COUNTS
+from hilum.database.hl7_views import HL7_VIEWS
+from hilum.database.order_views import ORDER_VIEWS
+from hilum.database.view import View
 
 #: The account that may read the views and nothing else, if the site has made it.
 READER = "hilum_reader"
-
-
-class View(Struct, frozen=True, kw_only=True):
-    """One view. `columns` maps each name to its expression in SQL and to what it says, one line a column."""
-
-    name: str
-    says: str
-    columns: str
-    source: str
-
-    def described(self) -> list[tuple[str, str, str]]:
-        """Each column as (name, expression, what it says)."""
-        parts = [[part.strip() for part in line.split("|")] for line in self.columns.strip().splitlines()]
-        return [(name, expression or name, says) for name, expression, says in parts]
 
 
 VIEWS = (
@@ -317,6 +305,32 @@ VIEWS = (
             last_settled_at | max(settled_at) | when the last of them had its final state
         """,
     ),
+    View(
+        name="v_performed_step",
+        says="Procedure steps as modalities say that they perform them (MPPS).",
+        source="FROM performed_step",
+        columns="""
+            sop_instance_uid | | of the Modality Performed Procedure Step
+            state | | `in-progress`, `completed` or `discontinued`
+            study_instance_uid | | of the study that it is for; the first one, if it is for several
+            step_id | | PerformedProcedureStepID
+            station_aet | | PerformedStationAETitle
+            modality | | Modality
+            description | | PerformedProcedureStepDescription
+            start_date | | PerformedProcedureStepStartDate, `YYYYMMDD`
+            start_time | | PerformedProcedureStepStartTime
+            end_date | | PerformedProcedureStepEndDate
+            end_time | | PerformedProcedureStepEndTime
+            reason_code | | why it was discontinued, a code of PS3.16 CID 9300
+            wrong_entry | | whether the wrong entry of the worklist was chosen (110514)
+            objects | | objects that its series refer to
+            calling_aet | | who said so
+            began_at | | when the first was said of it
+            changed_at | | when the last was said of it
+        """,
+    ),
+    *ORDER_VIEWS,
+    *HL7_VIEWS,
 )
 
 
@@ -349,7 +363,8 @@ def page() -> str:
         "",
         "A column that holds a DICOM attribute is named by its keyword in lower case; an empty attribute is null. Times are `timestamptz`.",
         f"To give somebody the views and nothing else: `CREATE ROLE {READER} LOGIN PASSWORD '…'`, then `hilum provision`.",
-        "`v_study`, `v_series`, `v_delivery` (in `comment`) and `v_quarantine` hold patient data.",
+        "`v_study`, `v_series`, `v_delivery` (in `comment`), `v_quarantine`, `v_order`, `v_scheduled_step`, `v_match`, `v_patient` and",
+        "`v_hl7_message` hold patient data.",
     ]
     for view in VIEWS:
         lines += [f"\n## `{view.name}`\n", view.says, "", "| column | says |", "| --- | --- |"]

@@ -16,8 +16,13 @@ from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
 from hilum.dicom.encoding import UNDEFINED, Encoding
 from hilum.dicom.file_meta import LONG_VRS
+from hilum.dicom.values import DEFAULT_ENCODINGS, Encodings, decoded, encodings_of
 
 PIXEL_DATA = 0x7FE00010
+_CHARACTER_SET = 0x00080005
+_UTF8 = b"ISO_IR 192"
+#: Text whose characters are those of (0008,0005) (PS3.5 6.1.2.2).
+_CHARACTERS = frozenset({b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"})
 MAX_DEPTH = 50
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 #: Where the items of a sequence end, or fragments.
@@ -46,7 +51,7 @@ class Change(Struct, frozen=True):
     from_elsewhere_bytes: int = 0
     #: What comes from elsewhere are fragments, delimiter included (PS3.5 A.4).
     encapsulated: bool = False
-    #: `value` are items, in Explicit VR Little Endian, that come after those that the sequence has.
+    #: `value` are items, encoded as the data set is to be, that come after those that the sequence has.
     appended: bool = False
 
 
@@ -54,13 +59,24 @@ class Change(Struct, frozen=True):
 Parts = list["bytes | memoryview | None"]
 
 
-def recoded(data: memoryview, source: Encoding, *, explicit: bool, changes: Mapping[int, Change | None] | None = None) -> Parts:
+def recoded(
+    data: memoryview,
+    source: Encoding,
+    *,
+    explicit: bool,
+    changes: Mapping[int, Change | None] | None = None,
+    to_utf8: bool = False,
+) -> Parts:
     """The data set `data`, which is encoded as `source`, in Explicit or Implicit VR Little Endian.
 
     `changes` replace top-level elements by tag, add them, or remove them (None). Encapsulated pixel data must be among them,
-    unless it stays in explicit VR as it is. Raises `CannotRecode`.
+    unless it stays in explicit VR as it is. With `to_utf8` all text is written as ISO_IR 192, that of items too (PS3.3 C.12.1.1.2);
+    `changes` are so already. Raises `CannotRecode`, also for text that is not of the character set that it is said to be.
     """
-    return _Recoding(data, explicit, dict(changes or {})).run(source)
+    changed = dict(changes or {})
+    if to_utf8:
+        changed[_CHARACTER_SET] = Change(b"CS", _UTF8)
+    return _Recoding(data, explicit, changed, to_utf8=to_utf8).run(source)
 
 
 def has_odd_value(data: memoryview, source: Encoding) -> bool:
@@ -76,10 +92,12 @@ class _Scope(Struct):
     signed: bool = False
     bits_allocated: int = 16
     waveform_bits: int = 16
+    encodings: Encodings = DEFAULT_ENCODINGS
 
 
 class _Recoding:
-    def __init__(self, data: memoryview, explicit: bool, changes: dict[int, Change | None]) -> None:
+    def __init__(self, data: memoryview, explicit: bool, changes: dict[int, Change | None], *, to_utf8: bool = False) -> None:
+        self._to_utf8 = to_utf8
         self._data = data
         self._explicit = explicit
         self._changes = changes
@@ -171,7 +189,8 @@ class _Recoding:
         value = self._data[at : at + length]
         self._remember(tag, value, source, scope, creators)
         if not changed and tag & 0xFFFF:
-            self._write(tag, vr, _swapped(tag, vr, value, scope) if source.order == ">" else value)
+            written = _swapped(tag, vr, value, scope) if source.order == ">" else value
+            self._write(tag, vr, _as_utf8(tag, vr, written, scope) if self._to_utf8 and not self._dropping else written)
         return at + length
 
     def _items(self, at: int, end: int, source: Encoding, scope: _Scope, depth: int, *, delimited: bool) -> int:
@@ -187,7 +206,7 @@ class _Recoding:
             if length != UNDEFINED and at + length > end:
                 raise CannotRecode("it ends within an item")
             self._parts.append(struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED))
-            inner = _Scope(signed=scope.signed, bits_allocated=scope.bits_allocated)
+            inner = _Scope(signed=scope.signed, bits_allocated=scope.bits_allocated, encodings=scope.encodings)
             stop = end if length == UNDEFINED else at + length
             at = self._data_set(at, stop, source, inner, depth + 1, delimited=length == UNDEFINED)
             self._parts.append(struct.pack("<HHI", 0xFFFE, 0xE00D, 0))
@@ -225,6 +244,8 @@ class _Recoding:
                 scope.bits_allocated = number
             else:
                 scope.waveform_bits = number
+        elif tag == _CHARACTER_SET and self._to_utf8:
+            scope.encodings = encodings_of(bytes(value))
         elif tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF and len(value) <= 64:
             creators[tag >> 16 << 8 | tag & 0xFF] = bytes(value).decode("latin-1").strip(" \0")
 
@@ -322,6 +343,19 @@ def _flat(parts: Parts, elsewhere: Iterator[bytes | memoryview] | None) -> Itera
             yield part
         elif elsewhere is not None:
             yield from elsewhere
+
+
+def _as_utf8(tag: int, vr: bytes, value: bytes | memoryview, scope: _Scope) -> bytes | memoryview:
+    """Text of the data set's character set as ISO_IR 192."""
+    if tag == _CHARACTER_SET:
+        return _UTF8
+    raw = bytes(value)
+    if vr not in _CHARACTERS or (raw.isascii() and b"\x1b" not in raw):
+        return value
+    text = decoded(raw, scope.encodings)
+    if "\ufffd" in text:
+        raise CannotRecode(f"element {_shown(tag)} is not of the character set that it is said to be")
+    return text.encode()
 
 
 def _swapped(tag: int, vr: bytes, value: memoryview, scope: _Scope) -> bytes | memoryview:

@@ -30,6 +30,7 @@ from hilum.sink import Sink
 from hilum.telemetry import metrics
 
 from .answers import findings_page, reasons_page, statuses_page
+from .hl7 import page as hl7_page
 from .markdown import code, table
 from .profiles import page as profiles_page
 
@@ -311,6 +312,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings": settings_page,
     "sql-views": views.page,
     "statuses": statuses_page,
+    "hl7": hl7_page,
     "topics": topics_page,
 }
 

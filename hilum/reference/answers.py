@@ -49,10 +49,11 @@ def findings_page() -> str:
 def statuses_page() -> str:
     """Every status, rejection and refusal that a sender can get."""
     answers = importlib.import_module("ingest.dicom.answers")
+    worklist = importlib.import_module("ingest.dicom.worklist_answers")
     stow = importlib.import_module("ingest.stow.answers")
     negotiation = importlib.import_module("ingest.dicom.negotiation")
     rejections = [value for value in vars(negotiation).values() if isinstance(value, negotiation.Rejection)]
-    acceptor = importlib.import_module("ingest.dicom.acceptor")
+    aborts = importlib.import_module("ingest.dicom.aborts")
     strangers = importlib.import_module("ingest.dicom.strangers")
     endings = importlib.import_module("ingest.dicom.endings")
     results = {1: "permanent", 2: "transient"}
@@ -77,6 +78,14 @@ def statuses_page() -> str:
             "",
             _answers(answers.REPORT_ANSWERS),
             "",
+            "## Modality worklist, C-FIND (PS3.4 K.4.1)",
+            "",
+            _answers(worklist.WORKLIST_ANSWERS),
+            "",
+            "## Performed procedure steps, N-CREATE and N-SET (PS3.4 F.7.2)",
+            "",
+            _answers(worklist.PERFORMED_ANSWERS),
+            "",
             "## Associations that are rejected (PS3.8 Table 9-21)",
             "",
             table(
@@ -91,8 +100,8 @@ def statuses_page() -> str:
             table(
                 ("Source", "Reason (Table 9-26)", "When"),
                 [
-                    *(("0 (user)", "0", f"Before the association is established: {each.when}") for each in acceptor.ABORTS_BEFORE),
-                    *(("2 (provider)", f"{each.reason} ({reasons[each.reason]})", each.when) for each in acceptor.ABORTS),
+                    *(("0 (user)", "0", f"Before the association is established: {each.when}") for each in aborts.ABORTS_BEFORE),
+                    *(("2 (provider)", f"{each.reason} ({reasons[each.reason]})", each.when) for each in aborts.ABORTS),
                 ],
             ),
             "",

@@ -2,7 +2,7 @@
 
 `listener` has the sockets, `acceptor` the protocol without sockets, `negotiation` says what is agreed to, `storage` puts one
 object into the spool, `answers` chooses its status. `commitment` keeps requests for storage commitment, on which the role
-`commitment` decides.
+`commitment` decides; `worklist` answers queries for scheduled steps, and `performed` keeps what is said of performed ones.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hilum.tls import ServerTls
 from .commitment import Committing
 from .listener import Listener
 from .senders import Senders
+from .services import Services
 
 
 class Receiver:
@@ -45,7 +46,8 @@ class Receiver:
             self._spool = Spool.of(self._settings)
             self._tls = _tls_of(self._settings)
             committing = Committing(self._settings)
-            listener = Listener(dicom, self._spool, Senders(self._settings), Records.of(self._settings), self._tls, committing)
+            services = Services.of(self._settings, stop)
+            listener = Listener(dicom, self._spool, Senders(self._settings), Records.of(self._settings), self._tls, committing, services)
         except Misconfigured as error:
             self._fault = str(error)
             raise
@@ -68,7 +70,9 @@ class Receiver:
             return Health(ready=True, says="The spool's disk is nearly full: objects are refused for now with 0xA700. Free some space.")
         says = f"{dicom.aet} listens on {dicom.host}:{listener.port}{f', with TLS on {dicom.tls_port}' if self._tls else ''}"
         says += f", {listener.associations} association{'' if listener.associations == 1 else 's'} open"
-        warnings = " ".join(filter(None, (listener.crowd.says(), self._tls.warning() if self._tls else "")))
+        finder = listener.services.finder
+        found = (listener.crowd.says(), self._tls.warning() if self._tls else "", finder.says() if finder else "")
+        warnings = " ".join(filter(None, found))
         return Health(ready=True, says=f"{says}. {warnings}" if warnings else says)
 
 

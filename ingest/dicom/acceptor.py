@@ -7,7 +7,7 @@ buffer, so memory does not grow with the object, and nothing is copied in betwee
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 
 from msgspec import Struct
@@ -16,118 +16,70 @@ from hilum import upper_layer as ul
 from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from hilum.upper_layer import Pdu, pdu
 
-from .answers import ACTION_TOO_LARGE, NO_DATA_SET, NOT_NEGOTIATED, UNKNOWN_COMMAND, Answer
+from .aborts import (
+    COMMAND_AMID_ANSWERS,
+    COMMAND_AMID_MESSAGE,
+    DATA_SET_WITHOUT_COMMAND,
+    EARLY_PDU,
+    ENDLESS_COMMAND,
+    ENDLESS_PDU,
+    GARBLED_COMMAND,
+    GARBLED_REQUEST,
+    PDU_OUT_OF_PLACE,
+    STRAY_ANSWER,
+    STRAY_FRAGMENT,
+    UNKNOWN_PDU,
+    Abort,
+)
+from .answers import ACTION_TOO_LARGE, CANCELLED, NO_DATA_SET, NOT_NEGOTIATED, UNKNOWN_COMMAND, Answer
 from .commands import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
+    C_FIND_RQ,
     C_STORE_RQ,
     N_ACTION_RQ,
+    N_CREATE_RQ,
     N_EVENT_REPORT_RQ,
     N_EVENT_REPORT_RSP,
+    N_SET_RQ,
     Command,
     fragments,
     read_command,
     respond,
 )
-from .negotiation import Context, Negotiate, Titles, read_request, read_titles
+from .negotiation import MODALITY_WORKLIST, PERFORMED_STEP, Context, Negotiate, Titles, read_request, read_titles
 from .storage import Storing
 
 #: An A-ASSOCIATE-RQ with 128 contexts of many transfer syntaxes has some 100 kB.
 MAX_CONTROL_BYTES = 2**20
 MAX_COMMAND_BYTES = 64 * 1024
-#: A storage commitment request needs some 100 bytes for each object: this is one for 30,000 of them.
+#: A storage commitment request needs some 100 bytes for each object, and so does a performed step: this is one for 30,000 of them.
 MAX_ACTION_BYTES = 4 * 2**20
-
-# Reasons of an abort by the provider (PS3.8 Table 9-26).
-UNRECOGNIZED_PDU = 1
-UNEXPECTED_PDU = 2
-INVALID_PARAMETER = 6
+#: Answers to a query that are put together before the connection is looked at again, for a C-CANCEL.
+_ANSWERS_BYTES = 32 * 1024
+#: Requests with a data set that are taken up whole and then answered, beside C-STORE, by abstract syntax.
+_SERVICES: Mapping[str, tuple[int, ...]] = {
+    STORAGE_COMMITMENT: (N_ACTION_RQ, N_EVENT_REPORT_RQ),
+    PERFORMED_STEP: (N_CREATE_RQ, N_SET_RQ),
+    MODALITY_WORKLIST: (C_FIND_RQ,),
+}
 
 _KNOWN = frozenset(Pdu)
 _PDU_HEAD = struct.Struct(">BxI")
 _PDV_HEAD = struct.Struct(">IBB")
 
 
-class Abort(Struct, frozen=True, kw_only=True):
-    """Why the protocol machine ends an association, in words, and when: a reason of PS3.8 Table 9-26 by the service provider.
-
-    Before the association is established the reason is not told: then the source is the service user (PS3.8 Table 9-9, AA-1).
-    """
-
-    reason: int
-    says: str
-    when: str
+#: The answers to a query, each with its data set; the last one has none.
+Answers = Iterator[tuple[Answer, bytes | None]]
 
 
-EARLY_PDU = Abort(
-    reason=UNEXPECTED_PDU,
-    says="it sent a PDU before it asked for an association",
-    when="Another PDU than an A-ASSOCIATE-RQ comes first.",
-)
-ENDLESS_PDU = Abort(
-    reason=INVALID_PARAMETER,
-    says="it sent a PDU of impossible length",
-    when="A PDU other than P-DATA-TF announces more than 1 MB.",
-)
-PDU_OUT_OF_PLACE = Abort(
-    reason=UNEXPECTED_PDU,
-    says="it sent a PDU out of place",
-    when="A PDU has no place in an established association, such as a second A-ASSOCIATE-RQ, or a release amid a message (PS3.8 9.2).",
-)
-UNKNOWN_PDU = Abort(
-    reason=UNRECOGNIZED_PDU,
-    says="it sent a PDU of unknown type",
-    when="The first byte of a PDU is no PDU type.",
-)
-GARBLED_REQUEST = Abort(
-    reason=INVALID_PARAMETER,
-    says="its request for an association is garbled",
-    when="An item of the A-ASSOCIATE-RQ is cut off or longer than what holds it; a presentation context id is even or there twice.",
-)
-STRAY_FRAGMENT = Abort(
-    reason=INVALID_PARAMETER,
-    says="it sent a fragment that fits no PDU or no accepted context",
-    when="A fragment is longer than its PDU or leaves too little room for another, or is of a context that was not accepted.",
-)
-COMMAND_AMID_MESSAGE = Abort(
-    reason=UNEXPECTED_PDU,
-    says="it sent a command amid a message",
-    when="A command comes before the data set of the one before it, or in another presentation context than it began.",
-)
-ENDLESS_COMMAND = Abort(
-    reason=INVALID_PARAMETER,
-    says="it sent an endless command",
-    when="A command set is longer than 64 kB.",
-)
-DATA_SET_WITHOUT_COMMAND = Abort(
-    reason=UNEXPECTED_PDU,
-    says="it sent a data set without a command",
-    when="A fragment of a data set comes without a command before it, or in another presentation context than its command.",
-)
-GARBLED_COMMAND = Abort(
-    reason=INVALID_PARAMETER,
-    says="it sent a command that cannot be parsed",
-    when="A command set is no Implicit VR Little Endian, or lacks its type, message id or data set type.",
-)
-STRAY_ANSWER = Abort(
-    reason=INVALID_PARAMETER,
-    says="it answered a report that it was not sent",
-    when="A response to an N-EVENT-REPORT that Hilum has not sent.",
-)
+class _Finding(Struct):
+    """A C-FIND that is being answered."""
 
-#: Before an association is established, and in one; each in the order of the reference page.
-ABORTS_BEFORE = (EARLY_PDU, ENDLESS_PDU, UNKNOWN_PDU, GARBLED_REQUEST)
-ABORTS = (
-    ENDLESS_PDU,
-    PDU_OUT_OF_PLACE,
-    UNKNOWN_PDU,
-    STRAY_FRAGMENT,
-    COMMAND_AMID_MESSAGE,
-    ENDLESS_COMMAND,
-    DATA_SET_WITHOUT_COMMAND,
-    GARBLED_COMMAND,
-    STRAY_ANSWER,
-)
+    command: Command
+    context_id: int
+    answers: Answers
+    cancelled: bool = False
 
 
 class State(Enum):
@@ -142,8 +94,8 @@ class State(Enum):
 class Acceptor:
     """One association. `store` begins a C-STORE; `settled` hears of each answer to one.
 
-    `act` answers a storage commitment request, or a report on one of Hilum's own: it is called with the command, the id of its
-    context, the context and the data set.
+    `act` answers a storage commitment request, a report on one of Hilum's own, or what is said of a performed step: it is called with
+    the command, the id of its context, the context and the data set. `find` answers a query, one match after the other.
     """
 
     def __init__(
@@ -152,6 +104,7 @@ class Acceptor:
         store: Callable[[Command, Context], Storing],
         settled: Callable[[Command, Storing | None, Answer], None],
         act: Callable[[Command, int, Context, bytes], Answer] = lambda *_: UNKNOWN_COMMAND,
+        find: Callable[[Command, Context, bytes], Answers] = lambda *_: iter([(UNKNOWN_COMMAND, None)]),
     ) -> None:
         self.state = State.REQUESTED
         self.ended = ""  #: how the association ended, in words; empty while it lives
@@ -162,6 +115,8 @@ class Acceptor:
         self._store = store
         self._settled = settled
         self._act = act
+        self._find = find
+        self._finding: _Finding | None = None
         self._contexts: Mapping[int, Context] = {}
         self._peer_max_pdu_bytes = 0
         self._head = bytearray()
@@ -198,7 +153,24 @@ class Acceptor:
     @property
     def between_messages(self) -> bool:
         """Whether no request is under way."""
-        return self._command is None and not self._command_raw and not self._pdu_left and not self._head
+        return self._command is None and not self._command_raw and not self._pdu_left and not self._head and self._finding is None
+
+    @property
+    def finding(self) -> bool:
+        """Whether a query is being answered: `more` has its next answers, unless a C-CANCEL comes first."""
+        return self._finding is not None and self.state is State.ESTABLISHED
+
+    def more(self) -> bytes:
+        """The next answers to the query, some 32 KB of them (PS3.7 9.1.2)."""
+        finding, out, size = self._finding, [], 0
+        assert finding is not None
+        while size < _ANSWERS_BYTES and self._finding is not None:
+            answer, data_set = (CANCELLED, None) if finding.cancelled else next(finding.answers)
+            if data_set is None:
+                self._finding = None
+            out.append(respond(finding.command, answer.status, answer.comment, finding.context_id, self._peer_max_pdu_bytes, data_set))
+            size += len(out[-1])
+        return b"".join(out)
 
     def receive(self, data: memoryview) -> bytes:
         """Take all of `data`; the bytes to be sent now. `data` may be reused afterwards."""
@@ -247,7 +219,7 @@ class Acceptor:
         if self._storing is not None:
             self._storing.drop()
             self._storing = None
-        self._action = None
+        self._action = self._finding = None
 
     def _pdu_head(self, head: bytes) -> bytes:
         kind, length = _PDU_HEAD.unpack(head)
@@ -333,11 +305,13 @@ class Acceptor:
             return self._abort(GARBLED_COMMAND)
         if self._command.field == N_EVENT_REPORT_RSP and (self._report is None or self._command.message_id != self._message_id):
             return self._abort(STRAY_ANSWER)
+        if self._finding is not None and self._command.field != C_CANCEL_RQ:
+            return self._abort(COMMAND_AMID_ANSWERS)
         if not self._command.has_data_set:
             return self._message_end()
         if self._command.field == C_STORE_RQ and self._negotiated(self._command):
             self._storing = self._store(self._command, self._contexts[self._context_id])
-        elif self._is_commitment_request(self._command):
+        elif self._is_served(self._command):
             self._action, self._action_too_large = bytearray(), False
         return b""
 
@@ -346,9 +320,9 @@ class Acceptor:
         sop_class_uid = command.sop_class_uid
         return not sop_class_uid or any(context.abstract_syntax == sop_class_uid for context in self._contexts.values())
 
-    def _is_commitment_request(self, command: Command) -> bool:
-        """Whether storage commitment is asked for, or reported on."""
-        return command.field in (N_ACTION_RQ, N_EVENT_REPORT_RQ) and self._contexts[self._context_id].abstract_syntax == STORAGE_COMMITMENT
+    def _is_served(self, command: Command) -> bool:
+        """Whether it is a request of a service that its context is for."""
+        return command.field in _SERVICES.get(self._contexts[self._context_id].abstract_syntax, ())
 
     def _collect(self, piece: memoryview) -> None:
         assert self._action is not None
@@ -363,7 +337,9 @@ class Acceptor:
         self._command = self._storing = self._action = None
         self.messages += 1
         assert command is not None
-        if command.field == C_CANCEL_RQ:
+        if command.field == C_CANCEL_RQ:  # of a query that is answered already it means nothing (PS3.7 9.3.2.3)
+            if self._finding is not None and command.message_id == self._finding.command.message_id:
+                self._finding.cancelled = True
             return b""
         if command.field == N_EVENT_REPORT_RSP:
             assert self._report is not None
@@ -376,8 +352,11 @@ class Acceptor:
         if command.field == C_STORE_RQ:
             answer = storing.end() if storing is not None else NO_DATA_SET if self._negotiated(command) else NOT_NEGOTIATED
             self._settled(command, storing, answer)
-        elif self._is_commitment_request(command):
+        elif self._is_served(command):
             context = self._contexts[self._context_id]
+            if command.field == C_FIND_RQ and not self._action_too_large:
+                self._finding = _Finding(command, self._context_id, self._find(command, context, bytes(action or b"")))
+                return b""
             answer = ACTION_TOO_LARGE if self._action_too_large else self._act(command, self._context_id, context, bytes(action or b""))
             self._action_too_large = False
-        return respond(command, answer.status, answer.comment, self._context_id, self._peer_max_pdu_bytes)
+        return respond(command, answer.status, answer.comment, self._context_id, self._peer_max_pdu_bytes, error_id=answer.error_id)

@@ -13,6 +13,8 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     status: int
     comment: str = ""
+    #: Error ID (0000,0903), where the standard has one; else 0.
+    error_id: int = 0
     #: When it is given, for the reference page.
     when: str
     #: What became of the object, and what the sender should do.
@@ -63,9 +65,14 @@ NOT_NEGOTIATED = Answer(
 )
 UNKNOWN_COMMAND = Answer(
     status=0x0211,
-    comment="Only C-STORE, C-ECHO and storage commitment are served here",
-    when="Any other request than C-STORE, C-ECHO and storage commitment on an accepted presentation context (PS3.7 C.5.24).",
+    comment="This request is not served here",
+    when="Any other request than those of this page on an accepted presentation context (PS3.7 C.5.24).",
     means="The request has no effect; the association stays open.",
+)
+CANCELLED = Answer(
+    status=0xFE00,
+    when="A C-CANCEL of the query came before its last answer (PS3.4 K.4.1.2.2).",
+    means="No further answer follows.",
 )
 
 COMMITMENT_ASKED = Answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import select
 import socket
 import ssl
 import struct
@@ -17,11 +18,11 @@ from hilum import telemetry
 from hilum.events import AssociationEnded, ContextResult
 from hilum.tls import ServerTls, subject_of
 
-from .acceptor import Acceptor, State
+from .acceptor import Acceptor, Answers, State
 from .answers import UNKNOWN_COMMAND, Answer
 from .commands import N_EVENT_REPORT_RQ, Command
 from .commitment import Reports, Scu
-from .negotiation import NOT_NEGOTIATED, Context, Request
+from .negotiation import NOT_NEGOTIATED, PERFORMED_STEP, Context, Request
 from .pace import Pace, TooSlow
 from .senders import Terms
 from .storage import Storing
@@ -77,7 +78,7 @@ class Association:
         self._socket = connection
         self._idle_timeout_s = idle_timeout_s
         self._acceptor = Acceptor(
-            self._negotiate, lambda command, context: listener.begin(self, command, context), self._settled, self._asked_commitment
+            self._negotiate, lambda command, context: listener.begin(self, command, context), self._settled, self._act, self._find
         )
         self._reports: Reports | None = None
         self._objects = 0
@@ -114,13 +115,27 @@ class Association:
         if self.terms is not None and self.terms.max_objects_per_s:
             self._listener.slow_down(self.calling_aet, self.terms.max_objects_per_s)
 
+    def _scu(self) -> Scu:
+        return Scu(self.id, self.calling_aet, self.called_aet, self.peer)
+
+    def _find(self, _: Command, context: Context, data_set: bytes) -> Answers:
+        finder = self._listener.services.finder
+        assert finder is not None
+        return finder.find(self.calling_aet, data_set, context.transfer_syntax)
+
+    def _act(self, command: Command, context_id: int, context: Context, data_set: bytes) -> Answer:
+        performing = self._listener.services.performing
+        if context.abstract_syntax == PERFORMED_STEP and performing is not None:
+            return performing.take(self._scu(), command, context, data_set)
+        return self._asked_commitment(command, context_id, context, data_set)
+
     def _asked_commitment(self, command: Command, context_id: int, context: Context, data_set: bytes) -> Answer:
         if self._listener.committing is None:
             return UNKNOWN_COMMAND
         if command.field == N_EVENT_REPORT_RQ:
             return self._listener.committing.reported(self.calling_aet, context, data_set)
         if self._reports is None:
-            self._reports = self._listener.committing.on(Scu(self.id, self.calling_aet, self.called_aet, self.peer))
+            self._reports = self._listener.committing.on(self._scu())
         return self._reports.ask(command, context_id, context, data_set)
 
     @property
@@ -231,12 +246,23 @@ class Association:
             self._heard = True
             if out := acceptor.receive(buffer[:size]):
                 connection.sendall(out)
+            if acceptor.finding:
+                self._answer(connection)
             if acceptor.state is State.ESTABLISHED:
                 pace.waited(waited_s, within_s)
             if self._ending or (self._listener.stopping and acceptor.between_messages and acceptor.state is State.ESTABLISHED):
                 self._send_last(acceptor.abort("Hilum stops"))
                 return
         self._linger()
+
+    def _answer(self, connection: socket.socket) -> None:
+        """Send the answers to a query, until there are no more or the peer says something, such as C-CANCEL. Raises `OSError`."""
+        readable = select.poll()
+        readable.register(connection, select.POLLIN)
+        while self._acceptor.finding:
+            if (isinstance(connection, ssl.SSLSocket) and connection.pending()) or readable.poll(0):
+                return
+            connection.sendall(self._acceptor.more())
 
     def _artim_s(self) -> float:
         """What is left of the ARTIM timer, in seconds. Raises `TimeoutError` if nothing is (PS3.8 9.1.5)."""

@@ -23,6 +23,7 @@ from .commitment import Committing
 from .crowd import Crowd, one_to_give_way
 from .negotiation import Context, Request
 from .senders import Senders
+from .services import Services
 from .storage import Storing
 from .strangers import Strangers
 
@@ -46,9 +47,11 @@ class Listener:
         records: Records,
         tls: ServerTls | None = None,
         committing: Committing | None = None,
+        services: Services | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With `tls`, listen on the settings' `tls_port` too, and speak TLS there; with `committing`, serve storage commitment.
+        """With `tls`, listen on the settings' `tls_port` too, and speak TLS there; with `committing`, serve storage commitment;
+        and `services`.
 
         `clock` tells seconds; by it the time of peers is measured.
         """
@@ -57,6 +60,7 @@ class Listener:
         self._senders = senders
         self._records = records
         self.committing = committing
+        self.services = services or Services()
         self._clock = clock
         self._strangers = Strangers(clock)
         self.crowd = Crowd(clock)
@@ -175,13 +179,14 @@ class Listener:
                 log.warning("association_rejected", says=rejection.says, **told)
             return None, negotiation.reject(rejection)
         association.terms = self._senders.terms(request.calling_aet, request.called_aet)
-        contexts, answer = negotiation.accept(request, self._settings)
+        contexts, answer = negotiation.accept(request, self._settings, self.services.abstract_syntaxes)
         log.info("association_opened", count=len(contexts), **told)
         return contexts, answer
 
     def results(self, request: Request) -> list[tuple[negotiation.Proposed, int, str]]:
         """Each context that was proposed with its result, and the transfer syntax if it was accepted."""
-        return [(each, *negotiation.choose(each, self._settings.transfer_syntaxes)) for each in request.contexts]
+        syntaxes, services = self._settings.transfer_syntaxes, self.services.abstract_syntaxes
+        return [(each, *negotiation.choose(each, syntaxes, services)) for each in request.contexts]
 
     def begin(self, association: Association, command: Command, context: Context) -> Storing:
         """Begin to store an object."""

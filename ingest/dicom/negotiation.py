@@ -1,13 +1,14 @@
 """What Hilum agrees to when an association is asked for (PS3.8 9.3.2 to 9.3.4).
 
 Storage of every SOP class that has a patient's study, standard, retired or private, in every transfer syntax; Verification;
-and Storage Commitment. Nothing else: who proposes Query/Retrieve is told so, context by context.
+Storage Commitment; and, where the settings say so, Modality Worklist and Modality Performed Procedure Step. Nothing else: who
+proposes Query/Retrieve is told so, context by context.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from msgspec import Struct, field
@@ -30,6 +31,9 @@ from hilum.upper_layer import (
 )
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+#: Modality Worklist Information Model - FIND (PS3.4 K.7), and Modality Performed Procedure Step (PS3.4 F.7).
+MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
+PERFORMED_STEP = "1.2.840.10008.3.1.2.3.3"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, _BIG_ENDIAN)
 _LITTLE_ENDIAN = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
@@ -216,15 +220,19 @@ def is_storage(sop_class_uid: str) -> bool:
     return uid_is_usable(sop_class_uid) and (not sop_class_uid.startswith(_STANDARD) or sop_class_uid.startswith(_STANDARD_STORAGE))
 
 
-def choose(proposed: Proposed, preferred: Sequence[str] = ()) -> tuple[int, str]:
+def choose(proposed: Proposed, preferred: Sequence[str] = (), services: Collection[str] = ()) -> tuple[int, str]:
     """The result for one context, and its transfer syntax: the first of `preferred` that the sender offers, else its own first choice.
+
+    Of worklist and performed steps those are served that `services` has.
 
     0: accepted, 1: refused for its role, 3: abstract syntax not supported, 4: transfer syntaxes not supported (PS3.8 9.3.3.2).
     """
     if not proposed.as_scu and is_storage(proposed.abstract_syntax):
         return 1, ""  # it wants to send to us what we ask nobody for
     offered = tuple(uid for uid in proposed.transfer_syntaxes if uid_is_usable(uid))
-    if proposed.abstract_syntax == STORAGE_COMMITMENT:
+    if proposed.abstract_syntax in services and not proposed.as_scu:
+        return 1, ""
+    if proposed.abstract_syntax == STORAGE_COMMITMENT or proposed.abstract_syntax in services:
         offered = tuple(uid for uid in offered if uid in _LITTLE_ENDIAN)
     elif proposed.abstract_syntax == VERIFICATION:
         offered = tuple(uid for uid in offered if uid in _UNCOMPRESSED)
@@ -241,12 +249,12 @@ def choose(proposed: Proposed, preferred: Sequence[str] = ()) -> tuple[int, str]
     return 0, offered[0]
 
 
-def accept(request: Request, settings: Dicom) -> tuple[dict[int, Context], bytes]:
+def accept(request: Request, settings: Dicom, services: Collection[str] = ()) -> tuple[dict[int, Context], bytes]:
     """The accepted contexts by id, and the A-ASSOCIATE-AC that says so (PS3.8 9.3.3)."""
     accepted: dict[int, Context] = {}
     items = [_item(0x10, APPLICATION_CONTEXT.encode())]
     for proposed in request.contexts:
-        result, transfer_syntax = choose(proposed, settings.transfer_syntaxes)
+        result, transfer_syntax = choose(proposed, settings.transfer_syntaxes, services)
         if result == 0:
             accepted[proposed.id] = Context(abstract_syntax=proposed.abstract_syntax, transfer_syntax=transfer_syntax)
         # The sub-item must be there in any case; where the context is refused it means nothing.

@@ -1,4 +1,4 @@
-"""Keep the index: what arrived, what was decided on it, what waits for a person, and which studies, series and instances there are.
+"""Keep the index: what arrived, what was decided on it, what waits for a person, which studies there are, and what modalities perform.
 
 Its topics are not ordered among each other, so whichever event of a receipt is read first makes its row, and the others
 add to it. A study and a series are described by the first received of their instances.
@@ -13,13 +13,31 @@ import psycopg
 from msgspec import Raw
 from msgspec.structs import replace
 
+from hilum.database.hl7_messages import write_messages
+from hilum.database.orders import write_matches, write_orders, write_patients
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.dicom import Header, tag_of
-from hilum.events import AssociationEnded, Instance, InstanceAccepted, InstanceQuarantined, InstanceReceived, InstanceRouted, StudyChanged
+from hilum.events import (
+    AssociationEnded,
+    Instance,
+    InstanceAccepted,
+    InstanceQuarantined,
+    InstanceReceived,
+    InstanceRouted,
+    MatchChanged,
+    MessageReceived,
+    MessageRefused,
+    MessageValidated,
+    OrderChanged,
+    PatientChanged,
+    ProcedureStepChanged,
+    StudyChanged,
+)
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
 
+from .performed import write_performed
 from .rows import (
     AssociationRow,
     FailedRuleRow,
@@ -44,7 +62,7 @@ LONGEST_TEXT = 400
 
 
 class Index:
-    """Reads what is said of associations, of studies, and of instances until they are routed; the rest stands in the ledger."""
+    """Reads what is said of all but deliveries, and of instances until they are routed; the rest stands in the ledger."""
 
     name = "index"
     apart_s = 0.25  # nobody waits for it, and the events of an instance come shortly after each other
@@ -53,7 +71,22 @@ class Index:
         self,
         connection: psycopg.Connection,
         events: Sequence[
-            tuple[InstanceReceived | InstanceAccepted | InstanceQuarantined | InstanceRouted | StudyChanged | AssociationEnded, Envelope]
+            tuple[
+                InstanceReceived
+                | InstanceAccepted
+                | InstanceQuarantined
+                | InstanceRouted
+                | StudyChanged
+                | AssociationEnded
+                | OrderChanged
+                | PatientChanged
+                | MatchChanged
+                | ProcedureStepChanged
+                | MessageReceived
+                | MessageRefused
+                | MessageValidated,
+                Envelope,
+            ]
         ],
     ) -> None:
         """See `hilum.runtime.tables.Tables`."""
@@ -62,8 +95,17 @@ class Index:
         quarantined: dict[str, QuarantineRow] = {}
         accepted: list[Instance] = []
         changes: list[StudyChanged] = []
+        write_orders(connection, [event for event, _ in events if isinstance(event, OrderChanged)])
+        write_patients(connection, [event for event, _ in events if isinstance(event, PatientChanged)])
+        write_matches(connection, [event for event, _ in events if isinstance(event, MatchChanged)])
+        write_performed(connection, [event for event, _ in events if isinstance(event, ProcedureStepChanged)])
+        write_messages(connection, [event for event, _ in events if isinstance(event, MessageReceived | MessageRefused | MessageValidated)])
         failed: dict[str, FailedRuleRow | None] = {}
         for event, envelope in events:
+            if isinstance(event, OrderChanged | PatientChanged | MatchChanged | ProcedureStepChanged):
+                continue
+            if isinstance(event, MessageReceived | MessageRefused | MessageValidated):
+                continue
             if isinstance(event, AssociationEnded):
                 associations[event.association] = _association(event)
                 continue

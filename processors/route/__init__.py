@@ -1,9 +1,9 @@
 """Decide, once for each accepted instance, where it goes, and know of each study when it is complete.
 
 Reads `imaging.instance.accepted.v1`, what is announced of studies (`imaging.study.expected.v1`) and commands
-(`control.command.v1`); writes `imaging.instance.routed.v1`, `imaging.study.changed.v1` and `control.outcome.v1`. It remembers which
-object each SOP instance was and where it was to go, so that the same object again goes nowhere twice, and another one under
-the same UID is compared with the first. What has left its memory is looked up in the index.
+(`control.command.v1`); writes `imaging.instance.routed.v1`, `imaging.study.changed.v1`, `orders.match.requested.v1` and
+`control.outcome.v1`. It remembers which object each SOP instance was and where it was to go, so that the same object again goes
+nowhere twice, and another one under the same UID is compared with the first. What has left its memory is looked up in the index.
 """
 
 from __future__ import annotations
@@ -22,8 +22,19 @@ from hilum.database.known import Decided, IndexedInstances, IndexedStudy, Noted
 from hilum.dicom import CutValue, Header
 from hilum.dicom.dataset import read_header
 from hilum.errors import NotFound, Quarantine
-from hilum.events import CommandOutcome, Instance, InstanceAccepted, InstanceRouted, ObjectRef, StudyChanged, StudyCommand, StudyExpected
+from hilum.events import (
+    CommandOutcome,
+    Instance,
+    InstanceAccepted,
+    InstanceRouted,
+    MatchRequested,
+    ObjectRef,
+    StudyChanged,
+    StudyCommand,
+    StudyExpected,
+)
 from hilum.part10 import data_set_offset
+from hilum.pseudonyms import Pseudonyms, pseudonyms
 from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import Memory
@@ -33,6 +44,7 @@ from hilum.store import ObjectStore, open_store
 
 from .again import SOON, Again, put_off
 from .arrivals import Arrivals, Looked
+from .claims import Claims
 from .completeness import Thresholds
 from .contents import Comparison, StoredContents
 from .facts import Deciding
@@ -138,12 +150,15 @@ class Route:
         settings: Settings | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         step: int = STEP,
+        names: Pseudonyms | None = None,
     ) -> None:
+        """`names` make what is remembered of patients tell nothing; the role's are the site's."""
         self._known = known
         self._headers = headers
         self._contents = contents
         self._now = now
         self._step = step
+        self._names = names or Pseudonyms(b"")
         self._fitting = Fitting()
         self._looked = Looked()
         self._notes: Mapping[str, Noted] = {}
@@ -167,6 +182,7 @@ class Route:
         self._fitting.policy = settings.studies
         self._studies = Studies(rules, Thresholds.of(settings), self, step=self._step)
         origins = Origins.of(settings)
+        self._claims = Claims(self._names, self._studies)
         self._arrivals = Arrivals(rules, origins, settings.senders, self._fitting, self._studies)
         self._again = Again(rules, origins, self._studies)
 
@@ -229,11 +245,15 @@ class Route:
 
     def handle(
         self, event: InstanceAccepted | StudyExpected | StudyCommand, memory: Memory[Row], work: Comparison | None = None
-    ) -> Iterable[InstanceRouted | StudyChanged | CommandOutcome]:
+    ) -> Iterable[InstanceRouted | StudyChanged | CommandOutcome | MatchRequested]:
         """Decide. The same event again gives nothing: its decision is made. Raises `Quarantine` on a conflict."""
         rows, saying = Rows(memory), self._saying(self._now())
         if isinstance(event, InstanceAccepted):
-            yield from self._arrivals.arrive(event, rows, self._looked, work, saying)
+            arrived = []
+            for said in self._arrivals.arrive(event, rows, self._looked, work, saying):
+                yield said
+                arrived.append(said)
+            yield from self._claims.of_arrival(event, arrived, rows, saying)
             return
         uid = event.study_instance_uid
         study = rows.study(uid) or self._looked.studies.get(uid)
@@ -366,5 +386,6 @@ def role(settings: Settings) -> Role:
         settings.config_version,
         contents=StoredContents(store, partial(why_gone, settings.postgres.dsn)),
         settings=settings,
+        names=pseudonyms(settings),
     )
     return ProcessorRole(settings, route)

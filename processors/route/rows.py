@@ -130,6 +130,8 @@ class StudyRow(Struct, kw_only=True, tag_field="t", tag="s", omit_defaults=True)
     stuck: str = ""
     #: When it last changed, by the clock.
     changed_at: datetime | None = None
+    #: Pseudonyms of what its objects said of order and patient, and `match` was told.
+    claims: tuple[str, ...] = ()
 
     @property
     def lacking(self) -> int:

@@ -16,6 +16,7 @@ from hilum.dicom.file_meta import part10_head
 from hilum.dicom.lossy import Lossy
 from hilum.dicom.recode import CannotRecode
 from hilum.dicom.transcode import targets_for
+from hilum.edited import NotEditable, part10_of
 from hilum.errors import HilumError
 from hilum.outcomes import Meanings
 from hilum.part10 import IN_MEMORY_BYTES, Part10, Unsound
@@ -136,7 +137,7 @@ class Requests:
                 break
             uids.add(each.sop_instance_uid)
             near = partial(near_by, self._spool, each) if self._spool else None
-            parts.append(_Part(each, Part10(self._store, each.object, near)))
+            parts.append(_Part(each, part10_of(self._store, each, near)))
         return parts
 
     def _send(self, parts: list[_Part]) -> None:
@@ -153,7 +154,7 @@ class Requests:
             sending: list[_Part] = []
             try:
                 reply = self._post(parts, sending)
-            except Unsound as unsound:
+            except (NotEditable, Unsound) as unsound:
                 self._done[sending[-1].delivery.delivery_id] = unsound
                 parts = [part for part in parts if part is not sending[-1]]
                 continue
@@ -165,7 +166,11 @@ class Requests:
 
     def _post(self, parts: list[_Part], sending: list[_Part]) -> Reply:
         """The answer to a request; `sending` holds those whose bytes were begun."""
-        sizes = [part.delivery.object.size_bytes for part in parts]
+        sizes = []
+        for part in parts:
+            sending.append(part)
+            sizes.append(part.part10.size_bytes)
+        sending.clear()
 
         def in_turn() -> Iterator[Part10]:
             for n, part in enumerate(parts):

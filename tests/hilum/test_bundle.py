@@ -10,7 +10,7 @@ import pytest
 from hilum.bundle import Bundle, Following, current, history, in_force, version_of
 from hilum.errors import Misconfigured, TryAgain
 from hilum.events import ConfigApplied
-from hilum.sections import Rule
+from hilum.rule_sections import Rule
 from hilum.settings import Settings
 from hilum.testing import eventually
 

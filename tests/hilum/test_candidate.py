@@ -5,7 +5,7 @@ import pytest
 
 from hilum.candidate import Candidate, changes, effective, of_settings, read
 from hilum.errors import Misconfigured, NotFound
-from hilum.sections import Rule
+from hilum.rule_sections import Rule
 from hilum.settings import Settings
 
 RULES = """

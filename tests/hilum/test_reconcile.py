@@ -21,6 +21,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from hilum import bus
+from hilum.contract.hl7_examples import HL7_EXAMPLES, MESSAGE_ID
 from hilum.database import connect
 from hilum.dicom.file_meta import part10_head
 from hilum.errors import Misconfigured, Reason, TryAgain
@@ -32,6 +33,7 @@ from hilum.events import (
     InstanceQuarantined,
     InstanceReceived,
     InstanceRouted,
+    MessageReceived,
     PlannedDelivery,
     encode,
 )
@@ -152,7 +154,7 @@ SETTLED = ("receipt-0-archive", "receipt-1-archive")
 def hospital(
     kafka: Kafka, s3: S3, postgres_server: str, make_log: type[Log], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Hospital]:
-    """Two objects for two destinations, one of them settled; one for none, one that came again, one in quarantine."""
+    """Two objects for two destinations, one of them settled; one for none, one that came again, one in quarantine; an HL7 message."""
     name = f"r{uuid.uuid4().hex[:8]}"
     dsn = make_conninfo(postgres_server, dbname=name)
     with connect(postgres_server) as server:
@@ -175,6 +177,7 @@ def hospital(
     made.arrive(4, decision="quarantined")
     for delivery_id in SETTLED:
         made.say(made.settled(delivery_id), f"settled-{delivery_id}")
+    made.say(HL7_EXAMPLES[MessageReceived](), MESSAGE_ID)
     log.flush()
     with log.running(index.role(settings), ledger.role(settings)):
         made.until_indexed(5, 4)
@@ -472,6 +475,22 @@ class TestLosses:
             "receipt receipt-2 of instance 2.25.12 is on the log and not in the index",
             "object 2.25.1/2.25.2/2.25.12/object.dcm is in the object store, and neither on the log nor in the index",
         )
+
+    def test_a_message_on_the_log_and_nowhere_else(self, copy: Copy) -> None:
+        copy.change("DELETE FROM hl7_message")
+
+        self.loss(copy.account(), f"message {MESSAGE_ID} is on the log and not in the index")
+
+    def test_a_message_that_the_index_could_not_read_is_in_quarantine(self, copy: Copy) -> None:
+        copy.change(
+            "DELETE FROM hl7_message",
+            "INSERT INTO quarantine SELECT (jsonb_populate_record(quarantine, jsonb_build_object('event_id', 'q', 'input_id', %(id)s::text,"
+            " 'input_type', %(type)s::text))).* FROM quarantine",
+            id=MESSAGE_ID,
+            type=bus.topic_of(copy.settings, MessageReceived),
+        )
+
+        assert copy.account().details == ()
 
     def test_an_object_in_the_store_and_nowhere_else_and_one_that_the_store_lost(self, copy: Copy, hospital: Hospital) -> None:
         other = f"{hospital.settings.s3.bucket}-other"

@@ -62,6 +62,8 @@ GROUP: dict[str, dict[str, Any]] = {"one": PACS, "both": {"type": "group", "memb
         (now(queues={"pacs": a_queue(due=12)}), a_waiter(), "is due, one of 12"),
         (now(), a_waiter(before=7), "7 are due before it"),
         (now(), a_waiter(before=0), "it is due now, and next"),
+        (now({"pacs": {**PACS, "require_order": "hold"}}), a_waiter(without_order=True), "waits for an order that fits"),
+        (now(), a_waiter(without_order=True), "is due"),
         (now(), a_waiter(in_hand=True), "a worker has it in its hands"),
         (now(unknown="Kafka does not answer."), a_waiter(), "Kafka does not answer."),
         (
@@ -90,8 +92,9 @@ def test_a_next_attempt_is_never_in_the_past() -> None:
 def test_a_queue_says_what_of_it_is_held_and_put_off() -> None:
     queue = a_queue(due=20, put_off=3, next_attempt_at=NOW + timedelta(hours=1), of_studies={"2.25.1": 20})
 
-    says = now(wanted=HELD, queues={"pacs": queue}).queue("pacs")
+    says = now(wanted=HELD, queues={"pacs": queue}, without_order={"pacs": 17}).queue("pacs")
     assert "20 of held studies" in says
+    assert "17 wait for an order that fits" in says
     assert "3 wait for their next attempt, the first at 2024-02-2" in says
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -53,24 +55,63 @@ def talkative() -> Callable[[evt.Event], Dataset]:
     return answer
 
 
+#: Beside the usual processes, those of HL7.
+WITH_HL7 = """
+[roles]
+processes = ["dicom", "publish", "validate,route,ledger,index,grammar", "deliver,commitment", "hl7"]
+[hl7]
+port = 0
+[hl7.senders.strict]
+applications = ["STRICT"]
+validation = "strict"
+"""
+HL7 = (
+    "MSH|^~\\&|RIS|NORTH|HILUM|NORTH|20260102||ADT^A08^ADT_A01|M1|P|2.5||||||UNICODE UTF-8\r"
+    "EVN|A08|2026\rPID|1||QZID0042^^^NORTH^MR||QZNAME^QZNAME||19470313\rPV1|1|O\rQZX|QZNAME\r"
+)
+
+
+def marked_messages(folder: Path) -> list[Path]:
+    """Messages about a marked patient: a good one and the same again, one in the wrong character set, and three that are refused."""
+    contents = [HL7.encode()] * 2
+    contents.append(HL7.replace("|M1|", "|M2|").encode().replace(b"QZNAME^", b"QZNAME\xe4^"))
+    contents.append(HL7.replace("|RIS|", "|STRICT|").encode())
+    contents += [HL7.replace("|^~\\&|", "|^^\\&|").encode(), b"QZNAME QZID0042"]
+    paths = [folder / f"{number}.hl7" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return paths
+
+
 def search(where: str, content: bytes | str) -> list[str]:
     text = content.decode("utf-8", "replace") if isinstance(content, bytes) else content
     return [f"{mark} in {where}: …{text[max(0, text.index(mark) - 80) : text.index(mark) + 20]}…" for mark in MARKS if mark in text]
 
 
 def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None:
-    with pacs(talkative()) as there, running_hilum(tmp_path, there.port) as hilum:
+    with pacs(talkative()) as there, running_hilum(tmp_path, there.port, WITH_HL7) as hilum:
         sender = RawSender(hilum.port, [(CTImageStorage, ExplicitVRLittleEndian), (CTImageStorage, ImplicitVRLittleEndian)])
         for uid, transfer_syntax, data_set in marked(tmp_path):
             sender.send(CTImageStorage, uid, transfer_syntax, data_set)
         sender.release()
         account = hilum.come_to_rest()
         assert (account.quarantined, account.destinations["pacs"]) == (4, {"delivered": 4, "rejected": 1})
+        sent = json.loads(hilum.command("hl7", "send", *marked_messages(tmp_path), "--json", check=False).stdout)
+        assert [each["code"] for each in sent] == ["AA", "AA", "AA", "AE", "AE", "AE"]
+        shown = eventually(lambda: lines if len(lines := _messages(hilum)) == 5 and any(line["findings"] for line in lines) else None, 60)
+        assert shown is not None
+        assert sorted(line["refused"] or "taken" for line in shown) == ["encoding-characters", "grammar", "no-header", "taken", "taken"]
+        [first] = [line["message_id"] for line in shown if line["control_id"] == "M1" and not line["refused"]]
+        again = json.loads(hilum.command("hl7", "replay", first, "--yes", "--json").stdout)
+        eventually(lambda: again[0]["said_again_as"] in [line["message_id"] for line in _messages(hilum)], 60)
+        store, bucket = open_store(hilum.settings), hilum.settings.s3.bucket
+        [as_it_came] = list(store.list(bucket, "hl7/"))
+        assert b"QZNAME\xe4^" in store.get(bucket, as_it_came.key)
         hilum.kill("deliver")
         eventually(lambda: hilum.command("status", check=False).returncode == 0, 60)
         listed = hilum.command("quarantine", "list", "--json").stdout
 
-        found = search("the quarantine's list", listed)
+        found = search("the quarantine's list", listed) + search("the list of messages", str(_messages(hilum)))
         logs = [path for path in (hilum.settings.data_dir / "logs").rglob("*") if path.is_file()]
         assert len(logs) >= 8
         for log in logs:
@@ -82,8 +123,14 @@ def test_no_mark_of_the_patient_is_seen_outside_the_data(tmp_path: Path) -> None
         assert found == []
         # The search can find: the data itself holds the marks.
         assert search("the index", str(hilum.rows("SELECT * FROM study"))) != []
+        assert search("messages", str(hilum.rows("SELECT text FROM hl7_message"))) != []
         assert len(search("the ledger", str(hilum.rows("SELECT comment FROM delivery")))) > 0
         assert any("delivery_put_off" in log.read_text("utf-8", "replace") for log in logs)
+
+
+def _messages(hilum: RunningHilum) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = json.loads(hilum.command("hl7", "list", "--json").stdout)
+    return listed
 
 
 def _kafka(hilum: RunningHilum) -> list[str]:
@@ -119,7 +166,7 @@ def _kafka(hilum: RunningHilum) -> list[str]:
 def _metrics(hilum: RunningHilum) -> list[str]:
     found: list[str] = []
     own = [process for process in hilum.up["processes"] if process["probe_port"]]  # servers answer in their own ways
-    assert len(own) == 4
+    assert len(own) == 5
     for process in own:
         connection = http.client.HTTPConnection("127.0.0.1", process["probe_port"], timeout=10)
         for path in ("/metrics", "/health"):

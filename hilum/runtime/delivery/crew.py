@@ -38,7 +38,16 @@ class Crew:
         self._threads = []
         for n in range(shared.sink.workers):
             worker_name, sink = f"{process}/{shared.name}/{n}", shared.sink
-            queue = Queue(settings.postgres.dsn, shared.name, worker_name, writer, grouped=sink.grouped, titled=sink.titled_in(settings))
+            queue = Queue(
+                settings.postgres.dsn,
+                shared.name,
+                worker_name,
+                writer,
+                grouped=sink.grouped,
+                titled=sink.titled_in(settings),
+                require_order=sink.require_order == "hold",
+                coerced=[aet for aet, sender in settings.senders.items() if sender.coerce],
+            )
             worker = Worker(shared, queue, store, settings, settled)
             self._threads.append(threading.Thread(target=self._run, args=(worker,), name=f"{shared.name} {n}", daemon=True))
 

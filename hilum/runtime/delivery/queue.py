@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -16,7 +17,9 @@ from msgspec import Struct
 
 from hilum import bus, database
 from hilum.database.deliveries import settled_id
+from hilum.database.queues import AN_ORDER_FITS
 from hilum.events import DeliverySettled, ObjectRef
+from hilum.runtime.delivery.coercions import Coercions
 from hilum.sink import Delivery, Settled
 
 #: A claim ends by itself after so long without `renew`.
@@ -35,6 +38,13 @@ _READY = f"state = 'pending' AND {_DUE}"
 _PENDING = "lower(d.state) = 'pending'"
 #: As the index knows who sent it. The index may be behind the ledger; then the object waits for it, so as not to go out by another title.
 _KNOWN = " AND EXISTS (SELECT FROM receipt AS r WHERE r.receipt = d.receipt AND r.received)"
+#: Of a destination with `require_order = "hold"`: an order fits the study, or a person has accepted it as it is.
+_FITS = f" AND {AN_ORDER_FITS.format(study='d.study_instance_uid')}"
+#: Of senders whose objects take values from their order: who sent it is known, and its study was held against orders, unless that takes
+#: longer than such a look should: then it goes as it is. Messages came from none of them.
+_JUDGED = """ AND (d.receipt = '' OR EXISTS (SELECT FROM receipt AS j WHERE j.receipt = d.receipt AND j.received
+    AND (coalesce(btrim(j.calling_aet), '') <> ALL(%(coerced)s::text[]) OR d.created_at < now() - interval '30 seconds'
+         OR EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = d.study_instance_uid))))"""
 #: The titles of the association on which it came; an object that came otherwise has none.
 _TITLES = """
     (SELECT r.calling_aet FROM receipt AS r WHERE r.receipt = claimed.receipt AND r.adapter = 'dicom') AS calling_aet,
@@ -46,22 +56,24 @@ _LIGHTLY = "set_config('synchronous_commit', 'off', true)"
 _NEXT = "ORDER BY priority DESC, not_before LIMIT"
 
 
-def _pick(*, grouped: bool, titled: bool) -> str:
-    ready = f"d.{_READY}" + _KNOWN * titled
+def _pick(*, grouped: bool, titled: bool, fitting: bool, judged: bool) -> str:
+    known = _KNOWN * titled + _FITS * fitting + _JUDGED * judged
+    ready = f"d.{_READY}{known}"
     if not grouped:
         return f"SELECT delivery_id, {_LIGHTLY} FROM delivery d WHERE {ready} {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED"  # noqa: S608  # constants
     # What is ready of the study whose turn it is.
     return f"""
         SELECT delivery_id, {_LIGHTLY} FROM delivery d
-        WHERE {_PENDING} AND {_DUE + _KNOWN * titled}
+        WHERE {_PENDING} AND {_DUE}{known}
             AND study_instance_uid = (SELECT study_instance_uid FROM delivery d WHERE {ready} {_NEXT} 1)
         {_NEXT} %(limit)s FOR UPDATE SKIP LOCKED
     """  # noqa: S608  # constants
 
 
-def _claim(*, grouped: bool, titled: bool) -> str:
+@cache
+def _claim(*, grouped: bool, titled: bool, fitting: bool, judged: bool) -> str:
     return f"""
-        WITH picked AS MATERIALIZED ({_pick(grouped=grouped, titled=titled)}),
+        WITH picked AS MATERIALIZED ({_pick(grouped=grouped, titled=titled, fitting=fitting, judged=judged)}),
         claimed AS (
             UPDATE delivery d SET claimed_by = %(worker)s, lease_until = now() + make_interval(secs => %(lease_s)s),
                 abandoned = d.abandoned + (d.claimed_by IS NOT NULL)::int
@@ -72,7 +84,6 @@ def _claim(*, grouped: bool, titled: bool) -> str:
     """  # noqa: S608  # constants
 
 
-_CLAIM = {(grouped, titled): _claim(grouped=grouped, titled=titled) for grouped in (False, True) for titled in (False, True)}
 #: What a worker may still write about.
 MINE = f"{_PENDING} AND d.claimed_by = %(worker)s"
 _SETTLE = f"""
@@ -163,13 +174,28 @@ class Queue:
     Every method raises one of `hilum.database.AWAY`, or `TryAgain`, while PostgreSQL is away, and may then be called again.
     """
 
-    def __init__(self, dsn: str, destination: str, worker: str, writer: bus.Writer, *, grouped: bool = False, titled: bool = False) -> None:
-        """With `titled` deliveries come with the titles of their senders."""
+    def __init__(
+        self,
+        dsn: str,
+        destination: str,
+        worker: str,
+        writer: bus.Writer,
+        *,
+        grouped: bool = False,
+        titled: bool = False,
+        require_order: bool = False,
+        coerced: Collection[str] = (),
+    ) -> None:
+        """With `titled` deliveries come with the titles of their senders; with `require_order` none of a study that no order fits.
+
+        Objects of senders in `coerced` wait until it is known, for a while, whether they have an order.
+        """
         self.worker = worker
         self._dsn = dsn
         self._destination = destination
         self._writer = writer
-        self._claim = _CLAIM[grouped, titled]
+        self._claim = _claim(grouped=grouped, titled=titled, fitting=require_order, judged=bool(coerced))
+        self._coerced = list(coerced)
         self._connection: psycopg.Connection[Any] | None = None
         self._seat: int | None = None
 
@@ -185,8 +211,13 @@ class Queue:
             "lease_s": lease_s,
             "least": least_priority,
             "held": list(held),
+            "coerced": self._coerced,
         }
         return [delivery_of(row) for row in self._connected().execute(self._claim.encode(), values)]
+
+    def with_orders(self, coercions: Coercions, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """The same deliveries, each with what its study's order says of it."""
+        return coercions.of(self._connected(), deliveries) if coercions.any else list(deliveries)
 
     def record(self, outcomes: Sequence[tuple[Delivery, Outcome]]) -> set[str]:
         """Write what became of claimed deliveries; those that are settled in one transaction with an event of each in the outbox.

@@ -14,9 +14,11 @@ from functools import partial
 from hilum import telemetry
 from hilum.database import AWAY
 from hilum.desired import Desired
+from hilum.edited import NotEditable, part10_of, remarked
 from hilum.errors import HilumError, TryAgain
 from hilum.part10 import Missing, Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
+from hilum.runtime.delivery.coercions import Coercions
 from hilum.runtime.delivery.near import near_by
 from hilum.runtime.delivery.orders import Orders
 from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
@@ -94,6 +96,7 @@ class Worker:
         self._store = store
         self._settings = settings
         self._settled = settled
+        self._coercions = Coercions.of_settings(settings, warns=shared.sink.require_order == "warn")
         self._outcomes: list[tuple[Delivery, Outcome]] = []
         self._first_outcome_at = 0.0
         #: How long an object took of late, in seconds; 0: not known yet.
@@ -138,6 +141,7 @@ class Worker:
                 chosen = [each for each in batch if each.abandoned < ALONE_AFTER] or suspects[:1]
                 self._queue.release([each for each in batch if each not in chosen])
                 batch = chosen
+            batch = self._queue.with_orders(self._coercions, batch) if batch else batch
             if batch and orders.limited:
                 self._wait_for_turn(self._queue.book(sum(orders.cost_s(each.object.size_bytes) for each in batch)), batch, stop)
         except (*AWAY, TryAgain):
@@ -219,7 +223,7 @@ class Worker:
     def _read_ahead(self, batch: Sequence[Delivery], reads: Executor) -> Iterator[tuple[Delivery, Part10]]:
         coming: deque[tuple[Delivery, Part10]] = deque()
         for delivery in batch:
-            part10 = Part10(self._store, delivery.object, partial(near_by, self._settings.spool_dir, delivery))
+            part10 = part10_of(self._store, delivery, partial(near_by, self._settings.spool_dir, delivery))
             if self._sink.reads:
                 part10.read_ahead(reads)
             coming.append((delivery, part10))
@@ -246,13 +250,15 @@ class Worker:
         if delivery.replaces and self._sink.asks_before_replacing(self._settings):
             return Parked(attempts=0, comment=REPLACES)
         try:
-            return session.deliver(delivery, part10)
+            return remarked(session.deliver(delivery, part10), delivery, part10)
         except Park as park:
             return Parked(peer_status=park.peer_status, comment=str(park), peer_comment=park.peer_comment)
         except Waits as waits:
             return PutOff(after_s=waits.after_s, counted=False, comment=waits.sentence)
         except Later as later:
             return self._put_off(delivery, later.sentence, self._sink.max_attempts, later.peer_status, later.peer_comment)
+        except NotEditable as error:
+            return Parked(comment=str(error))
         except Missing as missing:
             if not (expired := why_gone(self._settings.postgres.dsn, delivery.object)):
                 return self._unsound(delivery, missing)

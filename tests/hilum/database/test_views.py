@@ -6,7 +6,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from hilum.database import connect, migrate
-from hilum.database.views import READER, VIEWS, View, page
+from hilum.database.view import View
+from hilum.database.views import READER, VIEWS, page
 
 
 def test_the_page_names_every_view_and_column() -> None:

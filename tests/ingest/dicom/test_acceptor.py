@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hilum import upper_layer as ul
 from hilum.settings import Dicom
 from hilum.spool import Arrival, Spool
-from ingest.dicom import acceptor, negotiation
-from ingest.dicom.acceptor import MAX_COMMAND_BYTES, Abort, Acceptor, State
+from ingest.dicom import aborts, negotiation
+from ingest.dicom.aborts import Abort
+from ingest.dicom.acceptor import MAX_COMMAND_BYTES, Acceptor, State
 from ingest.dicom.answers import Answer
 from ingest.dicom.commands import Command
 from ingest.dicom.negotiation import Context, Request
@@ -261,34 +262,34 @@ def twice_one_context() -> bytes:
 
 #: What is sent before an association is established, or after, and the abort that answers it.
 BEFORE = {
-    "data": (ul.pdu(ul.Pdu.DATA, bytes(6)), acceptor.EARLY_PDU),
-    "release": (RELEASE, acceptor.EARLY_PDU),
-    "unknown PDU": (struct.pack(">BxI", 9, 4) + bytes(4), acceptor.UNKNOWN_PDU),
-    "huge": (struct.pack(">BxI", 1, 2**31), acceptor.ENDLESS_PDU),
-    "garbled request": (ul.pdu(ul.Pdu.ASSOCIATE_RQ, bytes(10)), acceptor.GARBLED_REQUEST),
-    "one context id twice": (twice_one_context(), acceptor.GARBLED_REQUEST),
-    "a browser": (b"GET / HTTP/1.1\r\nHost: hilum\r\n\r\n", acceptor.UNKNOWN_PDU),
+    "data": (ul.pdu(ul.Pdu.DATA, bytes(6)), aborts.EARLY_PDU),
+    "release": (RELEASE, aborts.EARLY_PDU),
+    "unknown PDU": (struct.pack(">BxI", 9, 4) + bytes(4), aborts.UNKNOWN_PDU),
+    "huge": (struct.pack(">BxI", 1, 2**31), aborts.ENDLESS_PDU),
+    "garbled request": (ul.pdu(ul.Pdu.ASSOCIATE_RQ, bytes(10)), aborts.GARBLED_REQUEST),
+    "one context id twice": (twice_one_context(), aborts.GARBLED_REQUEST),
+    "a browser": (b"GET / HTTP/1.1\r\nHost: hilum\r\n\r\n", aborts.UNKNOWN_PDU),
 }
 AFTER = {
-    "unknown PDU": (struct.pack(">BxI", 9, 4) + bytes(4), acceptor.UNKNOWN_PDU),
-    "huge": (struct.pack(">BxI", 5, 2**31), acceptor.ENDLESS_PDU),
-    "a second request": (REQUEST, acceptor.PDU_OUT_OF_PLACE),
-    "no command": (data(DATA_SET), acceptor.DATA_SET_WITHOUT_COMMAND),
+    "unknown PDU": (struct.pack(">BxI", 9, 4) + bytes(4), aborts.UNKNOWN_PDU),
+    "huge": (struct.pack(">BxI", 5, 2**31), aborts.ENDLESS_PDU),
+    "a second request": (REQUEST, aborts.PDU_OUT_OF_PLACE),
+    "no command": (data(DATA_SET), aborts.DATA_SET_WITHOUT_COMMAND),
     "data set of another context": (
         command(ul.c_store_rq(1, CT, "2.25.3")) + data(DATA_SET, context=OTHER_CONTEXT),
-        acceptor.DATA_SET_WITHOUT_COMMAND,
+        aborts.DATA_SET_WITHOUT_COMMAND,
     ),
-    "command amid": (command(ul.c_store_rq(1, CT, "2.25.3")) + command(ul.c_echo_rq(1)), acceptor.COMMAND_AMID_MESSAGE),
-    "release amid": (command(ul.c_store_rq(1, CT, "2.25.3")) + RELEASE, acceptor.PDU_OUT_OF_PLACE),
-    "release amid a command": (ul.data_header(1, 8, last=False, command=True) + bytes(8) + RELEASE, acceptor.PDU_OUT_OF_PLACE),
-    "unknown context": (command(ul.c_echo_rq(1), context=99), acceptor.STRAY_FRAGMENT),
-    "fragment over its PDU": (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 99, 1, 3)), acceptor.STRAY_FRAGMENT),
-    "a PDU without room for a fragment": (ul.pdu(ul.Pdu.DATA, bytes(3)), acceptor.STRAY_FRAGMENT),
-    "bytes after the last fragment": (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 3, 1, 0) + bytes(4)), acceptor.STRAY_FRAGMENT),
-    "no command set": (command(b"\x08\0\0\0\0\0\0\0"), acceptor.GARBLED_COMMAND),
-    "cut command": (command(b"\0\0"), acceptor.GARBLED_COMMAND),
-    "endless command": (ul.data_header(1, MAX_COMMAND_BYTES + 2, last=False, command=True), acceptor.ENDLESS_COMMAND),
-    "answer to nothing": (command(an_answer()), acceptor.STRAY_ANSWER),
+    "command amid": (command(ul.c_store_rq(1, CT, "2.25.3")) + command(ul.c_echo_rq(1)), aborts.COMMAND_AMID_MESSAGE),
+    "release amid": (command(ul.c_store_rq(1, CT, "2.25.3")) + RELEASE, aborts.PDU_OUT_OF_PLACE),
+    "release amid a command": (ul.data_header(1, 8, last=False, command=True) + bytes(8) + RELEASE, aborts.PDU_OUT_OF_PLACE),
+    "unknown context": (command(ul.c_echo_rq(1), context=99), aborts.STRAY_FRAGMENT),
+    "fragment over its PDU": (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 99, 1, 3)), aborts.STRAY_FRAGMENT),
+    "a PDU without room for a fragment": (ul.pdu(ul.Pdu.DATA, bytes(3)), aborts.STRAY_FRAGMENT),
+    "bytes after the last fragment": (ul.pdu(ul.Pdu.DATA, struct.pack(">IBB", 3, 1, 0) + bytes(4)), aborts.STRAY_FRAGMENT),
+    "no command set": (command(b"\x08\0\0\0\0\0\0\0"), aborts.GARBLED_COMMAND),
+    "cut command": (command(b"\0\0"), aborts.GARBLED_COMMAND),
+    "endless command": (ul.data_header(1, MAX_COMMAND_BYTES + 2, last=False, command=True), aborts.ENDLESS_COMMAND),
+    "answer to nothing": (command(an_answer()), aborts.STRAY_ANSWER),
 }
 
 
@@ -307,8 +308,9 @@ def test_what_breaks_the_protocol_is_aborted_and_leaves_nothing(association: Ass
 
 
 def test_every_abort_of_the_reference_page_is_tested() -> None:
-    assert {why for _, why in BEFORE.values()} == set(acceptor.ABORTS_BEFORE)
-    assert {why for _, why in AFTER.values()} == set(acceptor.ABORTS)
+    assert {why for _, why in BEFORE.values()} == set(aborts.ABORTS_BEFORE)
+    # What comes amid the answers to a query is in tests/ingest/worklist/test_asking_for_steps.py.
+    assert {why for _, why in AFTER.values()} == set(aborts.ABORTS) - {aborts.COMMAND_AMID_ANSWERS}
 
 
 def test_after_the_end_nothing_is_answered(association: Association) -> None:

@@ -16,8 +16,9 @@ from msgspec import Struct
 from hilum import upper_layer as ul
 from hilum.settings import Dicom
 from hilum.spool import read_arrival
-from ingest.dicom import acceptor, negotiation
-from ingest.dicom.acceptor import Abort, State
+from ingest.dicom import aborts, negotiation
+from ingest.dicom.aborts import Abort
+from ingest.dicom.acceptor import State
 from ingest.dicom.answers import Answer
 from ingest.dicom.commands import Command
 from ingest.dicom.negotiation import Context, Request
@@ -183,13 +184,13 @@ class Peer(RuleBasedStateMachine):
     @rule(body=st.integers(0, 67).map(lambda size: REQUEST[6 : 6 + size]) | st.integers(1, 20).map(lambda cut: REQUEST[6:-cut]), cuts=CUTS)
     def asks_in_a_garbled_request(self, body: bytes, cuts: list[int]) -> None:
         """Too short for its fields, or its last item, the user information, is cut off."""
-        self.is_aborted(self.say(ul.pdu(ul.Pdu.ASSOCIATE_RQ, body), cuts), acceptor.GARBLED_REQUEST)
+        self.is_aborted(self.say(ul.pdu(ul.Pdu.ASSOCIATE_RQ, body), cuts), aborts.GARBLED_REQUEST)
 
     @in_the_end
     @precondition(lambda self: self.state is State.REQUESTED)
     @rule(early=st.sampled_from((RELEASE, command(ul.c_echo_rq(MESSAGE_ID)), ul.pdu(ul.Pdu.ASSOCIATE_AC, bytes(70)))), cuts=CUTS)
     def speaks_too_early(self, early: bytes, cuts: list[int]) -> None:
-        self.is_aborted(self.say(early, cuts), acceptor.EARLY_PDU)
+        self.is_aborted(self.say(early, cuts), aborts.EARLY_PDU)
 
     # Messages
 
@@ -273,7 +274,7 @@ class Peer(RuleBasedStateMachine):
     @precondition(is_amid_a_message)
     @rule(context=CONTEXTS, raw=st.sampled_from((ul.c_echo_rq(8), ul.c_store_rq(8, CT, "2.25.9"))), cuts=CUTS)
     def sends_a_command_amid_a_message(self, context: int, raw: bytes, cuts: list[int]) -> None:
-        self.is_aborted(self.say(command(raw, context), cuts), acceptor.COMMAND_AMID_MESSAGE)
+        self.is_aborted(self.say(command(raw, context), cuts), aborts.COMMAND_AMID_MESSAGE)
 
     @in_the_end
     @precondition(is_amid_a_message)
@@ -282,13 +283,13 @@ class Peer(RuleBasedStateMachine):
         assert self.message is not None
         said = data(b"x" * 10, last=last, context=4 - self.message.context)
 
-        self.is_aborted(self.say(said, cuts), acceptor.DATA_SET_WITHOUT_COMMAND)
+        self.is_aborted(self.say(said, cuts), aborts.DATA_SET_WITHOUT_COMMAND)
 
     @in_the_end
     @precondition(is_idle)
     @rule(last=st.booleans(), cuts=CUTS)
     def sends_a_data_set_without_a_command(self, last: bool, cuts: list[int]) -> None:
-        self.is_aborted(self.say(data(b"x" * 10, last=last), cuts), acceptor.DATA_SET_WITHOUT_COMMAND)
+        self.is_aborted(self.say(data(b"x" * 10, last=last), cuts), aborts.DATA_SET_WITHOUT_COMMAND)
 
     @in_the_end
     @precondition(lambda self: self.state is State.ESTABLISHED)
@@ -296,25 +297,25 @@ class Peer(RuleBasedStateMachine):
     def uses_a_context_that_was_refused(self, is_command: bool, cuts: list[int]) -> None:
         said = ul.data_header(REFUSED_CONTEXT, 10, last=False, command=is_command) + bytes(10)
 
-        self.is_aborted(self.say(said, cuts), acceptor.STRAY_FRAGMENT)
+        self.is_aborted(self.say(said, cuts), aborts.STRAY_FRAGMENT)
 
     @in_the_end
     @precondition(is_idle)
     @rule(raw=st.sampled_from((b"x" * 10, bytes(9), b"")), cuts=CUTS)
     def sends_a_garbled_command(self, raw: bytes, cuts: list[int]) -> None:
-        self.is_aborted(self.say(command(raw), cuts), acceptor.GARBLED_COMMAND)
+        self.is_aborted(self.say(command(raw), cuts), aborts.GARBLED_COMMAND)
 
     @in_the_end
     @precondition(lambda self: self.state is State.ESTABLISHED)
     @rule(stray=st.sampled_from((REQUEST, ul.pdu(ul.Pdu.RELEASE_RP, bytes(4)))), cuts=CUTS)
     def sends_a_pdu_out_of_place(self, stray: bytes, cuts: list[int]) -> None:
-        self.is_aborted(self.say(stray, cuts), acceptor.PDU_OUT_OF_PLACE)
+        self.is_aborted(self.say(stray, cuts), aborts.PDU_OUT_OF_PLACE)
 
     @in_the_end
     @precondition(lambda self: self.state is not State.CLOSING)
     @rule(kind=st.sampled_from((0, 8, 0x47, 0xFF)), tail=st.binary(min_size=5, max_size=40), cuts=CUTS)
     def sends_what_is_no_pdu(self, kind: int, tail: bytes, cuts: list[int]) -> None:
-        self.is_aborted(self.say(bytes((kind,)) + tail, cuts), acceptor.UNKNOWN_PDU)
+        self.is_aborted(self.say(bytes((kind,)) + tail, cuts), aborts.UNKNOWN_PDU)
 
     # How it ends
 
@@ -330,7 +331,7 @@ class Peer(RuleBasedStateMachine):
     @precondition(is_amid_a_message)
     @rule(cuts=CUTS)
     def releases_amid_a_message(self, cuts: list[int]) -> None:
-        self.is_aborted(self.say(RELEASE, cuts), acceptor.PDU_OUT_OF_PLACE)
+        self.is_aborted(self.say(RELEASE, cuts), aborts.PDU_OUT_OF_PLACE)
 
     @in_the_end
     @precondition(lambda self: self.state is not State.CLOSING)

@@ -23,7 +23,7 @@ from hilum.settings import Dicom, Sender, Settings
 from hilum.testing import eventually
 from hilum.tls import ServerTls
 from ingest.dicom import role
-from ingest.dicom.acceptor import GARBLED_REQUEST
+from ingest.dicom.aborts import GARBLED_REQUEST
 from ingest.dicom.negotiation import NOT_NEGOTIATED
 from ingest.dicom.strangers import MOST_OF_PEER
 from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, records, rejection, running, send

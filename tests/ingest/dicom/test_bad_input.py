@@ -27,7 +27,7 @@ from hilum.settings import Spool as SpoolSettings
 from hilum.spool import Spool
 from hilum.testing import eventually
 from ingest.describe import describe
-from ingest.dicom import acceptor, answers, endings, negotiation
+from ingest.dicom import aborts, answers, endings, negotiation
 from ingest.dicom.answers import Answer
 from ingest.dicom.association import ARTIM_S
 from ingest.dicom.endings import Ending
@@ -393,16 +393,16 @@ def test_it_ends_as_the_page_says(tmp_path: Path, what: Callable[[Path], None]) 
 KINDS: dict[str, tuple[object, ...]] = {
     "wrong called title": (negotiation.CALLED_AET, negotiation.CALLED_INVALID, negotiation.WRONG_TITLE),
     "unknown calling title": (negotiation.CALLING_AET, negotiation.CALLING_INVALID, negotiation.BLOCKED, negotiation.WRONG_ADDRESS),
-    "bad PDU type": (acceptor.UNKNOWN_PDU, acceptor.EARLY_PDU, acceptor.PDU_OUT_OF_PLACE),
-    "bad PDU length": (acceptor.ENDLESS_PDU, acceptor.GARBLED_REQUEST, acceptor.STRAY_FRAGMENT),
+    "bad PDU type": (aborts.UNKNOWN_PDU, aborts.EARLY_PDU, aborts.PDU_OUT_OF_PLACE),
+    "bad PDU length": (aborts.ENDLESS_PDU, aborts.GARBLED_REQUEST, aborts.STRAY_FRAGMENT),
     "PDU over the maximum": (endings.LONG_PDU,),
-    "fragment out of order": (acceptor.COMMAND_AMID_MESSAGE, acceptor.STRAY_FRAGMENT),
-    "data set without command": (acceptor.DATA_SET_WITHOUT_COMMAND,),
+    "fragment out of order": (aborts.COMMAND_AMID_MESSAGE, aborts.STRAY_FRAGMENT),
+    "data set without command": (aborts.DATA_SET_WITHOUT_COMMAND,),
     "truncated object": (endings.BROKEN_OFF, endings.TRUNCATED),
     "SOP class not negotiated": (answers.NOT_NEGOTIATED,),
     "data set against command UIDs": (answers.OTHER_OBJECT,),
-    "duplicate presentation context ids": (acceptor.GARBLED_REQUEST,),
-    "a declared length beyond the bytes received": (endings.LENGTH_BEYOND, acceptor.STRAY_FRAGMENT),
+    "duplicate presentation context ids": (aborts.GARBLED_REQUEST,),
+    "a declared length beyond the bytes received": (endings.LENGTH_BEYOND, aborts.STRAY_FRAGMENT),
     "slowloris": (endings.NOT_ASKED, endings.DRIPPING, endings.SILENT),
     "TLS with a wrong certificate": (endings.TLS_REFUSED, endings.NO_TLS),
 }

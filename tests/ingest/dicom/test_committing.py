@@ -20,7 +20,8 @@ from hilum.settings import Dicom, Node, Settings
 from hilum.settings import Spool as SpoolSettings
 from hilum.testing import eventually
 from ingest.dicom import negotiation
-from ingest.dicom.acceptor import INVALID_PARAMETER, MAX_ACTION_BYTES, Acceptor, State
+from ingest.dicom.aborts import INVALID_PARAMETER
+from ingest.dicom.acceptor import MAX_ACTION_BYTES, Acceptor, State
 from ingest.dicom.answers import ANSWERS, COMMITMENT_ANSWERS, Answer
 from ingest.dicom.commands import Command
 from ingest.dicom.commitment import Committing, Reports, Scu

@@ -1,0 +1,298 @@
+"""`hilum order`, `hilum patient`, `hilum study match`: what was ordered, who is who, and whether images fit."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hilum.cli.context import (
+    ConfigOption,
+    DataOption,
+    Exit,
+    Group,
+    JsonOption,
+    connected,
+    err,
+    moment,
+    out,
+    show_facts,
+    show_json,
+    show_table,
+)
+from hilum.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from hilum.database.order_queries import MatchOfStudy, OrderDetail
+
+LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown what would be done.")]
+WhyOption = Annotated[str, typer.Option("--why", help="Why; kept with it. Not for names of patients.")]
+WaitOption = Annotated[float, typer.Option("--wait", help="Seconds to wait for the answer.")]
+Status = Literal["", "scheduled", "arrived", "in-progress", "completed", "on-hold", "discontinued", "cancelled"]
+Images = Literal["", "awaited", "imaged", "no-images", "order-cancelled"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module to `app`."""
+    order = typer.Typer(cls=Group, help="See orders and what became of their images.", no_args_is_help=True)
+    order.command("list")(list_all)
+    order.command("show")(show)
+    app.add_typer(order, name="order")
+    patient = typer.Typer(cls=Group, help="See who patients are by their messages, and take merges back.", no_args_is_help=True)
+    patient.command("show")(show_patient)
+    patient.command("unmerge")(unmerge)
+    app.add_typer(patient, name="patient")
+    study = next(each.typer_instance for each in app.registered_groups if each.name == "study")
+    assert study is not None
+    study.command("match")(match)
+
+
+def list_all(
+    search: Annotated[str, typer.Argument(help="Accession, placer or filler number, patient id, or part of a patient's name.")] = "",
+    status: Annotated[Status, typer.Option("--status", help="Only orders with this status.")] = "",
+    images: Annotated[Images, typer.Option("--images", help="Only orders of whose images that is so.")] = "",
+    noted: Annotated[bool, typer.Option("--noted", help="Only orders of which something was noticed.")] = False,
+    limit: LimitOption = 50,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the orders that changed last."""
+    from hilum.database.order_queries import list_orders
+
+    found = list_orders(connected(config, data).postgres.dsn, like=search, status=status, images=images, noted=noted, limit=limit)
+    if json:
+        show_json(found)
+        return
+    columns = ("Start", "Accession", "Patient", "Name", "Modality", "Description", "Status", "Images", "Noted", "Order")
+    rows = [
+        (
+            moment(o.start_at),
+            o.accession_number,
+            o.patient_id,
+            o.patient_name,
+            o.modality,
+            o.description,
+            o.status,
+            o.images,
+            ", ".join(o.noted),
+            o.order_id,
+        )
+        for o in found
+    ]
+    show_table("", columns, rows, nothing="There is no such order.")
+
+
+def show(
+    order: Annotated[str, typer.Argument(help="Id, or accession, placer or filler number.", metavar="ID_OR_NUMBER")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show one order: patient, procedures and steps, what was noticed, and the studies that are its."""
+    from hilum.database.order_queries import show_order
+
+    found = show_order(connected(config, data).postgres.dsn, order)
+    if json:
+        show_json(found)
+        return
+    for each in found:
+        _show_order(each)
+
+
+def _show_order(order: OrderDetail) -> None:
+    summary, detail = order.summary, order.detail
+    show_facts(
+        {
+            "Order": summary.order_id,
+            "AccessionNumber": _with_issuer(detail.get("accession")),
+            "Placer number": _with_issuer(detail.get("placer")),
+            "Filler number": _with_issuer(detail.get("filler")),
+            "Patient": f"{summary.patient_id}  {summary.patient_name or ''}".strip(),
+            "Formerly": ", ".join(each["value"] for each in detail["patient"].get("former_ids", ())),
+            "Status": summary.status,
+            "Images": summary.images,
+            "Studies": ", ".join(order.studies),
+            "Cannot be offered": ", ".join(f"{keyword} ({value})" for keyword, value in detail.get("unusable", {}).items()),
+            "Now part of": order.superseded_by,
+            "From": summary.sender,
+            "Last message": order.message_id,
+            "Changed": moment(summary.changed_at),
+        }
+    )
+    out.print()
+    rows = [
+        (
+            procedure["study_instance_uid"],
+            procedure.get("description"),
+            step["step_id"],
+            step.get("modality"),
+            ", ".join(step.get("station_ae_titles", ())) or step.get("station_name"),
+            f"{step.get('start_date', '')} {step.get('start_time', '')}".strip(),
+            step.get("status", "scheduled"),
+        )
+        for procedure in detail.get("procedures", ())
+        for step in procedure.get("steps", ())
+    ]
+    show_table(
+        "Steps", ("StudyInstanceUID", "Procedure", "Step", "Modality", "Station", "Start", "Status"), rows, nothing="It has no steps."
+    )
+    if order.notes:
+        out.print()
+        show_table("Noticed", ("Code", ""), [(note["code"], note["sentence"]) for note in order.notes])
+    out.print()
+
+
+def _with_issuer(identifier: dict[str, Any] | None) -> str:
+    if not identifier:
+        return ""
+    issuer = identifier.get("issuer") or identifier.get("universal_id")
+    return f"{identifier['value']} of {issuer}" if issuer else str(identifier["value"])
+
+
+def show_patient(
+    patient: Annotated[str, typer.Argument(help="An identifier of the patient.")],
+    issuer: Annotated[str, typer.Option("--issuer", help="Who assigned it, if several did.")] = "",
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a patient as messages describe it, and who was merged into whom."""
+    from hilum.database.order_queries import find_patients
+
+    found = find_patients(connected(config, data).postgres.dsn, patient, issuer)
+    if json:
+        show_json(found)
+        return
+    columns = ("Patient", "Issuer", "Name", "Born", "Sex", "Merged into", "Formerly", "Orders", "Noted")
+    rows = [
+        (p.patient_id, p.issuer, p.name, p.birth_date, p.sex, p.survivor_id, ", ".join(p.former), p.orders, ", ".join(p.noted))
+        for p in found
+    ]
+    show_table("", columns, rows)
+
+
+def unmerge(
+    patient: Annotated[str, typer.Argument(help="The identifier that was merged into another one.")],
+    issuer: Annotated[str, typer.Option("--issuer", help="Who assigned it, if several did.")] = "",
+    yes: YesOption = False,
+    why: WhyOption = "",
+    wait: WaitOption = 30.0,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take a merge back: the patient stands for itself again, with the orders that were its. Objects that went out stay as they went."""
+    from hilum.commands import ask
+    from hilum.database.order_queries import find_patients
+    from hilum.events import PatientCommand
+
+    settings = connected(config, data)
+    found = [each for each in find_patients(settings.postgres.dsn, patient, issuer) if each.merged_into is not None]
+    if not found:
+        raise Misconfigured("patient-not-merged", "That patient is not merged into another one.", fix="See `hilum patient show`.")
+    if len(found) > 1:
+        raise Misconfigured("patient-ambiguous", f"{len(found)} patients have that identifier.", fix="Name its issuer with --issuer.")
+    if not yes:
+        if json:
+            show_json({"would_unmerge": found[0], "done": False})
+        else:
+            out.print(f"It is part of {found[0].survivor_id} now; with --yes it would stand for itself again.", markup=False)
+        return
+    command = PatientCommand(
+        id=str(uuid.uuid4()),
+        action="unmerge",
+        patient_key=found[0].patient_key,
+        actor=getpass.getuser(),
+        why=why,
+        asked_at=datetime.now(UTC),
+    )
+    with err.status("Waiting for the answer"):
+        outcome = ask(settings, command, wait_s=wait)
+    if json:
+        show_json({"command": command.id, "outcome": outcome, "done": outcome is not None and outcome.done})
+    elif outcome is not None:
+        out.print(outcome.sentence, markup=False)
+    else:
+        err.print(
+            f"No answer within {wait:g} s; the command {command.id} is kept. Does the role orders run? See `hilum status`.", markup=False
+        )
+    if outcome is None:
+        sys.exit(Exit.UNREACHABLE)
+    if not outcome.done:
+        sys.exit(Exit.REFUSED)
+
+
+def match(
+    study: Annotated[str, typer.Argument(help="StudyInstanceUID or AccessionNumber.", metavar="UID_OR_ACCESSION")],
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Say that the study may be delivered as it is, where destinations wait for its order.")
+    ] = False,
+    yes: YesOption = False,
+    why: WhyOption = "",
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show whether a study fits its order: what differs, with both values, and orders that might be its."""
+    from hilum.database.order_queries import accept_match, match_of
+    from hilum.database.queries import show_study
+
+    dsn = connected(config, data).postgres.dsn
+    found = [(each.summary.study_instance_uid, match_of(dsn, each.summary.study_instance_uid)) for each in show_study(dsn, study)]
+    if not accept:
+        if json:
+            show_json([{"study_instance_uid": uid, "match": each} for uid, each in found])
+            return
+        for uid, each in found:
+            _show_match(uid, each)
+        return
+    if len(found) > 1:
+        uids = ", ".join(uid for uid, _ in found)
+        raise Misconfigured("study-ambiguous", f"{len(found)} studies have that accession number: {uids}.", fix="Name one by its UID.")
+    ((uid, now),) = found
+    if now is None or now.outcome == "matched":
+        raise Misconfigured("match-nothing-to-accept", f"Study {uid} has nothing to accept.", fix="See it without --accept.")
+    done = yes and accept_match(dsn, uid, now.version, by=getpass.getuser(), why=why)
+    if json:
+        show_json({"study_instance_uid": uid, "match": now, "accepted": done})
+    elif done:
+        out.print("It is delivered as it is, until its match changes.")
+    elif not yes:
+        _show_match(uid, now)
+        out.print("With --yes it would be delivered so.")
+    if yes and not done:
+        err.print("Its match changed meanwhile: look at it again.")
+        sys.exit(Exit.REFUSED)
+
+
+def _show_match(uid: str, match: MatchOfStudy | None) -> None:
+    if match is None:
+        show_facts({"StudyInstanceUID": uid, "Outcome": "not held against any order yet"})
+        return
+    accepted = f"by {match.accepted_by}{f': {match.accepted_why}' if match.accepted_why else ''}" if match.accepted else ""
+    show_facts(
+        {
+            "StudyInstanceUID": uid,
+            "Outcome": match.outcome,
+            "Found by": match.by,
+            "Orders": ", ".join(match.order_ids),
+            "Might be its": ", ".join(match.candidates),
+            "Changed": f"{moment(match.changed_at)} by {match.cause}",
+            "At destinations": "what differs is set right on the way out" if match.coercible else "",
+            "Accepted": accepted,
+        }
+    )
+    if match.differences:
+        out.print()
+        rows = [(each["attribute"], each["ordered"], each["found"]) for each in match.differences]
+        show_table("Differs", ("Attribute", "As ordered", "In the images"), rows)
+    if match.notes:
+        out.print()
+        show_table("Noticed", ("Code", ""), [(note["code"], note["sentence"]) for note in match.notes])
+    out.print()

@@ -1,0 +1,51 @@
+"""What HL7 senders are answered, and what becomes of what they get wrong."""
+
+from __future__ import annotations
+
+import importlib
+
+from .markdown import code, table
+
+
+def page() -> str:
+    """The table of acknowledgements, from the examples that the tests send; reasons, findings and condition codes."""
+    examples = importlib.import_module("ingest.hl7.examples").EXAMPLES
+    refusals = importlib.import_module("ingest.hl7.refusals").REFUSALS.values()
+    findings = importlib.import_module("ingest.hl7.intake").FINDINGS
+    rows = []
+    reasons = [
+        (code(each.reason), code(each.answer) if each.answer else "none", each.condition, each.sentence, each.fix) for each in refusals
+    ]
+    for example in examples:
+        answers = " ".join(map(code, example.answers)) or "none"
+        said = f"{example.condition} {example.place}".strip()
+        kept = ", ".join(code(each) if each != "received" else "received" for each in example.kept)
+        found = " ".join(map(code, example.findings))
+        rows.append((example.title, answers, said, kept, found, example.outcome))
+    return "\n".join(
+        [
+            "# HL7 acknowledgements",
+            "",
+            "**`AA` and `CA` mean durable**: the message survives a power cut before it is acknowledged, with Kafka up or down. `AR` and",
+            "`CR` say that the content is not to blame, and senders try again; `AE` and `CE` that it is. See [HL7](../operations/hl7.md).",
+            "",
+            "## What senders get wrong",
+            "",
+            "Each row is sent to a listener by `tests/ingest/hl7/test_hl7_bad_input.py`. Condition codes are those of table 0357 in ERR-3",
+            "(before version 2.5: ERR-1), with the place in ERR-2.",
+            "",
+            table(("What", "Answer", "Condition", "Kept as", "Findings", "What becomes of it"), rows),
+            "",
+            "## Reasons",
+            "",
+            "Why something is not taken (`hilum hl7 list --refused`).",
+            "",
+            table(("Reason", "Answer", "Condition", "Meaning", "What to do"), reasons),
+            "",
+            "## Findings",
+            "",
+            "What is odd about a message that is taken; validation against the grammar finds more, after the acknowledgement.",
+            "",
+            table(("Finding", "Meaning"), [(code(name), meaning) for name, meaning in findings.items()]),
+        ]
+    )

@@ -1,0 +1,121 @@
+"""What a study's order sets right in its objects, looked up when they are delivered: what is known by then holds.
+
+The order's values are taken only where it is sure that the order is the study's: it is matched; or what differs is just what is to be
+set right, and not the patient's identifier; or a person has accepted it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import psycopg
+from msgspec import Struct
+from msgspec.structs import replace
+
+from hilum.coercing import may_be_coerced
+from hilum.dicom.edits import Edits
+from hilum.order_events import Difference, Order, Patient
+from hilum.settings import Settings
+from hilum.sink import Delivery
+
+_MATCH = """
+SELECT asked.receipt, receipt.calling_aet, match.outcome, match.differences, match.accepted_version = match.version AS accepted,
+       match.changed_at, scheduled_order.order_id, scheduled_order.detail,
+       (SELECT CASE WHEN count(DISTINCT patient.patient_key) = 1
+                    THEN (array_agg(patient.detail || jsonb_build_object('at', patient.changed_at)))[1] END
+        FROM study JOIN patient_id ON patient_id.value = study.patient_id
+            AND (coalesce(study.issuer_of_patient_id, '') IN ('', patient_id.issuer) OR patient_id.issuer = '')
+        JOIN patient AS former ON former.patient_key = patient_id.patient_key AND former.merged_into IS NOT NULL
+        JOIN patient ON patient.patient_key = former.merged_into
+        WHERE study.study_instance_uid = asked.study_instance_uid) AS survivor
+FROM json_to_recordset(%s::json) AS asked (receipt text, study_instance_uid text)
+LEFT JOIN receipt ON receipt.receipt = asked.receipt
+LEFT JOIN match ON match.about = 'study' AND match.id = asked.study_instance_uid
+LEFT JOIN scheduled_order ON scheduled_order.order_id = match.order_ids[1]
+"""
+
+#: What an order says of each attribute. What is empty is not taken.
+_OF_PATIENT: Mapping[str, Callable[[Patient], str]] = {
+    "PatientID": lambda patient: patient.ids[0].value if patient.ids else "",
+    "IssuerOfPatientID": lambda patient: (patient.ids[0].issuer or patient.ids[0].universal_id) if patient.ids else "",
+    "PatientName": lambda patient: patient.name,
+    "PatientBirthDate": lambda patient: patient.birth_date,
+    "PatientSex": lambda patient: patient.sex,
+}
+_OF_ORDER: Mapping[str, Callable[[Order], str]] = {
+    "AccessionNumber": lambda order: order.accession.value if order.accession is not None else "",
+    "AdmissionID": lambda order: order.admission.value if order.admission is not None else "",
+    "ReferringPhysicianName": lambda order: order.referring_physician,
+    "RequestedProcedureDescription": lambda order: order.procedures[0].description if order.procedures else "",
+    "RequestingService": lambda order: order.requesting_service,
+    "StudyDescription": lambda order: order.procedures[0].description if order.procedures else "",
+}
+
+
+class _Survivor(Patient, frozen=True, kw_only=True):
+    at: datetime
+
+
+class Coercions(Struct, frozen=True):
+    """What is to be taken from orders, by the calling AE title of who sent the images."""
+
+    by_sender: Mapping[str, tuple[str, ...]]
+    #: Whether a delivery says that its study has no order that fits.
+    warns: bool = False
+
+    @classmethod
+    def of_settings(cls, settings: Settings, *, warns: bool = False) -> Coercions:
+        """What the table `senders` says."""
+        return cls({aet: sender.coerce for aet, sender in settings.senders.items() if sender.coerce}, warns)
+
+    @property
+    def any(self) -> bool:
+        """Whether anything needs to be looked up."""
+        return bool(self.by_sender) or self.warns
+
+    def of(self, connection: psycopg.Connection[Any], deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """The same deliveries with edits and remarks. Raises one of `hilum.database.AWAY`."""
+        asked = [{"receipt": each.receipt, "study_instance_uid": each.study_instance_uid} for each in deliveries]
+        rows = connection.execute(_MATCH, (msgspec.json.encode(asked).decode(),)).fetchall()
+        found = {row[0]: row[1:] for row in rows}
+        return [self._with(each, *found[each.receipt]) if each.receipt in found else each for each in deliveries]
+
+    def _with(
+        self,
+        delivery: Delivery,
+        calling_aet: str | None,
+        outcome: str | None,
+        differences: Any,
+        accepted: bool | None,
+        changed_at: datetime | None,
+        order_id: str | None,
+        detail: Any,
+        survivor: Any,
+    ) -> Delivery:
+        remark = ""
+        if self.warns and outcome != "matched" and not accepted:
+            remark = f"No order fits its study ({outcome or 'none is known'})."
+        wanted = self.by_sender.get((calling_aet or "").strip(), ())
+        edits = None
+        if wanted and detail is not None and changed_at is not None and outcome in ("matched", "mismatched"):
+            differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
+            if accepted or may_be_coerced(outcome, differing, wanted):
+                edits = _of_order(msgspec.convert(detail, Order), wanted, changed_at, order_id or "")
+        elif wanted and survivor is not None:
+            edits = _of_survivor(msgspec.convert(survivor, _Survivor), wanted)
+        return replace(delivery, edits=edits, remark=remark) if edits is not None or remark else delivery
+
+
+def _of_order(order: Order, wanted: Sequence[str], at: datetime, order_id: str) -> Edits | None:
+    values = {name: _OF_ORDER[name](order) if name in _OF_ORDER else _OF_PATIENT[name](order.patient) for name in wanted}
+    said = {name: value for name, value in values.items() if value}
+    return Edits(values=said, at=at, says=f"of its order {order_id}") if said else None
+
+
+def _of_survivor(patient: _Survivor, wanted: Sequence[str]) -> Edits | None:
+    """Of a study without order whose patient was merged into another one."""
+    values = {name: value for name in wanted if name in _OF_PATIENT and (value := _OF_PATIENT[name](patient))}
+    return Edits(values=values, at=patient.at, says="of the patient into whom its patient was merged") if values else None

@@ -1,0 +1,242 @@
+"""Enter messages for HL7 and MPPS destinations into the ledger: what becomes of studies and steps, and what others said."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from hilum import telemetry
+from hilum.bundle import Following
+from hilum.database.deliveries import CHANNEL
+from hilum.errors import TryAgain
+from hilum.events import DeliverySettled, InstanceQuarantined, MessageReceived, ProcedureStepChanged, StudyChanged, following_id
+from hilum.notices import Notice, Notified
+from hilum.role import Role
+from hilum.runtime.tables import Envelope, TableRole
+from hilum.settings import Settings
+from hilum.sink import sinks_of
+
+log = telemetry.logger("notices")
+
+Said = StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived
+#: So long a study may not be in the index yet; then its message says what is known.
+_INDEXED_WITHIN = timedelta(seconds=60)
+#: How long messages are kept after they were entered, once they are settled.
+_KEPT_DAYS = 30
+_TIDY_S = 3600.0
+_STEP = {"in-progress": "step-started", "completed": "step-completed", "discontinued": "step-discontinued"}
+
+_STUDY = """
+    SELECT patient_id AS "PatientID", issuer_of_patient_id AS "IssuerOfPatientID", patient_name AS "PatientName",
+        patient_birth_date AS "PatientBirthDate", patient_sex AS "PatientSex", accession_number AS "AccessionNumber",
+        study_date AS "StudyDate", study_time AS "StudyTime", study_description AS "StudyDescription",
+        array_to_string(modalities_in_study, '\\') AS "ModalitiesInStudy", instance_count::text AS "Instances", revision::text AS "Revision"
+    FROM v_study WHERE study_instance_uid = %s
+"""
+_ORDER = """
+    SELECT o.placer_number AS "PlacerOrderNumber", o.filler_number AS "FillerOrderNumber", o.accession_number AS "AccessionNumber",
+        s.procedure_id AS "RequestedProcedureID"
+    FROM scheduled_step s JOIN scheduled_order o USING (order_id)
+    WHERE s.study_instance_uid = %s AND o.superseded_by IS NULL ORDER BY o.changed_at DESC LIMIT 1
+"""
+_SETTLED = """
+    SELECT st.revision FROM study_state st
+    WHERE st.study_instance_uid = %(study)s AND st.state = 'complete' AND st.revision > 0
+        AND EXISTS (SELECT FROM delivery WHERE study_instance_uid = %(study)s AND destination = %(destination)s)
+        AND NOT EXISTS (
+            SELECT FROM delivery WHERE study_instance_uid = %(study)s AND destination = %(destination)s AND state IN ('pending', 'parked'))
+"""
+_SINCE = """
+    WITH new AS (INSERT INTO hl7_destination (destination) VALUES (%(name)s) ON CONFLICT DO NOTHING RETURNING since)
+    SELECT since FROM new UNION ALL SELECT since FROM hl7_destination WHERE destination = %(name)s
+"""
+_ENTER = """
+    WITH entered AS (
+        INSERT INTO delivery (delivery_id, destination, receipt, study_instance_uid, sop_instance_uid, rules, config_version, traceparent,
+            received_at)
+        VALUES (%(delivery_id)s, %(destination)s, '', '', '', %(rules)s, '', %(traceparent)s, %(at)s)
+        ON CONFLICT DO NOTHING RETURNING delivery_id)
+    INSERT INTO hl7_outgoing (delivery_id, destination, kind, study_instance_uid, control_id, text)
+    SELECT delivery_id, %(destination)s, %(kind)s, %(study)s, %(control_id)s, %(text)s FROM entered
+"""
+_TIDY = """
+    DELETE FROM hl7_outgoing o USING delivery d
+    WHERE o.delivery_id = d.delivery_id AND o.created_at < now() - make_interval(days => %s) AND d.state NOT IN ('pending', 'parked')
+"""
+
+
+class Notices:
+    """Reads what destinations may be told of; each of them is told once of each fact, from when it is there on."""
+
+    name = "notices"
+    apart_s = 0.1
+
+    def __init__(self, settings: Settings, following: Following | None = None) -> None:
+        self._following = following
+        self._sinks: dict[str, Notified] = {}
+        self._about: frozenset[str] = frozenset()
+        self._since: dict[str, datetime] = {}
+        self._tidy_at = time.monotonic() + _TIDY_S
+        if following is None:
+            self._configure(settings)
+
+    def _configure(self, settings: Settings) -> None:
+        self._sinks = {name: sink for name, sink in sinks_of(settings).items() if isinstance(sink, Notified)}
+        self._about = frozenset(each for sink in self._sinks.values() for each in getattr(sink, "delivered_to", ()))
+
+    def apply(
+        self,
+        connection: psycopg.Connection,
+        events: Sequence[tuple[StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived, Envelope]],
+    ) -> None:
+        """See `hilum.runtime.tables.Tables`."""
+        if self._following is not None:
+            self._following.take(self._configure)
+        if not self._sinks:
+            return
+        told: set[str] = set()
+        for event, envelope in events:
+            for notice in self._notices(connection, event):
+                told |= self._tell(connection, notice, event, envelope)
+        if told:
+            connection.execute("SELECT pg_notify(%s, destination) FROM unnest(%s::text[]) AS destination", (CHANNEL, sorted(told)))
+        if time.monotonic() > self._tidy_at:
+            self._tidy_at = time.monotonic() + _TIDY_S
+            connection.execute(_TIDY, (_KEPT_DAYS,))
+
+    def _notices(self, connection: psycopg.Connection, event: Said) -> Iterator[Notice]:
+        """What an event is to those that may be told, each with a control id that is the same whenever the event comes."""
+        if isinstance(event, MessageReceived):
+            yield Notice(kind="message", control_id=event.control_id, message=event)
+        elif isinstance(event, ProcedureStepChanged):
+            yield _of_step(event)
+            what = f"{event.sop_instance_uid}/{event.revision}"
+            yield Notice(kind="mpps", study_instance_uid=event.study_instance_uid, control_id=_control_id(f"mpps/{what}"), step=event)
+        elif isinstance(event, InstanceQuarantined):
+            facts = {"Reason": str(event.reason), "Sentence": event.reason.meaning}
+            what = event.study_instance_uid or event.receipt
+            yield _of_study("quarantined", event.study_instance_uid, f"{what}/{event.reason}", facts)
+        elif isinstance(event, StudyChanged):
+            if event.change in ("opened", "completed"):
+                kind = f"study-{event.change}"
+                facts = {"Instances": str(event.instances), "Revision": str(event.revision)}
+                yield _of_study(kind, event.study_instance_uid, f"{event.study_instance_uid}/{event.change}/{event.revision}", facts)
+            if event.change == "completed":
+                for destination in sorted(self._about):
+                    yield from self._delivered(connection, event.study_instance_uid, destination)
+        elif event.destination in self._about and event.study_instance_uid:
+            yield from self._delivered(connection, event.study_instance_uid, event.destination)
+
+    def _delivered(self, connection: psycopg.Connection, study: str, destination: str) -> Iterator[Notice]:
+        """Once for each revision: the study is complete, and nothing of it is pending for the destination."""
+        row = connection.execute(_SETTLED, {"study": study, "destination": destination}).fetchone()
+        if row is not None:
+            facts = {"Destination": destination, "Revision": str(row[0])}
+            yield _of_study("delivered", study, f"{study}/delivered/{destination}/{row[0]}", facts)
+
+    def _tell(self, connection: psycopg.Connection, notice: Notice, event: Said, envelope: Envelope) -> set[str]:
+        """Enter the notice for all that want it; their names."""
+        told: set[str] = set()
+        study: Mapping[str, str] | None = None
+        for name, sink in self._sinks.items():
+            if not sink.wants(notice) or envelope.time < self._of(connection, name):
+                continue
+            if study is None:
+                study = self._study(connection, notice, envelope)
+            source = event.message_id if isinstance(event, MessageReceived) else notice.control_id
+            values: dict[str, Any] = {
+                "delivery_id": following_id(f"{source}/{notice.kind}", f"notices/{name}", 0),
+                "destination": name,
+                "rules": [notice.kind],
+                "traceparent": envelope.traceparent,
+                "at": envelope.time,
+                "kind": notice.kind,
+                "study": notice.study_instance_uid,
+                "control_id": notice.control_id,
+                "text": sink.compose(notice, study).replace("\0", ""),
+            }
+            if connection.execute(_ENTER, values).rowcount:
+                told.add(name)
+        return told
+
+    def _of(self, connection: psycopg.Connection, destination: str) -> datetime:
+        """Since when a destination is told."""
+        if destination not in self._since:
+            [since] = connection.execute(_SINCE, {"name": destination}).fetchone() or [datetime.now(UTC)]
+            self._since[destination] = since
+        return self._since[destination]
+
+    def _study(self, connection: psycopg.Connection, notice: Notice, envelope: Envelope) -> Mapping[str, str]:
+        """What is known of the study, and of its order. Raises `TryAgain` while the index may yet hear of it."""
+        uid = notice.study_instance_uid
+        if not uid or notice.message is not None or notice.step is not None:
+            return {}
+        with connection.cursor(row_factory=dict_row) as cursor:
+            study = cursor.execute(_STUDY, (uid,)).fetchone()
+            order = cursor.execute(_ORDER, (uid,)).fetchone()
+        if study is None and notice.kind.startswith("study-") and datetime.now(UTC) - envelope.time < _INDEXED_WITHIN:
+            raise TryAgain(f"Study {uid} is not in the index yet.", after_s=0.5)
+        found = {name: value for row in (order, study) if row for name, value in row.items() if value}
+        return {"StudyInstanceUID": uid, **found}
+
+
+def _of_study(kind: str, study: str, what: str, facts: Mapping[str, str]) -> Notice:
+    return Notice(kind=kind, study_instance_uid=study, control_id=_control_id(f"{kind}/{what}"), facts=facts)
+
+
+def _of_step(event: ProcedureStepChanged) -> Notice:
+    first = event.scheduled[0] if event.scheduled else None
+    facts = {
+        "PatientID": event.patient_id,
+        "IssuerOfPatientID": event.issuer_of_patient_id,
+        "PatientName": event.patient_name,
+        "PatientBirthDate": event.patient_birth_date,
+        "PatientSex": event.patient_sex,
+        "StudyDate": event.start_date,
+        "StudyTime": event.start_time,
+        "StudyDescription": event.description,
+        "ModalitiesInStudy": event.modality,
+        "Instances": str(event.objects) if event.objects else "",
+        "Reason": event.reason_code,
+        "Sentence": event.reason_meaning,
+        "AccessionNumber": first.accession_number if first else "",
+        "PlacerOrderNumber": first.placer_number if first else "",
+        "FillerOrderNumber": first.filler_number if first else "",
+        "RequestedProcedureID": first.procedure_id if first else "",
+        "ScheduledProcedureStepID": first.step_id if first else "",
+    }
+    kind = _STEP[event.state]
+    # An N-SET that changes no state is no news: it has the control id, and so the delivery, of the first of that state.
+    control_id = _control_id(f"{kind}/{event.sop_instance_uid}")
+    said = {name: value for name, value in facts.items() if value}
+    return Notice(kind=kind, study_instance_uid=event.study_instance_uid, control_id=control_id, facts=said)
+
+
+def _control_id(what: str) -> str:
+    """MSH-10 is at most 20 characters in most versions (HL7 v2.5.1 2.15.9.10)."""
+    return "H" + following_id(what, "notices", 0).replace("-", "")[:19].upper()
+
+
+class NoticesRole(TableRole):
+    """The role, which follows the configuration in force."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._follows = Following(settings, "notices") if settings.kafka.bootstrap else None
+        super().__init__(settings, Notices(settings, self._follows))
+
+    def run(self, stop: threading.Event) -> None:
+        """See `hilum.role.Role`."""
+        with self._follows or nullcontext():
+            super().run(stop)
+
+
+def role(settings: Settings) -> Role:
+    """The role `notices`."""
+    return NoticesRole(settings)

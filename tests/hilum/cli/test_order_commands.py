@@ -1,0 +1,112 @@
+"""How `hilum order`, `hilum patient` and `hilum study match` answer, on tables that the index has written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
+
+from hilum.cli import app
+from hilum.contract.order_examples import ORDER_EXAMPLES
+from hilum.database import connect
+from hilum.database.orders import write_matches, write_orders, write_patients
+from hilum.errors import HilumError, NotFound
+from hilum.events import Event, MatchChanged, OrderChanged, PatientChanged
+from hilum.order_events import Identifier, Note
+
+pytestmark = pytest.mark.system
+
+STUDY = "2.25.3211"
+
+
+def example(kind: type[Event]) -> Any:
+    return ORDER_EXAMPLES[kind]()
+
+
+@pytest.fixture
+def connection(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection]:
+    monkeypatch.setenv("HILUM_POSTGRES__DSN", postgres)
+    monkeypatch.setenv("HILUM_KAFKA__BOOTSTRAP", "127.0.0.1:1")
+    monkeypatch.setenv("HILUM_S3__ENDPOINT", "http://127.0.0.1:1")
+    with connect(postgres) as opened:
+        opened.execute("TRUNCATE scheduled_order, scheduled_step, patient, patient_id, match, study, instance, series")
+        opened.execute(
+            "INSERT INTO study (study_instance_uid, accession_number, patient_id, receipt, received_at)"
+            " VALUES (%s, 'SYN0001', 'SYNTH0001', 'r', now())",
+            (STUDY,),
+        )
+        write_orders(opened, [replace(example(OrderChanged), notes=(Note(code="stale-message", sentence="Late."),))])
+        yield opened
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    if isinstance(result.exception, HilumError):
+        raise result.exception
+    return result.stdout
+
+
+@pytest.mark.usefixtures("connection")
+def test_orders_are_listed_and_can_be_looked_for() -> None:
+    assert "SYN0001\tSYNTH0001\tSynthetic^Sam\tCT\tCT of the head\tscheduled\tawaited\tstale-message" in run("order", "list", "SYN0001")
+    assert run("order", "list", "--images", "no-images") == "There is no such order.\n"
+    assert json.loads(run("order", "list", "synthetic", "--noted", "--json"))[0]["accession_number"] == "SYN0001"
+
+
+@pytest.mark.usefixtures("connection")
+def test_an_order_is_shown_by_any_of_its_numbers() -> None:
+    shown = run("order", "show", "PL0001")
+
+    assert "AccessionNumber\tSYN0001 of RIS" in shown
+    assert "2.25.3211\tCT of the head\tSPS0001\tCT\tCT01\t20260102 101000\tscheduled" in shown
+    assert "stale-message\tLate." in shown
+
+
+@pytest.mark.usefixtures("connection")
+def test_an_order_that_nobody_knows_is_not_found() -> None:
+    with pytest.raises(NotFound):
+        run("order", "show", "NOBODY")
+
+
+def test_a_study_shows_what_differs_with_both_values(connection: psycopg.Connection) -> None:
+    write_matches(connection, [replace(example(MatchChanged), study_instance_uid=STUDY)])
+    shown = run("study", "match", "SYN0001")
+
+    assert "Outcome\tmismatched" in shown
+    assert "PatientName\tSynthetic^Sam\tSynthetic^Samuel" in shown
+
+
+@pytest.mark.usefixtures("connection")
+def test_a_study_that_was_held_against_nothing_says_so() -> None:
+    assert "not held against any order yet" in run("study", "match", STUDY)
+
+
+def test_a_person_may_accept_a_study_as_it_is(connection: psycopg.Connection) -> None:
+    write_matches(connection, [replace(example(MatchChanged), study_instance_uid=STUDY)])
+
+    assert "With --yes it would be delivered so." in run("study", "match", STUDY, "--accept")
+    assert json.loads(run("study", "match", STUDY, "--accept", "--yes", "--why", "spelling", "--json"))["accepted"] is True
+    assert ": spelling" in run("study", "match", STUDY)
+
+
+def test_a_matched_study_has_nothing_to_accept(connection: psycopg.Connection) -> None:
+    write_matches(connection, [replace(example(MatchChanged), study_instance_uid=STUDY, outcome="matched")])
+
+    with pytest.raises(HilumError, match="nothing to accept"):
+        run("study", "match", STUDY, "--accept", "--yes")
+
+
+def test_a_merged_patient_is_shown_and_would_be_unmerged(connection: psycopg.Connection) -> None:
+    gone: PatientChanged = example(PatientChanged)
+    stays = replace(gone, patient=replace(gone.patient, key="stays", ids=(Identifier(value="NEW", issuer="NORTH"),)))
+    write_patients(connection, [replace(gone, merged_into="stays"), stays])
+
+    assert "SYNTH0001\tNORTH\tSynthetic^Sam\t19700203\tO\tNEW" in run("patient", "show", "SYNTH0001")
+    assert "with --yes it would stand for itself again" in run("patient", "unmerge", "SYNTH0001")
+    with pytest.raises(HilumError, match="not merged"):
+        run("patient", "unmerge", "NEW", "--yes")

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from hilum.events import CommandOutcome, PatientCommand
+from tests.processors.orders.ris import Site, adt, codes, names_of, order_message
+
+
+def test_a_merge_takes_the_orders_along() -> None:
+    site = Site()
+    site.take(order_message(patient="OLD"))
+    site.take(adt("A40", patient="NEW", prior="OLD", name="Maier^Anna", at="202611260930"))
+
+    order = site.order("P1")
+    assert order.patient.name == "Maier^Anna"
+    assert names_of(order.patient) == ("NEW", "OLD")
+    assert site.patient("OLD").merged_into == site.patient("NEW").patient.key
+
+
+def test_an_order_for_a_patient_who_was_merged_is_of_the_one_who_stays() -> None:
+    site = Site()
+    site.take(adt("A40", patient="NEW", prior="OLD", name="Maier^Anna"))
+    site.take(order_message(patient="OLD", at="202611260930"))
+
+    assert site.order("P1").patient.ids[0].value == "NEW"
+
+
+def test_a_chain_of_merges_ends_with_the_last() -> None:
+    site = Site()
+    site.take(order_message(patient="A"))
+    site.take(adt("A40", patient="B", prior="A", at="202611260910"))
+    site.take(adt("A34", patient="C", prior="B", at="202611260920"))
+
+    assert names_of(site.order("P1").patient) == ("C", "B", "A")
+
+
+def test_of_merges_in_a_circle_the_oldest_does_not_count() -> None:
+    site = Site()
+    site.take(order_message(patient="A"))
+    site.take(adt("A40", patient="B", prior="A", at="202611260910"))
+    said = site.take(adt("A40", patient="A", prior="B", at="202611260920"))
+
+    assert "merge-cycle" in codes(said)
+    assert site.order("P1").patient.ids[0].value == "A"
+    assert site.patient("A").merged_into == ""
+
+
+def test_a_merge_turned_round_within_the_same_minute_is_as_it_came_last() -> None:
+    site = Site()
+    site.take(adt("A40", patient="B", prior="A"))
+    site.take(adt("A40", patient="A", prior="B"))
+
+    assert site.patient("A").merged_into == ""
+    assert site.patient("B").merged_into == site.patient("A").patient.key
+
+
+def test_a_patient_can_be_unmerged_by_hand() -> None:
+    site = Site()
+    site.take(order_message(patient="OLD"))
+    site.take(adt("A40", patient="NEW", prior="OLD"))
+    command = PatientCommand(
+        id="c", action="unmerge", patient_key=site.patient("OLD").patient.key, asked_at=datetime(2026, 11, 26, 12, tzinfo=UTC)
+    )
+    said = site.give(command)
+
+    assert [event.done for event in said if isinstance(event, CommandOutcome)] == [True]
+    assert site.order("P1").patient.ids[0].value == "OLD"
+    assert names_of(site.patient("NEW").patient) == ("NEW",)
+
+
+def test_unmerging_who_is_not_merged_does_nothing() -> None:
+    site = Site()
+    site.take(adt())
+    command = PatientCommand(
+        id="c", action="unmerge", patient_key=site.patient("4711").patient.key, asked_at=datetime(2026, 11, 26, 12, tzinfo=UTC)
+    )
+
+    assert [event.done for event in site.give(command) if isinstance(event, CommandOutcome)] == [False]
+
+
+def test_a_merge_that_is_older_than_the_unmerge_comes_too_late() -> None:
+    site = Site()
+    site.take(adt("A40", patient="NEW", prior="OLD", at="202611260930"))
+    key = site.patient("OLD").patient.key
+    site.give(PatientCommand(id="c", action="unmerge", patient_key=key, asked_at=datetime(2026, 11, 26, 12, tzinfo=UTC)))
+    said = site.take(adt("A40", patient="NEW", prior="OLD", at="202611260940"))
+
+    assert "stale-message" in codes(said)
+    assert site.patient("OLD").merged_into == ""
+
+
+def test_linked_patients_stay_two_and_know_of_each_other() -> None:
+    site = Site()
+    site.take(adt("A24", patient="A", other="B"))
+
+    assert [each.value for each in site.patient("A").patient.linked_ids] == ["B"]
+    site.take(adt("A37", patient="A", other="B", at="202611260930"))
+    assert site.patient("A").patient.linked_ids == ()
+
+
+def test_a_changed_identifier_takes_the_orders_along() -> None:
+    site = Site()
+    site.take(order_message(patient="TEMP"))
+    site.take(adt("A47", patient="4711", prior="TEMP", at="202611260930"))
+
+    assert site.order("P1").patient.ids[0].value == "4711"
+
+
+def test_a_moved_admission_takes_its_orders_along() -> None:
+    site = Site()
+    site.take(order_message(patient="A").replace("PV1||O", "PV1||O|||||||||||||||||V77"))
+    site.take("""
+        MSH|^~\\&|ADT|NORTH|HILUM|NORTH|202611260930||ADT^A45|C9|P|2.5.1
+        EVN|A45|202611260930
+        PID|||B^^^NORTH||Right^Rita
+        MRG|A^^^NORTH||||V77
+        PV1||O
+    """)
+
+    assert site.order("P1").patient.name == "Right^Rita"
+
+
+def test_a_correction_of_the_name_reaches_the_orders() -> None:
+    site = Site()
+    site.take(order_message())
+    site.take(adt("A08", name="Mayer^Anna", at="202611260930"))
+
+    assert site.order("P1").patient.name == "Mayer^Anna"
+
+
+def test_a_message_without_a_patient_identifier_changes_nothing() -> None:
+    site = Site()
+
+    assert site.take("MSH|^~\\&|ADT|NORTH|HILUM|NORTH|202611260930||ADT^A08|C9|P|2.5.1\nPID|||") == []
