@@ -7,7 +7,7 @@ the peer's words; and the healthy destination has everything.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -111,6 +111,21 @@ class Ended:
         return {row.state for row in self.rows(destination)}
 
 
+@contextmanager
+def scp_again(port: int) -> Iterator[Scp]:
+    """A peer that takes everything, where another one was until now: the port may be in use for a moment longer."""
+    found: list[Scp] = []
+
+    def is_there() -> bool:
+        with suppress(OSError):
+            found.append(Scp(healthy(), port=port))
+        return bool(found)
+
+    eventually(is_there, 60, what="the port is free")
+    yield found[0]
+    found[0].close()
+
+
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     folder = tmp_path_factory.mktemp("misbehaving")
@@ -143,7 +158,7 @@ retry_max_s = 1.0
         untouched = running.rows("SELECT DISTINCT state, attempts FROM delivery WHERE destination = %s", "takes_nothing")
         port = peers["takes_nothing"].port
         peers["takes_nothing"].close()
-        peers["takes_nothing"] = stack.enter_context(scp(healthy(), port=port))
+        peers["takes_nothing"] = stack.enter_context(scp_again(port))
         account = running.come_to_rest(within_s=180)
         sent = {uid: sha256(data_set).hexdigest() for uid, data_set in made}
         yield Ended(hilum=running, sent=sent, account=account, pacs=pacs, peers=peers, outage=outage, untouched=untouched)
