@@ -205,7 +205,7 @@ def _wait_for_leaders(client: AdminClient, topics: Sequence[str], timeout_s: flo
         except (KafkaException, TryAgain, Misconfigured) as error:
             if time.monotonic() > end:
                 raise away(error) if isinstance(error, KafkaException) else error from None
-        time.sleep(0.05)
+        time.sleep(0.05)  # nothing tells when a broker is ready for a partition
 
 
 def _topic_config(topic: Topic, replication: int) -> dict[str, str]:

@@ -8,6 +8,7 @@ there that were there at the start of its last `fsync`; a file whose name was ch
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -263,3 +264,23 @@ def _apply(content: bytearray, write: _Write) -> None:
     if len(content) < write.offset:
         content.extend(bytes(write.offset - len(content)))
     content[write.offset : write.offset + len(write.data)] = write.data
+
+
+#: What of the writes that were not synced survives, and which part of the renames.
+Chance = Callable[[], tuple[Survives, float]]
+
+
+def nothing() -> tuple[Survives, float]:
+    """Nothing that was not synced has reached the disk."""
+    return (lambda _: False), 0.0
+
+
+def everything() -> tuple[Survives, float]:
+    """All has reached the disk."""
+    return (lambda _: True), 1.0
+
+
+def something() -> tuple[Survives, float]:
+    """Some writes have and others have not."""
+    seed = random.random()
+    return (lambda number: random.Random(f"{seed}/{number}").random() < 0.5), random.random()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import pytest
 from hilum import upper_layer as ul
 from hilum.spool import Spool, read_arrival
 from tests.ingest.dicom.running import RawPeer, a_slice, encoded
-from tests.powercut import Call, Disk, Survives, calls, traced, traced_role
+from tests.powercut import Call, Chance, Disk, calls, everything, nothing, something, traced, traced_role
 
 pytestmark = [pytest.mark.system, pytest.mark.peer("strace")]
 ASSOCIATIONS, OBJECTS = 4, 6
@@ -96,25 +94,6 @@ def in_spool(left: dict[str, bytes], folder: Path) -> dict[str, bytes]:
                     arrival, at = read_arrival(content)
                     found[arrival.sop_instance_uid] = content[at:]
     return found
-
-
-Chance = Callable[[], tuple[Survives, float]]
-
-
-def nothing() -> tuple[Survives, float]:
-    """Nothing that was not synced has reached the disk."""
-    return (lambda _: False), 0.0
-
-
-def everything() -> tuple[Survives, float]:
-    """All has reached the disk."""
-    return (lambda _: True), 1.0
-
-
-def something() -> tuple[Survives, float]:
-    """Some writes have and others have not."""
-    seed = random.random()
-    return (lambda number: random.Random(f"{seed}/{number}").random() < 0.5), random.random()
 
 
 def lost(recorded: tuple[Path, list[Call]], folder: Path, chance: Chance) -> tuple[set[str], set[str]]:

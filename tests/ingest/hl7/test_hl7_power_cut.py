@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -19,7 +17,7 @@ from hilum.hl7.message import parse
 from hilum.journal import Journal, Position
 from hilum.mllp import END, START
 from ingest.hl7.intake import Kept
-from tests.powercut import Call, Disk, Survives, calls, traced, traced_role
+from tests.powercut import Call, Chance, Disk, calls, everything, nothing, something, traced, traced_role
 
 from .listening import Peer, a_message
 
@@ -95,25 +93,6 @@ def in_journal(left: dict[str, bytes], folder: Path) -> dict[str, str]:
     return {event.control_id: event.text for event in events}
 
 
-Chance = Callable[[], tuple[Survives, float]]
-
-
-def nothing() -> tuple[Survives, float]:
-    """Nothing that was not synced has reached the disk."""
-    return (lambda _: False), 0.0
-
-
-def everything() -> tuple[Survives, float]:
-    """All has reached the disk."""
-    return (lambda _: True), 1.0
-
-
-def something() -> tuple[Survives, float]:
-    """Some writes have and others have not."""
-    seed = random.random()
-    return (lambda number: random.Random(f"{seed}/{number}").random() < 0.5), random.random()
-
-
 def lost(recorded: tuple[Path, list[Call]], folder: Path, chance: Chance) -> tuple[set[str], set[str]]:
     """What was acknowledged, and what a power cut at some point would have lost of what was not published, or changed."""
     root, found = recorded
@@ -167,4 +146,4 @@ def test_the_test_finds_a_checksum_that_does_not_cover_the_life_of_a_file(
 ) -> None:
     monkeypatch.setattr("hilum.journal.segment._checksum", lambda *_: 0)
 
-    assert lost(recorded, tmp_path / "left", something)[1]
+    assert any(lost(recorded, tmp_path / "left", something)[1] for _ in range(60))  # a round may be lucky

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from hilum.spool import Spool, read_arrival
-from tests.ingest.dicom.test_power_cut import Chance, everything, in_spool, nothing, something
-from tests.powercut import Call, Disk, calls, traced_role
+from tests.ingest.dicom.test_power_cut import in_spool
+from tests.powercut import Call, Chance, Disk, calls, everything, nothing, something, traced_role
 from tests.stow_client import TO_DICOM, TO_JSON, a_body, a_file, a_json, a_json_body
 
 pytestmark = [pytest.mark.system, pytest.mark.peer("strace")]
