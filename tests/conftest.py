@@ -49,6 +49,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", path], check=True)
 
 
+@pytest.fixture
+def read_only(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder that may not be written to; root may write everywhere but on a disk that is mounted so."""
+    if os.geteuid() == 0:
+        disk: Path = request.getfixturevalue("small_disk")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        yield disk
+    else:
+        path = tmp_path / "read-only"
+        path.mkdir(mode=0o500)
+        yield path
+        path.chmod(0o700)
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """The settings of a broker that tests share; each uses a prefix of its own."""

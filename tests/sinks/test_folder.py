@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -187,19 +186,6 @@ def test_the_check_leaves_nothing_behind_but_the_test_object(path: Path) -> None
     *_, last = Folder(path=str(path)).check(Settings(), with_object=True)
     assert last.ok
     assert list(files(path)) == ["hilum-test-object.dcm"]
-
-
-@pytest.fixture
-def read_only(path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A folder that may not be written to; root may write everywhere but on a disk that is mounted so."""
-    if os.geteuid() == 0:
-        disk: Path = request.getfixturevalue("small_disk")
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        yield disk
-    else:
-        path.chmod(0o500)
-        yield path
-        path.chmod(0o700)
 
 
 def test_a_folder_that_may_not_be_written_to_fails_the_check(read_only: Path) -> None:
