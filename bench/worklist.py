@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import socket
 import struct
-import subprocess
 import tempfile
 import threading
 import time
@@ -17,6 +16,7 @@ from shutil import which
 from statistics import median
 from typing import Any
 
+from bench.peers import free_port, running
 from bench.report import Report
 from hilum import upper_layer as ul
 from hilum.dicom import tag_of
@@ -172,15 +172,9 @@ def wlmscpfs(folder: Path, items: Mapping[str, Any]) -> Iterator[int]:
     assert chosen is not None
     for id_, item in items.items():
         (files / f"{id_}.wl").write_bytes(part10_head(FIND, "2.25.1", EXPLICIT) + encode(item, chosen, explicit=True))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    command = ["wlmscpfs", "-s", "-q", "-dfr", "-dfp", str(folder), str(port)]
-    with subprocess.Popen(command) as server:
-        try:
-            time.sleep(1.0)
-            yield port
-        finally:
-            server.terminate()
+    port = free_port()
+    with running(["wlmscpfs", "-s", "-q", "-dfr", "-dfp", folder, str(port)], port, folder / "wlmscpfs.log"):
+        yield port
 
 
 def main(arguments: list[str]) -> None:
