@@ -18,6 +18,7 @@ from bench.endtoend import count_files, wait_until
 from bench.peers import dcmsend, free_port, installed, storescp
 from bench.report import Report
 from bench.running import RunningHilum, running_hilum
+from hilum.find import ready
 from hilum.synthetic import write_ct_study
 
 #: What waits is of one patient, and goes to the destination that is down, too.
@@ -50,6 +51,7 @@ def paced(files: Sequence[Path], per_second: float, hilum: RunningHilum, receive
         ds = dcmread(path)
         # As a modality does, so many a second; behind that, it does not wait at all.
         time.sleep(max(0.0, began + n / per_second - time.monotonic()))
+        ready(association)
         assert association.send_c_store(ds).Status == 0x0000
         acknowledged[str(ds.SOPInstanceUID)] = time.time()
     association.release()

@@ -25,6 +25,7 @@ from bench.ingest.sets import SETS
 from bench.peers import FORWARD_EVERY_INSTANCE, dcmsend, free_port, installed, orthanc, storescp
 from bench.report import Report
 from bench.running import running_hilum
+from hilum.find import ready
 from hilum.services.runstate import RunState
 from hilum.synthetic import write_ct_study
 
@@ -139,6 +140,7 @@ def latency(files: Sequence[Path], per_second: float, folder: Path) -> tuple[lis
         for n, path in enumerate(files):
             ds = dcmread(path)
             time.sleep(max(0.0, began + n / per_second - time.monotonic()))
+            ready(association)
             status = association.send_c_store(ds)
             assert status.Status == 0x0000
             acknowledged[str(ds.SOPInstanceUID)] = time.time()

@@ -98,6 +98,16 @@ def _asking(peer: Peer) -> Iterator[Association]:
             association.release()
 
 
+def ready(association: Association) -> None:
+    """Wait until one more request can be sent on an association of pynetdicom.
+
+    Its `send_*` methods pause a thread that reads what comes. Where that thread has not yet woken from the pause of the request before,
+    the next one is sent at once, and the thread may then take its answer and drop it as unexpected (pynetdicom #875).
+    """
+    while association.is_established and association._is_paused:
+        time.sleep(0.0002)
+
+
 class _Conversation:
     """What one peer is asked on one association, within its bounds."""
 
@@ -110,6 +120,7 @@ class _Conversation:
     def answers(self, asked: Dataset) -> Iterator[Dataset]:
         """The identifiers that the peer answers with. Raises `TryAgain` for whatever is not a whole answer."""
         peer = self._peer
+        ready(self._association)
         for answer, identifier in self._association.send_c_find(asked, StudyRootQueryRetrieveInformationModelFind):
             if "Status" not in answer:
                 raise TryAgain(

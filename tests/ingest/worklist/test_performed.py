@@ -15,6 +15,7 @@ from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[
 
 from hilum.errors import TryAgain
 from hilum.events import ProcedureStepChanged, ResourceWanted, StudyExpected
+from hilum.find import ready
 from hilum.procedures import Procedures
 from hilum.settings import Settings
 from hilum.settings import Spool as SpoolSettings
@@ -387,15 +388,21 @@ def test_pynetdicom_performs_a_step(tmp_path: Path) -> None:
         ae.add_requested_context(ModalityPerformedProcedureStep, [EXPLICIT])
         association = ae.associate("127.0.0.1", receiver.port, ae_title="HILUM")
         try:
-            created, _ = association.send_n_create(data_set(CREATE), ModalityPerformedProcedureStep, STEP)
-            again, _ = association.send_n_create(data_set(CREATE), ModalityPerformedProcedureStep, STEP)
-            ended, _ = association.send_n_set(data_set(END), ModalityPerformedProcedureStep, STEP)
-            late, _ = association.send_n_set(data_set(END), ModalityPerformedProcedureStep, STEP)
+            answers = []
+            for ask, said in [
+                (association.send_n_create, CREATE),
+                (association.send_n_create, CREATE),
+                (association.send_n_set, END),
+                (association.send_n_set, END),
+            ]:
+                ready(association)
+                answer, _ = ask(data_set(said), ModalityPerformedProcedureStep, STEP)
+                answers.append(answer)
         finally:
             association.release()
-        assert [each.Status for each in (created, again, ended, late)] == [0x0000, 0x0111, 0x0000, 0x0110]
-        assert late.ErrorID == 0xA710
-        assert late.ErrorComment == "Performed Procedure Step Object may no longer be updated"
+        assert [each.Status for each in answers] == [0x0000, 0x0111, 0x0000, 0x0110]
+        assert answers[-1].ErrorID == 0xA710
+        assert answers[-1].ErrorComment == "Performed Procedure Step Object may no longer be updated"
         events = [each.event for each in Procedures(receiver.settings).untold()]
         assert [(each.state, each.peer) for each in events] == [("in-progress", "127.0.0.1"), ("completed", "127.0.0.1")]
 
