@@ -34,8 +34,8 @@ _TIDY_S = 3600.0
 _STEP = {"in-progress": "step-started", "completed": "step-completed", "discontinued": "step-discontinued"}
 
 _STUDY = """
-    SELECT patient_id AS "PatientID", issuer_of_patient_id AS "IssuerOfPatientID", patient_name AS "PatientName",
-        patient_birth_date AS "PatientBirthDate", patient_sex AS "PatientSex", accession_number AS "AccessionNumber",
+    SELECT current_patient_id AS "PatientID", current_issuer AS "IssuerOfPatientID", current_patient_name AS "PatientName",
+        current_patient_birth_date AS "PatientBirthDate", current_patient_sex AS "PatientSex", accession_number AS "AccessionNumber",
         study_date AS "StudyDate", study_time AS "StudyTime", study_description AS "StudyDescription",
         array_to_string(modalities_in_study, '\\') AS "ModalitiesInStudy", instance_count::text AS "Instances", revision::text AS "Revision"
     FROM v_study WHERE study_instance_uid = %s

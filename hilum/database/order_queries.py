@@ -109,7 +109,9 @@ _LIST = (
     + """
 WHERE o.superseded_by IS NULL
   AND (%(like)s = '' OR %(like)s IN (o.order_id, o.accession_number, o.placer_number, o.filler_number, o.patient_id)
-       OR o.patient_name ILIKE '%%' || %(pattern)s || '%%')
+       OR o.patient_name ILIKE '%%' || %(pattern)s || '%%'
+       OR o.patient_key IN (
+           SELECT coalesce(p.merged_into, p.patient_key) FROM patient_id JOIN patient AS p USING (patient_key) WHERE value = %(like)s))
   AND (%(status)s = '' OR o.status = %(status)s) AND (%(images)s = '' OR coalesce(m.outcome, 'awaited') = %(images)s)
   AND (NOT %(noted)s OR o.notes IS NOT NULL)
 ORDER BY o.changed_at DESC, o.order_id LIMIT %(limit)s
@@ -153,7 +155,7 @@ ORDER BY p.patient_key LIMIT 50
 def list_orders(
     dsn: str, *, like: str = "", status: str = "", images: str = "", noted: bool = False, limit: int = 50
 ) -> list[OrderSummary]:
-    """The orders that changed last. `like` is one of their numbers or a patient id, or part of a patient's name."""
+    """The orders that changed last. `like` is one of their numbers or a patient id, former ones too, or part of a name."""
     pattern = like.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     values = {"like": like, "pattern": pattern, "status": status, "images": images, "noted": noted, "limit": limit}
     return rows(dsn, OrderSummary, _LIST, values)

@@ -23,11 +23,12 @@ from hilum.events import (
     InstanceQuarantined,
     MessageReceived,
     OrderChanged,
+    PatientChanged,
     ProcedureStepChanged,
     StudyChanged,
 )
 from hilum.hl7.message import parse
-from hilum.order_events import Identifier
+from hilum.order_events import Identifier, Patient
 from hilum.procedure_events import PerformedOf
 from hilum.runtime.delivery.queue import Queue
 from hilum.runtime.delivery.worker import Shared, Worker
@@ -163,6 +164,19 @@ def test_a_study_is_told_with_its_patient_and_its_order(hospital: Hospital) -> N
         "ACC1",
     )
     assert {segment.get(3): segment.get(5) for segment in message.segments("OBX")}["HILUM-INSTANCES"] == "3"
+
+
+def test_a_study_is_told_as_of_who_its_patient_is_after_merges(hospital: Hospital) -> None:
+    said: dict[str, Any] = {"version": 1, "change": "updated", "said_at": NOW, "changed_at": NOW}
+    stays = Patient(key="stays", ids=(Identifier(value="PID2", issuer="NORTH"),), name="Roe^Jane")
+    hospital.index(
+        PatientChanged(patient=stays, **said),
+        PatientChanged(patient=Patient(key="gone", ids=(Identifier(value="PID1"),)), merged_into="stays", **said),
+    )
+    hospital.told(a_change("completed"))
+
+    message = parse(hospital.texts()[0])
+    assert (message.get("PID-3.1"), message.get("PID-3.4"), message.get("PID-5.1")) == ("PID2", "NORTH", "Roe")
 
 
 def test_each_fact_is_told_once_however_often_it_comes(hospital: Hospital) -> None:

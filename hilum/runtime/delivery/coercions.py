@@ -16,26 +16,24 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hilum.coercing import may_be_coerced
+from hilum.database.merges import current
 from hilum.dicom.edits import Edits
 from hilum.order_events import Difference, Order, Patient
 from hilum.settings import Settings
 from hilum.sink import Delivery
 
+_MERGED = current("study.patient_id", "study.issuer_of_patient_id")
 _MATCH = """
 SELECT asked.receipt, receipt.calling_aet, match.outcome, match.differences, match.accepted_version = match.version AS accepted,
        match.changed_at, scheduled_order.order_id, scheduled_order.detail,
-       (SELECT CASE WHEN count(DISTINCT patient.patient_key) = 1
-                    THEN (array_agg(patient.detail || jsonb_build_object('at', patient.changed_at)))[1] END
-        FROM study JOIN patient_id ON patient_id.value = study.patient_id
-            AND (coalesce(study.issuer_of_patient_id, '') IN ('', patient_id.issuer) OR patient_id.issuer = '')
-        JOIN patient AS former ON former.patient_key = patient_id.patient_key AND former.merged_into IS NOT NULL
-        JOIN patient ON patient.patient_key = former.merged_into
+       (SELECT merged.detail || jsonb_build_object('at', merged.changed_at)
+        FROM study, LATERAL ({merged}) AS merged
         WHERE study.study_instance_uid = asked.study_instance_uid) AS survivor
 FROM json_to_recordset(%s::json) AS asked (receipt text, study_instance_uid text)
 LEFT JOIN receipt ON receipt.receipt = asked.receipt
 LEFT JOIN match ON match.about = 'study' AND match.id = asked.study_instance_uid
 LEFT JOIN scheduled_order ON scheduled_order.order_id = match.order_ids[1]
-"""
+""".replace("{merged}", _MERGED)
 
 #: What an order says of each attribute. What is empty is not taken.
 _OF_PATIENT: Mapping[str, Callable[[Patient], str]] = {
