@@ -10,13 +10,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from hilum import telemetry
 from hilum.bundle import Following
 from hilum.database.deliveries import CHANNEL
+from hilum.database.merges import current
 from hilum.errors import TryAgain
-from hilum.events import DeliverySettled, InstanceQuarantined, MessageReceived, ProcedureStepChanged, StudyChanged, following_id
+from hilum.events import (
+    DeliverySettled,
+    InstanceQuarantined,
+    MessageReceived,
+    OrderChanged,
+    ProcedureStepChanged,
+    StudyChanged,
+    following_id,
+)
 from hilum.notices import Notice, Notified
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
@@ -25,12 +35,19 @@ from hilum.sink import sinks_of
 
 log = telemetry.logger("notices")
 
-Said = StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived
+Said = StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived | OrderChanged
 #: So long a study may not be in the index yet; then its message says what is known.
 _INDEXED_WITHIN = timedelta(seconds=60)
 #: How long messages are kept after they were entered, once they are settled.
 _KEPT_DAYS = 30
 _TIDY_S = 3600.0
+_ORDERS = {
+    "scheduled": "order-scheduled",
+    "arrived": "order-scheduled",
+    "in-progress": "order-started",
+    "completed": "order-completed",
+    "discontinued": "order-discontinued",
+}
 _STEP = {"in-progress": "step-started", "completed": "step-completed", "discontinued": "step-discontinued"}
 
 _STUDY = """
@@ -46,6 +63,11 @@ _ORDER = """
     FROM scheduled_step s JOIN scheduled_order o USING (order_id)
     WHERE s.study_instance_uid = %s AND o.superseded_by IS NULL ORDER BY o.changed_at DESC LIMIT 1
 """
+_PERSON = """
+    SELECT patient_id AS "PatientID", issuer AS "IssuerOfPatientID", name AS "PatientName", birth_date AS "PatientBirthDate",
+        sex AS "PatientSex"
+    FROM ({person}) AS merged
+""".replace("{person}", current("%(id)s", "%(issuer)s"))
 _SETTLED = """
     SELECT st.revision FROM study_state st
     WHERE st.study_instance_uid = %(study)s AND st.state = 'complete' AND st.revision > 0
@@ -94,7 +116,9 @@ class Notices:
     def apply(
         self,
         connection: psycopg.Connection,
-        events: Sequence[tuple[StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived, Envelope]],
+        events: Sequence[
+            tuple[StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived | OrderChanged, Envelope]
+        ],
     ) -> None:
         """See `hilum.runtime.tables.Tables`."""
         if self._following is not None:
@@ -119,6 +143,10 @@ class Notices:
             yield _of_step(event)
             what = f"{event.sop_instance_uid}/{event.revision}"
             yield Notice(kind="mpps", study_instance_uid=event.study_instance_uid, control_id=_control_id(f"mpps/{what}"), step=event)
+        elif isinstance(event, OrderChanged):
+            # Only what modalities made of it: what messages say of an order, whoever sent them knows.
+            if event.change == "performed" or (event.change == "new" and event.order.performed):
+                yield from _of_order(event)
         elif isinstance(event, InstanceQuarantined):
             facts = {"Reason": str(event.reason), "Sentence": event.reason.meaning}
             what = event.study_instance_uid or event.receipt
@@ -150,6 +178,8 @@ class Notices:
                 continue
             if study is None:
                 study = self._study(connection, notice, envelope)
+                if notice.kind in _STEP.values():
+                    notice = replace(notice, facts={**notice.facts, **self._person(connection, notice.facts)})
             source = event.message_id if isinstance(event, MessageReceived) else notice.control_id
             values: dict[str, Any] = {
                 "delivery_id": following_id(f"{source}/{notice.kind}", f"notices/{name}", 0),
@@ -186,6 +216,14 @@ class Notices:
         found = {name: value for row in (order, study) if row for name, value in row.items() if value}
         return {"StudyInstanceUID": uid, **found}
 
+    @staticmethod
+    def _person(connection: psycopg.Connection, facts: Mapping[str, str]) -> Mapping[str, str]:
+        """Who the patient that a modality named is after merges, if that is another one."""
+        values = {"id": facts.get("PatientID", ""), "issuer": facts.get("IssuerOfPatientID", "")}
+        with connection.cursor(row_factory=dict_row) as cursor:
+            found = cursor.execute(_PERSON.encode(), values).fetchone() or {}
+        return {name: value for name, value in found.items() if value}
+
 
 def _of_study(kind: str, study: str, what: str, facts: Mapping[str, str]) -> Notice:
     return Notice(kind=kind, study_instance_uid=study, control_id=_control_id(f"{kind}/{what}"), facts=facts)
@@ -217,6 +255,31 @@ def _of_step(event: ProcedureStepChanged) -> Notice:
     control_id = _control_id(f"{kind}/{event.sop_instance_uid}")
     said = {name: value for name, value in facts.items() if value}
     return Notice(kind=kind, study_instance_uid=event.study_instance_uid, control_id=control_id, facts=said)
+
+
+def _of_order(event: OrderChanged) -> Iterator[Notice]:
+    """The order's status as modalities have made it; none of one that a message called off or put on hold."""
+    order = event.order
+    procedure, patient = next(iter(order.procedures), None), order.patient
+    if order.status not in _ORDERS or procedure is None:
+        return
+    first = patient.ids[0] if patient.ids else None
+    facts = {
+        "PatientID": first.value if first else "",
+        "IssuerOfPatientID": first.issuer if first else "",
+        "PatientName": patient.name,
+        "PatientBirthDate": patient.birth_date,
+        "PatientSex": patient.sex,
+        "StudyDescription": procedure.description,
+        "AccessionNumber": order.accession.value if order.accession else "",
+        "PlacerOrderNumber": order.placer.value if order.placer else "",
+        "FillerOrderNumber": order.filler.value if order.filler else "",
+        "RequestedProcedureID": procedure.procedure_id,
+    }
+    what = f"order/{order.order_id}/{order.version}"
+    said = {name: value for name, value in facts.items() if value}
+    uid = procedure.study_instance_uid
+    yield Notice(kind=_ORDERS[order.status], study_instance_uid=uid, control_id=_control_id(what), facts=said)
 
 
 def _control_id(what: str) -> str:

@@ -116,6 +116,7 @@ def _show_order(order: OrderDetail) -> None:
             "Patient": f"{summary.patient_id}  {summary.patient_name or ''}".strip(),
             "Formerly": ", ".join(each["value"] for each in detail["patient"].get("former_ids", ())),
             "Status": summary.status,
+            "At the modality": detail.get("performed", ""),
             "Images": summary.images,
             "Studies": ", ".join(order.studies),
             "Cannot be offered": ", ".join(f"{keyword} ({value})" for keyword, value in detail.get("unusable", {}).items()),

@@ -45,7 +45,8 @@ pytestmark = pytest.mark.system
 NOW = datetime.now(UTC)
 STUDY = "2.25.101"
 STEPS = ("step-started", "step-completed", "step-discontinued")
-EVERYTHING = ("study-opened", "study-completed", "delivered", "quarantined", *STEPS, "message")
+OF_ORDERS = ("order-scheduled", "order-started", "order-completed", "order-discontinued")
+EVERYTHING = ("study-opened", "study-completed", "delivered", "quarantined", *STEPS, *OF_ORDERS, "message")
 
 
 class Hospital:
@@ -149,6 +150,7 @@ def test_it_reads_what_may_be_told(postgres: str) -> None:
         InstanceQuarantined,
         ProcedureStepChanged,
         MessageReceived,
+        OrderChanged,
     }
 
 
@@ -187,6 +189,36 @@ def test_each_fact_is_told_once_however_often_it_comes(hospital: Hospital) -> No
     assert hospital.told(*again) == first
     assert len(hospital.told(a_change("completed", 2), a_step_event("completed", 3), a_message(2))) == 7
     assert parse(hospital.texts()[1]).get("OBR-2") == "P7"
+
+
+def test_an_order_is_told_as_modalities_make_it_and_not_what_its_own_messages_say(hospital: Hospital) -> None:
+    def changed(change: str, status: Any, version: int, performed: Any = "") -> OrderChanged:
+        return OrderChanged(order=replace(_order(), status=status, version=version, performed=performed), change=change, changed_at=NOW)
+
+    said = [
+        changed("new", "scheduled", 1),
+        changed("performed", "in-progress", 2, "in-progress"),
+        changed("status", "in-progress", 3, "in-progress"),
+        changed("performed", "completed", 4, "completed"),
+        changed("performed", "cancelled", 5, "completed"),
+    ]
+    told = hospital.told(*said)
+
+    assert hospital.told(*said) == told == [("order-started", "ris"), ("order-completed", "ris")]
+    message = parse(hospital.texts()[1])
+    assert (message.get("OBR-2"), message.get("PID-3.1")) == ("P1", _order().patient.ids[0].value)
+
+
+def test_a_step_is_told_as_of_who_its_patient_is_after_merges(hospital: Hospital) -> None:
+    said: dict[str, Any] = {"version": 1, "change": "updated", "said_at": NOW, "changed_at": NOW}
+    hospital.index(
+        PatientChanged(patient=Patient(key="stays", ids=(Identifier(value="PID2"),), name="Roe^Jane"), **said),
+        PatientChanged(patient=Patient(key="gone", ids=(Identifier(value="PID1"),)), merged_into="stays", **said),
+    )
+    hospital.told(replace(a_step_event("completed", 1), patient_id="PID1", patient_name="Doe^John"))
+
+    message = parse(hospital.texts()[0])
+    assert (message.get("PID-3.1"), message.get("PID-5.1")) == ("PID2", "Roe")
 
 
 def test_what_was_before_a_destination_was_there_is_not_told(hospital: Hospital) -> None:

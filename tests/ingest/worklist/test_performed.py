@@ -14,7 +14,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
 from hilum.errors import TryAgain
-from hilum.events import ProcedureStepChanged, ResourceWanted, StudyExpected
+from hilum.events import ProcedureStepChanged, ResourceWanted, StepPerformed, StudyExpected
 from hilum.find import ready
 from hilum.procedures import Procedures
 from hilum.settings import Settings
@@ -277,7 +277,9 @@ def test_what_is_told_is_forgotten_in_time_and_what_is_not_stays(modality: Modal
 
 
 def told(event: ProcedureStepChanged, objects: Callable[[], Iterator[str]] = lambda: iter(()), *, hold: bool = True) -> list[Any]:
-    return [each for _, each in events_of(event, objects, hold=hold)]
+    said = [each for _, each in events_of(event, objects, hold=hold)]
+    assert said.pop(1) == StepPerformed.of(event)  # what the stage `orders` is told, each time
+    return said
 
 
 def test_a_completed_step_says_which_objects_its_study_should_have(modality: Modality) -> None:
@@ -360,9 +362,9 @@ def test_what_kafka_does_not_acknowledge_is_told_again_under_the_same_ids(settin
     assert teller.tell() == 2
 
     assert modality.procedures.waiting() == 0
-    assert len(kafka.ids) == 6
-    assert kafka.ids[:3] == kafka.ids[3:]
-    assert len(set(kafka.ids)) == 3
+    assert len(kafka.ids) == 10
+    assert kafka.ids[:5] == kafka.ids[5:]
+    assert len(set(kafka.ids)) == 5
     assert teller.tell() == 0
 
 
