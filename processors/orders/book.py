@@ -161,7 +161,7 @@ class Book:
         for key, procedure in gone.procedures.items():
             mine = row.procedures.setdefault(key, ProcedureRow())
             mine.facts.absorb(procedure.facts)
-            mine.former = tuple(dict.fromkeys((*mine.former, *procedure.former, _made_uid(other, key))))
+            mine.former = tuple(dict.fromkeys((*mine.former, *procedure.former, _made_uid(other, key, procedure))))
             for step, facts in procedure.steps.items():
                 mine.steps.setdefault(step, Facts()).absorb(facts)
         gone.superseded_by = order_id
@@ -181,7 +181,10 @@ class Book:
             self.renamed.add(name)
 
     def _tell_procedure(self, row: OrderRow, said: ProcedureFacts, stamp: Stamp) -> Told:
+        named_now = bool(said.key) and set(row.procedures) == {""}
         procedure = _only_or(row.procedures, said.key, ProcedureRow)
+        if named_now:
+            procedure.made_as = ""
         before = procedure.facts.get("study_instance_uid")
         told = procedure.facts.tell(said.facts, stamp)
         after = procedure.facts.get("study_instance_uid")
@@ -272,7 +275,7 @@ class Book:
 
     def _procedure(self, order_id: str, key: str, row: ProcedureRow, status: str, unusable: dict[str, str]) -> RequestedProcedure:
         facts = row.facts
-        made = _made_uid(order_id, key)
+        made = _made_uid(order_id, key, row)
         said = facts.get("study_instance_uid")
         steps = row.steps or {"": Facts()}
         procedure_id = facts.get("procedure_id") or ""
@@ -357,15 +360,16 @@ def _only_or(rows: dict[str, T], key: str, make: type[T]) -> T:
     return rows.setdefault(key, make())
 
 
-def _made_uid(order_id: str, procedure: str) -> str:
+def _made_uid(order_id: str, key: str, row: ProcedureRow) -> str:
     """The StudyInstanceUID of a requested procedure for which nobody gave one: always the same (PS3.5 B.2)."""
-    return f"2.25.{uuid5(UUID(order_id[:32]), f'study/{procedure}').int}"
+    made_as = key if row.made_as is None else row.made_as
+    return f"2.25.{uuid5(UUID(order_id[:32]), f'study/{made_as}').int}"
 
 
 def _uids(order_id: str, key: str, row: ProcedureRow) -> tuple[str, ...]:
     """All StudyInstanceUIDs under which a requested procedure is, or was, offered."""
     said = row.facts.get("study_instance_uid")
-    return tuple(dict.fromkeys((*([said] if said else []), _made_uid(order_id, key), *row.former)))
+    return tuple(dict.fromkeys((*([said] if said else []), _made_uid(order_id, key, row), *row.former)))
 
 
 def _ms_of(facts: Facts) -> int:

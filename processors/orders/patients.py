@@ -60,9 +60,6 @@ class Patients:
         row.said_ms = max(row.said_ms, stamp.ms)
         if told.changed:
             self._touch(key, "updated")
-            for each in self.members(key):
-                if each != key:
-                    self.touched.setdefault(each, "updated")
         return key, told
 
     def merge(self, prior: Identifier, surviving: Identifier, stamp: Stamp) -> Told:
@@ -202,8 +199,15 @@ class Patients:
     def _touch(self, key: str, change: str) -> None:
         """Something about this patient changed, and so about all whom merges connect with it."""
         self.touched[key] = change
-        for each in (self.root(key), *self.members(key)):
+        for each in (*self._survivors(key), self.root(key), *self.members(key)):
             self.touched.setdefault(each, "updated")
+
+    def _survivors(self, key: str) -> list[str]:
+        """Everybody to whom merges lead from this one: one of whom only merges told is described by those who became it."""
+        way = [key]
+        while (target := self.row(way[-1]).facts.get("into")) is not None and target not in way and len(way) < _MOST_MERGED:
+            way.append(target)
+        return way[1:]
 
     @staticmethod
     def _ids(facts: Facts) -> list[Identifier]:

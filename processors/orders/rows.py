@@ -99,6 +99,8 @@ class ProcedureRow(Struct, omit_defaults=True):
     steps: dict[str, Facts] = field(default_factory=dict)
     #: StudyInstanceUIDs that were offered before.
     former: tuple[str, ...] = ()
+    #: The id that it had when a StudyInstanceUID was made for it, if it got another one since: the UID stays.
+    made_as: str | None = None
 
 
 class OrderRow(Struct, kw_only=True, tag_field="t", tag="o", omit_defaults=True):

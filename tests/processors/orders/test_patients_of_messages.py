@@ -132,3 +132,12 @@ def test_a_message_without_a_patient_identifier_changes_nothing() -> None:
     site = Site()
 
     assert site.take("MSH|^~\\&|ADT|NORTH|HILUM|NORTH|202611260930||ADT^A08|C9|P|2.5.1\nPID|||") == []
+
+
+def test_one_of_whom_only_merges_told_is_described_by_those_who_became_it_also_when_they_are_told_of_later() -> None:
+    site = Site()
+    site.take(adt("A40", patient="B", prior="A", name="", at="202611260900"))
+    site.take(adt("A40", patient="C", prior="B", name="", at="202611260901"))
+    site.take(adt("A08", patient="A", name="Meier^Anna", at="202611260902"), "other")
+
+    assert [site.patient(each).patient.name for each in ("A", "B", "C")] == ["Meier^Anna"] * 3
