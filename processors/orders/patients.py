@@ -72,8 +72,10 @@ class Patients:
         opposite = self.row(now).facts.stamp_of("into")
         if opposite is not None and opposite.sender == stamp.sender and opposite.ms == stamp.ms and self.root(now) == self.root(before):
             stamp = Stamp(stamp.ms + 1, stamp.sender)
+        were = self.root(before), self.root(now)
         told.add(self._say_into(before, now, stamp))
-        if told.changed:
+        # In a circle also a merge that was told before may be the one that counts, said again.
+        if told.changed or (self.root(before), self.root(now)) != were:
             self._touch(now, "updated")
             self._touch(before, "merged")
         return told

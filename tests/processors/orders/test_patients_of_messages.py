@@ -141,3 +141,14 @@ def test_one_of_whom_only_merges_told_is_described_by_those_who_became_it_also_w
     site.take(adt("A08", patient="A", name="Meier^Anna", at="202611260902"), "other")
 
     assert [site.patient(each).patient.name for each in ("A", "B", "C")] == ["Meier^Anna"] * 3
+
+
+def test_in_a_circle_a_merge_that_is_said_again_is_the_latest_word() -> None:
+    site = Site()
+    site.take(adt("A40", patient="B", prior="A", at="202611260901"))
+    site.take(adt("A40", patient="A", prior="B", at="202611260900"), "other")
+    before = site.patient("A").merged_into
+    site.take(adt("A40", patient="A", prior="B", at="202611260902"), "other")
+
+    assert before == site.patient("B").patient.key
+    assert (site.patient("A").merged_into, site.patient("B").merged_into) == ("", site.patient("A").patient.key)
