@@ -57,11 +57,18 @@ _STUDY = """
         array_to_string(modalities_in_study, '\\') AS "ModalitiesInStudy", instance_count::text AS "Instances", revision::text AS "Revision"
     FROM v_study WHERE study_instance_uid = %s
 """
-_ORDER = """
-    SELECT o.placer_number AS "PlacerOrderNumber", o.filler_number AS "FillerOrderNumber", o.accession_number AS "AccessionNumber",
-        s.procedure_id AS "RequestedProcedureID"
-    FROM scheduled_step s JOIN scheduled_order o USING (order_id)
-    WHERE s.study_instance_uid = %s AND o.superseded_by IS NULL ORDER BY o.changed_at DESC LIMIT 1
+#: The orders that a study was matched with; those of which it has the StudyInstanceUID, while it was held against none.
+_ORDERS_OF = """
+    SELECT o.order_id, o.placer_number AS "PlacerOrderNumber", o.filler_number AS "FillerOrderNumber",
+        o.accession_number AS "AccessionNumber", first.procedure_id AS "RequestedProcedureID"
+    FROM scheduled_order AS o LEFT JOIN LATERAL (
+        SELECT s.procedure_id FROM scheduled_step AS s WHERE s.order_id = o.order_id
+        ORDER BY s.study_instance_uid = %(study)s DESC, s.procedure_number, s.step_number LIMIT 1) AS first ON true
+    WHERE o.superseded_by IS NULL AND o.order_id IN (
+        SELECT unnest(order_ids) FROM match WHERE about = 'study' AND id = %(study)s
+        UNION ALL SELECT s.order_id FROM scheduled_step AS s WHERE s.study_instance_uid = %(study)s
+            AND NOT EXISTS (SELECT FROM match WHERE about = 'study' AND id = %(study)s AND order_ids <> '{}'))
+    ORDER BY o.order_id LIMIT 20
 """
 _PERSON = """
     SELECT patient_id AS "PatientID", issuer AS "IssuerOfPatientID", name AS "PatientName", birth_date AS "PatientBirthDate",
@@ -170,30 +177,28 @@ class Notices:
             yield _of_study("delivered", study, f"{study}/delivered/{destination}/{row[0]}", facts)
 
     def _tell(self, connection: psycopg.Connection, notice: Notice, event: Said, envelope: Envelope) -> set[str]:
-        """Enter the notice for all that want it; their names."""
+        """Enter the notice for all that want it; their names. Of a study that serves several orders, each order is told."""
         told: set[str] = set()
-        study: Mapping[str, str] | None = None
+        about: list[tuple[Notice, Mapping[str, str]]] = []
         for name, sink in self._sinks.items():
             if not sink.wants(notice) or envelope.time < self._of(connection, name):
                 continue
-            if study is None:
-                study = self._study(connection, notice, envelope)
-                if notice.kind in _STEP.values():
-                    notice = replace(notice, facts={**notice.facts, **self._person(connection, notice.facts)})
-            source = event.message_id if isinstance(event, MessageReceived) else notice.control_id
-            values: dict[str, Any] = {
-                "delivery_id": following_id(f"{source}/{notice.kind}", f"notices/{name}", 0),
-                "destination": name,
-                "rules": [notice.kind],
-                "traceparent": envelope.traceparent,
-                "at": envelope.time,
-                "kind": notice.kind,
-                "study": notice.study_instance_uid,
-                "control_id": notice.control_id,
-                "text": sink.compose(notice, study).replace("\0", ""),
-            }
-            if connection.execute(_ENTER, values).rowcount:
-                told.add(name)
+            about = about or list(self._about_orders(connection, notice, envelope))
+            for each, study in about:
+                source = event.message_id if isinstance(event, MessageReceived) else each.control_id
+                values: dict[str, Any] = {
+                    "delivery_id": following_id(f"{source}/{each.kind}", f"notices/{name}", 0),
+                    "destination": name,
+                    "rules": [each.kind],
+                    "traceparent": envelope.traceparent,
+                    "at": envelope.time,
+                    "kind": each.kind,
+                    "study": each.study_instance_uid,
+                    "control_id": each.control_id,
+                    "text": sink.compose(each, study).replace("\0", ""),
+                }
+                if connection.execute(_ENTER, values).rowcount:
+                    told.add(name)
         return told
 
     def _of(self, connection: psycopg.Connection, destination: str) -> datetime:
@@ -203,18 +208,28 @@ class Notices:
             self._since[destination] = since
         return self._since[destination]
 
-    def _study(self, connection: psycopg.Connection, notice: Notice, envelope: Envelope) -> Mapping[str, str]:
-        """What is known of the study, and of its order. Raises `TryAgain` while the index may yet hear of it."""
+    def _about_orders(
+        self, connection: psycopg.Connection, notice: Notice, envelope: Envelope
+    ) -> Iterator[tuple[Notice, Mapping[str, str]]]:
+        """What is known of the study, once for each of its orders. Raises `TryAgain` while the index may yet hear of it."""
         uid = notice.study_instance_uid
         if not uid or notice.message is not None or notice.step is not None:
-            return {}
+            yield notice, {}
+            return
         with connection.cursor(row_factory=dict_row) as cursor:
             study = cursor.execute(_STUDY, (uid,)).fetchone()
-            order = cursor.execute(_ORDER, (uid,)).fetchone()
+            orders = cursor.execute(_ORDERS_OF, {"study": uid}).fetchall()
         if study is None and notice.kind.startswith("study-") and datetime.now(UTC) - envelope.time < _INDEXED_WITHIN:
             raise TryAgain(f"Study {uid} is not in the index yet.", after_s=0.5)
-        found = {name: value for row in (order, study) if row for name, value in row.items() if value}
-        return {"StudyInstanceUID": uid, **found}
+        if notice.kind in _STEP.values():
+            notice = replace(notice, facts={**notice.facts, **self._person(connection, notice.facts)})
+        if notice.kind in _STEP.values() or notice.kind in _ORDERS.values():
+            orders = orders[:1]  # it says itself which order it is about
+        for order in orders or [{}]:
+            order_id = order.pop("order_id", "")
+            found = {name: value for row in (study, order) if row for name, value in row.items() if value}
+            told = replace(notice, control_id=_control_id(f"{notice.control_id}/{order_id}")) if len(orders) > 1 else notice
+            yield told, {"StudyInstanceUID": uid, **found}
 
     @staticmethod
     def _person(connection: psycopg.Connection, facts: Mapping[str, str]) -> Mapping[str, str]:

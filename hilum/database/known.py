@@ -48,6 +48,8 @@ class IndexedStudy(Struct, frozen=True, kw_only=True):
     #: Instances, those that rejection notes name included; and those.
     instances: int = 0
     withdrawn: int = 0
+    #: Rejection notes of it that name something, and that none names.
+    notes: int = 0
     #: How it fits its orders; empty: it was held against none yet.
     order_match: str = ""
     attributes: dict[str, str | None] = {}
@@ -94,7 +96,10 @@ ORDER BY failed_at LIMIT %(limit)s
 
 _STUDIES = """
 SELECT asked.study_instance_uid, coalesce(state.revision, 0) AS revision, coalesce(state.instances + state.withdrawn, 0) AS instances,
-       coalesce(state.withdrawn, 0) AS withdrawn, study.received_at IS NOT NULL AS described,
+       coalesce(state.withdrawn, 0) AS withdrawn,
+       (SELECT count(DISTINCT noted.note) FROM withdrawn AS noted WHERE noted.study_instance_uid = asked.study_instance_uid
+            AND NOT EXISTS (SELECT FROM withdrawn AS other WHERE other.sop_instance_uid = noted.note)) AS notes,
+       study.received_at IS NOT NULL AS described,
        study.patient_id AS "PatientID", study.issuer_of_patient_id AS "IssuerOfPatientID", study.patient_name AS "PatientName",
        study.patient_birth_date AS "PatientBirthDate", study.patient_sex AS "PatientSex", study.study_date AS "StudyDate",
        study.study_id AS "StudyID", study.accession_number AS "AccessionNumber", coalesce(match.outcome, '') AS order_match
@@ -138,7 +143,7 @@ class IndexedInstances:
         found: dict[str, IndexedStudy] = {}
         for row in self._ask(_STUDIES, {"uids": list(study_instance_uids)}) if study_instance_uids else ():
             uid, described = row.pop("study_instance_uid"), row.pop("described")
-            state = {name: row.pop(name) for name in ("revision", "instances", "withdrawn", "order_match")}
+            state = {name: row.pop(name) for name in ("revision", "instances", "withdrawn", "notes", "order_match")}
             found[uid] = IndexedStudy(**state, attributes=row if described else {})
         return found
 

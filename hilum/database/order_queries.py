@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -179,6 +180,11 @@ def show_order(dsn: str, name: str) -> list[OrderDetail]:
     if not found:
         raise NotFound("No order with that id, accession, placer or filler number is known.", fix="See `hilum order list`.")
     return found
+
+
+def orders_by_id(dsn: str, order_ids: Sequence[str]) -> list[OrderSummary]:
+    """These orders, in the order of their ids."""
+    return rows(dsn, OrderSummary, _SUMMARY + " WHERE o.order_id = ANY(%(ids)s) ORDER BY o.order_id", {"ids": list(order_ids)})
 
 
 def match_of(dsn: str, study_instance_uid: str) -> MatchOfStudy | None:

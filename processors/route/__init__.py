@@ -369,7 +369,7 @@ def _with_header(instance: Instance, header: Header) -> Instance:
 def _indexed(study: IndexedStudy | None) -> StudyRow:
     if study is None:
         return StudyRow()
-    return StudyRow(revision=study.revision, instances=study.instances, withdrawn=study.withdrawn)
+    return StudyRow(revision=study.revision, instances=study.instances, withdrawn=study.withdrawn, notes=study.notes)
 
 
 def role(settings: Settings) -> Role:

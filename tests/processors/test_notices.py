@@ -21,6 +21,7 @@ from hilum.events import (
     InputEvent,
     InstanceAccepted,
     InstanceQuarantined,
+    MatchChanged,
     MessageReceived,
     OrderChanged,
     PatientChanged,
@@ -93,6 +94,11 @@ def _order() -> Any:
 
 def a_change(change: str, revision: int = 1) -> StudyChanged:
     return StudyChanged(study_instance_uid=STUDY, change=change, revision=revision, instances=3, changed_at=NOW)
+
+
+def a_match(*order_ids: str) -> MatchChanged:
+    said: dict[str, Any] = {"outcome": "matched", "cause": "images", "version": 1, "changed_at": NOW}
+    return MatchChanged(about="study", study_instance_uid=STUDY, order_ids=order_ids, **said)
 
 
 def a_step_event(state: Any, revision: int) -> ProcedureStepChanged:
@@ -179,6 +185,25 @@ def test_a_study_is_told_as_of_who_its_patient_is_after_merges(hospital: Hospita
 
     message = parse(hospital.texts()[0])
     assert (message.get("PID-3.1"), message.get("PID-3.4"), message.get("PID-5.1")) == ("PID2", "NORTH", "Roe")
+
+
+def test_each_order_of_a_study_is_told_that_was_matched_with_it(hospital: Hospital) -> None:
+    other = replace(an_order("2", a_step("2", "202607050800")), placer=Identifier(value="P2"), accession=Identifier(value="ACC2"))
+    hospital.index(OrderChanged(order=other, change="new", changed_at=NOW), a_match("o1", "o2"))
+    told = hospital.told(a_change("completed"))
+
+    assert hospital.told(a_change("completed")) == told == [("study-completed", "ris")] * 2
+    messages = [parse(text) for text in hospital.texts()]
+    assert [(each.get("OBR-2"), each.get("OBR-18")) for each in messages] == [("P1", _order().accession.value), ("P2", "ACC2")]
+    assert len({each.get("MSH-10") for each in messages}) == 2
+
+
+def test_a_study_with_a_uid_of_its_own_is_told_with_the_order_that_its_accession_number_named(hospital: Hospital) -> None:
+    other = replace(an_order("2", a_step("2", "202607050800")), placer=Identifier(value="P2"))
+    hospital.index(OrderChanged(order=other, change="new", changed_at=NOW), a_match("o2"))
+    hospital.told(a_change("completed"))
+
+    assert [parse(text).get("OBR-2") for text in hospital.texts()] == ["P2"]
 
 
 def test_each_fact_is_told_once_however_often_it_comes(hospital: Hospital) -> None:

@@ -25,14 +25,15 @@ from hilum.sink import Delivery
 _MERGED = current("study.patient_id", "study.issuer_of_patient_id")
 _MATCH = """
 SELECT asked.receipt, receipt.calling_aet, match.outcome, match.differences, match.accepted_version = match.version AS accepted,
-       match.changed_at, scheduled_order.order_id, scheduled_order.detail,
+       match.changed_at, match.order_ids,
+       (SELECT json_agg(scheduled_order.detail ORDER BY scheduled_order.order_id) FROM scheduled_order
+        WHERE scheduled_order.order_id = ANY(match.order_ids)) AS details,
        (SELECT merged.detail || jsonb_build_object('at', merged.changed_at)
         FROM study, LATERAL ({merged}) AS merged
         WHERE study.study_instance_uid = asked.study_instance_uid) AS survivor
 FROM json_to_recordset(%s::json) AS asked (receipt text, study_instance_uid text)
 LEFT JOIN receipt ON receipt.receipt = asked.receipt
 LEFT JOIN match ON match.about = 'study' AND match.id = asked.study_instance_uid
-LEFT JOIN scheduled_order ON scheduled_order.order_id = match.order_ids[1]
 """.replace("{merged}", _MERGED)
 
 #: What an order says of each attribute. What is empty is not taken.
@@ -89,8 +90,8 @@ class Coercions(Struct, frozen=True):
         differences: Any,
         accepted: bool | None,
         changed_at: datetime | None,
-        order_id: str | None,
-        detail: Any,
+        order_ids: Sequence[str] | None,
+        details: Any,
         survivor: Any,
     ) -> Delivery:
         remark = ""
@@ -98,19 +99,24 @@ class Coercions(Struct, frozen=True):
             remark = f"No order fits its study ({outcome or 'none is known'})."
         wanted = self.by_sender.get((calling_aet or "").strip(), ())
         edits = None
-        if wanted and detail is not None and changed_at is not None and outcome in ("matched", "mismatched"):
+        if wanted and details and changed_at is not None and outcome in ("matched", "mismatched"):
             differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
             if accepted or may_be_coerced(outcome, differing, wanted):
-                edits = _of_order(msgspec.convert(detail, Order), wanted, changed_at, order_id or "")
+                edits = _of_orders(msgspec.convert(details, list[Order]), wanted, changed_at, order_ids or ())
         elif wanted and survivor is not None:
             edits = _of_survivor(msgspec.convert(survivor, _Survivor), wanted)
         return replace(delivery, edits=edits, remark=remark) if edits is not None or remark else delivery
 
 
-def _of_order(order: Order, wanted: Sequence[str], at: datetime, order_id: str) -> Edits | None:
-    values = {name: _OF_ORDER[name](order) if name in _OF_ORDER else _OF_PATIENT[name](order.patient) for name in wanted}
-    said = {name: value for name, value in values.items() if value}
-    return Edits(values=said, at=at, says=f"of its order {order_id}") if said else None
+def _of_orders(orders: Sequence[Order], wanted: Sequence[str], at: datetime, order_ids: Sequence[str]) -> Edits | None:
+    """What the study's orders say. Where one study serves several and they do not agree, such as on what was to be examined, it stays."""
+    said = {}
+    for name in wanted:
+        values = {_OF_ORDER[name](order) if name in _OF_ORDER else _OF_PATIENT[name](order.patient) for order in orders} - {""}
+        if len(values) == 1:
+            (said[name],) = values
+    names = ", ".join(sorted(order_ids))
+    return Edits(values=said, at=at, says=f"of its order{'s' if len(order_ids) > 1 else ''} {names}") if said else None
 
 
 def _of_survivor(patient: _Survivor, wanted: Sequence[str]) -> Edits | None:

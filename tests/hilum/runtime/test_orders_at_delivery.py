@@ -214,6 +214,17 @@ class TestCoercions:
 
         assert (self.looked_up(connection, delivery, "PatientName", "PatientID").edits is not None) is taken
 
+    def test_of_several_orders_is_taken_what_all_of_them_say(self, connection: psycopg.Connection, delivery: Delivery) -> None:
+        order = an_order().order
+        procedures = tuple(replace(each, description="CT of the neck") for each in order.procedures)
+        write_orders(connection, [replace(an_order(), order=replace(order, order_id="other", procedures=procedures))])
+        write_matches(connection, [replace(matched("matched"), order_ids=(order.order_id, "other"))])
+        found = self.looked_up(connection, delivery, "PatientName", "AccessionNumber", "StudyDescription")
+
+        assert found.edits is not None
+        assert found.edits.values == {"PatientName": "Synthetic^Sam", "AccessionNumber": "SYN0001"}
+        assert found.edits.says == f"of its orders {order.order_id}, other"
+
     def test_a_person_may_accept_another_patients_order(self, connection: psycopg.Connection, delivery: Delivery) -> None:
         write_matches(connection, [matched("mismatched", "PatientID")])
         connection.execute("UPDATE match SET accepted_version = version")

@@ -118,12 +118,17 @@ class Index:
 
     def studies(self, study_instance_uids: Sequence[str]) -> Mapping[str, IndexedStudy]:
         known = {
-            uid: IndexedStudy(revision=said.revision, instances=said.instances + said.withdrawn, withdrawn=said.withdrawn)
+            uid: IndexedStudy(
+                revision=said.revision, instances=said.instances + said.withdrawn, withdrawn=said.withdrawn, notes=self._notes(uid)
+            )
             for uid in study_instance_uids
             if (said := self.states.get(uid)) is not None
         }
         matches = {uid: self.order_matches[uid] for uid in study_instance_uids if uid in self.order_matches}
         return known | {uid: replace(known.get(uid, IndexedStudy()), order_match=outcome) for uid, outcome in matches.items()}
+
+    def _notes(self, study: str) -> int:
+        return len({noted.note for noted in self.notes.values() if noted.study_instance_uid == study} - self.notes.keys())
 
     def persons(self, ids: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Person]:
         return {each: self.patients[each] for each in ids if each in self.patients}
