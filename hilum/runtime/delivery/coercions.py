@@ -17,10 +17,13 @@ from msgspec.structs import replace
 
 from hilum.coercing import may_be_coerced
 from hilum.database.merges import current
-from hilum.dicom.edits import Edits
+from hilum.dicom.edits import UTF8, Edits
+from hilum.dicom.encoding import EXPLICIT_BIG
+from hilum.dicom.transcode import DEFLATED
 from hilum.order_events import Difference, Order, Patient
 from hilum.settings import Settings
 from hilum.sink import Delivery
+from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN
 
 _MERGED = current("study.patient_id", "study.issuer_of_patient_id")
 _MATCH = """
@@ -35,6 +38,9 @@ FROM json_to_recordset(%s::json) AS asked (receipt text, study_instance_uid text
 LEFT JOIN receipt ON receipt.receipt = asked.receipt
 LEFT JOIN match ON match.about = 'study' AND match.id = asked.study_instance_uid
 """.replace("{merged}", _MERGED)
+
+#: Transfer syntaxes in which no edits are made: such an object goes out in Explicit VR Little Endian, whatever sinks make of that.
+_WRITTEN_FIRST = (DEFLATED, EXPLICIT_BIG)
 
 #: What an order says of each attribute. What is empty is not taken.
 _OF_PATIENT: Mapping[str, Callable[[Patient], str]] = {
@@ -64,11 +70,14 @@ class Coercions(Struct, frozen=True):
     by_sender: Mapping[str, tuple[str, ...]]
     #: Whether a delivery says that its study has no order that fits.
     warns: bool = False
+    #: In which character sets an object may be written that has to be in another one.
+    character_sets: tuple[str, ...] = (UTF8,)
 
     @classmethod
-    def of_settings(cls, settings: Settings, *, warns: bool = False) -> Coercions:
-        """What the table `senders` says."""
-        return cls({aet: sender.coerce for aet, sender in settings.senders.items() if sender.coerce}, warns)
+    def of_settings(cls, settings: Settings, *, warns: bool = False, character_sets: tuple[str, ...] = ()) -> Coercions:
+        """What the table `senders` says; `character_sets` are the destination's."""
+        by_sender = {aet: sender.coerce for aet, sender in settings.senders.items() if sender.coerce}
+        return cls(by_sender, warns, character_sets or (UTF8,))
 
     @property
     def any(self) -> bool:
@@ -105,7 +114,13 @@ class Coercions(Struct, frozen=True):
                 edits = _of_orders(msgspec.convert(details, list[Order]), wanted, changed_at, order_ids or ())
         elif wanted and survivor is not None:
             edits = _of_survivor(msgspec.convert(survivor, _Survivor), wanted)
-        return replace(delivery, edits=edits, remark=remark) if edits is not None or remark else delivery
+        if edits is None:
+            return replace(delivery, remark=remark) if remark else delivery
+        edits = replace(edits, character_sets=self.character_sets)
+        own = delivery.transfer_syntax_uid
+        if own in _WRITTEN_FIRST:
+            edits, own = replace(edits, stored_as=own), EXPLICIT_VR_LITTLE_ENDIAN
+        return replace(delivery, edits=edits, transfer_syntax_uid=own, remark=remark)
 
 
 def _of_orders(orders: Sequence[Order], wanted: Sequence[str], at: datetime, order_ids: Sequence[str]) -> Edits | None:
