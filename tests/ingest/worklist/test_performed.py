@@ -240,6 +240,29 @@ def test_a_full_disk_refuses_before_anything_is_kept(tmp_path: Path) -> None:
     assert full.events() == []
 
 
+def test_a_disk_that_is_full_in_the_middle_of_it_changes_nothing_and_the_modality_may_say_it_again(small_disk: Path) -> None:
+    other = small_disk / "other"
+    other.write_bytes(bytes(300_000))
+    modality = Modality(Settings(data=str(small_disk), spool=SpoolSettings(min_free_bytes=0)))
+    kept: list[str] = []
+    for uid in (f"2.25.{500 + n}" for n in range(10_000)):
+        status, comment = modality.create(uid, PatientComments="x" * 4000)
+        if status:
+            break
+        kept.append(uid)
+    refused = modality.set(END | {"CommentsOnThePerformedProcedureStep": "x" * 50_000}, kept[0])[0]
+    before = [(each.sop_instance_uid, each.revision) for each in modality.events()]
+    other.unlink()
+    again = [modality.set(END, kept[0])[0], modality.create(uid)[0]]
+
+    assert (status, comment, refused) == (0x0213, "Resource limitation; try again later", 0x0213)
+    assert before == [(uid, 1) for uid in kept][:100]
+    assert again == [0x0000, 0x0000]
+    known = modality.procedures.get(kept[0])
+    assert known is not None
+    assert known.state == "completed"
+
+
 def test_a_disk_that_fails_is_said(settings: Settings, modality: Modality) -> None:
     with sqlite3.connect(settings.spool_dir / "procedures.sqlite") as connection:
         connection.execute("DROP TABLE untold")
