@@ -143,6 +143,10 @@ def _show_order(order: OrderDetail) -> None:
     show_table(
         "Steps", ("StudyInstanceUID", "Procedure", "Step", "Modality", "Station", "Start", "Status"), rows, nothing="It has no steps."
     )
+    if order.documents:
+        out.print()
+        documents = [(moment(d.received_at), f"MDM^{d.trigger}", d.kind, d.number, d.status, d.message_id) for d in order.documents]
+        show_table("Documents", ("Received", "Message", "Type", "Document", "Status", "Message id"), documents)
     if order.notes:
         out.print()
         show_table("Noticed", ("Code", ""), [(note["code"], note["sentence"]) for note in order.notes])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 
 from hilum.database import AWAY, away, connect
 from hilum.database.found import rows
+from hilum.database.hl7_messages import DocumentOfOrder, documents_of
 from hilum.errors import Misconfigured, NotFound
 
 
@@ -44,6 +45,8 @@ class OrderDetail(Struct, frozen=True, kw_only=True):
     message_id: str | None
     superseded_by: str | None
     studies: list[str]
+    #: Messages about documents (MDM) that name it.
+    documents: list[DocumentOfOrder]
 
 
 class MatchOfStudy(Struct, frozen=True, kw_only=True):
@@ -175,11 +178,19 @@ def show_order(dsn: str, name: str) -> list[OrderDetail]:
                 message_id=rest.message_id,
                 superseded_by=rest.superseded_by,
                 studies=[each.id for each in rows(dsn, _Uid, _STUDIES, {"id": summary.order_id})],
+                documents=_documents(dsn, summary, rest.detail),
             )
         )
     if not found:
         raise NotFound("No order with that id, accession, placer or filler number is known.", fix="See `hilum order list`.")
     return found
+
+
+def _documents(dsn: str, summary: OrderSummary, detail: Mapping[str, Any]) -> list[DocumentOfOrder]:
+    numbers = [each for each in (summary.accession_number, summary.placer_number, summary.filler_number) if each]
+    kinds = ("ids", "former_ids", "linked_ids")
+    patients = [each["value"] for kind in kinds for each in detail["patient"].get(kind, ())]
+    return documents_of(dsn, numbers, patients) if numbers else []
 
 
 def orders_by_id(dsn: str, order_ids: Sequence[str]) -> list[OrderSummary]:

@@ -250,7 +250,8 @@ def test_a_disk_that_is_full_in_the_middle_of_it_changes_nothing_and_the_modalit
         if status:
             break
         kept.append(uid)
-    refused = modality.set(END | {"CommentsOnThePerformedProcedureStep": "x" * 50_000}, kept[0])[0]
+    reference = data_set({"ReferencedSOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "ReferencedSOPInstanceUID": "2.25.3"})
+    refused = modality.set(END | {"PerformedSeriesSequence": {**SERIES, "ReferencedImageSequence": [reference] * 500}}, kept[0])[0]
     before = [(each.sop_instance_uid, each.revision) for each in modality.events()]
     other.unlink()
     again = [modality.set(END, kept[0])[0], modality.create(uid)[0]]
