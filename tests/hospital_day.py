@@ -118,3 +118,19 @@ TRUTH: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 #: Placer numbers of orders without images.
 WITHOUT_IMAGES = {"P7", "P91"}
+
+#: What happens to each study, for people.
+STORY: dict[str, str] = {
+    "1.2.1": "All is well. Its order is completed later, and a structured report comes late.",
+    "1.2.840.99.2": "Somebody mistyped the accession number; the modality took the StudyInstanceUID from the worklist.",
+    "1.2.3": "While it is made, the patient is merged twice; the images have an identifier that is no more.",
+    "1.2.4": "Its order is cancelled after the images came.",
+    "1.2.5": "The RIS misspelled the name and corrects it after the images came.",
+    "1.2.6": "One study for two orders with one accession number (group case).",
+    "1.2.8": "The modality spells the name otherwise.",
+    "1.2.9": "The accession number is also that of an order of somebody else.",
+    "1.2.10": "The order comes hours after the images.",
+    "1.2.11": "Nobody ordered it, and it has no accession number.",
+    "1.2.13": "Accession number and patient are wrong; they are set right at its origin, to those of order P8.",
+    "1.2.14": "Rejection notes take all of it back.",
+}
