@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from hilum.order_events import Identifier
 from hilum.order_events import MatchRequested as Claim
-from tests.processors.orders.ris import adt, order_message
+from tests.processors.orders.ris import adt, order_message, result
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -79,6 +79,7 @@ DESK = [
     adt("A40", patient="B12", prior="A12", name="Family12^Given", at=at(92)),
     adt("A40", patient="A12", prior="B12", name="Family12^Given", at=at(93)),  # the other way round after all
 ]
+REPORTS = [result(1, at(150), "P"), result(9, at(160)), result(1, at(220))]
 #: Each modality in its own order.
 CT = [
     images("1.2.1", accession="A1", patient="PAT1", name="FAMILY1^GIVEN"),
@@ -99,7 +100,7 @@ MR = [
     images("1.2.14", accession="A14", patient="PAT14", name="Gone^Gerda"),
     images("1.2.14", accession="A14", patient="PAT14", name="Gone^Gerda", instances=0),
 ]
-QUEUES: dict[str, list[str | Claim]] = {"ris": [*RIS], "desk": [*DESK], "CT01": [*CT], "MR01": [*MR]}
+QUEUES: dict[str, list[str | Claim]] = {"ris": [*RIS], "desk": [*DESK], "reports": [*REPORTS], "CT01": [*CT], "MR01": [*MR]}
 
 #: By study: outcome, placer numbers of its orders, and attributes that differ.
 TRUTH: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {

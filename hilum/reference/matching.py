@@ -19,8 +19,8 @@ def page() -> str:
         [
             "# A day of orders and images",
             "",
-            "The RIS, the registration desk and two modalities send what is listed in `tests/hospital_day.py`, each over a connection of its",
-            "own. At the end every study has the outcome that this table says, whoever was first, and whichever of the roles `hl7`, `grammar`,",
+            "The RIS, the registration desk, a reporting system and two modalities send what is listed in `tests/hospital_day.py`, each over a",
+            "connection of its own. At the end every study has the outcome that this table says, whoever was first, and whichever of the roles `hl7`, `grammar`,",
             "`orders` and `match` were killed (`kill -9`) meanwhile: `tests/system/test_hospital_day_on_kafka.py`. See",
             "[orders](../operations/orders.md#how-studies-fit) for what outcomes mean.",
             "",
