@@ -43,7 +43,8 @@ WRONG_ORDERS: tuple[WrongOrder, ...] = (
             "P2": (("Status", "scheduled"), ("Images", "awaited"), ("Noticed", "accession-of-another-patient")),
         },
         study=(("Outcome", "matched"), ("Orders", "P1")),
-        outcome="Both orders are taken. Images go by their patient; those of neither patient are held against the order that is planned last, and differ from it.",
+        outcome="Both orders are taken. Images go by their patient; those of neither patient are held against the order that is planned"
+        " last, and differ from it.",
     ),
     WrongOrder(
         title="A merge cycle (A into B, B into A)",
@@ -56,7 +57,8 @@ WRONG_ORDERS: tuple[WrongOrder, ...] = (
         orders={"P3": (("Patient", "A Family3^Given"), ("Formerly", "B"), ("Images", "imaged"))},
         study=(("Outcome", "matched"), ("Orders", "P3")),
         patients={"A": "merge-cycle"},
-        outcome="The oldest of the merges does not count: the patient is A. Images under either identifier are the patient's. `hilum patient unmerge` undoes the rest.",
+        outcome="The oldest of the merges does not count: the patient is A. Images under either identifier are the patient's."
+        " `hilum patient unmerge` undoes the rest.",
     ),
     WrongOrder(
         title="A cancelled order with images",
@@ -67,7 +69,8 @@ WRONG_ORDERS: tuple[WrongOrder, ...] = (
         ),
         orders={"P4": (("Status", "cancelled"), ("Images", "imaged"))},
         study=(("Outcome", "order-cancelled"), ("Orders", "P4"), ("Noticed", "order-corrected")),
-        outcome="The study is kept; destinations with `hold` do not get it until a person accepts it. It is the same when the images come later.",
+        outcome="The study is kept; destinations with `hold` do not get it until a person accepts it. It is the same"
+        " when the images come later.",
     ),
     WrongOrder(
         title="Two orders with one accession number",

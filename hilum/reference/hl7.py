@@ -41,8 +41,8 @@ def page() -> str:
             "",
             "## What orders and patients get wrong",
             "",
-            "The messages of each row are sent to a listener by `tests/processors/match/test_wrong_orders.py`, with images of one study. That",
-            "they came is not in doubt, so each is acknowledged; what is wrong shows in what the commands say. See",
+            "The messages of each row are sent to a listener by `tests/processors/match/test_wrong_orders.py`, with images of one study.",
+            "That they came is not in doubt, so each is acknowledged; what is wrong shows in what the commands say. For codes see",
             "[orders](../operations/orders.md).",
             "",
             table(

@@ -287,8 +287,8 @@ EXAMPLES: tuple[Example, ...] = (
         stays=True,
         answers=(),
         kept=("unterminated",),
-        outcome="No answer. It is closed once nothing more came for `hl7.idle_timeout_s` (60 s), or `hl7.message_timeout_s` (600 s) after the message began. "
-        + _SHOWN,
+        outcome="No answer. It is closed once nothing more came for `hl7.idle_timeout_s` (60 s), or"
+        " `hl7.message_timeout_s` (600 s) after the message began. " + _SHOWN,
     ),
     Example(
         title="Something between two blocks",

@@ -136,9 +136,9 @@ def live(chance: random.Random, roles: Roles, log: Log, port: int) -> None:
             else:
                 send(clients[name], each)
             if number in kills:
-                # Killed once something more was said, or while it begins, as chance has it.
-                if chance.random() < 0.5:
-                    eventually(said, 30, what="an outcome")
+                # Killed at once, or up to half a second later: while it begins, works, or has said something more.
+                for _ in range(chance.randrange(10)):
+                    said()
                 roles.kill(kills[number])
                 roles.start(kills[number])
     for client in clients.values():
