@@ -75,8 +75,10 @@ class Patients:
         opposite = self.row(now).facts.stamp_of("into")
         if opposite is not None and opposite.sender == stamp.sender and opposite.ms == stamp.ms and self.root(now) == self.root(before):
             stamp = Stamp(stamp.ms + 1, stamp.sender)
+        was = self.root(before)
         told.add(self._say_into(before, now, stamp))
-        if told.changed:
+        # Said again later, it changes nothing itself, but perhaps which merge of a circle is the oldest.
+        if told.changed or self.root(before) != was:
             self._touch(now, "updated")
             self._touch(before, "merged")
         return told
@@ -146,9 +148,11 @@ class Patients:
         row = self.row(key)
         facts = row.facts
         if not facts.get("name"):  # somebody of whom only a merge told
-            described = [self.row(each).facts for each in self.members(key) if self.row(each).facts.get("name")]
-            if described:
-                facts = max(described, key=lambda each: each.stamp)
+            named = [
+                (self.row(each).facts.stamp_of("name") or Stamp(0), each) for each in self.members(key) if self.row(each).facts.get("name")
+            ]
+            if named:
+                facts = self.row(max(named)[1]).facts
         ids = self._ids(row.facts)
         own = {(each.value, each.issuer or each.universal_id) for each in ids}
         former = [each for member in self.members(key)[1:] for each in self._ids(self.row(member).facts)]

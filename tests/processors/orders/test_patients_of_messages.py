@@ -132,3 +132,32 @@ def test_a_message_without_a_patient_identifier_changes_nothing() -> None:
     site = Site()
 
     assert site.take("MSH|^~\\&|ADT|NORTH|HILUM|NORTH|202611260930||ADT^A08|C9|P|2.5.1\nPID|||") == []
+
+
+def test_a_merge_that_is_said_again_later_is_told_if_it_breaks_a_circle_elsewhere() -> None:
+    site = Site()
+    for patient in ("A", "B"):  # so that merges say nothing new but who is who
+        site.take(adt(patient=patient, at="20261126100000"))
+    site.take(adt("A40", patient="B", prior="A", at="20261126090000"))
+    site.take(adt("A40", patient="A", prior="B", at="20261126090100"))
+    site.take(adt("A40", patient="B", prior="A", at="20261126090200"))
+
+    assert site.patient("B").merged_into == ""
+    assert site.patient("A").merged_into == site.patient("B").patient.key
+
+
+def test_of_two_who_were_merged_into_somebody_without_a_name_the_one_named_last_gives_it() -> None:
+    said = [
+        adt(patient="A", name="Early^Eve", at="20261126090000"),
+        adt(patient="B", name="Late^Lea", at="20261126090100"),
+        adt("A40", patient="C", prior="A", name="", at="20261126090200"),
+        adt("A40", patient="C", prior="B", name="", at="20261126090300"),
+        adt(patient="A", name="Early^Eve", at="20261126080000"),
+    ]
+    forward, backward = Site(), Site()
+    for text in said:
+        forward.take(text)
+    for text in reversed(said):
+        backward.take(text)
+
+    assert forward.patient("C").patient.name == backward.patient("C").patient.name == "Late^Lea"
