@@ -178,7 +178,7 @@ class _Work:
         """Write the rows, and say what changed: patients first, then their orders."""
         patients, book = self._patients, self._book
         for each in patients.touched:
-            for order_id in patients.row(each).orders:
+            for order_id in patients.orders_of(each):
                 book.touched.setdefault(order_id, "patient")
         # What was noticed about a message is told with the orders that it is about; if it is about none, with its patient.
         of_order = tuple(notes) if any(change != "patient" for change in book.touched.values()) else ()

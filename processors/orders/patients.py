@@ -60,9 +60,6 @@ class Patients:
         row.said_ms = max(row.said_ms, stamp.ms)
         if told.changed:
             self._touch(key, "updated")
-            for each in self.members(key):
-                if each != key:
-                    self.touched.setdefault(each, "updated")
         return key, told
 
     def merge(self, prior: Identifier, surviving: Identifier, stamp: Stamp) -> Told:
@@ -121,16 +118,13 @@ class Patients:
 
     def root(self, key: str) -> str:
         """Who a patient is in the end, following all merges."""
-        way = [key]
-        while True:
-            target = self.row(way[-1]).facts.get("into")
-            if target is None or len(way) > _MOST_MERGED:
-                return way[-1]
-            if target in way:
-                circle = way[way.index(target) :]
-                self.circles.update(circle)
-                return min(circle, key=lambda each: (self._since(each), each))
-            way.append(target)
+        way = self._way(key)
+        target = self.row(way[-1]).facts.get("into")
+        if target not in way:
+            return way[-1]
+        circle = way[way.index(target) :]
+        self.circles.update(circle)
+        return min(circle, key=lambda each: (self._since(each), each))
 
     def members(self, key: str) -> list[str]:
         """Everybody whom a merge leads to this one, this one first."""
@@ -200,13 +194,20 @@ class Patients:
                 self.row(target).members = with_order(self.row(target).members, key)
         return changed
 
+    def _way(self, key: str) -> list[str]:
+        """From a patient on, whom each was merged into; it ends with who was merged into nobody, or before it goes round in a circle."""
+        way = [key]
+        while (target := self.row(way[-1]).facts.get("into")) is not None and target not in way and len(way) <= _MOST_MERGED:
+            way.append(target)
+        return way
+
     def _since(self, key: str) -> Stamp:
         return self.row(key).facts.stamp_of("into") or Stamp(0)
 
     def _touch(self, key: str, change: str) -> None:
         """Something about this patient changed, and so about all whom merges connect with it."""
         self.touched[key] = change
-        for each in (self.root(key), *self.members(key)):
+        for each in (*self._way(key), self.root(key), *self.members(key)):
             self.touched.setdefault(each, "updated")
 
     @staticmethod

@@ -161,3 +161,22 @@ def test_of_two_who_were_merged_into_somebody_without_a_name_the_one_named_last_
         backward.take(text)
 
     assert forward.patient("C").patient.name == backward.patient("C").patient.name == "Late^Lea"
+
+
+def test_an_order_is_told_when_its_patient_is_named_by_another_who_was_merged() -> None:
+    site = Site()
+    site.take(adt("A40", patient="B", prior="A", name="", at="20261126090000"))
+    site.take(adt("A40", patient="B", prior="C", name="", at="20261126090000"))
+    site.take(order_message(patient="C", name="", at="20261126090000"))
+    site.take(adt(patient="A", name="Meier^Anna", at="20261126090100"))
+
+    assert site.order("P1").patient.name == "Meier^Anna"
+
+
+def test_everybody_on_the_way_of_merges_is_told_who_is_named_by_another() -> None:
+    site = Site()
+    site.take(adt("A40", patient="C", prior="A", name="", at="20261126090000"))
+    site.take(adt("A40", patient="B", prior="C", name="", at="20261126090000"))
+    site.take(adt(patient="A", name="Meier^Anna", at="20261126090100"))
+
+    assert [site.patient(each).patient.name for each in "ABC"] == ["Meier^Anna"] * 3
