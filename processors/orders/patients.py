@@ -69,8 +69,8 @@ class Patients:
         if before == now:
             return told
         # One sender that turns a merge round within the precision of its clock means the later message.
-        opposite = self.row(now).facts.stamp_of("into")
-        if opposite is not None and opposite.sender == stamp.sender and opposite.ms == stamp.ms and self.root(now) == self.root(before):
+        opposite = self.row(now).facts
+        if opposite.get("into") == before and opposite.stamp_of("into") == stamp:
             stamp = Stamp(stamp.ms + 1, stamp.sender)
         was = self.root(before)
         told.add(self._say_into(before, now, stamp))

@@ -180,3 +180,15 @@ def test_everybody_on_the_way_of_merges_is_told_who_is_named_by_another() -> Non
     site.take(adt(patient="A", name="Meier^Anna", at="20261126090100"))
 
     assert [site.patient(each).patient.name for each in "ABC"] == ["Meier^Anna"] * 3
+
+
+def test_in_a_circle_of_merges_of_two_senders_the_same_counts_whichever_came_first() -> None:
+    desk = [adt("A40", patient="A", prior="B", at="20261126090000"), adt("A40", patient="B", prior="C", at="20261126090000")]
+    other = adt("A40", patient="C", prior="A", at="20261126090001")
+    first, last = Site(), Site()
+    for text in (other, *desk):
+        first.take(text, "other" if text is other else "desk")
+    for text in (*desk, other):
+        last.take(text, "other" if text is other else "desk")
+
+    assert [first.patient(each).merged_into for each in "ABC"] == [last.patient(each).merged_into for each in "ABC"]
