@@ -51,6 +51,16 @@ def test_a_cancelled_order_is_told_as_such() -> None:
     assert site.order("P1").procedures[0].steps[0].status == "cancelled"
 
 
+def test_what_is_said_again_holds_from_then_on() -> None:
+    site = Site()
+    site.take(order_message(at="202611260900"))
+    site.take(order_message(control="XO", at="202611260930"))
+    site.take(order_message(at="202611260920"))  # says nothing that is not so
+    site.take(order_message(control="CA", at="202611260910"))
+
+    assert site.order("P1").status == "scheduled"
+
+
 def _replaced_by(placer: str) -> str:
     """A message by which P1 is replaced: its ORC with RP, then the new order with RO (HL7 v2.5.1 4.5.1.1)."""
     *header, orc, obr = (line.strip() for line in order_message(at="202611260910").strip().splitlines())
