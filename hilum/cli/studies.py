@@ -25,6 +25,7 @@ from hilum.cli.context import (
     show_json,
     show_table,
 )
+from hilum.cli.ordered import order_in_words, show_ordered
 from hilum.errors import Misconfigured, NotFound, Reason
 from hilum.words import counted
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from hilum.database.queries import QuarantinedEvent, Study, StudySummary
     from hilum.database.troubles import FailedRule
+    from hilum.waiting import Circumstances
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
@@ -88,36 +90,57 @@ def list_all(
 
 
 def show(
-    study: Annotated[str, typer.Argument(help="StudyInstanceUID or AccessionNumber.", metavar="UID_OR_ACCESSION")],
+    study: Annotated[
+        str, typer.Argument(help="StudyInstanceUID or AccessionNumber; also a number of its order.", metavar="UID_OR_ACCESSION")
+    ],
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one study: what came, from whom, where it went, what waits and why."""
+    """Show one study: what was ordered and performed, what came, from whom, where it went, what waits and why."""
+    from hilum.database.ordered import ordered, studies_of
     from hilum.database.queries import show_study
     from hilum.waiting import circumstances
 
     settings = connected(config, data)
+    dsn = settings.postgres.dsn
     now = circumstances(settings)
     try:
-        found = show_study(settings.postgres.dsn, study)
+        found = show_study(dsn, study)
     except NotFound:
-        if (held := now.wanted.held.get(study)) is None:
-            raise
-        if json:
-            show_json([{"held": held}])
-        else:
-            out.print(f"Nothing of the study {study} has come yet. It is {now.held(study)}.", markup=False)
-        return
+        found = [each for uid in studies_of(dsn, study) for each in show_study(dsn, uid)]
+        if not found:
+            if not _shown_as_awaited(dsn, study, now, json):
+                raise
+            return
+    uids = [each.summary.study_instance_uid for each in found]
     found = [
-        replace(each, deliveries=waits.of_study(now, each.summary.study_instance_uid, each.deliveries, settings.postgres.dsn))
-        for each in found
+        replace(each, deliveries=waits.of_study(now, uid, each.deliveries, dsn), ordered=ordered(dsn, uid))
+        for uid, each in zip(uids, found, strict=True)
     ]
     if json:
         show_json(found)
         return
     for each in found:
         _show_study(each, now.held(each.summary.study_instance_uid))
+
+
+def _shown_as_awaited(dsn: str, study: str, now: Circumstances, json: bool) -> bool:
+    """Show what is known of a study of which nothing came: its orders, and whether it is held. False if nothing is."""
+    from hilum.database.ordered import planned
+
+    held, found = now.wanted.held.get(study), planned(dsn, study)
+    if held is None and found is None:
+        return False
+    if json:
+        show_json([{**({"held": held} if held is not None else {}), **({"ordered": found} if found is not None else {})}])
+        return True
+    is_held = f" It is {now.held(study)}." if held is not None else ""
+    is_ordered = " It is ordered." if found is not None else ""
+    out.print(f"Nothing of the study {study} has come yet.{is_held}{is_ordered}", markup=False)
+    if found is not None:
+        show_ordered(found)
+    return True
 
 
 def _show_study(study: Study, held: str) -> None:
@@ -131,9 +154,12 @@ def _show_study(study: Study, held: str) -> None:
             "Objects": f"{summary.instances} in {summary.series} series",
             "Complete": completeness(summary),
             "Waits because": summary.says or "",
+            "Order": order_in_words(study.ordered) if study.ordered is not None else "",
             "State": "; ".join(filter(None, (open_matters(summary), held))) or "all settled",
         }
     )
+    if study.ordered is not None:
+        show_ordered(study.ordered)
     out.print()
     rows = [(s.series_number, s.modality, s.series_description, s.instances, f"{s.size_bytes / 1e6:.1f} MB") for s in study.series]
     show_table("Series", ("No.", "Modality", "Description", "Objects", "Size"), rows, nothing="No object of it was accepted.")

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from hilum.database.counting import COUNTS
 from hilum.database.found import rows
+from hilum.database.ordered import Ordered
 from hilum.database.troubles import FailedRule, failed_rules
 from hilum.errors import NotFound
 
@@ -139,6 +140,8 @@ class Study(Struct, frozen=True, kw_only=True):
     failed: list[FailedRule] = []
     #: Originals that are no longer kept.
     expired: list[Expired] = []
+    #: What orders and modalities say of it; None where nobody looked (`hilum.database.ordered`).
+    ordered: Ordered | None = None
 
 
 class RejectedDelivery(Struct, frozen=True, kw_only=True):
