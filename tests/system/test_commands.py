@@ -13,6 +13,8 @@ import pytest
 from pydicom import dcmread
 
 from bench.running import RunningHilum, hilum
+from hilum.services.ports import Ports
+from hilum.settings import Settings
 from hilum.store import open_store
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
@@ -33,14 +35,15 @@ def study(one_hilum: RunningHilum, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_up_and_status_give_every_endpoint_and_role(one_hilum: RunningHilum) -> None:
     for found in (one_hilum.up, json.loads(one_hilum.command("status", "--json").stdout)):
-        assert found["dicom"] == {"host": "127.0.0.1", "port": one_hilum.port, "aet": "HILUM"}
+        services = ["storage", "storage-commitment", "worklist", "mpps"]
+        assert found["dicom"] == {"host": "127.0.0.1", "port": one_hilum.port, "aet": "HILUM", "services": services}
         assert found["stow"] is None
+        assert found["hl7"] == {"host": "127.0.0.1", "port": Ports(one_hilum.settings.data_dir).kept("hl7.port"), "tls_port": 0}
         assert found["kafka"]["bootstrap"] == one_hilum.settings.kafka.bootstrap
         assert found["s3"]["endpoint"] == one_hilum.settings.s3.endpoint
         assert found["postgres"]["database"] == "hilum"
         roles = {role["name"]: role["ready"] for role in found["roles"]}
-        named = ("dicom", "publish", "validate", "route", "ledger", "index", "deliver", "commitment", "query", "expire")
-        assert roles == dict.fromkeys(named, True)
+        assert roles == dict.fromkeys(Settings().role_names, True)
 
 
 def test_watching_shows_it_again_until_ctrl_c(one_hilum: RunningHilum) -> None:

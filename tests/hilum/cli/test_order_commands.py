@@ -12,8 +12,10 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from hilum.cli import app
+from hilum.cli.ordered import order_in_words
 from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.database import connect
+from hilum.database.ordered import ordered, planned, studies_of
 from hilum.database.orders import write_matches, write_orders, write_patients
 from hilum.errors import HilumError, NotFound
 from hilum.events import Event, MatchChanged, OrderChanged, PatientChanged
@@ -79,6 +81,29 @@ def test_a_study_shows_what_differs_with_both_values(connection: psycopg.Connect
 
     assert "Outcome\tmismatched" in shown
     assert "PatientName\tSynthetic^Sam\tSynthetic^Samuel" in shown
+
+
+def test_a_study_is_told_of_with_its_order_and_how_it_fits(connection: psycopg.Connection, postgres: str) -> None:
+    write_matches(connection, [example(MatchChanged)])
+    found = ordered(postgres, STUDY)
+
+    assert [(each.accession_number, each.stations, each.sender) for each in found.orders] == [("SYN0001", ["CT01"], "ris")]
+    assert order_in_words(found) == "mismatched with SYN0001: PatientName differs (`hilum study match`)"
+
+
+def test_a_study_is_found_by_the_numbers_of_its_order_whatever_its_images_say(connection: psycopg.Connection, postgres: str) -> None:
+    write_matches(connection, [example(MatchChanged)])
+
+    assert [studies_of(postgres, number) for number in ("SYN0001", "PL0001", "FI0001", "X")] == [[STUDY], [STUDY], [STUDY], []]
+
+
+@pytest.mark.usefixtures("connection")
+def test_a_study_of_which_nothing_came_is_known_by_its_order(postgres: str) -> None:
+    for name in (STUDY, "SYN0001", "PL0001"):
+        found = planned(postgres, name)
+        assert found is not None
+        assert [(each.study_instance_uid, each.status) for each in found.orders] == [(STUDY, "scheduled")]
+    assert planned(postgres, "2.25.1") is None
 
 
 @pytest.mark.usefixtures("connection")
