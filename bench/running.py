@@ -133,9 +133,7 @@ class RunningHilum:
 
 
 @contextmanager
-def running_hilum(
-    folder: Path, pacs_port: int, more: str = "", *, port: int = 0, images_only: bool = False
-) -> Iterator[RunningHilum]:
+def running_hilum(folder: Path, pacs_port: int, more: str = "", *, port: int = 0, images_only: bool = False) -> Iterator[RunningHilum]:
     """`hilum up` on `folder`, delivering everything to the archive and to `pacs_port`; `hilum down` on the way out.
 
     Its listener has `port`; 0: a free one. It has the roles that `more` says; else those that are the default, or with `images_only`

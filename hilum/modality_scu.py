@@ -1,4 +1,4 @@
-"""What a modality does with its worklist, from the modality's side: it asks for its steps (PS3.4 K), and says what it performs (PS3.4 F)."""
+"""What a modality does with its worklist: it asks for its steps (PS3.4 K), and says what it performs (PS3.4 F)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from pydicom.config import RAISE
-from pydicom.dataelem import DataElement
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
@@ -149,12 +149,15 @@ def _associated(peer: Peer, sop_class: str, what: str) -> Iterator[Association]:
     secure(peer, connect(peer, addresses(peer))).close()  # says in words why it cannot be reached
     tls = (peer.tls.context(), peer.tls.server_name or peer.host) if peer.tls else None
     association = ae.associate(peer.host, peer.port, ae_title=peer.aet, tls_args=tls)
-    if not association.is_established:
+    if association.is_rejected:
         fix = f"Ask its administrator to admit {peer.calling_aet}, and check the AE title {peer.aet}."
         raise TryAgain(f"{peer.aet} at {peer.address} does not admit {peer.calling_aet} for {what}.", fix=fix)
     try:
+        # pynetdicom itself ends an association on which nothing is agreed to.
         if not any(context.abstract_syntax == sop_class for context in association.accepted_contexts):
             raise TryAgain(f"{peer.aet} takes no {what}.", fix="Of a Hilum, see `worklist.serve` and `worklist.mpps`.")
+        if not association.is_established:
+            raise TryAgain(f"{peer.aet} at {peer.address} ended the association.", fix="Look at its log.")
         ready(association)
         yield association
     finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 # The users of the containers: the Dockerfile's, that of the image postgres, that of the image chrislusf/seaweedfs.
 HILUM, POSTGRES, SEAWEED = 10001, 999, 1000
-SITE_SECRET = "hilum/site-secret"
+OF_SITE = "hilum/site-secret"
 
 
 def make() -> dict[str, tuple[int, str]]:
@@ -56,7 +56,7 @@ def write(path: Path, owner: int, text: str) -> None:
 
 def main(folder: Path) -> None:
     """Make what is not there. Nothing has read a secret before the last of them is written, so an interrupted start begins anew."""
-    made = {} if (folder / SITE_SECRET).exists() else {SITE_SECRET: site_secret()}
+    made = {} if (folder / OF_SITE).exists() else {OF_SITE: site_secret()}
     bound = make()
     if not (folder / list(bound)[-1]).exists():
         made |= bound

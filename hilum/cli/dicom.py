@@ -218,6 +218,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def peer_named(host: str | None, port: int | None, aet: str | None, calling_aet: str, config: Path | None, data: Path | None) -> Any:
+    """The peer that options name, or this Hilum's own listener. Raises `Misconfigured`."""
     from hilum.kinds import check_ae_title
     from hilum.peer import Peer
     from hilum.up import listener_of

@@ -134,7 +134,9 @@ def _show_what_to_point_where(now: Status) -> None:
     services = ", ".join(_SERVICES.get(each, each) for each in now.dicom.services)
     listeners = [
         ("Modality", now.dicom.host, now.dicom.port, now.dicom.aet, services) if now.dicom.services else None,
-        ("RIS, HL7 engine", now.hl7.host, now.hl7.port, "", "HL7 v2 over MLLP: orders, patients, appointments, reports") if now.hl7 else None,
+        ("RIS, HL7 engine", now.hl7.host, now.hl7.port, "", "HL7 v2 over MLLP: orders, patients, appointments, reports")
+        if now.hl7
+        else None,
     ]
     show_table("Point at it", ("What", "Host", "Port", "AE title", "For"), [each for each in listeners if each is not None])
     alone = [setting for setting, at in (("dicom.host", now.dicom), ("hl7.host", now.hl7)) if at is not None and _is_loopback(at.host)]

@@ -21,7 +21,9 @@ def worklist(
     station: Annotated[str, typer.Option("--station", help="Scheduled station AE title.")] = "",
     accession: Annotated[str, typer.Option("--accession", help="AccessionNumber.")] = "",
     patient: Annotated[str, typer.Option("--patient", help="PatientID.")] = "",
-    calling_aet: Annotated[str, typer.Option("--calling-aet", help="The AE title to call with: that modality's, to see what it sees.")] = "HILUM_ASK",
+    calling_aet: Annotated[
+        str, typer.Option("--calling-aet", help="The AE title to call with: that modality's, to see what it sees.")
+    ] = "HILUM_ASK",
     host: HostOption = None,
     port: PortOption = None,
     aet: AetOption = None,
