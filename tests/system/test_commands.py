@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +92,32 @@ def test_a_study_is_shown_by_uid_and_by_accession_number(one_hilum: RunningHilum
             ("archive", "delivered", 3),
             ("pacs", "delivered", 3),
         }
+
+
+@pytest.fixture(scope="module")
+def readme(one_hilum: RunningHilum, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Runs the line of README.md's example that begins so, with this Hilum's ports; the message of the example has been written."""
+    [block] = re.findall(r"^```console\n(cat > order\.hl7 .*?)^```", Path("README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    block = block.replace("2575", str(one_hilum.up["hl7"]["port"])).replace("11112", str(one_hilum.port))
+    message, end, commands = block.rpartition("END\n")
+    folder = tmp_path_factory.mktemp("readme")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HILUM_CONFIG": str(one_hilum.config)}
+
+    def run(line: str) -> str:
+        done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    run(message + end)
+    return lambda beginning: run(next(line for line in commands.splitlines() if line.startswith(beginning)))
+
+
+def test_an_order_is_sent_and_seen_by_the_lines_of_the_readme(readme: Callable[[str], str]) -> None:
+    assert "\tAA\t" in readme("hilum hl7 send")
+    eventually(lambda: "A4711" in readme("hilum worklist"), 30, what="the order on the worklist")
+    assert "Nothing of the study A4711 has come yet. It is ordered." in readme("hilum study show")
+    assert "A4711" in readme("findscu")
+    assert "MSA|AA|" in readme("mllp_send"), "an equal repeat is acknowledged"
 
 
 def test_a_study_that_is_not_there_is_exit_code_3(one_hilum: RunningHilum) -> None:
