@@ -80,6 +80,7 @@ def test_a_study_shows_what_differs_with_both_values(connection: psycopg.Connect
     shown = run("study", "match", "SYN0001")
 
     assert "Outcome\tmismatched" in shown
+    assert "SYN0001\tPL0001\tFI0001\tSYNTH0001\tCT of the head\tscheduled\t" in shown
     assert "PatientName\tSynthetic^Sam\tSynthetic^Samuel" in shown
 
 

@@ -15,8 +15,9 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
+from hilum.dicom import tag_of
 from hilum.errors import TryAgain
-from hilum.events import ProcedureStepChanged, ResourceWanted, StudyExpected
+from hilum.events import ProcedureStepChanged, ResourceWanted, StepPerformed, StudyExpected
 from hilum.find import ready
 from hilum.procedures import Procedures
 from hilum.settings import Settings
@@ -204,6 +205,16 @@ def test_what_only_a_creation_may_say_stays_and_the_modality_is_warned(modality:
     assert (last.patient_name, last.description) == ("Doe^John", "x")
 
 
+@pytest.mark.parametrize("keyword", ["ServiceEpisodeID", "ServiceEpisodeDescription", "AdmissionID", "StudyID", "PerformedStationName"])
+def test_no_attribute_that_the_table_does_not_allow_is_set(modality: Modality, keyword: str) -> None:
+    modality.create(**{keyword: "before"})
+    modality.set({keyword: "after"})
+
+    known = modality.procedures.get(STEP)
+    assert known is not None
+    assert known.attributes[tag_of(keyword)]["Value"] == ["before"]
+
+
 def test_text_of_two_character_sets_is_kept_together(modality: Modality) -> None:
     modality.create(SpecificCharacterSet="ISO_IR 192", PatientName="Иванов^Пётр")
     modality.set({"SpecificCharacterSet": "ISO_IR 100", "PerformedProcedureStepDescription": "Schädel"})
@@ -256,6 +267,29 @@ def test_a_receiver_that_starts_on_a_full_disk_refuses_steps_until_there_is_room
     assert modality.create()[0] == 0x0000
 
 
+def test_a_disk_that_is_full_in_the_middle_of_it_changes_nothing_and_the_modality_may_say_it_again(small_disk: Path) -> None:
+    other = small_disk / "other"
+    other.write_bytes(bytes(300_000))
+    modality = Modality(Settings(data=str(small_disk), spool=SpoolSettings(min_free_bytes=0)))
+    kept: list[str] = []
+    for uid in (f"2.25.{500 + n}" for n in range(10_000)):
+        status, comment = modality.create(uid, PatientComments="x" * 4000)
+        if status:
+            break
+        kept.append(uid)
+    refused = modality.set(END | {"CommentsOnThePerformedProcedureStep": "x" * 50_000}, kept[0])[0]
+    before = [(each.sop_instance_uid, each.revision) for each in modality.events()]
+    other.unlink()
+    again = [modality.set(END, kept[0])[0], modality.create(uid)[0]]
+
+    assert (status, comment, refused) == (0x0213, "Resource limitation; try again later", 0x0213)
+    assert before == [(uid, 1) for uid in kept][:100]
+    assert again == [0x0000, 0x0000]
+    known = modality.procedures.get(kept[0])
+    assert known is not None
+    assert known.state == "completed"
+
+
 def test_a_disk_that_fails_is_said(settings: Settings, modality: Modality) -> None:
     assert modality.events() == []
     with sqlite3.connect(settings.spool_dir / "procedures.sqlite") as connection:
@@ -294,7 +328,9 @@ def test_what_is_told_is_forgotten_in_time_and_what_is_not_stays(modality: Modal
 
 
 def told(event: ProcedureStepChanged, objects: Callable[[], Iterator[str]] = lambda: iter(()), *, hold: bool = True) -> list[Any]:
-    return [each for _, each in events_of(event, objects, hold=hold)]
+    said = [each for _, each in events_of(event, objects, hold=hold)]
+    assert said.pop(1) == StepPerformed.of(event)  # what the stage `orders` is told, each time
+    return said
 
 
 def test_a_completed_step_says_which_objects_its_study_should_have(modality: Modality) -> None:
@@ -377,9 +413,9 @@ def test_what_kafka_does_not_acknowledge_is_told_again_under_the_same_ids(settin
     assert teller.tell() == 2
 
     assert modality.procedures.waiting() == 0
-    assert len(kafka.ids) == 6
-    assert kafka.ids[:3] == kafka.ids[3:]
-    assert len(set(kafka.ids)) == 3
+    assert len(kafka.ids) == 10
+    assert kafka.ids[:5] == kafka.ids[5:]
+    assert len(set(kafka.ids)) == 5
     assert teller.tell() == 0
 
 
