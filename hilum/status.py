@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 from msgspec import Struct
 
-from hilum.database.troubles import FailedRule, StuckStudy, failed_rules, stuck_studies
+from hilum.database.troubles import FailedRule, Misfit, StuckStudy, failed_rules, misfits_of_late, stuck_studies
 from hilum.errors import HilumError, NotFound
 from hilum.role import Health
 from hilum.services.process import is_running
@@ -120,6 +120,8 @@ class Status(Struct, frozen=True, kw_only=True):
 
     #: Rules that could not be evaluated on objects, those that failed on most first; None if the database did not answer.
     failed_rules: list[FailedRule] | None = None
+    #: Studies and orders of the last 24 hours that do not fit, and that nobody has accepted; None if the database did not answer.
+    misfits: list[Misfit] | None = None
 
     @property
     def ready(self) -> bool:
@@ -163,6 +165,7 @@ def status(settings: Settings) -> Status:
         roles=[role for roles in asked for role in roles],
         stuck=_stuck(state.endpoints.postgres_dsn),
         failed_rules=_failed_rules(state.endpoints.postgres_dsn),
+        misfits=_misfits(state.endpoints.postgres_dsn),
     )
 
 
@@ -176,6 +179,13 @@ def _stuck(dsn: str) -> list[StuckStudy] | None:
 def _failed_rules(dsn: str) -> list[FailedRule] | None:
     try:
         return failed_rules(dsn)
+    except HilumError:
+        return None
+
+
+def _misfits(dsn: str) -> list[Misfit] | None:
+    try:
+        return misfits_of_late(dsn)
     except HilumError:
         return None
 

@@ -123,7 +123,18 @@ def _show(now: Status) -> None:
     if now.failed_rules:
         out.print()
         show_failed_rules(now.failed_rules)
+    if now.misfits:
+        out.print()
+        misfits = [(*_MISFITS[each.about, each.outcome], each.count, moment(each.latest)) for each in now.misfits]
+        show_table("What does not fit, of the last 24 hours", ("What", "See", "How many", "Latest"), misfits)
 
+
+_MISFITS = {
+    ("study", "mismatched"): ("studies that differ from their order", "hilum study list --order mismatched"),
+    ("study", "no-order"): ("studies for which no order came in time", "hilum study list --order no-order"),
+    ("study", "order-cancelled"): ("studies whose order was called off", "hilum study list --order order-cancelled"),
+    ("order", "no-images"): ("orders for which no images came in time", "hilum order list --images no-images"),
+}
 
 #: Services of the DICOM listener as modalities' dialogues call them.
 _SERVICES = {"storage-commitment": "storage commitment", "worklist": "worklist (MWL)", "mpps": "performed steps (MPPS)"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from msgspec.structs import replace
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hilum.database.troubles import FailedRule
     from hilum.waiting import Circumstances
 
+Fits = Literal["", "matched", "mismatched", "unmatched", "no-order", "order-cancelled", "withdrawn"]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
 
@@ -55,6 +56,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_all(
     search: Annotated[str, typer.Argument(help="UID, accession number, patient id (also of a merged patient), or part of a name.")] = "",
+    order: Annotated[Fits, typer.Option("--order", help="Only studies that fit their order so.")] = "",
     limit: LimitOption = 50,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -63,12 +65,12 @@ def list_all(
     """List the studies received last."""
     from hilum.database.queries import list_studies
 
-    found = list_studies(connected(config, data).postgres.dsn, like=search, limit=limit)
+    found = list_studies(connected(config, data).postgres.dsn, like=search, order=order, limit=limit)
     if json:
         show_json(found)
         return
     about = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description")
-    columns = (*about, "Series", "Objects", "Complete", "Open", "Study")
+    columns = (*about, "Order", "Series", "Objects", "Complete", "Open", "Study")
     rows = [
         (
             moment(s.received_at),
@@ -78,6 +80,7 @@ def list_all(
             s.study_date,
             "/".join(s.modalities),
             s.study_description,
+            s.order_outcome,
             s.series,
             s.instances,
             completeness(s),
@@ -86,7 +89,7 @@ def list_all(
         )
         for s in found
     ]
-    show_table("", columns, rows, nothing="No study is in the index.")
+    show_table("", columns, rows, nothing="No such study is in the index." if search or order else "No study is in the index.")
 
 
 def show(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -17,6 +18,7 @@ from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.database import connect
 from hilum.database.ordered import ordered, planned, studies_of
 from hilum.database.orders import write_matches, write_orders, write_patients
+from hilum.database.troubles import misfits_of_late
 from hilum.errors import HilumError, NotFound
 from hilum.events import Event, MatchChanged, OrderChanged, PatientChanged
 from hilum.order_events import Identifier, Note
@@ -105,6 +107,26 @@ def test_a_study_of_which_nothing_came_is_known_by_its_order(postgres: str) -> N
         assert found is not None
         assert [(each.study_instance_uid, each.status) for each in found.orders] == [(STUDY, "scheduled")]
     assert planned(postgres, "2.25.1") is None
+
+
+def test_studies_are_listed_by_how_they_fit(connection: psycopg.Connection) -> None:
+    write_matches(connection, [example(MatchChanged)])
+
+    assert "\tmismatched\t" in run("study", "list", "--order", "mismatched")
+    assert run("study", "list", "--order", "no-order") == "No such study is in the index.\n"
+
+
+def test_what_came_not_to_fit_of_late_is_counted_until_it_is_accepted(connection: psycopg.Connection, postgres: str) -> None:
+    event = replace(example(MatchChanged), changed_at=datetime.now(UTC))
+    old = replace(event, study_instance_uid="2.25.1", changed_at=datetime.now(UTC) - timedelta(hours=25))
+    no_images = replace(event, about="order", outcome="no-images")
+    write_matches(connection, [event, old, replace(event, study_instance_uid="2.25.2", coercible=True), no_images])
+
+    found = [(each.about, each.outcome, each.count) for each in misfits_of_late(postgres)]
+    run("study", "match", STUDY, "--accept", "--yes")
+
+    assert found == [("study", "mismatched", 1), ("order", "no-images", 1)]
+    assert [each.about for each in misfits_of_late(postgres)] == ["order"]
 
 
 @pytest.mark.usefixtures("connection")
