@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
+from hilum import telemetry
 from hilum.coercing import may_be_coerced
 from hilum.events import MatchChanged, MatchRequested, OrderChanged
 from hilum.order_events import Difference, Identifier, MatchOutcome, Note
@@ -103,7 +104,7 @@ class _Work:
                 found.orders = added(found.orders, order_id) if name in names else without(found.orders, order_id)
                 self._put_name(name, found)
             touched |= dict.fromkeys(found.studies)
-        touched |= dict.fromkeys(uid for uid in (*row.uids, *(former.uids if former else ())) if self._study(uid) is not None)
+        touched |= dict.fromkeys((*row.uids, *(former.uids if former is not None else ())))
         self._put_order(order_id, row)
         cause = "patient" if event.change == "patient" else "order"
         for uid in touched:
@@ -153,6 +154,8 @@ class _Work:
             row.outcome, row.by, row.orders, row.differences, row.candidates = after
             row.told = self._version(row.told)
             yield self._told_of_study(uid, row, joined, outcome, cause)
+        elif cause in ("order", "patient"):  # it is remembered as it is, timer included
+            return
         self._memory.put(study_key(uid), row, due=self._study_due(row))
         for order_id in sorted(changed_orders):
             order = self._order(order_id)
@@ -176,6 +179,7 @@ class _Work:
         if outcome != row.outcome:
             before, row.outcome = row.outcome, outcome
             row.told = self._version(row.told)
+            telemetry.MATCHES_CHANGED.labels("order", outcome).inc()
             yield MatchChanged(
                 about="order",
                 study_instance_uid=row.studies[0] if row.studies else next(iter(row.uids), ""),
@@ -213,6 +217,7 @@ class _Work:
             notes.append(Note(code="order-corrected", sentence="The order or its patient was changed after the images came."))
         if len(joined.orders) > 1:
             notes.append(Note(code="several-orders", sentence="Several orders have this one study."))
+        telemetry.MATCHES_CHANGED.labels("study", joined.outcome).inc()
         return MatchChanged(
             about="study",
             study_instance_uid=uid,
@@ -221,14 +226,19 @@ class _Work:
             before=before,
             by=joined.by,
             differences=tuple(Difference(attribute=name, ordered=ordered, found=found) for name, ordered, found in joined.differences),
-            coercible=bool(joined.differences)
-            and may_be_coerced(joined.outcome, {each[0] for each in joined.differences}, self._coerce.get(row.sender, ())),
+            coercible=self._coercible(row, joined),
             candidates=joined.candidates,
             cause=cause,
             version=row.told,
             notes=tuple(notes),
             changed_at=self._now,
         )
+
+    def _coercible(self, row: StudyRow, joined: Joined) -> bool:
+        """Whether what differs is set right on the way out. Several orders that ask for different values set nothing right."""
+        differing = {each[0] for each in joined.differences}
+        one_each = len({each[:2] for each in joined.differences}) == len(differing)
+        return bool(differing) and one_each and may_be_coerced(joined.outcome, differing, self._coerce.get(row.sender, ()))
 
     # Rows
 

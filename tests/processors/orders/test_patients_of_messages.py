@@ -211,3 +211,14 @@ def test_a_patient_of_whom_nothing_new_is_said_is_not_told_again() -> None:
     site.take(adt())
 
     assert site.take(adt(at="202611260930")) == []
+
+
+def test_in_a_circle_a_merge_that_is_said_again_is_the_latest_word() -> None:
+    site = Site()
+    site.take(adt("A40", patient="B", prior="A", at="202611260901"))
+    site.take(adt("A40", patient="A", prior="B", at="202611260900"), "other")
+    before = site.patient("A").merged_into
+    site.take(adt("A40", patient="A", prior="B", at="202611260902"), "other")
+
+    assert before == site.patient("B").patient.key
+    assert (site.patient("A").merged_into, site.patient("B").merged_into) == ("", site.patient("A").patient.key)
