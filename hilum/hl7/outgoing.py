@@ -20,6 +20,10 @@ KINDS = (
     "step-started",
     "step-completed",
     "step-discontinued",
+    "order-scheduled",
+    "order-started",
+    "order-completed",
+    "order-discontinued",
     "message",
 )
 #: What Hilum knows of a study, by DICOM's keywords where it has one.
@@ -49,7 +53,8 @@ FACTS = (
     "Sentence",
 )
 #: OBR-25 (table 0123) and ORC-5 (table 0038) by what happened.
-_RESULT_STATUS = {"study-opened": "I", "study-completed": "R", "delivered": "R", "quarantined": "I", "step-discontinued": "X"}
+_RESULT_STATUS = {"study-opened": "I", "study-completed": "R", "delivered": "R", "quarantined": "I"}
+_RESULT_STATUS |= {"step-discontinued": "X", "order-discontinued": "X"}
 _ORDER_STATUS = {
     "study-opened": "IP",
     "study-completed": "CM",
@@ -58,6 +63,10 @@ _ORDER_STATUS = {
     "step-started": "IP",
     "step-completed": "CM",
     "step-discontinued": "DC",
+    "order-scheduled": "SC",
+    "order-started": "IP",
+    "order-completed": "CM",
+    "order-discontinued": "DC",
 }
 
 
@@ -131,7 +140,7 @@ def _obr(facts: Mapping[str, str], *, result: bool) -> tuple[str, list[str | Fie
     fields[1], fields[2] = facts["PlacerOrderNumber"], facts["FillerOrderNumber"]
     fields[3] = [[[facts["RequestedProcedureID"]], [facts["StudyDescription"] or "Imaging study"]]]
     fields[6] = (facts["StudyDate"] + facts["StudyTime"][:6]) if facts["StudyDate"] else ""
-    fields[17] = facts["AccessionNumber"]  # OBR-18, placer field 1 (IHE RAD TF-2 4.2)
+    fields[17] = facts["AccessionNumber"]  # OBR-18, placer field 1 (IHE RAD TF-2 4.4)
     fields[18], fields[19] = facts["RequestedProcedureID"], facts["ScheduledProcedureStepID"]
     fields[21] = facts["Now"]
     fields[23] = facts["ModalitiesInStudy"].split("\\")[0]
@@ -154,7 +163,7 @@ def _obx(facts: Mapping[str, str]) -> Iterable[tuple[str, list[str | Field]]]:
 
 
 def _zds(facts: Mapping[str, str]) -> tuple[str, list[str | Field]]:
-    """IHE RAD TF-2 4.4.4.1.2.3."""
+    """The segment of IHE for the StudyInstanceUID (RAD TF-2 4.4)."""
     return "ZDS", [[[[facts["StudyInstanceUID"]], [""], ["Application"], ["DICOM"]]]]
 
 

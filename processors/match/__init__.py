@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
+from hilum import telemetry
 from hilum.coercing import may_be_coerced
 from hilum.events import MatchChanged, MatchRequested, OrderChanged
 from hilum.order_events import Difference, Identifier, MatchOutcome, Note
@@ -178,6 +179,7 @@ class _Work:
         if outcome != row.outcome:
             before, row.outcome = row.outcome, outcome
             row.told = self._version(row.told)
+            telemetry.MATCHES_CHANGED.labels("order", outcome).inc()
             yield MatchChanged(
                 about="order",
                 study_instance_uid=row.studies[0] if row.studies else next(iter(row.uids), ""),
@@ -215,6 +217,7 @@ class _Work:
             notes.append(Note(code="order-corrected", sentence="The order or its patient was changed after the images came."))
         if len(joined.orders) > 1:
             notes.append(Note(code="several-orders", sentence="Several orders have this one study."))
+        telemetry.MATCHES_CHANGED.labels("study", joined.outcome).inc()
         return MatchChanged(
             about="study",
             study_instance_uid=uid,
@@ -223,14 +226,19 @@ class _Work:
             before=before,
             by=joined.by,
             differences=tuple(Difference(attribute=name, ordered=ordered, found=found) for name, ordered, found in joined.differences),
-            coercible=bool(joined.differences)
-            and may_be_coerced(joined.outcome, {each[0] for each in joined.differences}, self._coerce.get(row.sender, ())),
+            coercible=self._coercible(row, joined),
             candidates=joined.candidates,
             cause=cause,
             version=row.told,
             notes=tuple(notes),
             changed_at=self._now,
         )
+
+    def _coercible(self, row: StudyRow, joined: Joined) -> bool:
+        """Whether what differs is set right on the way out. Several orders that ask for different values set nothing right."""
+        differing = {each[0] for each in joined.differences}
+        one_each = len({each[:2] for each in joined.differences}) == len(differing)
+        return bool(differing) and one_each and may_be_coerced(joined.outcome, differing, self._coerce.get(row.sender, ()))
 
     # Rows
 

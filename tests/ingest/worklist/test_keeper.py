@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -130,6 +131,18 @@ def test_while_the_database_is_away_the_steps_stay_and_it_says_so(tmp_path: Path
     assert not health.ready
     assert "PostgreSQL is away" in health.says
     assert len(running.worklist.versions()) == 11
+
+
+def test_a_full_disk_ends_nothing_and_is_said(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    disk = os.statvfs(small_disk)
+    filler.write_bytes(bytes(disk.f_bavail * disk.f_frsize))
+    running = Running(small_disk, *ORDERS)
+
+    running.keeper.step()
+    assert "disk fails" in running.keeper.health().says
+    filler.unlink()
+    assert len(running.steps()) == 11
 
 
 @pytest.mark.parametrize(
@@ -268,6 +281,18 @@ class TestSource:
             assert len(source.open()) == 2
         source.close()
         completed.close()
+
+    def test_an_order_that_modalities_alone_have_ended_leaves_the_list_as_the_settings_say(self, postgres: str) -> None:
+        one, two, *_ = self.waiting(*ORDERS)
+        source, images = self.source(postgres), self.source(postgres, leaves=("images",))
+        with connect(postgres) as connection:
+            put(connection, replace(one, status="completed", performed="completed"), replace(two, status="completed"))
+            Index().apply(connection, [(a_performed(1, "completed"), Envelope(id="1", time=NOW, traceparent=""))])
+
+        assert source.open() == []
+        assert [step.step_id for step in images.open()] == ["SPS1"]
+        source.close()
+        images.close()
 
     def test_orders_and_steps_say_what_modalities_say_of_them(self, postgres: str) -> None:
         envelope = Envelope(id="1", time=NOW, traceparent="")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +15,9 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
+from hilum.dicom import tag_of
 from hilum.errors import TryAgain
-from hilum.events import ProcedureStepChanged, ResourceWanted, StudyExpected
+from hilum.events import ProcedureStepChanged, ResourceWanted, StepPerformed, StudyExpected
 from hilum.find import ready
 from hilum.procedures import Procedures
 from hilum.settings import Settings
@@ -23,6 +26,7 @@ from ingest.dicom.commands import N_CREATE_RQ, N_SET_RQ, Command
 from ingest.dicom.commitment import Scu
 from ingest.dicom.negotiation import PERFORMED_STEP, Context
 from ingest.dicom.performed import Performing
+from ingest.dicom.services import Services
 from ingest.dicom.worklist_answers import PERFORMED_ANSWERS
 from ingest.worklist.telling import Teller, events_of
 from tests.ingest.worklist.steps import EXPLICIT, data_set, encoded, running
@@ -74,9 +78,9 @@ WRONG_ENTRY: dict[str, Any] = {
 class Modality:
     """Says what it does to a `Performing`, without sockets."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, performing: Performing | None = None) -> None:
         self.procedures = Procedures(settings)
-        self._performing = Performing(self.procedures)
+        self._performing = performing or Performing(self.procedures)
         self._scu = Scu("a1", "CT1", "HILUM", "192.0.2.1")
 
     def _say(self, field: int, uid: str, data: bytes, sop_class: str = PERFORMED_STEP) -> tuple[int, str]:
@@ -201,6 +205,16 @@ def test_what_only_a_creation_may_say_stays_and_the_modality_is_warned(modality:
     assert (last.patient_name, last.description) == ("Doe^John", "x")
 
 
+@pytest.mark.parametrize("keyword", ["ServiceEpisodeID", "ServiceEpisodeDescription", "AdmissionID", "StudyID", "PerformedStationName"])
+def test_no_attribute_that_the_table_does_not_allow_is_set(modality: Modality, keyword: str) -> None:
+    modality.create(**{keyword: "before"})
+    modality.set({keyword: "after"})
+
+    known = modality.procedures.get(STEP)
+    assert known is not None
+    assert known.attributes[tag_of(keyword)]["Value"] == ["before"]
+
+
 def test_text_of_two_character_sets_is_kept_together(modality: Modality) -> None:
     modality.create(SpecificCharacterSet="ISO_IR 192", PatientName="Иванов^Пётр")
     modality.set({"SpecificCharacterSet": "ISO_IR 100", "PerformedProcedureStepDescription": "Schädel"})
@@ -240,7 +254,44 @@ def test_a_full_disk_refuses_before_anything_is_kept(tmp_path: Path) -> None:
     assert full.events() == []
 
 
+def test_a_receiver_that_starts_on_a_full_disk_refuses_steps_until_there_is_room(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    disk = os.statvfs(small_disk)
+    filler.write_bytes(bytes(disk.f_bavail * disk.f_frsize))
+    services = Services.of(Settings(data=str(small_disk), spool=SpoolSettings(min_free_bytes=0)), threading.Event())
+    assert services.performing is not None
+    modality = Modality(Settings(data=str(small_disk), spool=SpoolSettings(min_free_bytes=0)), services.performing)
+
+    assert modality.create()[0] == 0x0213
+    filler.unlink()
+    assert modality.create()[0] == 0x0000
+
+
+def test_a_disk_that_is_full_in_the_middle_of_it_changes_nothing_and_the_modality_may_say_it_again(small_disk: Path) -> None:
+    other = small_disk / "other"
+    other.write_bytes(bytes(300_000))
+    modality = Modality(Settings(data=str(small_disk), spool=SpoolSettings(min_free_bytes=0)))
+    kept: list[str] = []
+    for uid in (f"2.25.{500 + n}" for n in range(10_000)):
+        status, comment = modality.create(uid, PatientComments="x" * 4000)
+        if status:
+            break
+        kept.append(uid)
+    refused = modality.set(END | {"CommentsOnThePerformedProcedureStep": "x" * 50_000}, kept[0])[0]
+    before = [(each.sop_instance_uid, each.revision) for each in modality.events()]
+    other.unlink()
+    again = [modality.set(END, kept[0])[0], modality.create(uid)[0]]
+
+    assert (status, comment, refused) == (0x0213, "Resource limitation; try again later", 0x0213)
+    assert before == [(uid, 1) for uid in kept][:100]
+    assert again == [0x0000, 0x0000]
+    known = modality.procedures.get(kept[0])
+    assert known is not None
+    assert known.state == "completed"
+
+
 def test_a_disk_that_fails_is_said(settings: Settings, modality: Modality) -> None:
+    assert modality.events() == []
     with sqlite3.connect(settings.spool_dir / "procedures.sqlite") as connection:
         connection.execute("DROP TABLE untold")
 
@@ -277,7 +328,9 @@ def test_what_is_told_is_forgotten_in_time_and_what_is_not_stays(modality: Modal
 
 
 def told(event: ProcedureStepChanged, objects: Callable[[], Iterator[str]] = lambda: iter(()), *, hold: bool = True) -> list[Any]:
-    return [each for _, each in events_of(event, objects, hold=hold)]
+    said = [each for _, each in events_of(event, objects, hold=hold)]
+    assert said.pop(1) == StepPerformed.of(event)  # what the stage `orders` is told, each time
+    return said
 
 
 def test_a_completed_step_says_which_objects_its_study_should_have(modality: Modality) -> None:
@@ -360,9 +413,9 @@ def test_what_kafka_does_not_acknowledge_is_told_again_under_the_same_ids(settin
     assert teller.tell() == 2
 
     assert modality.procedures.waiting() == 0
-    assert len(kafka.ids) == 6
-    assert kafka.ids[:3] == kafka.ids[3:]
-    assert len(set(kafka.ids)) == 3
+    assert len(kafka.ids) == 10
+    assert kafka.ids[:5] == kafka.ids[5:]
+    assert len(set(kafka.ids)) == 5
     assert teller.tell() == 0
 
 
