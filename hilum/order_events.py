@@ -35,6 +35,15 @@ class Code(Struct, frozen=True, kw_only=True, omit_defaults=True):
     scheme: str = ""
 
 
+class FormerRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a patient was called under identifiers that were merged into another one's; images of that time say it."""
+
+    ids: tuple[Identifier, ...]
+    name: str = ""
+    birth_date: str = ""
+    sex: str = ""
+
+
 class Patient(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who a patient is. Values are as DICOM writes them: PN, DA, CS."""
 
@@ -55,6 +64,8 @@ class Patient(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_m: str = ""
     #: Identifiers of patients that were merged into this one.
     former_ids: tuple[Identifier, ...] = ()
+    #: What was said of those patients, where that is known and something else than what is said of this one.
+    former_records: tuple[FormerRecord, ...] = ()
     #: Identifiers of patients that are linked with this one (A24): the same person, under two records.
     linked_ids: tuple[Identifier, ...] = ()
 
@@ -103,6 +114,8 @@ class RequestedProcedure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     uid_made: bool = False
     #: Others under which the study may come, as they were offered to modalities before.
     former_uids: tuple[str, ...] = ()
+    #: Its own AccessionNumber, where the procedures of the order have different ones; see `Order.accession_of`.
+    accession: Identifier | None = None
     description: str = ""
     codes: tuple[Code, ...] = ()
     #: `STAT`, `HIGH`, `ROUTINE`, `MEDIUM` or `LOW` (PS3.3 C.4.11: (0040,1003)).
@@ -128,9 +141,11 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: OrderStatus
     #: What modalities say of its steps (MPPS); empty: nothing. The status of a step is that of messages alone.
     performed: Literal["", "in-progress", "completed", "discontinued"] = ""
+    #: With an empty key and without identifiers, as long as no message has said whose it is.
     patient: Patient
     procedures: tuple[RequestedProcedure, ...] = ()
-    #: AccessionNumber with the issuer that applies to it; None while there is none, or none that fits into SH.
+    #: AccessionNumber with the issuer that applies to it, that of the first procedure where they have different ones; None while there
+    #: is none, or none that fits into SH.
     accession: Identifier | None = None
     #: PlacerOrderNumberImagingServiceRequest and FillerOrderNumberImagingServiceRequest (ORC-2, ORC-3).
     placer: Identifier | None = None
@@ -154,6 +169,18 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sender: str = ""
     #: When the facts came to be, by the sender's clock (ORC-9, EVN-2 or MSH-7).
     said_at: datetime
+
+    def accession_of(self, procedure: RequestedProcedure) -> Identifier | None:
+        """The AccessionNumber of one of its procedures: the order's, but where procedures have different ones."""
+        if any(each.accession is not None for each in self.procedures):
+            return procedure.accession
+        return self.accession
+
+    @property
+    def accessions(self) -> tuple[Identifier, ...]:
+        """All AccessionNumbers of it, the first one's first."""
+        own = (each.accession for each in self.procedures)
+        return tuple(dict.fromkeys(each for each in (self.accession, *own) if each is not None))
 
 
 class Note(Struct, frozen=True, kw_only=True):

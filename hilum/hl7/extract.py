@@ -13,7 +13,19 @@ from hilum.order_events import Identifier, Note
 
 from .fieldmaps import FieldMap, parts_of
 from .message import Segment
-from .values import DELETE, Repetition, code_of, component, identifier_cx, identifier_ei, moment_of, person_name, physician_name
+from .values import (
+    DELETE,
+    LONGEST_GROUP,
+    Repetition,
+    code_of,
+    component,
+    fitting_name,
+    identifier_cx,
+    identifier_ei,
+    moment_of,
+    person_name,
+    physician_name,
+)
 
 #: Longest values of DICOM for what must not be cut (PS3.5 6.2: SH and LO), by target.
 LONGEST = {"accession": 16, "procedure_id": 16, "step_id": 16, "placer": 64, "filler": 64, "admission": 64, "patient_id": 64}
@@ -79,11 +91,11 @@ class Extract:
         _, _, number, sub = parts_of(path)
         first = repetitions[0]
         if target == "name":
-            return person_name([[list(part) for part in each] for each in repetitions])
+            return self._name(path, person_name([[list(part) for part in each] for each in repetitions]))
         if target in _PHYSICIANS:
             if target == "performing_physician" and path == "OBR-34.1":  # NDL: its first component is a CNN in subcomponents
-                return physician_name([[[part] for part in first[0]]])
-            return physician_name([[list(part) for part in each] for each in repetitions])
+                return self._name(path, physician_name([[[part] for part in first[0]]]))
+            return self._name(path, physician_name([[list(part) for part in each] for each in repetitions]))
         if target in _GROUP_IDENTIFIERS:
             issuer = self.defaults.issuer_of_accession_number if target == "accession" else self.defaults.issuer_of_orders
             return identifier_ei(first, issuer, number or 1)
@@ -100,6 +112,15 @@ class Extract:
         if target == "patient_location" and not number:
             text = " ".join(part for index in range(1, 4) if (part := component(first, index)))
         return self._text(target, path, text)
+
+    def _name(self, path: str, name: str) -> str:
+        fitting = fitting_name(name)
+        if fitting != name:
+            self.note(
+                "name-too-long",
+                f"{path} has more than the {LONGEST_GROUP} characters that a name may have (PS3.5 6.2): it is shortened from its end.",
+            )
+        return fitting
 
     def _text(self, target: str, path: str, text: str) -> str:
         if target == "sex" and text:

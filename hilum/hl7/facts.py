@@ -31,7 +31,10 @@ class StepFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ProcedureFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a message says of a requested procedure. `key` is its id; empty: it has none, and is the order's only one."""
+    """What a message says of a requested procedure. `key` is its id; empty: it has none.
+
+    Of several that have one id, or none, and different accession numbers, the further ones have that number added to the key.
+    """
 
     key: str
     facts: dict[str, Any] = {}
@@ -58,6 +61,8 @@ class Merge(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     prior: Identifier
     surviving: Identifier
+    #: The name of `prior` (MRG-7), PN; empty if the message does not say.
+    prior_name: str = ""
 
 
 class Mapped(Struct, frozen=True, kw_only=True, omit_defaults=True):

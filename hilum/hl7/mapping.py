@@ -15,7 +15,7 @@ from .extract import Defaults, Extract, repetitions_of, value_of
 from .facts import Kind, Mapped, Merge, OrderFacts, PatientFacts, ProcedureFacts, StepFacts
 from .fieldmaps import ORDER, PATIENT, PROCEDURE, STEP, FieldMap, Places
 from .message import Message, Segment
-from .values import identifier_cx, moment_of
+from .values import fitting_name, identifier_cx, moment_of, person_name
 
 ORDERS = frozenset({("ORM", "O01"), ("OMI", "O23"), ("OMG", "O19")})
 PATIENTS = frozenset({"A01", "A02", "A03", "A04", "A05", "A06", "A07", "A08", "A11", "A12", "A13", "A28", "A31"})
@@ -64,7 +64,13 @@ class _Mapping:
         if kind != "other":
             patients = [self._patient(segments) for segments in self._patient_segments()]
             patients = [each for each in patients if each.ids]
-            if not patients:
+            if not patients and orders:  # the group of PID is optional (HL7 v2.5.1 4.4.1, 4.4.4, 4.4.6)
+                self._extract.note(
+                    "patient-id-missing",
+                    "The message has no patient identifier (PID-3): the patient of its orders stays who it was."
+                    " One that has none is offered to no modality.",
+                )
+            elif not patients:
                 self._extract.note("patient-id-missing", "The message has no patient identifier (PID-3): nothing follows from it.")
                 kind = "other"
         if kind in ("order", "result", "appointment") and not orders:
@@ -140,7 +146,7 @@ class _Mapping:
         for segments in self._patient_segments():
             survivors = self._ids(segments)
             priors = [
-                identifier
+                (identifier, fitting_name(person_name(segment.field(7))) if segment.field(7) else "")
                 for segment in segments
                 if segment.name == "MRG"
                 for field in (1, 4)  # MRG-4: prior patient id, of old versions
@@ -149,10 +155,10 @@ class _Mapping:
             ]
             if survivors and not priors:
                 self._extract.note("merge-without-prior", "MRG-1 is empty: nobody knows which patient is to be merged.")
-            for prior in priors:
+            for prior, name in priors:
                 surviving = _of_the_same(prior, survivors)
                 if surviving is not None and not _same(prior, surviving):
-                    found.append(Merge(prior=prior, surviving=surviving))
+                    found.append(Merge(prior=prior, surviving=surviving, prior_name=name))
         return found
 
     def _moved(self) -> list[Identifier]:
@@ -190,9 +196,13 @@ class _Mapping:
             yield open_now
 
     def _groups(self) -> list[list[Segment]]:
-        """The segments of each order: from an ORC, or an OBR that has none, to the next. What is before the first is of all."""
+        """The segments of each procedure: from an ORC, or a further OBR, to the next. What is before the first is of all.
+
+        Of a further OBR is also what its order says before the first one: ORC and TQ1.
+        """
         before: list[Segment] = []
         groups: list[list[Segment]] = []
+        head: list[Segment] = []
         for segment in self._message.all:
             begins = segment.name == "ORC" or (segment.name == "OBR" and (not groups or any(s.name == "OBR" for s in groups[-1])))
             if begins and len(groups) == _MOST_GROUPS:
@@ -200,9 +210,14 @@ class _Mapping:
                     "orders-too-many", f"The message has more than {_MOST_GROUPS} orders: the first {_MOST_GROUPS} are taken."
                 )
                 break
-            if begins:
+            if begins and segment.name == "OBR":
+                groups.append([segment, *(_head_of(segment, each) for each in head)])
+            elif begins:
                 groups.append([segment])
+                head = [segment]
             elif groups:
+                if head and not any(s.name == "OBR" for s in groups[-1]) and segment.name != "OBR":
+                    head.append(segment)
                 groups[-1].append(segment)
             else:
                 before.append(segment)
@@ -255,15 +270,18 @@ class _Mapping:
         rest = [segment for segment in group if segment.name != "IPC"]
         ipcs = [segment for segment in group if segment.name == "IPC"]
         found: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {}
+        accessions: dict[str, Identifier | None] = {}
         for number, ipc in enumerate(ipcs or [None]):
             segments = rest if ipc is None else [ipc, *rest]
             facts: dict[str, Any] = {}
             for target in PROCEDURE:
                 self._extract.put(facts, target, self._places.procedure.get(target, ()), segments)
+            self._extract.put(facts, "accession", self._places.order.get("accession", ()), segments)
+            key = _key(facts.get("procedure_id") or "", facts.get("accession"), accessions)
             step: dict[str, Any] = {}
             for target in STEP:
                 self._extract.put(step, target, self._places.step.get(target, ()), segments)
-            known, steps = found.setdefault(facts.get("procedure_id") or "", ({}, {}))
+            known, steps = found.setdefault(key, ({}, {}))
             known |= facts
             if step:
                 steps[step.get("step_id") or (str(number) if number else "")] = step
@@ -274,20 +292,22 @@ class _Mapping:
 
 
 def _joined(first: OrderFacts, second: OrderFacts) -> OrderFacts:
-    """Two groups of one message that are of one order: each is a step of it (IHE RAD TF-2 4.4)."""
+    """Two groups of one message that are of one order: each is a step of it (IHE RAD TF-2 4.4), or a further procedure."""
     procedures: dict[str, ProcedureFacts] = {each.key: each for each in first.procedures}
+    accessions = {each.key: each.facts.get("accession") for each in first.procedures}
     for each in second.procedures:
-        known = procedures.get(each.key)
+        key = _key(each.key, each.facts.get("accession"), accessions)
+        known = procedures.get(key)
         if known is None:
-            procedures[each.key] = each
+            procedures[key] = ProcedureFacts(key=key, facts=each.facts, steps=each.steps)
             continue
         steps = {step.key: step for step in known.steps}
         for step in each.steps:
-            key = step.key
-            while not step.facts.get("step_id") and key in steps:
-                key = str(int(key or 0) + 1)
-            steps[key] = StepFacts(key=key, facts=step.facts)
-        procedures[each.key] = ProcedureFacts(key=each.key, facts=known.facts | each.facts, steps=tuple(steps.values()))
+            place = step.key
+            while not step.facts.get("step_id") and place in steps:
+                place = str(int(place or 0) + 1)
+            steps[place] = StepFacts(key=place, facts=step.facts)
+        procedures[key] = ProcedureFacts(key=key, facts=known.facts | each.facts, steps=tuple(steps.values()))
     return OrderFacts(
         control=first.control,
         change=first.change,
@@ -298,6 +318,25 @@ def _joined(first: OrderFacts, second: OrderFacts) -> OrderFacts:
         facts=first.facts | second.facts,
         procedures=tuple(procedures.values()),
     )
+
+
+def _key(procedure_id: str, accession: Identifier | None, known: dict[str, Identifier | None]) -> str:
+    """Names a procedure within its order: by its id; of several with one id that have different accession numbers, by both."""
+    key = procedure_id
+    if accession is not None and (other := known.get(procedure_id)) is not None and not _same(accession, other):
+        key = f"{procedure_id}={accession.value}"
+    known.setdefault(key, accession)
+    if known[key] is None:
+        known[key] = accession
+    return key
+
+
+def _head_of(further: Segment, segment: Segment) -> Segment:
+    """A segment of the order as it is of a further OBR: without the order's numbers, if that has other ones of its own."""
+    if segment.name != "ORC" or not any(own and its and own != its for own, its in ((further.get(n), segment.get(n)) for n in (2, 3))):
+        return segment
+    fields = segment.raws()
+    return Segment(segment.delimiters.field.join([*fields[:2], "", "", *fields[4:]]), segment.delimiters)
 
 
 def _same(first: Identifier, second: Identifier) -> bool:

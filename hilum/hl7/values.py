@@ -17,6 +17,9 @@ Repetition = Sequence[Sequence[str]]
 #: What means: delete the value (2.5.3). An empty field means: no change.
 DELETE = '""'
 
+#: Characters of a component group of a PN (PS3.5 6.2).
+LONGEST_GROUP = 64
+
 _TIME = re.compile(
     r"(?P<year>\d{4})(?P<month>\d\d)?(?P<day>\d\d)?(?P<hour>\d\d)?(?P<minute>\d\d)?(?P<second>\d\d)?(\.(?P<fraction>\d{1,6})\d*)?"
     r"(?P<offset>[+-]\d{4})?\s*\Z"
@@ -49,6 +52,22 @@ def person_name(field: Field) -> str:
 def physician_name(field: Field) -> str:
     """A name of type XCN as PN (2.A.86); its identifier is left out, unless there is nothing else: many senders write a name there."""
     return _in_groups(field, first=2) or (pn_safe(component(field[0], 1)) if field and not component(field[0], 1).isdigit() else "")
+
+
+def fitting_name(name: str) -> str:
+    """A PN of which each component group has at most 64 characters (PS3.5 6.2): suffix and prefix are left out, then given names.
+
+    What is left is what it was, so that images with it are of the same name; a family name that is longer by itself is cut.
+    """
+    return "=".join(map(_fitting_group, name.split("="))) if len(name) > LONGEST_GROUP else name
+
+
+def _fitting_group(group: str) -> str:
+    parts = [*group.split("^"), "", "", "", ""][:5]
+    for part in (4, 3, 2, 1):
+        while len("^".join(parts).rstrip("^")) > LONGEST_GROUP and parts[part]:
+            parts[part] = parts[part].rpartition(" ")[0] if part in (1, 2) else ""
+    return "^".join(parts).rstrip("^")[:LONGEST_GROUP].rstrip(" ^")
 
 
 def identifier_cx(repetition: Repetition, issuer: str = "") -> Identifier | None:

@@ -28,7 +28,8 @@ def items_of(order: Order) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Each step of an order with all that a modality may be told of it."""
     common = _of_order(order) | _of_patient(order.patient)
     for number, procedure in enumerate(order.procedures):
-        of_procedure = common | _of_procedure(procedure)
+        accession = order.accession_of(procedure)
+        of_procedure = common | _of_procedure(procedure, accession)
         for place, step in enumerate(procedure.steps):
             of_step = _of_step(step)
             yield Place(number, place), of_procedure | {tag_of("ScheduledProcedureStepSequence"): {"vr": "SQ", "Value": [of_step]}}
@@ -56,9 +57,11 @@ def _of_step(step: ScheduledStep) -> dict[str, Any]:
     )
 
 
-def _of_procedure(procedure: RequestedProcedure) -> dict[str, Any]:
+def _of_procedure(procedure: RequestedProcedure, accession: Identifier | None) -> dict[str, Any]:
     return _elements(
         WORKLIST,
+        AccessionNumber=_value(accession),
+        IssuerOfAccessionNumberSequence=_issuer(accession),
         RequestedProcedureID=procedure.procedure_id,
         RequestedProcedureDescription=procedure.description or next((code.meaning for code in procedure.codes if code.meaning), ""),
         RequestedProcedureCodeSequence=_codes(procedure.codes)[:1],  # a single item (PS3.4 Table K.6-1)
@@ -74,8 +77,6 @@ def _of_procedure(procedure: RequestedProcedure) -> dict[str, Any]:
 def _of_order(order: Order) -> dict[str, Any]:
     return _elements(
         WORKLIST,
-        AccessionNumber=_value(order.accession),
-        IssuerOfAccessionNumberSequence=_issuer(order.accession),
         RequestingPhysician=order.requesting_physician,
         RequestingService=order.requesting_service,
         ReferringPhysicianName=order.referring_physician,

@@ -18,6 +18,7 @@ _OPEN = """
     SELECT s.order_id, s.procedure_number, s.step_number, o.version, s.study_instance_uid, s.step_id
     FROM scheduled_step s JOIN scheduled_order o USING (order_id)
     WHERE s.status IN ('scheduled', 'arrived', 'ready') AND o.superseded_by IS NULL
+        AND s.patient_id <> '' -- nobody knows whom to examine, and PatientID has a value in each answer (PS3.4 Table K.6-1)
         AND (o.status IN ('scheduled', 'arrived', 'in-progress')
             OR (o.detail ? 'performed' AND o.status IN ('completed', 'discontinued')))
         AND coalesce(s.start_at, o.changed_at) > now() - make_interval(secs => %(keep_s)s)

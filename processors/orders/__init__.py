@@ -18,7 +18,7 @@ from hilum.hl7.fieldmaps import FieldMap, fieldmap
 from hilum.hl7.mapping import map_message
 from hilum.hl7.message import NotHl7, parse
 from hilum.hl7.senders import defaults_of
-from hilum.order_events import Note
+from hilum.order_events import Note, Patient
 from hilum.pseudonyms import Pseudonyms, pseudonyms
 from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
@@ -100,10 +100,14 @@ class _Work:
         self._patients = Patients(memory, names)
         self._performances = Performances(memory)
         self._book = Book(memory, names, self._performances)
+        #: Orders that the message is about.
+        self._meant: dict[str, None] = {}
 
     def message(self, mapped: Mapped, event: MessageReceived) -> Iterator[OrderChanged | PatientChanged]:
         """Tell what a message changes."""
-        if not mapped.patients:
+        if not mapped.patients and not mapped.orders:
+            if mapped.notes:
+                log.warning("message_about_nobody", message_id=event.message_id, says=mapped.notes[-1].sentence)
             return
         said_at, notes = mapped.said_at or event.received_at, list(mapped.notes)
         if said_at > event.received_at + MOST_AHEAD:
@@ -116,7 +120,7 @@ class _Work:
             key, of_patient = self._patients.tell(patient, stamp)
             told += of_patient
         for merge in mapped.merges:
-            told += self._patients.merge(merge.prior, merge.surviving, stamp)
+            told += self._patients.merge(merge.prior, merge.surviving, stamp, merge.prior_name)
         if mapped.kind in ("link", "unlink") and len(mapped.patients) > 1:
             told += self._patients.link(mapped.patients[0], mapped.patients[1], mapped.kind == "link", stamp)
         for admission in mapped.admissions:
@@ -131,6 +135,8 @@ class _Work:
             )
         if self._patients.circles & self._patients.touched.keys():
             notes.append(Note(code="merge-cycle", sentence="Merges go round in a circle: the oldest of them does not count."))
+        if all(self._patient_of(order_id) for order_id in self._meant):
+            notes = [note for note in notes if note.code != "patient-id-missing"]
         yield from self._tell(notes, key, event.message_id)
 
     def command(self, command: PatientCommand, stage: str) -> Iterator[OrderChanged | PatientChanged | CommandOutcome]:
@@ -167,40 +173,51 @@ class _Work:
         self._book.drop(order_id)
         self._memory.forget(order_key(order_id))
         key = row.facts.get("patient")
-        if key:
+        if key is not None:
             self._patients.drop_order(key, order_id)
             self._memory.put(patient_row_key(key), self._patients.row(key), due=self._now + self._keep)
         self._write_names()
 
     def _order(self, said: OrderFacts, key: str, stamp: Stamp, told: Told) -> None:
-        order_id, former, of_order = self._book.tell(said, key, stamp)
+        of_patient = self._patients.orders_of(self._patients.root(key)) if key else ()
+        order_id, former, of_order = self._book.tell(said, key, stamp, of_patient)
+        self._meant[order_id] = None
         told += of_order
         if of_order.changed:
             self._note_performed(order_id)
-        now = self._book.row(order_id).facts.get("patient")
+        now = self._patient_of(order_id)
         if former is not None and former != now:
             self._patients.drop_order(former, order_id)
-        self._patients.add_order(now, order_id)
-        others = self._book.others_with(order_id)
-        if not others:
-            return
-        me = self._patients.root(self._book.row(order_id).facts.get("patient"))
-        if any(self._patients.root(self._book.row(each).facts.get("patient")) != me for each in others):
-            self._book.note(
-                order_id,
-                "accession-of-another-patient",
-                "Its accession number is also that of an order of another patient.",
-            )
-        elif order_id in self._book.touched:
-            self._book.note(order_id, "accession-shared", "Several orders of the patient have its accession number.")
+        if now:
+            self._patients.add_order(now, order_id)
+        me = self._root_of(order_id)
+        others = [(each, self._root_of(each)) for each in self._book.others_with(order_id)]
+        for each, root in others:
+            if root != me and root and me:
+                for one in (order_id, each):
+                    self._book.note_once(
+                        one, "accession-of-another-patient", "Its accession number is also that of an order of another patient."
+                    )
+        if me and any(root == me for _, root in others):
+            self._book.note_once(order_id, "accession-shared", "Several orders of the patient have its accession number.")
+
+    def _patient_of(self, order_id: str) -> str:
+        """The key of the order's patient; empty while nobody has said whose it is."""
+        return self._book.row(order_id).facts.get("patient") or ""
+
+    def _root_of(self, order_id: str) -> str:
+        key = self._patient_of(order_id)
+        return self._patients.root(key) if key else ""
 
     def _move(self, order_id: str, key: str, stamp: Stamp) -> None:
         """An admission is another patient's, and so are its orders."""
         row = self._book.row(order_id)
         self._book.told.add(order_id)
+        self._meant[order_id] = None
         before = row.facts.get("patient")
         if row.facts.put("patient", key, stamp):
-            self._patients.drop_order(before, order_id)
+            if before is not None:
+                self._patients.drop_order(before, order_id)
             self._patients.add_order(key, order_id)
             self._book.touched[order_id] = "patient"
 
@@ -211,8 +228,11 @@ class _Work:
             for order_id in patients.orders_of(each):
                 book.touched.setdefault(order_id, "patient")
         # What was noticed about a message is told with the orders that it is about; if it is about none, with its patient.
-        of_order = tuple(notes) if any(change != "patient" for change in book.touched.values()) else ()
+        of_order = tuple(notes) if self._meant else ()
         of_patient = () if of_order else tuple(notes)
+        if of_order:
+            for order_id in self._meant:
+                book.touched.setdefault(order_id, "noted")
         if of_patient:
             patients.touched.setdefault(key, "noted")
         version = int(self._now.timestamp() * 1_000_000)
@@ -242,13 +262,14 @@ class _Work:
             order_row = book.row(order_id)
             order_row.version = max(order_row.version + 1, version)
             self._memory.put(order_key(order_id), order_row, due=self._now + self._keep)
-            patient = patients.patient(patients.root(order_row.facts.get("patient")))
+            root = self._root_of(order_id)
+            patient = patients.patient(root) if root else Patient(key="", ids=())
             telemetry.ORDERS_CHANGED.labels(change).inc()
             yield OrderChanged(
                 order=book.order(order_id, patient),
                 change=change,
                 superseded_by=order_row.superseded_by,
-                notes=(*(of_order if change != "patient" else ()), *book.notes.get(order_id, ())),
+                notes=(*(of_order if order_id in self._meant else ()), *book.notes.get(order_id, ())),
                 message_id=message_id,
                 changed_at=self._now,
             )

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
-from uuid import UUID, uuid5
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from hilum.hl7.extract import KEYWORDS, LONGEST
-from hilum.hl7.facts import OrderFacts, ProcedureFacts
+from hilum.hl7.facts import OrderFacts
 from hilum.order_events import Code, Identifier, Note, Order, Patient, RequestedProcedure, ScheduledStep
 from hilum.pseudonyms import Pseudonyms
 from hilum.runtime.processor import Memory
 from hilum.runtime.state import moment
 
 from .performed import Performances, folded, is_after_all, step_status
+from .procedures import same_procedure, tell_procedures
 from .rows import Facts, NameRow, OrderRow, Performed, ProcedureRow, Row, Stamp, Told, name_key, order_key, with_order, without
-from .shown import STEP_OF_ORDER, all_of, as_kind, scheduled_step, short_id, status_of
-
-T = TypeVar("T")
+from .shown import STEP_OF_ORDER, all_of, as_kind, made_uid, ms_of, scheduled_step, short_id, status_of, uids_of
 
 #: Which of the numbers of an order name it: the first that it has (HL7 v2.5.1 4.5.1.2, 4.5.1.3).
 _NUMBERS = ("placer", "filler")
@@ -73,12 +70,13 @@ class Book:
     def names_of(self, order_id: str) -> Iterator[str]:
         """The pseudonyms of all by which an order may be meant."""
         row = self.row(order_id)
-        for kind in (*_NUMBERS, "accession", "admission"):
+        for kind in (*_NUMBERS, "admission"):
             identifier = as_kind(row.facts.get(kind), Identifier)
             if identifier is not None:
                 yield self.name_of(kind, identifier)
+        yield from self._accession_names(row)
         for key, procedure in row.procedures.items() or {"": ProcedureRow()}.items():
-            yield from (self.name_of_study(uid) for uid in _uids(order_id, key, procedure))
+            yield from (self.name_of_study(uid) for uid in uids_of(order_id, key, procedure))
 
     def name_of_study(self, study_instance_uid: str) -> str:
         """The pseudonym of a study."""
@@ -91,35 +89,51 @@ class Book:
             self.notes[order_id].append(note)
         self.touched.setdefault(order_id, "noted")
 
+    def note_once(self, order_id: str, code: str, sentence: str) -> None:
+        """The same, but not again with each message."""
+        row = self.row(order_id)
+        if code not in row.noted:
+            row.noted = (*row.noted, code)
+            self.note(order_id, code, sentence)
+
     # Facts
 
-    def tell(self, said: OrderFacts, patient_key: str, stamp: Stamp) -> tuple[str, str | None, Told]:
-        """Take over what a message says of an order: its id, and whose it was before."""
-        order_id = self._which(said)
+    def tell(self, said: OrderFacts, patient_key: str, stamp: Stamp, of_patient: Iterable[str] = ()) -> tuple[str, str | None, Told]:
+        """Take over what a message says of an order: its id, and whose it was before.
+
+        `patient_key` is empty if the message does not say whose it is; `of_patient` are the orders of that patient.
+        """
+        said, order_id = self._which(said, of_patient)
         row = self.row(order_id)
         self.told.add(order_id)
-        is_new, former, accession = not row.facts.values, row.facts.get("patient"), row.facts.get("accession")
+        is_new, former, accessions = not row.facts.values, row.facts.get("patient"), set(self._accession_names(row))
         before = self._progress(order_id, said)
         was_said = (row.said_ms, row.facts.get("sender"))
-        facts = {"patient": patient_key, **said.facts}
+        facts = {**({"patient": patient_key} if patient_key else {}), **said.facts}
         facts |= {kind: number for kind in _NUMBERS if (number := getattr(said, kind)) is not None}
         if said.accession is not None:
             facts["accession"] = said.accession
         told = row.facts.tell(facts, stamp)
-        for procedure in said.procedures:
-            told += self._tell_procedure(row, procedure, stamp)
+        meant = tell_procedures(row.procedures, said, stamp)
+        told += meant.told
         if said.status:
-            told += self._tell_status(row, said, stamp)
+            told += self._tell_status(row, said, meant.steps, stamp)
         row.said_ms = max(row.said_ms, stamp.ms)
         row.facts.put("sender", stamp.sender, stamp)
-        if accession is not None and accession != row.facts.get("accession"):
-            self._take(self.name_of("accession", msgspec.convert(accession, Identifier)), order_id)
+        for name in accessions - set(self._accession_names(row)):
+            self._take(name, order_id)
         for name in self.names_of(order_id):
             self._give(name, order_id)
         is_other = told.changed or is_new or (row.said_ms, row.facts.get("sender")) != was_said
         # What is said again may be later than the end of what a modality broke off, and so schedule it anew.
         if is_other or self._progress(order_id, said) != before:
             self.touched[order_id] = _change_of(said, is_new=is_new)
+        if meant.unclear:
+            self.note(
+                order_id,
+                "procedure-unclear",
+                "A change names a procedure that the order does not have, and nothing says which of its procedures that was: it is added.",
+            )
         return order_id, former, told
 
     def drop(self, order_id: str) -> None:
@@ -129,25 +143,59 @@ class Book:
 
     def others_with(self, order_id: str) -> list[str]:
         """Other orders with the same accession number of the same issuer."""
-        accession = as_kind(self.row(order_id).facts.get("accession"), Identifier)
-        if accession is None:
-            return []
-        return [each for each in self.named(self.name_of("accession", accession)) if each != order_id]
+        names = dict.fromkeys(self._accession_names(self.row(order_id)))
+        return [each for each in dict.fromkeys(each for name in names for each in self.named(name)) if each != order_id]
 
-    def _which(self, said: OrderFacts) -> str:
-        """The order that a message means: by placer or filler number; by accession number, where it has neither."""
+    def _accession_names(self, row: OrderRow) -> Iterator[str]:
+        for facts in (row.facts, *(procedure.facts for procedure in row.procedures.values())):
+            accession = as_kind(facts.get("accession"), Identifier)
+            if accession is not None:
+                yield self.name_of("accession", accession)
+
+    def _which(self, said: OrderFacts, of_patient: Iterable[str]) -> tuple[OrderFacts, str]:
+        """The order that a message means, and the message with what is known of its numbers.
+
+        It is found by placer or filler number; by accession number, where it has neither. Of a number that is said without who assigned
+        it, and before or later with it, the order is the one that has the same patient or accession number.
+        """
+        order_id = self._found(said)
+        if order_id is not None:
+            return said, order_id
+        alike = set(of_patient)
+        if said.accession is not None:
+            alike |= set(self.named(self.name_of("accession", said.accession)))
+        found = {each: kinds for each in {self.now(each) for each in alike} if (kinds := self._half_named(each, said))}
+        if len(found) == 1:
+            ((order_id, kinds),) = found.items()
+            known = {kind: as_kind(self.row(order_id).facts.get(kind), Identifier) for kind in kinds}
+            said = msgspec.structs.replace(said, **{kind: each for kind, each in known.items() if each is not None and _issuer(each)})
+            return said, order_id
+        if said.placer is None and said.filler is None:
+            assert said.accession is not None  # the mapping takes no order without any number
+            return said, self.name_of("order-by-accession", said.accession)
+        kind, number = next((kind, number) for kind in _NUMBERS if (number := getattr(said, kind)) is not None)
+        return said, self.name_of(f"order-by-{kind}", number)
+
+    def _half_named(self, order_id: str, said: OrderFacts) -> list[str]:
+        """Which numbers of an order are those of the message, but for who assigned them, which only one of the two says."""
+        facts = self.row(order_id).facts
+        pairs = ((kind, getattr(said, kind), as_kind(facts.get(kind), Identifier)) for kind in _NUMBERS)
+        both = [(kind, one, other) for kind, one, other in pairs if one is not None and other is not None]
+        fit = all(one.value == other.value and "" in (_issuer(one), _issuer(other)) for _, one, other in both)
+        return [kind for kind, _, _ in both] if fit else []
+
+    def _found(self, said: OrderFacts) -> str | None:
         numbers = [(kind, number) for kind in _NUMBERS if (number := getattr(said, kind)) is not None]
         if not numbers and said.accession is not None:
             known = self.named(self.name_of("accession", said.accession))
-            return known[-1] if known else self.name_of("order-by-accession", said.accession)
+            return known[-1] if known else None
         found: dict[str, None] = {}
         for kind, number in numbers:
             for order_id in self.named(self.name_of(kind, number)):
                 found.setdefault(self.now(order_id))
         ids = list(found)
         if not ids:
-            kind, number = numbers[0]
-            return self.name_of(f"order-by-{kind}", number)
+            return None
         for other in ids[1:]:  # one was told of by its placer number and another by its filler number: they are one
             self._join(ids[0], other)
         return ids[0]
@@ -165,9 +213,9 @@ class Book:
         row, gone = self.row(order_id), self.row(other)
         row.facts.absorb(gone.facts)
         for key, procedure in gone.procedures.items():
-            mine = row.procedures.setdefault(key, ProcedureRow())
+            mine = row.procedures.setdefault(same_procedure(row.procedures, key, gone.procedures), ProcedureRow())
             mine.facts.absorb(procedure.facts)
-            mine.former = tuple(dict.fromkeys((*mine.former, *procedure.former, _made_uid(other, key, procedure))))
+            mine.former = tuple(dict.fromkeys((*mine.former, *procedure.former, made_uid(other, key, procedure))))
             for step, facts in procedure.steps.items():
                 mine.steps.setdefault(step, Facts()).absorb(facts)
         gone.superseded_by = order_id
@@ -186,24 +234,9 @@ class Book:
             self._by_name[name] = with_order(self.named(name), order_id)
             self.renamed.add(name)
 
-    def _tell_procedure(self, row: OrderRow, said: ProcedureFacts, stamp: Stamp) -> Told:
-        named_now = bool(said.key) and set(row.procedures) == {""}
-        procedure = _only_or(row.procedures, said.key, ProcedureRow)
-        if named_now:
-            procedure.made_as = ""
-        before = procedure.facts.get("study_instance_uid")
-        told = procedure.facts.tell(said.facts, stamp)
-        after = procedure.facts.get("study_instance_uid")
-        if before is not None and after != before:
-            procedure.former = tuple(dict.fromkeys((*procedure.former, before)))
-        for step in said.steps:
-            told += _only_or(procedure.steps, step.key, Facts).tell(step.facts, stamp)
-        return told
-
-    def _tell_status(self, row: OrderRow, said: OrderFacts, stamp: Stamp) -> Told:
+    def _tell_status(self, row: OrderRow, said: OrderFacts, named: set[tuple[str, str]], stamp: Stamp) -> Told:
         """A status is the order's; but that of some of its steps, if only these are named and there are others."""
         told = Told()
-        named = {(p.key, s.key) for p in said.procedures for s in p.steps if s.key}
         steps = {(key, step): facts for key, procedure in row.procedures.items() for step, facts in procedure.steps.items()}
         others = [each for each in steps if each not in named]
         if named and others and said.change != "new":
@@ -225,18 +258,22 @@ class Book:
         facts = row.facts
         unusable: dict[str, str] = {}
 
-        def identifier(target: str) -> Identifier | None:
-            found = as_kind(facts.get(target), Identifier)
+        def identifier(target: str, found: Identifier | None) -> Identifier | None:
             if found is not None and len(found.value) > LONGEST.get(target, 1 << 30):
                 unusable[KEYWORDS[target]] = found.value
                 return None
             return found
 
         status = facts.get("status") or "scheduled"
+        rows = sorted(row.procedures.items()) or [("", ProcedureRow())]
+        accessions = [as_kind(procedure.facts.get("accession") or facts.get("accession"), Identifier) for _, procedure in rows]
+        usable = [identifier("accession", each) for each in accessions]
+        own = usable if len(set(accessions)) > 1 else [None for _ in rows]
         procedures = tuple(
-            self._procedure(order_id, key, procedure, status, unusable) for key, procedure in sorted(row.procedures.items())
-        ) or (self._procedure(order_id, "", ProcedureRow(), status, unusable),)
-        said_ms = _ms_of(facts)
+            self._procedure(order_id, key, procedure, accession, status, unusable)
+            for (key, procedure), accession in zip(rows, own, strict=True)
+        )
+        said_ms = ms_of(facts)
         steps = [
             (step.status, max(said_ms, step_ms), self._performed(procedure, step))
             for procedure, times in zip(procedures, self._status_times(row), strict=True)
@@ -249,11 +286,11 @@ class Book:
             performed=folded(each for _, _, performed in steps for each in performed),
             patient=patient,
             procedures=procedures,
-            accession=identifier("accession"),
-            placer=identifier("placer"),
-            filler=identifier("filler"),
+            accession=usable[0],
+            placer=identifier("placer", as_kind(facts.get("placer"), Identifier)),
+            filler=identifier("filler", as_kind(facts.get("filler"), Identifier)),
             group=as_kind(facts.get("group"), Identifier),
-            admission=identifier("admission"),
+            admission=identifier("admission", as_kind(facts.get("admission"), Identifier)),
             unusable=unusable,
             sender=facts.get("sender") or "",
             said_at=moment(row.said_ms),
@@ -268,7 +305,7 @@ class Book:
     def _progress(self, order_id: str, said: OrderFacts) -> tuple[str, str] | None:
         """None if nothing is performed of it, or nothing said of its status: then only a fact that changes changes it."""
         rows = self.row(order_id).procedures.items() if said.status else ()
-        uids = (uid for key, procedure in rows for uid in _uids(order_id, key, procedure))
+        uids = (uid for key, procedure in rows for uid in uids_of(order_id, key, procedure))
         return self.progress(order_id) if any(self._performances.row(uid).steps for uid in uids) else None
 
     def performed_after_all(self, order_id: str) -> bool:
@@ -276,9 +313,9 @@ class Book:
         facts = self.row(order_id).facts
         if facts.get("status") not in ("cancelled", "discontinued"):
             return False
-        uids = [uid for key, procedure in self.row(order_id).procedures.items() for uid in _uids(order_id, key, procedure)]
+        uids = [uid for key, procedure in self.row(order_id).procedures.items() for uid in uids_of(order_id, key, procedure)]
         found = (each for uid in uids for each in self._performances.row(uid).steps.values() if not each.wrong_entry)
-        return is_after_all(_ms_of(facts), found)
+        return is_after_all(ms_of(facts), found)
 
     def _performed(self, procedure: RequestedProcedure, step: ScheduledStep) -> list[Performed]:
         uids = (procedure.study_instance_uid, *procedure.former_uids)
@@ -288,11 +325,13 @@ class Book:
     def _status_times(row: OrderRow) -> list[list[int]]:
         """When messages said each step's own status, in the order in which steps are told."""
         procedures = [procedure for _, procedure in sorted(row.procedures.items())] or [ProcedureRow()]
-        return [[_ms_of(facts) for _, facts in sorted(each.steps.items())] or [0] for each in procedures]
+        return [[ms_of(facts) for _, facts in sorted(each.steps.items())] or [0] for each in procedures]
 
-    def _procedure(self, order_id: str, key: str, row: ProcedureRow, status: str, unusable: dict[str, str]) -> RequestedProcedure:
+    def _procedure(
+        self, order_id: str, key: str, row: ProcedureRow, accession: Identifier | None, status: str, unusable: dict[str, str]
+    ) -> RequestedProcedure:
         facts = row.facts
-        made = _made_uid(order_id, key, row)
+        made = made_uid(order_id, key, row)
         said = facts.get("study_instance_uid")
         steps = row.steps or {"": Facts()}
         procedure_id = facts.get("procedure_id") or ""
@@ -303,6 +342,7 @@ class Book:
             study_instance_uid=said or made,
             uid_made=not said,
             former_uids=tuple(each for each in dict.fromkeys((*row.former, *([made] if said else []))) if each != (said or made)),
+            accession=accession,
             description=facts.get("description") or "",
             codes=all_of(facts.get("codes"), Code),
             priority=facts.get("priority") or "",
@@ -310,7 +350,7 @@ class Book:
             reason_codes=all_of(facts.get("reason_codes"), Code),
             comments=facts.get("comments") or "",
             transport=facts.get("transport") or "",
-            steps=tuple(scheduled_step(order_id, key, each, of_step, status, unusable) for each, of_step in sorted(steps.items())),
+            steps=tuple(scheduled_step(order_id, key, each, step, status, unusable) for each, step in sorted(steps.items())),
         )
 
 
@@ -320,31 +360,5 @@ def _change_of(said: OrderFacts, *, is_new: bool) -> str:
     return said.change if said.change in ("cancelled", "discontinued", "status") else "changed"
 
 
-def _only_or(rows: dict[str, T], key: str, make: type[T]) -> T:
-    """The row of a procedure or step that a message means. One without id is the only one, if there is only one."""
-    if key in rows:
-        return rows[key]
-    if not key and len(rows) == 1:
-        return next(iter(rows.values()))
-    if key and set(rows) == {""}:  # it had no id when it was told of first
-        rows[key] = rows.pop("")
-        return rows[key]
-    return rows.setdefault(key, make())
-
-
-def _made_uid(order_id: str, key: str, row: ProcedureRow) -> str:
-    """The StudyInstanceUID of a requested procedure for which nobody gave one: always the same (PS3.5 B.2)."""
-    made_as = key if row.made_as is None else row.made_as
-    return f"2.25.{uuid5(UUID(order_id[:32]), f'study/{made_as}').int}"
-
-
-def _uids(order_id: str, key: str, row: ProcedureRow) -> tuple[str, ...]:
-    """All StudyInstanceUIDs under which a requested procedure is, or was, offered."""
-    said = row.facts.get("study_instance_uid")
-    return tuple(dict.fromkeys((*([said] if said else []), _made_uid(order_id, key, row), *row.former)))
-
-
-def _ms_of(facts: Facts) -> int:
-    """When a status was said, in milliseconds since 1970; 0: never."""
-    stamp = facts.stamp_of("status")
-    return stamp.ms if stamp is not None else 0
+def _issuer(identifier: Identifier) -> str:
+    return identifier.issuer or identifier.universal_id

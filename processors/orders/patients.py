@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from hilum.hl7.facts import PatientFacts
-from hilum.order_events import Identifier, Patient
+from hilum.order_events import FormerRecord, Identifier, Patient
 from hilum.pseudonyms import Pseudonyms
 from hilum.runtime.processor import Memory
 
@@ -64,12 +64,14 @@ class Patients:
             self._touch(key, "updated")
         return key, told
 
-    def merge(self, prior: Identifier, surviving: Identifier, stamp: Stamp) -> Told:
-        """The patient `prior` is `surviving` from now on."""
+    def merge(self, prior: Identifier, surviving: Identifier, stamp: Stamp, prior_name: str = "") -> Told:
+        """The patient `prior` is `surviving` from now on. `prior_name` is its name, as the merge has it."""
         before, now = self._known(prior, stamp), self._known(surviving, stamp)
         told = Told()
         if before == now:
             return told
+        if prior_name and not self.row(before).facts.get("name"):
+            self.row(before).facts.put("name", prior_name, Stamp(0))
         # One sender that turns a merge round within the precision of its clock means the later message.
         opposite = self.row(now).facts
         if opposite.get("into") == before and opposite.stamp_of("into") == stamp:
@@ -145,7 +147,8 @@ class Patients:
         facts = self.row(self._described_by(key)).facts
         ids = self._ids(row.facts)
         own = {(each.value, each.issuer or each.universal_id) for each in ids}
-        former = [each for member in self.members(key)[1:] for each in self._ids(self.row(member).facts)]
+        members = self.members(key)[1:]
+        former = [each for member in members for each in self._ids(self.row(member).facts)]
         linked = [
             each
             for name, value in row.facts.values.items()
@@ -162,7 +165,17 @@ class Patients:
             weight_kg=facts.get("weight_kg") or "",
             size_m=facts.get("size_m") or "",
             former_ids=tuple(each for each in dict.fromkeys(former) if (each.value, each.issuer or each.universal_id) not in own),
+            former_records=tuple(self._record(each) for each in members if _tells_apart(self.row(each).facts, facts)),
             linked_ids=tuple(dict.fromkeys(linked)),
+        )
+
+    def _record(self, key: str) -> FormerRecord:
+        facts = self.row(key).facts
+        return FormerRecord(
+            ids=tuple(self._ids(facts)),
+            name=facts.get("name") or "",
+            birth_date=facts.get("birth_date") or "",
+            sex=facts.get("sex") or "",
         )
 
     def _described_by(self, key: str) -> str:
@@ -221,3 +234,9 @@ class Patients:
     def _ids(facts: Facts) -> list[Identifier]:
         found: Any = facts.get("ids") or []
         return [msgspec.convert(each, Identifier) for each in found]
+
+
+def _tells_apart(former: Facts, facts: Facts) -> bool:
+    """Whether images under a former identifier may say something else than what is known of the patient by now."""
+    said = [former.get(name) for name in ("name", "birth_date", "sex")]
+    return not all(said) or said != [facts.get(name) for name in ("name", "birth_date", "sex")]

@@ -103,6 +103,12 @@ class ProcedureRow(Struct, omit_defaults=True):
     former: tuple[str, ...] = ()
     #: The id that it had when a StudyInstanceUID was made for it, if it got another one since: the UID stays.
     made_as: str | None = None
+    #: Other ids than the key of the row by which messages mean it; which one it has by now is the fact `procedure_id`.
+    also: tuple[str, ...] = ()
+    #: Likewise of its steps: the key of the row, by the id that messages say.
+    steps_also: dict[str, str] = field(default_factory=dict)
+    #: When it was first told of, if that was by a change of an order of which nothing had been heard.
+    since: Stamp | None = None
 
 
 class OrderRow(Struct, kw_only=True, tag_field="t", tag="o", omit_defaults=True):
@@ -115,6 +121,8 @@ class OrderRow(Struct, kw_only=True, tag_field="t", tag="o", omit_defaults=True)
     said_ms: int = 0
     #: The order that it turned out to be.
     superseded_by: str = ""
+    #: What was noticed of it that is noted once.
+    noted: tuple[str, ...] = ()
 
 
 class PatientRow(Struct, kw_only=True, tag_field="t", tag="p", omit_defaults=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from typing import Any, TypeVar
+from uuid import UUID, uuid5
 
 import msgspec
 
@@ -12,7 +13,7 @@ from hilum.hl7.extract import KEYWORDS, LONGEST
 from hilum.order_events import Code, ScheduledStep
 from hilum.runtime.state import moment
 
-from .rows import Facts
+from .rows import Facts, ProcedureRow
 
 T = TypeVar("T")
 
@@ -65,6 +66,24 @@ def status_of(status: str, steps: Iterable[str]) -> Any:
     if found & {"started", "completed"}:
         return "in-progress"
     return status
+
+
+def made_uid(order_id: str, key: str, row: ProcedureRow) -> str:
+    """The StudyInstanceUID of a requested procedure for which nobody gave one: always the same (PS3.5 B.2)."""
+    made_as = key if row.made_as is None else row.made_as
+    return f"2.25.{uuid5(UUID(order_id[:32]), f'study/{made_as}').int}"
+
+
+def uids_of(order_id: str, key: str, row: ProcedureRow) -> tuple[str, ...]:
+    """All StudyInstanceUIDs under which a requested procedure is, or was, offered."""
+    said = row.facts.get("study_instance_uid")
+    return tuple(dict.fromkeys((*([said] if said else []), made_uid(order_id, key, row), *row.former)))
+
+
+def ms_of(facts: Facts) -> int:
+    """When a status was said, in milliseconds since 1970; 0: never."""
+    stamp = facts.stamp_of("status")
+    return stamp.ms if stamp is not None else 0
 
 
 def short_id(*parts: str) -> str:

@@ -8,6 +8,7 @@ from hilum.hl7.facts import Mapped
 from hilum.hl7.fieldmaps import fieldmap, names, over, read
 from hilum.hl7.mapping import map_message
 from hilum.hl7.message import parse
+from hilum.hl7.values import fitting_name
 from hilum.order_events import Code, Identifier
 
 OMI = """
@@ -172,3 +173,52 @@ def test_an_unknown_profile_is_refused_with_the_nearest() -> None:
         fieldmap("sectr")
 
     assert stop.value.fix == "Did you mean sectra?"
+
+
+def test_a_further_obr_has_what_its_order_says_before_the_first() -> None:
+    text = "MSH|^~\\&|R||||20261126||OMG^O19|C|P|2.5\nPID|||1\nORC|NW|P1\nTQ1|||||||20261126143000+0000||S\n"
+    [order] = mapped(f"{text}OBR|1|P1||A^a^L||||||||||||||A1|RP1|S1\nOBR|2|P1||B^b^L||||||||||||||A2|RP2|S2").orders
+
+    assert [(each.key, each.facts["accession"].value, each.facts["priority"]) for each in order.procedures] == [
+        ("RP1", "A1", "STAT"),
+        ("RP2", "A2", "STAT"),
+    ]
+    assert [each.steps[0].facts["start"][:2] for each in order.procedures] == [["20261126", "143000"]] * 2
+
+
+def test_ipcs_with_different_accession_numbers_are_procedures_of_their_own() -> None:
+    [order] = mapped(
+        "MSH|^~\\&|R||||20261126||OMI^O23|C|P|2.5.1\nPID|||1\nORC|NW|P1\nOBR|1|P1||A^a^L\n"
+        "IPC|A1|RP1|1.2.3|S1|CT\nIPC|A2|RP1|1.2.4|S2|CT\nIPC|A1|RP1|1.2.3|S3|CT"
+    ).orders
+
+    assert [(each.facts["accession"].value, [step.key for step in each.steps]) for each in order.procedures] == [
+        ("A1", ["S1", "S3"]),
+        ("A2", ["S2"]),
+    ]
+
+
+def test_a_merge_says_what_the_former_patient_was_called() -> None:
+    [merge] = mapped("MSH|^~\\&|A||||20261126||ADT^A40|C|P|2.5\nPID|||N||New^Name\nMRG|O||||||Old^Name").merges
+
+    assert merge.prior_name == "Old^Name"
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        (f"Family^{'Given ' * 12}^^Sir^Jr", f"Family^{'Given ' * 8}Given"),
+        (f"{'F' * 70}^Given", "F" * 64),
+        ("Family^Given^Middle^Sir^Jr", "Family^Given^Middle^Sir^Jr"),
+    ],
+)
+def test_a_name_that_is_too_long_is_shortened_from_its_end(name: str, fits: str) -> None:
+    assert fitting_name(name) == fits
+    assert len(fits) <= 64
+
+
+def test_a_name_that_is_too_long_is_noted() -> None:
+    found = mapped(f"MSH|^~\\&|A||||20261126||ADT^A08|C|P|2.5\nPID|||1||{'F' * 70}^Given")
+
+    assert [note.code for note in found.notes] == ["name-too-long"]
+    assert found.patients[0].facts["name"] == "F" * 64

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from hilum.dicom import tag_of
-from hilum.order_events import Code, Order
+from hilum.order_events import Code, Identifier, Order
 from ingest.worklist.items import items_of
 from tests.ingest.worklist.steps import a_step, an_order
 
@@ -40,3 +40,23 @@ def test_alerts_of_the_patient_come_before_clinical_information() -> None:
     order = an_order("1", a_step("1", "202607050800"), clinical_information="Cough", patient={"notes": {"MedicalAlerts": "Pacemaker"}})
 
     assert values(order, "MedicalAlerts") == ["Pacemaker"]
+
+
+def test_each_procedure_is_told_with_its_own_accession_number() -> None:
+    order = an_order("1", a_step("1", "202607050800"))
+    (procedure,) = order.procedures
+    own, other = Identifier(value="ACC1", issuer="RIS"), Identifier(value="ACC2", issuer="NORTH")
+    order = replace(order, procedures=(replace(procedure, accession=own), replace(procedure, accession=other)))
+    told = [item for _, item in items_of(order)]
+
+    assert [item[tag_of("AccessionNumber")]["Value"] for item in told] == [["ACC1"], ["ACC2"]]
+    issuers = [item[tag_of("IssuerOfAccessionNumberSequence")]["Value"][0] for item in told]
+    assert [each[tag_of("LocalNamespaceEntityID")]["Value"] for each in issuers] == [["RIS"], ["NORTH"]]
+
+
+def test_of_procedures_one_of_which_has_no_usable_accession_number_it_is_told_with_none() -> None:
+    order = an_order("1", a_step("1", "202607050800"))
+    (procedure,) = order.procedures
+    order = replace(order, procedures=(replace(procedure, accession=order.accession), procedure))
+
+    assert [tag_of("AccessionNumber") in item for _, item in items_of(order)] == [True, False]
