@@ -267,8 +267,7 @@ class _Work:
             self._memory.forget(name)
 
     def _order_names(self, row: OrderRow) -> Iterator[str]:
-        if row.accession is not None:
-            yield self._names.of("accession", row.accession[0])
+        yield from (self._names.of("accession", each[0]) for each in row.accessions)
         yield from (uid_key(uid) for uid in row.uids)
         yield from (self._names.of("patient", each[0]) for each in row.ids)
 
@@ -324,13 +323,14 @@ def _order_row(event: OrderChanged, former: OrderRow | None) -> OrderRow:
     order = event.order
     patient = order.patient
     said = int(order.said_at.timestamp())
+    accessions = tuple(dict.fromkeys(map(_id, order.accessions)))
     steps = [step for procedure in order.procedures for step in procedure.steps]
     starts = [int(step.start_at.timestamp()) for step in steps if step.start_at is not None]
     uids = dict.fromkeys(uid for each in order.procedures for uid in (each.study_instance_uid, *each.former_uids))
     return OrderRow(
         version=order.version,
         status=order.status,
-        accession=_id(order.accession) if order.accession is not None else None,
+        accession=accessions[0] if accessions else None,
         uids=tuple(uids),
         ids=tuple(dict.fromkeys(map(_id, (*patient.ids, *patient.former_ids, *patient.linked_ids)))),
         name=patient.name,
@@ -343,6 +343,8 @@ def _order_row(event: OrderChanged, former: OrderRow | None) -> OrderRow:
         outcome=former.outcome if former is not None else "awaited",
         told=former.told if former is not None else 0,
         gone=event.change == "superseded",
+        more=accessions[1:],
+        former=tuple((tuple(map(_id, each.ids)), each.name, each.birth_date, each.sex) for each in patient.former_records),
     )
 
 

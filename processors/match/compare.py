@@ -18,18 +18,29 @@ _LETTERS = re.compile(r"[^\w]|_")
 
 
 def differences(order: OrderRow, study: StudyRow) -> list[tuple[str, str, str]]:
-    """Attributes of patient and order that both say and not alike: keyword, as ordered, as found. An empty value differs from none."""
+    """Attributes of patient and order that both say and not alike: keyword, as ordered, as found. An empty value differs from none.
+
+    Images under an identifier that was merged into another one may say what was said of that one, or anything where nothing was: that
+    they are the patient's, the merge says.
+    """
     found = []
+    who = [former for former in order.former if study.ids and same_patient(former[0], study.ids)]
     if order.ids and study.ids and not same_patient(order.ids, study.ids):
         found.append(("PatientID", order.ids[0][0], study.ids[0][0]))
-    if not same_name(order.name, study.name):
+    if not any(same_name(each, study.name) for each in (order.name, *(former[1] for former in who))):
         found.append(("PatientName", order.name, study.name))
-    if order.birth_date and study.birth_date and order.birth_date != study.birth_date:
+    if (
+        study.birth_date
+        and order.birth_date
+        and study.birth_date != order.birth_date
+        and not any(former[2] in ("", study.birth_date) for former in who)
+    ):
         found.append(("PatientBirthDate", order.birth_date, study.birth_date))
-    if {order.sex, study.sex} == {"M", "F"}:
+    if {order.sex, study.sex} == {"M", "F"} and not any(former[3] in ("", study.sex) for former in who):
         found.append(("PatientSex", order.sex, study.sex))
-    if order.accession is not None and study.accessions and not any(same_id(order.accession, each) for each in study.accessions):
-        found.append(("AccessionNumber", order.accession[0], study.accessions[0][0]))
+    own = order.accessions
+    if own and study.accessions and not any(same_id(one, each) for one in own for each in study.accessions):
+        found.append(("AccessionNumber", "\\".join(each[0] for each in own), study.accessions[0][0]))
     return found
 
 

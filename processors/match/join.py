@@ -68,8 +68,7 @@ def _by_accession(study: StudyRow, orders: Mapping[str, OrderRow], windows: Wind
         key: order
         for key, order in orders.items()
         if not order.gone
-        and order.accession is not None
-        and any(same_id(order.accession, each) for each in study.accessions)
+        and any(same_id(own, each) for own in order.accessions for each in study.accessions)
         and abs(study.first - order.planned) <= windows.accession
     }
     return _of_one_patient(study, near)
@@ -88,7 +87,7 @@ def _of_one_patient(study: StudyRow, orders: dict[str, OrderRow]) -> dict[str, O
 
 def _differing(uid: str, study: StudyRow, orders: Mapping[str, OrderRow], found: Found, by: By) -> tuple[tuple[str, str, str], ...]:
     differing = dict.fromkeys(each for key in sorted(orders) for each in differences(orders[key], study))
-    accessions = [order.accession for order in orders.values() if order.accession is not None]
+    accessions = [each for order in orders.values() for each in order.accessions]
     if any(same_id(each, own) for each in accessions for own in study.accessions):  # one of a group has it
         differing = {each: None for each in differing if each[0] != "AccessionNumber"}
     if by == "accession-number":

@@ -8,6 +8,8 @@ from msgspec import Struct
 
 #: An identifier as it is compared: value and issuer.
 Id: TypeAlias = tuple[str, str]
+#: What a patient was called under identifiers that are former ones now: these, name, birth date and sex.
+Former: TypeAlias = tuple[tuple[Id, ...], str, str, str]
 
 
 class OrderRow(Struct, kw_only=True, array_like=True, tag="o"):
@@ -33,6 +35,14 @@ class OrderRow(Struct, kw_only=True, array_like=True, tag="o"):
     outcome: str = "awaited"
     told: int = 0
     gone: bool = False
+    #: Further AccessionNumbers, of an order whose procedures have different ones.
+    more: tuple[Id, ...] = ()
+    former: tuple[Former, ...] = ()
+
+    @property
+    def accessions(self) -> tuple[Id, ...]:
+        """All accession numbers of it."""
+        return (self.accession, *self.more) if self.accession is not None else self.more
 
 
 class StudyRow(Struct, kw_only=True, array_like=True, tag="s"):

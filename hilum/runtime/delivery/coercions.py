@@ -6,7 +6,7 @@ set right, and not the patient's identifier; or a person has accepted it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from hilum.database.merges import current
 from hilum.dicom.edits import UTF8, Edits
 from hilum.dicom.encoding import EXPLICIT_BIG
 from hilum.dicom.transcode import DEFLATED
-from hilum.order_events import Difference, Order, Patient
+from hilum.order_events import Difference, Order, Patient, RequestedProcedure
 from hilum.settings import Settings
 from hilum.sink import Delivery
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN
@@ -51,12 +51,15 @@ _OF_PATIENT: Mapping[str, Callable[[Patient], str]] = {
     "PatientSex": lambda patient: patient.sex,
 }
 _OF_ORDER: Mapping[str, Callable[[Order], str]] = {
-    "AccessionNumber": lambda order: order.accession.value if order.accession is not None else "",
     "AdmissionID": lambda order: order.admission.value if order.admission is not None else "",
     "ReferringPhysicianName": lambda order: order.referring_physician,
-    "RequestedProcedureDescription": lambda order: order.procedures[0].description if order.procedures else "",
     "RequestingService": lambda order: order.requesting_service,
-    "StudyDescription": lambda order: order.procedures[0].description if order.procedures else "",
+}
+#: What is of one of its procedures.
+_OF_PROCEDURE: Mapping[str, Callable[[Order, RequestedProcedure], str]] = {
+    "AccessionNumber": lambda order, procedure: accession.value if (accession := order.accession_of(procedure)) is not None else "",
+    "RequestedProcedureDescription": lambda _, procedure: procedure.description,
+    "StudyDescription": lambda _, procedure: procedure.description,
 }
 
 
@@ -111,7 +114,8 @@ class Coercions(Struct, frozen=True):
         if wanted and details and changed_at is not None and outcome in ("matched", "mismatched"):
             differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
             if accepted or may_be_coerced(outcome, differing, wanted):
-                edits = _of_orders(msgspec.convert(details, list[Order]), wanted, changed_at, order_ids or ())
+                orders = msgspec.convert(details, list[Order])
+                edits = _of_orders(orders, wanted, changed_at, order_ids or (), study_instance_uid=delivery.study_instance_uid)
         elif wanted and survivor is not None:
             edits = _of_survivor(msgspec.convert(survivor, _Survivor), wanted)
         if edits is None:
@@ -123,15 +127,29 @@ class Coercions(Struct, frozen=True):
         return replace(delivery, edits=edits, transfer_syntax_uid=own, remark=remark)
 
 
-def _of_orders(orders: Sequence[Order], wanted: Sequence[str], at: datetime, order_ids: Sequence[str]) -> Edits | None:
-    """What the study's orders say. Where one study serves several and they do not agree, such as on what was to be examined, it stays."""
+def _of_orders(
+    orders: Sequence[Order], wanted: Sequence[str], at: datetime, order_ids: Sequence[str], *, study_instance_uid: str
+) -> Edits | None:
+    """What the study's orders say. Where one study serves several and they do not agree, such as on what was to be examined, it stays.
+
+    So it does where an order has several procedures, and the StudyInstanceUID is that of none.
+    """
     said = {}
     for name in wanted:
-        values = {_OF_ORDER[name](order) if name in _OF_ORDER else _OF_PATIENT[name](order.patient) for order in orders} - {""}
+        values = {value for order in orders for value in _values(order, name, study_instance_uid)} - {""}
         if len(values) == 1:
             (said[name],) = values
     names = ", ".join(sorted(order_ids))
     return Edits(values=said, at=at, says=f"of its order{'s' if len(order_ids) > 1 else ''} {names}") if said else None
+
+
+def _values(order: Order, name: str, study_instance_uid: str) -> Iterable[str]:
+    if name in _OF_PATIENT:
+        return (_OF_PATIENT[name](order.patient),)
+    if name in _OF_ORDER:
+        return (_OF_ORDER[name](order),)
+    own = [each for each in order.procedures if study_instance_uid in (each.study_instance_uid, *each.former_uids)]
+    return [_OF_PROCEDURE[name](order, each) for each in own or order.procedures]
 
 
 def _of_survivor(patient: _Survivor, wanted: Sequence[str]) -> Edits | None:

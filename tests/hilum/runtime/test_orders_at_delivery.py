@@ -244,6 +244,23 @@ class TestCoercions:
         assert found.edits.values == {"PatientName": "Synthetic^Sam", "AccessionNumber": "SYN0001"}
         assert found.edits.says == f"of its orders {order.order_id}, other"
 
+    @pytest.mark.parametrize(("uid", "values"), [(STUDY, ("SYN0002", "CT of the neck")), ("2.25.9", ())])
+    def test_of_several_procedures_of_an_order_the_one_of_the_study_says_it(
+        self, connection: psycopg.Connection, delivery: Delivery, uid: str, values: tuple[str, ...]
+    ) -> None:
+        order = an_order().order
+        (first,) = order.procedures
+        own, other = (Identifier(value=number) for number in ("SYN0001", "SYN0002"))
+        procedures = (
+            replace(first, study_instance_uid="2.25.8", accession=own),
+            replace(first, study_instance_uid=uid, accession=other, description="CT of the neck"),
+        )
+        write_orders(connection, [replace(an_order(), order=replace(order, version=order.version + 1, procedures=procedures))])
+        write_matches(connection, [matched("matched")])
+        found = self.looked_up(connection, delivery, "AccessionNumber", "StudyDescription")
+
+        assert tuple(found.edits.values.values() if found.edits is not None else ()) == values
+
     @pytest.mark.parametrize("syntax", [ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
     def test_what_cannot_be_edited_as_it_is_goes_out_in_another_transfer_syntax(
         self, connection: psycopg.Connection, delivery: Delivery, syntax: str

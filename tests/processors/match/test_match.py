@@ -4,8 +4,11 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from hilum import telemetry
+from hilum.events import OrderChanged
+from hilum.order_events import FormerRecord, Identifier
 from hilum.order_sections import Orders
 from hilum.sections import Sender
 from hilum.settings import Settings
@@ -245,3 +248,54 @@ def test_windows_are_those_of_the_settings(hours: float) -> None:
     room.pass_time(hours=0.2)
 
     assert room.of("1.2.3").outcome == "no-order"
+
+
+def with_former(order: OrderChanged, name: str, born: str = "19700203", version: int = 2) -> OrderChanged:
+    """The order after a record with the identifier OLD was merged into its patient's."""
+    ids = (Identifier(value="OLD", issuer="NORTH"),)
+    record = FormerRecord(ids=ids, name=name, birth_date=born, sex="F")
+    patient = replace(order.order.patient, former_ids=ids, former_records=(record,))
+    return replace(order, order=replace(order.order, patient=patient, version=version), change="patient")
+
+
+def test_a_merge_of_records_that_differ_in_name_leaves_studies_matched() -> None:
+    room = Room()
+    room.give(an_order(ids=("OLD",), name="Meier^Anna"), a_study(patient="OLD", name="Meier^Anna"))
+    said = room.give(with_former(an_order(name="Huber^Anne"), "Meier^Anna"))
+
+    assert said == []
+    assert room.of("1.2.3").outcome == "matched"
+
+
+def test_late_images_with_what_the_patient_was_called_before_the_merge_fit() -> None:
+    room = Room()
+    room.give(with_former(an_order(name="Huber^Anne", born="19700302"), "Meier^Anna"), a_study(patient="OLD", name="Meier^Anna"))
+
+    assert room.of("1.2.3").outcome == "matched"
+
+
+@pytest.mark.parametrize(("patient", "name"), [("OLD", "Somebody^Else"), ("4711", "Meier^Anna")])
+def test_a_former_name_is_one_of_the_former_identifier_alone(patient: str, name: str) -> None:
+    room = Room()
+    room.give(with_former(an_order(name="Huber^Anne"), "Meier^Anna"), a_study(patient=patient, name=name))
+
+    assert [each.attribute for each in room.of("1.2.3").differences] == ["PatientName"]
+
+
+def test_under_a_former_identifier_of_which_nothing_was_said_any_name_fits() -> None:
+    room = Room()
+    room.give(with_former(an_order(name="Huber^Anne"), "", ""), a_study(patient="OLD", name="Meier^Anna", born="19700302"))
+
+    assert room.of("1.2.3").outcome == "matched"
+
+
+@pytest.mark.parametrize("accession", ["A1", "A2"])
+def test_images_of_each_procedure_of_an_order_match_by_its_accession_number(accession: str) -> None:
+    room = Room()
+    order = an_order().order
+    (procedure,) = order.procedures
+    first, second = (Identifier(value=number) for number in ("A1", "A2"))
+    procedures = (replace(procedure, accession=first), replace(procedure, accession=second, study_instance_uid="2.25.9"))
+    room.give(replace(an_order(), order=replace(order, procedures=procedures)), a_study(accession=accession))
+
+    assert (room.of("1.2.3").outcome, room.of("1.2.3").by) == ("matched", "accession-number")
