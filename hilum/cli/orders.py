@@ -27,7 +27,7 @@ from hilum.cli.context import (
 from hilum.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from hilum.database.order_queries import MatchOfStudy, OrderDetail
+    from hilum.database.order_queries import KnownPatient, MatchOfStudy, OrderDetail
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown what would be done.")]
@@ -44,6 +44,7 @@ def add_to(app: typer.Typer) -> None:
     order.command("show")(show)
     app.add_typer(order, name="order")
     patient = typer.Typer(cls=Group, help="See who patients are by their messages, and take merges back.", no_args_is_help=True)
+    patient.command("list")(list_patients)
     patient.command("show")(show_patient)
     patient.command("unmerge")(unmerge)
     app.add_typer(patient, name="patient")
@@ -127,22 +128,23 @@ def _show_order(order: OrderDetail) -> None:
         }
     )
     out.print()
+    several = any("accession" in procedure for procedure in detail.get("procedures", ()))
     rows = [
         (
             procedure["study_instance_uid"],
+            _with_issuer(procedure.get("accession") if several else detail.get("accession")),
             procedure.get("description"),
             step["step_id"],
             step.get("modality"),
             ", ".join(step.get("station_ae_titles", ())) or step.get("station_name"),
-            f"{step.get('start_date', '')} {step.get('start_time', '')}".strip(),
+            _start(step),
             step.get("status", "scheduled"),
         )
         for procedure in detail.get("procedures", ())
         for step in procedure.get("steps", ())
     ]
-    show_table(
-        "Steps", ("StudyInstanceUID", "Procedure", "Step", "Modality", "Station", "Start", "Status"), rows, nothing="It has no steps."
-    )
+    columns = ("StudyInstanceUID", "Accession", "Procedure", "Step", "Modality", "Station", "Start", "Status")
+    show_table("Steps", columns, rows, nothing="It has no steps.")
     if order.documents:
         out.print()
         documents = [(moment(d.received_at), f"MDM^{d.trigger}", d.kind, d.number, d.status, d.message_id) for d in order.documents]
@@ -151,6 +153,13 @@ def _show_order(order: OrderDetail) -> None:
         out.print()
         show_table("Noticed", ("Code", ""), [(note["code"], note["sentence"]) for note in order.notes])
     out.print()
+
+
+def _start(step: dict[str, Any]) -> str:
+    """When a step starts, as lists have it; a date without time zone only where no moment follows from it."""
+    if step.get("start_at"):
+        return moment(datetime.fromisoformat(step["start_at"]))
+    return f"{step.get('start_date', '')} {step.get('start_time', '')}".strip()
 
 
 def _with_issuer(identifier: dict[str, Any] | None) -> str:
@@ -170,7 +179,23 @@ def show_patient(
     """Show a patient as messages describe it, and who was merged into whom."""
     from hilum.database.order_queries import find_patients
 
-    found = find_patients(connected(config, data).postgres.dsn, patient, issuer)
+    _show_patients(find_patients(connected(config, data).postgres.dsn, patient, issuer), json=json)
+
+
+def list_patients(
+    noted: Annotated[bool, typer.Option("--noted", help="Only patients of whom something was noticed that is about no order.")] = False,
+    limit: LimitOption = 50,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the patients of whom messages told last."""
+    from hilum.database.order_queries import recent_patients
+
+    _show_patients(recent_patients(connected(config, data).postgres.dsn, noted=noted, limit=limit), json=json)
+
+
+def _show_patients(found: list[KnownPatient], *, json: bool) -> None:
     if json:
         show_json(found)
         return
@@ -179,7 +204,7 @@ def show_patient(
         (p.patient_id, p.issuer, p.name, p.birth_date, p.sex, p.survivor_id, ", ".join(p.former), p.orders, ", ".join(p.noted))
         for p in found
     ]
-    show_table("", columns, rows)
+    show_table("", columns, rows, nothing="No such patient is known.")
 
 
 def unmerge(

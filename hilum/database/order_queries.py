@@ -104,7 +104,8 @@ SELECT o.order_id, o.status, o.accession_number, o.accession_issuer, o.placer_nu
        ARRAY(SELECT DISTINCT note ->> 'code' FROM jsonb_array_elements(coalesce(o.notes, '[]')) AS note ORDER BY 1) AS noted
 FROM scheduled_order AS o
 LEFT JOIN LATERAL (
-    SELECT modality, start_at FROM scheduled_step AS s WHERE s.order_id = o.order_id ORDER BY start_at NULLS LAST, step_number LIMIT 1
+    SELECT string_agg(DISTINCT s.modality, ', ' ORDER BY s.modality) AS modality, min(s.start_at) AS start_at
+    FROM scheduled_step AS s WHERE s.order_id = o.order_id
 ) AS first ON true
 LEFT JOIN match AS m ON m.about = 'order' AND m.id = o.order_id
 """
@@ -113,6 +114,7 @@ _LIST = (
     + """
 WHERE o.superseded_by IS NULL
   AND (%(like)s = '' OR %(like)s IN (o.order_id, o.accession_number, o.placer_number, o.filler_number, o.patient_id)
+       OR o.order_id IN (SELECT order_id FROM scheduled_step WHERE accession_number = %(like)s)
        OR o.patient_name ILIKE '%%' || %(pattern)s || '%%'
        OR o.patient_key IN (
            SELECT coalesce(p.merged_into, p.patient_key) FROM patient_id JOIN patient AS p USING (patient_key) WHERE value = %(like)s))
@@ -122,7 +124,12 @@ ORDER BY o.changed_at DESC, o.order_id LIMIT %(limit)s
 """
 )
 _NAMED = (
-    _SUMMARY + " WHERE %(name)s IN (o.order_id, o.accession_number, o.placer_number, o.filler_number) ORDER BY o.changed_at DESC LIMIT 50"
+    _SUMMARY
+    + """
+WHERE %(name)s IN (o.order_id, o.accession_number, o.placer_number, o.filler_number)
+   OR o.order_id IN (SELECT order_id FROM scheduled_step WHERE accession_number = %(name)s)
+ORDER BY o.changed_at DESC LIMIT 50
+"""
 )
 
 
@@ -144,16 +151,22 @@ SELECT id AS study_instance_uid, outcome, "by", version, order_ids, candidates, 
        accepted_version, accepted_by, accepted_why
 FROM match WHERE about = 'study' AND id = %(study)s
 """
-_PATIENTS = """
+_PATIENT = """
 SELECT p.patient_key, p.patient_id, p.issuer, p.name, p.birth_date, p.sex, p.merged_into, s.patient_id AS survivor_id, p.changed_at,
        ARRAY(SELECT former ->> 'value' FROM jsonb_array_elements(coalesce(p.detail -> 'former_ids', '[]')) AS former) AS former,
        (SELECT count(*) FROM scheduled_order AS o WHERE o.patient_key = p.patient_key AND o.superseded_by IS NULL)::int AS orders,
        ARRAY(SELECT DISTINCT note ->> 'code' FROM jsonb_array_elements(coalesce(p.notes, '[]')) AS note ORDER BY 1) AS noted
 FROM patient AS p LEFT JOIN patient AS s ON s.patient_key = p.merged_into
+"""
+_PATIENTS = (
+    _PATIENT
+    + """
 WHERE (p.patient_key = %(id)s OR p.patient_key IN (SELECT patient_key FROM patient_id WHERE value = %(id)s))
   AND (%(issuer)s = '' OR p.issuer = %(issuer)s)
 ORDER BY p.patient_key LIMIT 50
 """
+)
+_RECENT_PATIENTS = _PATIENT + "WHERE NOT %(noted)s OR p.notes IS NOT NULL ORDER BY p.changed_at DESC, p.patient_key LIMIT %(limit)s"
 
 
 def list_orders(
@@ -209,6 +222,11 @@ def find_patients(dsn: str, identifier: str, issuer: str = "") -> list[KnownPati
     if not found:
         raise NotFound("No patient with that identifier is known from messages.", fix="Give it as in PID-3, and its issuer with --issuer.")
     return found
+
+
+def recent_patients(dsn: str, *, noted: bool = False, limit: int = 50) -> list[KnownPatient]:
+    """The patients who changed last; only those of whom something was noticed with `noted`."""
+    return rows(dsn, KnownPatient, _RECENT_PATIENTS, {"noted": noted, "limit": limit})
 
 
 def accept_match(dsn: str, study_instance_uid: str, version: int, *, by: str, why: str) -> bool:

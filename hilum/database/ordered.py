@@ -59,12 +59,15 @@ class Ordered(Struct, frozen=True, kw_only=True):
 
 
 _ORDERS = """
-    SELECT o.order_id, s.study_instance_uid, o.status, o.accession_number, o.placer_number,
+    SELECT o.order_id, s.study_instance_uid, o.status,
+           coalesce(s.accession_number, o.accession_number) AS accession_number, o.placer_number,
            o.detail -> 'procedures' -> coalesce(s.procedure_number, 0) ->> 'description' AS description,
            s.modality, coalesce(s.station_ae_titles, '{}') AS stations, s.start_at, o.sender, o.message_id, o.changed_at
     FROM scheduled_order AS o LEFT JOIN LATERAL (
         SELECT * FROM scheduled_step AS of WHERE of.order_id = o.order_id
-        ORDER BY of.study_instance_uid = %(study)s DESC, of.procedure_number, of.step_number LIMIT 1
+        ORDER BY of.study_instance_uid = %(study)s DESC, of.accession_number IS NOT DISTINCT FROM coalesce(
+            (SELECT accession_number FROM study WHERE study_instance_uid = %(study)s), %(study)s) DESC,
+            of.procedure_number, of.step_number LIMIT 1
     ) AS s ON true
 """
 _BY_ID = _ORDERS + "WHERE o.order_id = ANY(%(ids)s) ORDER BY o.changed_at DESC, o.order_id"
@@ -72,13 +75,14 @@ _PLANNED = (
     _ORDERS
     + """
     WHERE o.superseded_by IS NULL AND (%(study)s IN (o.accession_number, o.placer_number, o.filler_number) OR o.order_id IN (
-        SELECT order_id FROM scheduled_step WHERE study_instance_uid = %(study)s))
+        SELECT order_id FROM scheduled_step WHERE study_instance_uid = %(study)s OR accession_number = %(study)s))
     ORDER BY o.changed_at DESC, o.order_id LIMIT 50
 """
 )
 _STUDIES = """
     SELECT m.id FROM match AS m JOIN scheduled_order AS o ON o.order_id = ANY(m.order_ids)
-    WHERE m.about = 'study' AND %(number)s IN (o.accession_number, o.placer_number, o.filler_number)
+    WHERE m.about = 'study' AND (%(number)s IN (o.accession_number, o.placer_number, o.filler_number)
+        OR o.order_id IN (SELECT order_id FROM scheduled_step WHERE accession_number = %(number)s))
     GROUP BY m.id ORDER BY m.id LIMIT 50
 """
 _PERFORMED = """

@@ -111,7 +111,8 @@ class MatchRow(Struct, frozen=True, kw_only=True):
 def _later(table: str, key: str, columns: Iterable[str], *, kept: Sequence[str] = ()) -> str:
     """What of a row that is there is replaced. Notes of former events stay: they are what a person looks for."""
     sets = [f'"{column}" = excluded."{column}"' for column in columns if column not in (*key.split(", "), "notes", *kept)]
-    notes = f"notes = CASE WHEN excluded.notes IS NULL THEN {table}.notes ELSE coalesce({table}.notes, '[]') || excluded.notes END"
+    new = f"excluded.notes IS NULL OR {table}.notes @> excluded.notes"  # what is there is not told twice
+    notes = f"notes = CASE WHEN {new} THEN {table}.notes ELSE coalesce({table}.notes, '[]') || excluded.notes END"
     return f"ON CONFLICT ({key}) DO UPDATE SET {', '.join(sets)}, {notes} WHERE {table}.version < excluded.version"
 
 
@@ -243,7 +244,7 @@ def _steps(event: OrderChanged) -> list[StepRow]:
             study_instance_uid=procedure.study_instance_uid,
             procedure_id=procedure.procedure_id,
             step_id=step.step_id,
-            accession_number=order.accession.value if order.accession else None,
+            accession_number=accession.value if (accession := order.accession_of(procedure)) else None,
             patient_id=ids[0].value if ids else "",
             patient_name=_short(order.patient.name),
             modality=_short(step.modality),

@@ -69,7 +69,7 @@ def test_an_order_is_shown_by_any_of_its_numbers() -> None:
     shown = run("order", "show", "PL0001")
 
     assert "AccessionNumber\tSYN0001 of RIS" in shown
-    assert "2.25.3211\tCT of the head\tSPS0001\tCT\tCT01\t20260102 101000\tscheduled" in shown
+    assert "2.25.3211\tSYN0001 of RIS\tCT of the head\tSPS0001\tCT\tCT01\t" in shown
     assert "stale-message\tLate." in shown
 
 
@@ -176,3 +176,50 @@ def test_a_merged_patient_is_shown_and_would_be_unmerged(connection: psycopg.Con
     assert "with --yes it would stand for itself again" in run("patient", "unmerge", "SYNTH0001")
     with pytest.raises(HilumError, match="not merged"):
         run("patient", "unmerge", "NEW", "--yes")
+
+
+def with_two_procedures() -> OrderChanged:
+    """The example's order, with a second procedure that has an accession number and a modality of its own."""
+    event: OrderChanged = example(OrderChanged)
+    (first,) = event.order.procedures
+    steps = tuple(replace(step, modality="MR", step_id="SPS0002") for step in first.steps)
+    own, other = (Identifier(value=number, issuer="RIS") for number in ("SYN0001", "SYN0002"))
+    second = replace(first, study_instance_uid="2.25.3212", description="MR of the head", accession=other, steps=steps)
+    procedures = (replace(first, accession=own), second)
+    return replace(event, order=replace(event.order, version=event.order.version + 1, procedures=procedures))
+
+
+def test_an_order_is_found_by_the_accession_number_of_each_of_its_procedures(connection: psycopg.Connection) -> None:
+    write_orders(connection, [with_two_procedures()])
+    listed = json.loads(run("order", "list", "SYN0002", "--json"))
+    shown = run("order", "show", "SYN0002")
+
+    assert [each["modality"] for each in listed] == ["CT, MR"]
+    assert "2.25.3211\tSYN0001 of RIS\tCT of the head" in shown
+    assert "2.25.3212\tSYN0002 of RIS\tMR of the head" in shown
+
+
+@pytest.mark.usefixtures("connection")
+def test_when_a_step_starts_is_shown_as_in_the_list() -> None:
+    (listed,) = run("order", "list", "SYN0001").splitlines()[1:]
+
+    assert f"\t{listed.split(chr(9))[0]}\tscheduled" in run("order", "show", "SYN0001")
+
+
+def test_patients_of_whom_something_was_noticed_are_listed(connection: psycopg.Connection) -> None:
+    event: PatientChanged = example(PatientChanged)
+    note = Note(code="order-number-missing", sentence="No number.")
+    other = replace(event, patient=replace(event.patient, key="other", ids=(Identifier(value="OTHER"),)))
+    write_patients(connection, [replace(event, notes=(note,)), other])
+
+    assert [each["noted"] for each in json.loads(run("patient", "list", "--noted", "--json"))] == [["order-number-missing"]]
+    assert len(run("patient", "list").splitlines()) == 3
+
+
+def test_what_is_noticed_again_is_kept_once(connection: psycopg.Connection) -> None:
+    event: OrderChanged = example(OrderChanged)
+    notes = (Note(code="stale-message", sentence="Late."),)
+    for more in (1, 2):
+        write_orders(connection, [replace(event, order=replace(event.order, version=event.order.version + more), notes=notes)])
+
+    assert len(json.loads(run("order", "show", "SYN0001", "--json"))[0]["notes"]) == 1
