@@ -73,7 +73,7 @@ RIS = [
 ]
 DESK = [
     adt("A04", patient="PAT1", name="Family1^Given", at=at(0)),
-    adt("A08", patient="OLD3", name="Family3^Given", at=at(30)),
+    adt("A08", patient="OLD3", name="Maiden3^Given", at=at(30)),
     adt("A40", patient="NEW3", prior="PAT3", name="Family3^Given", at=at(90)),
     adt("A40", patient="NEW3", prior="OLD3", name="Family3^Given", at=at(91)),
     adt("A40", patient="B12", prior="A12", name="Family12^Given", at=at(92)),
@@ -84,7 +84,7 @@ REPORTS = [result(1, at(150), "P"), result(9, at(160)), result(1, at(220))]
 CT = [
     images("1.2.1", accession="A1", patient="PAT1", name="FAMILY1^GIVEN"),
     images("1.2.840.99.2", accession="A22", patient="PAT2", name="Family2^Given"),
-    images("1.2.3", accession="A3", patient="OLD3", name="Family3^Given"),
+    images("1.2.3", accession="A3", patient="OLD3", name="Maiden3^Given"),
     images("1.2.4", accession="A4", patient="PAT4", name="Family4^Given"),
     images("1.2.5", accession="A5", patient="PAT5", name="Family5^Right"),
     images("1.2.1", accession="A1", patient="PAT1", name="FAMILY1^GIVEN", modality="SR", instances=21),
@@ -124,7 +124,7 @@ WITHOUT_IMAGES = {"P7", "P91"}
 STORY: dict[str, str] = {
     "1.2.1": "All is well. Its order is completed later, and a structured report comes late.",
     "1.2.840.99.2": "Somebody mistyped the accession number; the modality took the StudyInstanceUID from the worklist.",
-    "1.2.3": "While it is made, the patient is merged twice; the images have an identifier that is no more.",
+    "1.2.3": "While it is made, the patient is merged twice; the images have an identifier and a name that are no more.",
     "1.2.4": "Its order is cancelled after the images came.",
     "1.2.5": "The RIS misspelled the name and corrects it after the images came.",
     "1.2.6": "One study for two orders with one accession number (group case).",

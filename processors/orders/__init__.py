@@ -107,7 +107,7 @@ class _Work:
         """Tell what a message changes."""
         if not mapped.patients and not mapped.orders:
             if mapped.notes:
-                log.warning("message_about_nobody", message_id=event.message_id, says=mapped.notes[-1].sentence)
+                log.warning("message_about_nobody", receipt=event.message_id, says=mapped.notes[-1].sentence)
             return
         said_at, notes = mapped.said_at or event.received_at, list(mapped.notes)
         if said_at > event.received_at + MOST_AHEAD:

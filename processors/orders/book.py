@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
 from hilum.hl7.extract import KEYWORDS, LONGEST
 from hilum.hl7.facts import OrderFacts
-from hilum.order_events import Code, Identifier, Note, Order, Patient, RequestedProcedure, ScheduledStep
+from hilum.order_events import Code, Identifier, Note, Order, Patient, RequestedProcedure
 from hilum.pseudonyms import Pseudonyms
 from hilum.runtime.processor import Memory
 from hilum.runtime.state import moment
@@ -20,6 +21,8 @@ from .shown import STEP_OF_ORDER, all_of, as_kind, made_uid, ms_of, scheduled_st
 
 #: Which of the numbers of an order name it: the first that it has (HL7 v2.5.1 4.5.1.2, 4.5.1.3).
 _NUMBERS = ("placer", "filler")
+#: So many of a patient's latest orders are looked at for a number that does not say who assigned it.
+_MOST_ALIKE = 50
 _NOBODY = Patient(key="", ids=())
 _ORDER_TEXTS = (
     "referring_physician",
@@ -74,7 +77,7 @@ class Book:
             identifier = as_kind(row.facts.get(kind), Identifier)
             if identifier is not None:
                 yield self.name_of(kind, identifier)
-        yield from self._accession_names(row)
+        yield from (self._accession_name(each) for each in _accessions_of(row))
         for key, procedure in row.procedures.items() or {"": ProcedureRow()}.items():
             yield from (self.name_of_study(uid) for uid in uids_of(order_id, key, procedure))
 
@@ -103,10 +106,10 @@ class Book:
 
         `patient_key` is empty if the message does not say whose it is; `of_patient` are the orders of that patient.
         """
-        said, order_id = self._which(said, of_patient)
+        said, order_id = self._which(said, of_patient, stamp.sender)
         row = self.row(order_id)
         self.told.add(order_id)
-        is_new, former, accessions = not row.facts.values, row.facts.get("patient"), set(self._accession_names(row))
+        is_new, former, accessions = not row.facts.values, row.facts.get("patient"), _accessions_of(row)
         before = self._progress(order_id, said)
         was_said = (row.said_ms, row.facts.get("sender"))
         facts = {**({"patient": patient_key} if patient_key else {}), **said.facts}
@@ -120,8 +123,10 @@ class Book:
             told += self._tell_status(row, said, meant.steps, stamp)
         row.said_ms = max(row.said_ms, stamp.ms)
         row.facts.put("sender", stamp.sender, stamp)
-        for name in accessions - set(self._accession_names(row)):
-            self._take(name, order_id)
+        kept = _accessions_of(row)
+        for accession in accessions:
+            if accession not in kept:
+                self._take(self._accession_name(accession), order_id)
         for name in self.names_of(order_id):
             self._give(name, order_id)
         is_other = told.changed or is_new or (row.said_ms, row.facts.get("sender")) != was_said
@@ -143,28 +148,26 @@ class Book:
 
     def others_with(self, order_id: str) -> list[str]:
         """Other orders with the same accession number of the same issuer."""
-        names = dict.fromkeys(self._accession_names(self.row(order_id)))
+        names = [self._accession_name(each) for each in _accessions_of(self.row(order_id))]
         return [each for each in dict.fromkeys(each for name in names for each in self.named(name)) if each != order_id]
 
-    def _accession_names(self, row: OrderRow) -> Iterator[str]:
-        for facts in (row.facts, *(procedure.facts for procedure in row.procedures.values())):
-            accession = as_kind(facts.get("accession"), Identifier)
-            if accession is not None:
-                yield self.name_of("accession", accession)
+    def _accession_name(self, fact: Any) -> str:
+        return self.name_of("accession", msgspec.convert(fact, Identifier))
 
-    def _which(self, said: OrderFacts, of_patient: Iterable[str]) -> tuple[OrderFacts, str]:
+    def _which(self, said: OrderFacts, of_patient: Iterable[str], sender: str) -> tuple[OrderFacts, str]:
         """The order that a message means, and the message with what is known of its numbers.
 
-        It is found by placer or filler number; by accession number, where it has neither. Of a number that is said without who assigned
-        it, and before or later with it, the order is the one that has the same patient or accession number.
+        It is found by placer or filler number; by accession number, where it has neither. A number that is said once with who assigned
+        it, and once without, means one order if the accession number is the same, or sender and patient are.
         """
         order_id = self._found(said)
         if order_id is not None:
             return said, order_id
-        alike = set(of_patient)
+        alike = set([*of_patient][-_MOST_ALIKE:])
         if said.accession is not None:
             alike |= set(self.named(self.name_of("accession", said.accession)))
-        found = {each: kinds for each in {self.now(each) for each in alike} if (kinds := self._half_named(each, said))}
+        alike = {each for each in map(self.now, alike) if self._is_like(each, said, sender)}
+        found = {each: kinds for each in sorted(alike) if (kinds := self._half_named(each, said))}
         if len(found) == 1:
             ((order_id, kinds),) = found.items()
             known = {kind: as_kind(self.row(order_id).facts.get(kind), Identifier) for kind in kinds}
@@ -175,6 +178,10 @@ class Book:
             return said, self.name_of("order-by-accession", said.accession)
         kind, number = next((kind, number) for kind in _NUMBERS if (number := getattr(said, kind)) is not None)
         return said, self.name_of(f"order-by-{kind}", number)
+
+    def _is_like(self, order_id: str, said: OrderFacts, sender: str) -> bool:
+        row = self.row(order_id)
+        return msgspec.to_builtins(said.accession) in _accessions_of(row) or row.facts.get("sender") == sender
 
     def _half_named(self, order_id: str, said: OrderFacts) -> list[str]:
         """Which numbers of an order are those of the message, but for who assigned them, which only one of the two says."""
@@ -275,9 +282,9 @@ class Book:
         )
         said_ms = ms_of(facts)
         steps = [
-            (step.status, max(said_ms, step_ms), self._performed(procedure, step))
-            for procedure, times in zip(procedures, self._status_times(row), strict=True)
-            for step, step_ms in zip(procedure.steps, times, strict=True)
+            (step.status, max(said_ms, step_ms), self._performed(procedure, {step.step_id, *ids}))
+            for procedure, known in zip(procedures, self._known_steps(row), strict=True)
+            for step, (step_ms, ids) in zip(procedure.steps, known, strict=True)
         ]
         return Order(
             order_id=order_id,
@@ -317,15 +324,22 @@ class Book:
         found = (each for uid in uids for each in self._performances.row(uid).steps.values() if not each.wrong_entry)
         return is_after_all(ms_of(facts), found)
 
-    def _performed(self, procedure: RequestedProcedure, step: ScheduledStep) -> list[Performed]:
+    def _performed(self, procedure: RequestedProcedure, step_ids: set[str]) -> list[Performed]:
         uids = (procedure.study_instance_uid, *procedure.former_uids)
-        return self._performances.of_step(uids, step.step_id, only=len(procedure.steps) == 1)
+        return self._performances.of_step(uids, step_ids, only=len(procedure.steps) == 1)
 
     @staticmethod
-    def _status_times(row: OrderRow) -> list[list[int]]:
-        """When messages said each step's own status, in the order in which steps are told."""
+    def _known_steps(row: OrderRow) -> list[list[tuple[int, set[str]]]]:
+        """When messages said each step's own status, and by which ids they meant it, in the order in which steps are told."""
         procedures = [procedure for _, procedure in sorted(row.procedures.items())] or [ProcedureRow()]
-        return [[ms_of(facts) for _, facts in sorted(each.steps.items())] or [0] for each in procedures]
+        return [
+            [
+                (ms_of(facts), {key, *(said for said, known in each.steps_also.items() if known == key)})
+                for key, facts in sorted(each.steps.items())
+            ]
+            or [(0, set())]
+            for each in procedures
+        ]
 
     def _procedure(
         self, order_id: str, key: str, row: ProcedureRow, accession: Identifier | None, status: str, unusable: dict[str, str]
@@ -362,3 +376,13 @@ def _change_of(said: OrderFacts, *, is_new: bool) -> str:
 
 def _issuer(identifier: Identifier) -> str:
     return identifier.issuer or identifier.universal_id
+
+
+def _accessions_of(row: OrderRow) -> list[Any]:
+    """The accession numbers of an order and of its procedures, as facts have them, each once."""
+    found: list[Any] = []
+    for facts in (row.facts, *(procedure.facts for procedure in row.procedures.values())):
+        accession = facts.get("accession")
+        if accession is not None and accession not in found:
+            found.append(accession)
+    return found

@@ -165,7 +165,7 @@ class Patients:
             weight_kg=facts.get("weight_kg") or "",
             size_m=facts.get("size_m") or "",
             former_ids=tuple(each for each in dict.fromkeys(former) if (each.value, each.issuer or each.universal_id) not in own),
-            former_records=tuple(self._record(each) for each in members if _tells_apart(self.row(each).facts, facts)),
+            former_records=tuple(self._record(each) for each in sorted(members) if _tells_apart(self.row(each).facts, facts)),
             linked_ids=tuple(dict.fromkeys(linked)),
         )
 

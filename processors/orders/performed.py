@@ -6,7 +6,7 @@ first. The message last sent of a performed step holds, by its number; clocks of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from hilum.events import StepPerformed
@@ -59,9 +59,9 @@ class Performances:
             self._rows[study_instance_uid] = found if isinstance(found, PerformedRow) else PerformedRow()
         return self._rows[study_instance_uid]
 
-    def of_step(self, study_instance_uids: Iterable[str], step_id: str, *, only: bool) -> list[Performed]:
-        """What is performed of a scheduled step; of the `only` one of its procedure also what names none."""
-        wanted = (step_id, "") if only else (step_id,)
+    def of_step(self, study_instance_uids: Iterable[str], step_ids: Collection[str], *, only: bool) -> list[Performed]:
+        """What is performed of a scheduled step, by all ids that it ever had; of the `only` one of its procedure also what names none."""
+        wanted = {*step_ids, ""} if only else {*step_ids} - {""}
         rows = (self.row(uid) for uid in study_instance_uids)
         found = (each for row in rows for each in row.steps.values() if not each.wrong_entry)
         return [each for each in found if any(named in wanted for named in each.step_ids)]

@@ -261,6 +261,15 @@ class TestSource:
         assert [step.step_id for step in source.open()] == ["SPS3"]
         source.close()
 
+    def test_an_order_of_nobody_is_not(self, postgres: str) -> None:
+        one, two, *_ = self.waiting(*ORDERS)
+        with connect(postgres) as connection:
+            put(connection, replace(one, patient=replace(one.patient, key="", ids=())), two)
+        source = self.source(postgres)
+
+        assert [step.step_id for step in source.open()] == ["SPS2"]
+        source.close()
+
     def test_a_performed_step_takes_its_own_off_the_list_until_it_was_the_wrong_choice(self, postgres: str) -> None:
         envelope = Envelope(id="1", time=NOW, traceparent="")
         source, completed = self.source(postgres), self.source(postgres, leaves=("completed",))

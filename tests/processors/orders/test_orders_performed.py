@@ -204,3 +204,11 @@ def test_what_is_performed_without_an_order_is_forgotten_in_time() -> None:
     site.pass_time(days=401)
 
     assert site.state.rows == {}
+
+
+def test_what_is_performed_of_a_step_stays_its_own_when_the_step_gets_another_id(site: Site) -> None:
+    site.give(mpps("in-progress"))
+    site.take(order_message(control="XO", uid=UID, at="20261126100000", procedure_id="RP2", step_id="S2"))
+
+    (step,) = site.order("P1").procedures[0].steps
+    assert (step.step_id, *of(site.order("P1"))) == ("S2", "in-progress", "in-progress")

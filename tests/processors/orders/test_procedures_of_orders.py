@@ -169,3 +169,12 @@ def test_a_number_without_its_authority_of_another_patient_is_another_order() ->
 
     assert sorted(event.order.status for event in said if isinstance(event, OrderChanged)) == ["cancelled"]
     assert sorted(order.status for order in site.orders()) == ["cancelled", "scheduled"]
+
+
+def test_a_number_without_its_authority_of_another_sender_is_another_order() -> None:
+    site = Site()
+    site.take(order_message())
+    other = order_message(accession="A9", at="202611260910").replace("P1^HIS", "P1").replace("F1^RIS", "F1")
+    site.take(other, "other")
+
+    assert len(site.orders()) == 2
