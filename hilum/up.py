@@ -121,6 +121,7 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
         "HILUM_STOW__PORT": str(stow),
         "HILUM_HL7__PORT": str(hl7),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",  # of processes that a role starts for itself
     }
     if sum("dicom" in name.partition("#")[0].split(",") for name, _ in process_names(settings)) > 1:
         environment["HILUM_DICOM__REUSE_PORT"] = "true"
