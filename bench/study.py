@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition
 
 from bench.report import Report
 from hilum import bus, telemetry
-from hilum.database.known import Decided, IndexedStudy, Noted
+from hilum.database.known import Decided, IndexedStudy, Noted, Person
 from hilum.dicom import Header
 from hilum.events import (
     EVENTS,
@@ -83,6 +83,9 @@ class Empty:
         return {}
 
     def failing_of(self, study_instance_uids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        return {}
+
+    def persons(self, ids: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Person]:
         return {}
 
     def of_study(self, study_instance_uid: str, after: str, limit: int) -> Sequence[str]:

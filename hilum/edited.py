@@ -11,7 +11,9 @@ from mmap import ACCESS_READ, mmap
 from msgspec.structs import replace
 
 from hilum.dicom.edits import Edits, edited
+from hilum.dicom.file_meta import SOP_CLASS_UID, SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID, VERSION, part10_head, read_meta
 from hilum.dicom.recode import CannotRecode, pieces
+from hilum.dicom.transcode import transcoded
 from hilum.errors import HilumError, TryAgain
 from hilum.part10 import IN_MEMORY_BYTES, Part10
 from hilum.sink import Delivery, Settled
@@ -123,23 +125,29 @@ class EditedPart10(Part10):
         return self._made
 
     def _edited(self, original: bytes | mmap, at: int) -> Iterator[bytes | memoryview]:
-        self._at = at  # preamble and File Meta stay as they are
+        head = bytes(memoryview(original)[:at])
+        whole: bytes | mmap = original
+        syntax = self._delivery.transfer_syntax_uid
         try:
-            found = edited(original, at, self._delivery.transfer_syntax_uid, self._edits)
+            if self._edits.stored_as:
+                whole, at = b"".join(transcoded(original, at, self._edits.stored_as, syntax)(_PIECE_BYTES)), 0
+                head = _in_syntax(head, self._delivery)
+            self._at = len(head)  # else preamble and File Meta stay as they are
+            found = edited(whole, at, syntax, self._edits)
         except CannotRecode as error:
             raise NotEditable(
                 f"The object is to have {', '.join(sorted(self._edits.values))} of its order, and cannot be edited: {error}.",
-                fix="Take its sender's `coerce` back, then retry the delivery; or correct the object at its origin.",
+                fix="Take its sender's `coerce` back, or give the destination another of `character_sets`, then retry the delivery.",
             ) from None
+        yield head
         if found is None:
-            yield memoryview(original)
+            yield memoryview(whole)[at:]
             return
         self.says = f"With {', '.join(found.changed)} {self._edits.says}.".replace(" .", ".")
-        if found.to_utf8:
-            self.says += " Its text was written in ISO_IR 192."
+        if found.character_set:
+            self.says += f" Its text was written in {found.character_set}."
         if found.signatures_dropped:
             self.says += " Its digital signatures were left out, since they would not hold."
-        yield memoryview(original)[:at]
         yield from pieces(found.parts, _PIECE_BYTES)
 
     @staticmethod
@@ -148,3 +156,14 @@ class EditedPart10(Part10):
         for begin in range(0, len(view), piece_bytes):
             yield bytes(view[begin : begin + piece_bytes])
         view.release()
+
+
+def _in_syntax(head: bytes, delivery: Delivery) -> bytes:
+    """Preamble and File Meta, with the transfer syntax in which the object is delivered."""
+    try:
+        stored, _ = read_meta(head)
+    except ValueError:
+        stored = {}
+    own = (VERSION, SOP_CLASS_UID, SOP_INSTANCE_UID, TRANSFER_SYNTAX_UID)
+    more = {element: value for element, value in stored.items() if element and element not in own}
+    return part10_head(delivery.sop_class_uid, delivery.sop_instance_uid, delivery.transfer_syntax_uid, more)

@@ -21,7 +21,7 @@ from hilum.event import DAY_MS, EVENTS, Event, Phi, Topic
 from hilum.event_ids import delivery_id_for, following_id
 from hilum.hl7_events import MessageFinding, MessageReceived, MessageRefused, MessageValidated
 from hilum.order_events import MatchChanged, MatchRequested, OrderChanged, PatientChanged, PatientCommand
-from hilum.procedure_events import ProcedureStepChanged
+from hilum.procedure_events import ProcedureStepChanged, StepPerformed
 from hilum.study_events import InstanceExpired, StudyChanged, StudyExpected
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "ProcedureStepChanged",
     "ResourceWanted",
     "Source",
+    "StepPerformed",
     "StudyChanged",
     "StudyCommand",
     "StudyExpected",

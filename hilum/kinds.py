@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from msgspec import Meta, Struct
 
@@ -108,3 +108,22 @@ def check_ae_title(text: str, where: str) -> None:
     if not is_ae_title(text):
         fix = "An AE title has 1 to 16 ASCII characters, no control character and no backslash (PS3.5 6.2)."
         raise Misconfigured("aet-invalid", f"{where}: {text!r} is no AE title.", fix=fix)
+
+
+#: A character set without code extensions, as the only value of (0008,0005) (PS3.3 C.12.1.1.2).
+CharacterSet = Literal[
+    "ISO_IR 100",
+    "ISO_IR 101",
+    "ISO_IR 109",
+    "ISO_IR 110",
+    "ISO_IR 126",
+    "ISO_IR 127",
+    "ISO_IR 138",
+    "ISO_IR 144",
+    "ISO_IR 148",
+    "ISO_IR 166",
+    "ISO_IR 13",
+    "ISO_IR 192",
+    "GB18030",
+    "GBK",
+]

@@ -51,6 +51,9 @@ def refuse_rules(name: str, settings: Settings) -> None:
     if settings.destinations.get(name, {}).get("require_order", "ignore") != "ignore":
         says = f"destinations.{name}.require_order is set, and {name!r} takes messages only."
         raise Misconfigured("destination-takes-messages", says, fix="Take it out; orders are asked for where objects go.")
+    if settings.destinations.get(name, {}).get("character_sets"):
+        says = f"destinations.{name}.character_sets is set, and {name!r} takes messages only."
+        raise Misconfigured("destination-takes-messages", says, fix="Take it out; it is about objects.")
     for rule in settings.rules:
         if name in rule.to:
             says = f"Rule {rule.name!r} sends objects to {name!r}, which takes messages only."

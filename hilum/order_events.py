@@ -124,7 +124,10 @@ class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
     order_id: str
     #: Grows with every change of it.
     version: int
+    #: By messages and by what modalities perform; what a message cancelled, discontinued or put on hold, no modality takes up again.
     status: OrderStatus
+    #: What modalities say of its steps (MPPS); empty: nothing. The status of a step is that of messages alone.
+    performed: Literal["", "in-progress", "completed", "discontinued"] = ""
     patient: Patient
     procedures: tuple[RequestedProcedure, ...] = ()
     #: AccessionNumber with the issuer that applies to it; None while there is none, or none that fits into SH.
@@ -170,8 +173,9 @@ class OrderChanged(_OnOnePartition, frozen=True, kw_only=True):
     topic = Topic(name="orders.order.changed.v1", phi="full", partitions=1)
 
     order: Order
-    #: `new`, `changed`, `cancelled`, `discontinued`, `status` (only that), `patient` (only who the patient is), `superseded` (it turned
-    #: out to be another order, which has its facts now) or `noted` (nothing changed, and `notes` say why).
+    #: `new`, `changed`, `cancelled`, `discontinued`, `status` (only that), `performed` (only what modalities say of it, and the status
+    #: by that), `patient` (only who the patient is), `superseded` (it turned out to be another order, which has its facts now) or
+    #: `noted` (nothing changed, and `notes` say why).
     change: Annotated[str, Meta(pattern="^[a-z-]+$")]
     #: The order that has its facts now, if it is `superseded`.
     superseded_by: str = ""

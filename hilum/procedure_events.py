@@ -119,3 +119,40 @@ class ProcedureStepChanged(Event, frozen=True, kw_only=True):
     def subject(self) -> str:
         """See `Event.subject`."""
         return self.sop_instance_uid
+
+
+class StepPerformed(Event, frozen=True, kw_only=True):
+    """What a `ProcedureStepChanged` means for orders, where it has its place among all that is said of them: on one partition."""
+
+    topic = Topic(name="orders.step.performed.v1", phi="limited", partitions=1)
+
+    #: As in `ProcedureStepChanged`.
+    sop_instance_uid: str
+    revision: int
+    state: PerformedState
+    #: Whether it was discontinued since the wrong entry of the worklist was chosen: then it was no order's.
+    wrong_entry: bool = False
+    scheduled: tuple[PerformedOf, ...]
+    changed_at: datetime
+
+    @classmethod
+    def of(cls, event: ProcedureStepChanged) -> StepPerformed:
+        """What follows from a change of a step."""
+        return cls(
+            sop_instance_uid=event.sop_instance_uid,
+            revision=event.revision,
+            state=event.state,
+            wrong_entry=event.is_wrong_entry,
+            scheduled=event.scheduled,
+            changed_at=event.changed_at,
+        )
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`."""
+        return self.sop_instance_uid
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.sop_instance_uid

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from hilum.errors import Misconfigured
-from hilum.kinds import Uid
+from hilum.kinds import CharacterSet, Uid
 from hilum.misfits import nearest
 
 #: What every other profile is read over.
@@ -84,6 +84,8 @@ class DicomFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     refused_contexts: Fact[Literal["person", "permanent", "retry"]] | None = None
     #: Private SOP classes that it takes.
     private_sop_classes: Fact[list[Uid]] | None = None
+    #: Character sets in which it takes an object that has to be in another one than its own, by C-STORE or by STOW-RS.
+    character_sets: Fact[list[CharacterSet]] | None = None
     #: What it answers to an object that it has.
     duplicates: Fact[Literal["success", "refused", "unknown"]] | None = None
     #: Whether a person looks before it is sent a correction of what it has, by C-STORE or by STOW-RS.
@@ -242,7 +244,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 #: Facts that are tables of several.
 _TABLES = ("statuses", "reasons", "http")
 #: Facts of the product, whichever way objects come to it; they stand among those of DICOM.
-_OF_PRODUCT = ("corrections",)
+_OF_PRODUCT = ("corrections", "character_sets")
 
 
 def names() -> list[str]:

@@ -22,6 +22,7 @@ from hilum.dicom.edits import Edits
 from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import DeliveryState, ObjectRef
 from hilum.hours import Hours
+from hilum.kinds import CharacterSet
 from hilum.misfits import misfits, nearest, together, tried
 from hilum.part10 import Part10
 from hilum.profiles import with_profile
@@ -81,6 +82,11 @@ class Delivery(Struct, frozen=True, kw_only=True):
     #: The titles of the association on which it came; empty if it came otherwise.
     calling_aet: str = ""
     called_aet: str = ""
+
+    @property
+    def stored_syntax_uid(self) -> str:
+        """The transfer syntax of the stored object; `transfer_syntax_uid` is that in which it is handed to the sink."""
+        return (self.edits.stored_as if self.edits is not None else "") or self.transfer_syntax_uid
 
 
 class Expected(Struct, frozen=True, kw_only=True):
@@ -207,6 +213,9 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: `hold`: nothing of a study is delivered before an order fits it, or a person has accepted it as it is; `warn`: the delivery says
     #: so; `ignore`: nobody asks. See [orders](../operations/orders.md).
     require_order: Literal["ignore", "warn", "hold"] = "ignore"
+    #: Character sets (0008,0005) in which it takes an object of which a value of its order is not of the object's own, the first first;
+    #: empty: ISO_IR 192 (UTF-8). What fits none of them waits for a person. See [orders](../operations/orders.md).
+    character_sets: tuple[CharacterSet, ...] = ()
     #: After so many attempts an object that the destination does not take is put aside for a person; 1,000 take about a week.
     max_attempts: Annotated[int, Meta(ge=1)] = 1000
     #: Longest pause between two attempts of one object, in seconds.

@@ -10,13 +10,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from hilum import telemetry
 from hilum.bundle import Following
 from hilum.database.deliveries import CHANNEL
+from hilum.database.merges import current
 from hilum.errors import TryAgain
-from hilum.events import DeliverySettled, InstanceQuarantined, MessageReceived, ProcedureStepChanged, StudyChanged, following_id
+from hilum.events import (
+    DeliverySettled,
+    InstanceQuarantined,
+    MessageReceived,
+    OrderChanged,
+    ProcedureStepChanged,
+    StudyChanged,
+    following_id,
+)
 from hilum.notices import Notice, Notified
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
@@ -25,27 +35,46 @@ from hilum.sink import sinks_of
 
 log = telemetry.logger("notices")
 
-Said = StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived
+Said = StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived | OrderChanged
 #: So long a study may not be in the index yet; then its message says what is known.
 _INDEXED_WITHIN = timedelta(seconds=60)
 #: How long messages are kept after they were entered, once they are settled.
 _KEPT_DAYS = 30
 _TIDY_S = 3600.0
+_ORDERS = {
+    "scheduled": "order-scheduled",
+    "arrived": "order-scheduled",
+    "in-progress": "order-started",
+    "completed": "order-completed",
+    "discontinued": "order-discontinued",
+}
 _STEP = {"in-progress": "step-started", "completed": "step-completed", "discontinued": "step-discontinued"}
 
 _STUDY = """
-    SELECT patient_id AS "PatientID", issuer_of_patient_id AS "IssuerOfPatientID", patient_name AS "PatientName",
-        patient_birth_date AS "PatientBirthDate", patient_sex AS "PatientSex", accession_number AS "AccessionNumber",
+    SELECT current_patient_id AS "PatientID", current_issuer AS "IssuerOfPatientID", current_patient_name AS "PatientName",
+        current_patient_birth_date AS "PatientBirthDate", current_patient_sex AS "PatientSex", accession_number AS "AccessionNumber",
         study_date AS "StudyDate", study_time AS "StudyTime", study_description AS "StudyDescription",
         array_to_string(modalities_in_study, '\\') AS "ModalitiesInStudy", instance_count::text AS "Instances", revision::text AS "Revision"
     FROM v_study WHERE study_instance_uid = %s
 """
-_ORDER = """
-    SELECT o.placer_number AS "PlacerOrderNumber", o.filler_number AS "FillerOrderNumber", o.accession_number AS "AccessionNumber",
-        s.procedure_id AS "RequestedProcedureID"
-    FROM scheduled_step s JOIN scheduled_order o USING (order_id)
-    WHERE s.study_instance_uid = %s AND o.superseded_by IS NULL ORDER BY o.changed_at DESC LIMIT 1
+#: The orders that a study was matched with; those of which it has the StudyInstanceUID, while it was held against none.
+_ORDERS_OF = """
+    SELECT o.order_id, o.placer_number AS "PlacerOrderNumber", o.filler_number AS "FillerOrderNumber",
+        o.accession_number AS "AccessionNumber", first.procedure_id AS "RequestedProcedureID"
+    FROM scheduled_order AS o LEFT JOIN LATERAL (
+        SELECT s.procedure_id FROM scheduled_step AS s WHERE s.order_id = o.order_id
+        ORDER BY s.study_instance_uid = %(study)s DESC, s.procedure_number, s.step_number LIMIT 1) AS first ON true
+    WHERE o.superseded_by IS NULL AND o.order_id IN (
+        SELECT unnest(order_ids) FROM match WHERE about = 'study' AND id = %(study)s
+        UNION ALL SELECT s.order_id FROM scheduled_step AS s WHERE s.study_instance_uid = %(study)s
+            AND NOT EXISTS (SELECT FROM match WHERE about = 'study' AND id = %(study)s AND order_ids <> '{}'))
+    ORDER BY o.order_id LIMIT 20
 """
+_PERSON = """
+    SELECT patient_id AS "PatientID", issuer AS "IssuerOfPatientID", name AS "PatientName", birth_date AS "PatientBirthDate",
+        sex AS "PatientSex"
+    FROM ({person}) AS merged
+""".replace("{person}", current("%(id)s", "%(issuer)s"))
 _SETTLED = """
     SELECT st.revision FROM study_state st
     WHERE st.study_instance_uid = %(study)s AND st.state = 'complete' AND st.revision > 0
@@ -94,7 +123,9 @@ class Notices:
     def apply(
         self,
         connection: psycopg.Connection,
-        events: Sequence[tuple[StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived, Envelope]],
+        events: Sequence[
+            tuple[StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived | OrderChanged, Envelope]
+        ],
     ) -> None:
         """See `hilum.runtime.tables.Tables`."""
         if self._following is not None:
@@ -119,6 +150,10 @@ class Notices:
             yield _of_step(event)
             what = f"{event.sop_instance_uid}/{event.revision}"
             yield Notice(kind="mpps", study_instance_uid=event.study_instance_uid, control_id=_control_id(f"mpps/{what}"), step=event)
+        elif isinstance(event, OrderChanged):
+            # Only what modalities made of it: what messages say of an order, whoever sent them knows.
+            if event.change == "performed" or (event.change == "new" and event.order.performed):
+                yield from _of_order(event)
         elif isinstance(event, InstanceQuarantined):
             facts = {"Reason": str(event.reason), "Sentence": event.reason.meaning}
             what = event.study_instance_uid or event.receipt
@@ -142,28 +177,28 @@ class Notices:
             yield _of_study("delivered", study, f"{study}/delivered/{destination}/{row[0]}", facts)
 
     def _tell(self, connection: psycopg.Connection, notice: Notice, event: Said, envelope: Envelope) -> set[str]:
-        """Enter the notice for all that want it; their names."""
+        """Enter the notice for all that want it; their names. Of a study that serves several orders, each order is told."""
         told: set[str] = set()
-        study: Mapping[str, str] | None = None
+        about: list[tuple[Notice, Mapping[str, str]]] = []
         for name, sink in self._sinks.items():
             if not sink.wants(notice) or envelope.time < self._of(connection, name):
                 continue
-            if study is None:
-                study = self._study(connection, notice, envelope)
-            source = event.message_id if isinstance(event, MessageReceived) else notice.control_id
-            values: dict[str, Any] = {
-                "delivery_id": following_id(f"{source}/{notice.kind}", f"notices/{name}", 0),
-                "destination": name,
-                "rules": [notice.kind],
-                "traceparent": envelope.traceparent,
-                "at": envelope.time,
-                "kind": notice.kind,
-                "study": notice.study_instance_uid,
-                "control_id": notice.control_id,
-                "text": sink.compose(notice, study).replace("\0", ""),
-            }
-            if connection.execute(_ENTER, values).rowcount:
-                told.add(name)
+            about = about or list(self._about_orders(connection, notice, envelope))
+            for each, study in about:
+                source = event.message_id if isinstance(event, MessageReceived) else each.control_id
+                values: dict[str, Any] = {
+                    "delivery_id": following_id(f"{source}/{each.kind}", f"notices/{name}", 0),
+                    "destination": name,
+                    "rules": [each.kind],
+                    "traceparent": envelope.traceparent,
+                    "at": envelope.time,
+                    "kind": each.kind,
+                    "study": each.study_instance_uid,
+                    "control_id": each.control_id,
+                    "text": sink.compose(each, study).replace("\0", ""),
+                }
+                if connection.execute(_ENTER, values).rowcount:
+                    told.add(name)
         return told
 
     def _of(self, connection: psycopg.Connection, destination: str) -> datetime:
@@ -173,18 +208,36 @@ class Notices:
             self._since[destination] = since
         return self._since[destination]
 
-    def _study(self, connection: psycopg.Connection, notice: Notice, envelope: Envelope) -> Mapping[str, str]:
-        """What is known of the study, and of its order. Raises `TryAgain` while the index may yet hear of it."""
+    def _about_orders(
+        self, connection: psycopg.Connection, notice: Notice, envelope: Envelope
+    ) -> Iterator[tuple[Notice, Mapping[str, str]]]:
+        """What is known of the study, once for each of its orders. Raises `TryAgain` while the index may yet hear of it."""
         uid = notice.study_instance_uid
         if not uid or notice.message is not None or notice.step is not None:
-            return {}
+            yield notice, {}
+            return
         with connection.cursor(row_factory=dict_row) as cursor:
             study = cursor.execute(_STUDY, (uid,)).fetchone()
-            order = cursor.execute(_ORDER, (uid,)).fetchone()
+            orders = cursor.execute(_ORDERS_OF, {"study": uid}).fetchall()
         if study is None and notice.kind.startswith("study-") and datetime.now(UTC) - envelope.time < _INDEXED_WITHIN:
             raise TryAgain(f"Study {uid} is not in the index yet.", after_s=0.5)
-        found = {name: value for row in (order, study) if row for name, value in row.items() if value}
-        return {"StudyInstanceUID": uid, **found}
+        if notice.kind in _STEP.values():
+            notice = replace(notice, facts={**notice.facts, **self._person(connection, notice.facts)})
+        if notice.kind in _STEP.values() or notice.kind in _ORDERS.values():
+            orders = orders[:1]  # it says itself which order it is about
+        for order in orders or [{}]:
+            order_id = order.pop("order_id", "")
+            found = {name: value for row in (study, order) if row for name, value in row.items() if value}
+            told = replace(notice, control_id=_control_id(f"{notice.control_id}/{order_id}")) if len(orders) > 1 else notice
+            yield told, {"StudyInstanceUID": uid, **found}
+
+    @staticmethod
+    def _person(connection: psycopg.Connection, facts: Mapping[str, str]) -> Mapping[str, str]:
+        """Who the patient that a modality named is after merges, if that is another one."""
+        values = {"id": facts.get("PatientID", ""), "issuer": facts.get("IssuerOfPatientID", "")}
+        with connection.cursor(row_factory=dict_row) as cursor:
+            found = cursor.execute(_PERSON.encode(), values).fetchone() or {}
+        return {name: value for name, value in found.items() if value}
 
 
 def _of_study(kind: str, study: str, what: str, facts: Mapping[str, str]) -> Notice:
@@ -217,6 +270,31 @@ def _of_step(event: ProcedureStepChanged) -> Notice:
     control_id = _control_id(f"{kind}/{event.sop_instance_uid}")
     said = {name: value for name, value in facts.items() if value}
     return Notice(kind=kind, study_instance_uid=event.study_instance_uid, control_id=control_id, facts=said)
+
+
+def _of_order(event: OrderChanged) -> Iterator[Notice]:
+    """The order's status as modalities have made it; none of one that a message called off or put on hold."""
+    order = event.order
+    procedure, patient = next(iter(order.procedures), None), order.patient
+    if order.status not in _ORDERS or procedure is None:
+        return
+    first = patient.ids[0] if patient.ids else None
+    facts = {
+        "PatientID": first.value if first else "",
+        "IssuerOfPatientID": first.issuer if first else "",
+        "PatientName": patient.name,
+        "PatientBirthDate": patient.birth_date,
+        "PatientSex": patient.sex,
+        "StudyDescription": procedure.description,
+        "AccessionNumber": order.accession.value if order.accession else "",
+        "PlacerOrderNumber": order.placer.value if order.placer else "",
+        "FillerOrderNumber": order.filler.value if order.filler else "",
+        "RequestedProcedureID": procedure.procedure_id,
+    }
+    what = f"order/{order.order_id}/{order.version}"
+    said = {name: value for name, value in facts.items() if value}
+    uid = procedure.study_instance_uid
+    yield Notice(kind=_ORDERS[order.status], study_instance_uid=uid, control_id=_control_id(what), facts=said)
 
 
 def _control_id(what: str) -> str:

@@ -48,6 +48,8 @@ def list_messages(
     since: Annotated[str, typer.Option("--since", help="Only since then: `2026-01-31T18:00`, or how long ago, such as `2h`.")] = "",
     refused: Annotated[bool, typer.Option("--refused", help="Only what was not taken.")] = False,
     findings: Annotated[bool, typer.Option("--findings", help="Only those with something odd.")] = False,
+    patient: Annotated[str, typer.Option("--patient", help="Only those that name this patient, former identifiers included.")] = "",
+    order: Annotated[str, typer.Option("--order", help="Only those that name this placer, filler or accession number.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many at most, newest first.")] = 50,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -67,6 +69,8 @@ def list_messages(
         since=moment_of(since, "--since"),
         refused=True if refused else None,
         findings=findings,
+        patient=patient,
+        order=order,
     )
     if json:
         show_json(found)

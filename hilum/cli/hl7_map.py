@@ -28,6 +28,7 @@ def map_message(
     from hilum.hl7 import charset, mapping
     from hilum.hl7.fieldmaps import fieldmap
     from hilum.hl7.message import NotHl7, parse
+    from hilum.hl7.named import named
     from hilum.hl7.senders import defaults_of
 
     settings = loaded(config, data).settings
@@ -55,7 +56,9 @@ def map_message(
     out.print(f"{mapped.message}: {mapped.kind}, by the profile {chosen.title} ({chosen.basis})", markup=False)
     if mapped.kind == "other":
         out.print("Nothing of orders or patients follows from it; it is kept, indexed and passed on.")
-    show_table("", ("", "Value"), list(_rows(mapped)))
+    names = named(message)
+    rows = [("names patients", ", ".join(names.patient_ids)), ("names orders", ", ".join(names.order_numbers))]
+    show_table("", ("", "Value"), [*_rows(mapped), *(row for row in rows if row[1] and mapped.kind == "other")])
     for note in mapped.notes:
         err.print(f"{note.code}: {note.sentence}", markup=False)
 

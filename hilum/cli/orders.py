@@ -116,6 +116,7 @@ def _show_order(order: OrderDetail) -> None:
             "Patient": f"{summary.patient_id}  {summary.patient_name or ''}".strip(),
             "Formerly": ", ".join(each["value"] for each in detail["patient"].get("former_ids", ())),
             "Status": summary.status,
+            "At the modality": detail.get("performed", ""),
             "Images": summary.images,
             "Studies": ", ".join(order.studies),
             "Cannot be offered": ", ".join(f"{keyword} ({value})" for keyword, value in detail.get("unusable", {}).items()),
@@ -142,6 +143,10 @@ def _show_order(order: OrderDetail) -> None:
     show_table(
         "Steps", ("StudyInstanceUID", "Procedure", "Step", "Modality", "Station", "Start", "Status"), rows, nothing="It has no steps."
     )
+    if order.documents:
+        out.print()
+        documents = [(moment(d.received_at), f"MDM^{d.trigger}", d.kind, d.number, d.status, d.message_id) for d in order.documents]
+        show_table("Documents", ("Received", "Message", "Type", "Document", "Status", "Message id"), documents)
     if order.notes:
         out.print()
         show_table("Noticed", ("Code", ""), [(note["code"], note["sentence"]) for note in order.notes])
@@ -250,7 +255,7 @@ def match(
             show_json([{"study_instance_uid": uid, "match": each} for uid, each in found])
             return
         for uid, each in found:
-            _show_match(uid, each)
+            _show_match(dsn, uid, each)
         return
     if len(found) > 1:
         uids = ", ".join(uid for uid, _ in found)
@@ -264,14 +269,16 @@ def match(
     elif done:
         out.print("It is delivered as it is, until its match changes.")
     elif not yes:
-        _show_match(uid, now)
+        _show_match(dsn, uid, now)
         out.print("With --yes it would be delivered so.")
     if yes and not done:
         err.print("Its match changed meanwhile: look at it again.")
         sys.exit(Exit.REFUSED)
 
 
-def _show_match(uid: str, match: MatchOfStudy | None) -> None:
+def _show_match(dsn: str, uid: str, match: MatchOfStudy | None) -> None:
+    from hilum.database.order_queries import orders_by_id
+
     if match is None:
         show_facts({"StudyInstanceUID": uid, "Outcome": "not held against any order yet"})
         return
@@ -281,13 +288,20 @@ def _show_match(uid: str, match: MatchOfStudy | None) -> None:
             "StudyInstanceUID": uid,
             "Outcome": match.outcome,
             "Found by": match.by,
-            "Orders": ", ".join(match.order_ids),
-            "Might be its": ", ".join(match.candidates),
             "Changed": f"{moment(match.changed_at)} by {match.cause}",
             "At destinations": "what differs is set right on the way out" if match.coercible else "",
             "Accepted": accepted,
         }
     )
+    columns = ("Accession", "Placer", "Filler", "Patient", "Description", "Status", "Order")
+    for title, order_ids in (("Its orders", match.order_ids), ("Might be its", match.candidates)):
+        orders = orders_by_id(dsn, order_ids) if order_ids else []
+        if orders:
+            out.print()
+            lines = [
+                (o.accession_number, o.placer_number, o.filler_number, o.patient_id, o.description, o.status, o.order_id) for o in orders
+            ]
+            show_table(title, columns, lines)
     if match.differences:
         out.print()
         rows = [(each["attribute"], each["ordered"], each["found"]) for each in match.differences]

@@ -52,7 +52,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_all(
-    search: Annotated[str, typer.Argument(help="UID, accession number, patient id, or part of a patient's name.")] = "",
+    search: Annotated[str, typer.Argument(help="UID, accession number, patient id (also of a merged patient), or part of a name.")] = "",
     limit: LimitOption = 50,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -71,8 +71,8 @@ def list_all(
         (
             moment(s.received_at),
             s.accession_number,
-            s.patient_id,
-            s.patient_name,
+            _patient_id(s),
+            s.current_patient_name or s.patient_name,
             s.study_date,
             "/".join(s.modalities),
             s.study_description,
@@ -126,7 +126,9 @@ def _show_study(study: Study, held: str) -> None:
         {
             "StudyInstanceUID": summary.study_instance_uid,
             "AccessionNumber": summary.accession_number,
-            "Patient": f"{summary.patient_id or ''}  {summary.patient_name or ''}".strip(),
+            "Patient": f"{summary.current_patient_id or summary.patient_id or ''}"
+            f"  {summary.current_patient_name or summary.patient_name or ''}".strip(),
+            "In its images": f"{summary.patient_id}  {summary.patient_name or ''}".strip() if summary.current_patient_id else "",
             "Study": f"{summary.study_date or ''} {'/'.join(summary.modalities)} {summary.study_description or ''}".strip(),
             "Objects": f"{summary.instances} in {summary.series} series",
             "Complete": completeness(summary),
@@ -171,6 +173,11 @@ def show_failed_rules(failed: Sequence[FailedRule]) -> None:
     """What is to be decided again, once `hilum apply` has brought other rules."""
     rows = [(each.says, each.objects, each.studies, moment(each.since)) for each in failed]
     show_table("Rules that could not be evaluated; the other rules have decided", ("Why", "Objects", "Studies", "Since"), rows)
+
+
+def _patient_id(study: StudySummary) -> str:
+    """The patient's identifier after merges, with the one that the images have."""
+    return f"{study.current_patient_id} (was {study.patient_id})" if study.current_patient_id else study.patient_id or ""
 
 
 def completeness(study: StudySummary) -> str:

@@ -12,9 +12,12 @@ from msgspec import Raw, Struct
 from psycopg.rows import dict_row
 
 from hilum.database import AWAY, away, connect
+from hilum.database.merges import same_person
 from hilum.database.rows import Insert
 from hilum.errors import NotFound
 from hilum.events import MessageReceived, MessageRefused, MessageValidated
+from hilum.hl7.message import NotHl7, parse
+from hilum.hl7.named import Named, document_of, named
 
 #: Longer values of a header are cut where they are looked for: an index of PostgreSQL takes 2,704 bytes.
 LONGEST_TEXT = 400
@@ -50,6 +53,8 @@ class MessageRow(Struct, frozen=True, kw_only=True):
     refused: str | None = None
     sentence: str | None = None
     acknowledgement: str | None = None
+    patient_ids: tuple[str, ...] = ()
+    order_numbers: tuple[str, ...] = ()
 
 
 class GrammarRow(Struct, frozen=True, kw_only=True):
@@ -100,6 +105,7 @@ def _row(event: MessageReceived | MessageRefused) -> MessageRow:
             sentence=event.sentence,
             acknowledgement=event.acknowledgement or None,
         )
+    names = _named(event.text)
     return MessageRow(
         message_id=event.message_id,
         received_at=event.received_at,
@@ -125,7 +131,16 @@ def _row(event: MessageReceived | MessageRefused) -> MessageRow:
         changed_under_control_id=event.changed_under_control_id,
         findings=Raw(msgspec.json.encode(event.findings)) if event.findings else None,
         replays=event.replays or None,
+        patient_ids=names.patient_ids,
+        order_numbers=names.order_numbers,
     )
+
+
+def _named(text: str) -> Named:
+    try:
+        return named(parse(text))
+    except NotHl7:  # the receiver took it for one: it is found by what else is known of it
+        return Named(patient_ids=(), order_numbers=())
 
 
 def _grammar(event: MessageValidated) -> GrammarRow:
@@ -160,6 +175,17 @@ class Line(Struct, frozen=True, kw_only=True):
     replays: str | None
 
 
+class DocumentOfOrder(Struct, frozen=True, kw_only=True):
+    """A message about a document (MDM) that names an order: TXA-2, TXA-12 and TXA-17 of it."""
+
+    message_id: str
+    received_at: datetime
+    trigger: str | None
+    kind: str
+    number: str
+    status: str
+
+
 _LIST = """
 SELECT message_id, received_at, sender, peer, sending_application, control_id, code, trigger, version, size_bytes,
        coalesce(jsonb_array_length(findings), 0) + coalesce(jsonb_array_length(grammar), 0) AS findings,
@@ -172,7 +198,16 @@ WHERE received_at IS NOT NULL
   AND (%(sender)s = '' OR sender = %(sender)s OR sending_application = %(sender)s OR peer = %(sender)s)
   AND (%(control_id)s = '' OR control_id = %(control_id)s)
   AND (%(since)s::timestamptz IS NULL OR received_at >= %(since)s)
+  AND (%(patient)s = '' OR patient_ids && array_append(ARRAY(SELECT value FROM ({same}) AS same), %(patient)s))
+  AND (%(order)s = '' OR order_numbers @> ARRAY[%(order)s])
 ORDER BY received_at DESC, message_id DESC LIMIT %(limit)s
+""".replace("{same}", same_person("%(patient)s"))
+# Numbers of one kind may be numbers of another kind elsewhere: so the patient is to be the order's, too, if the message names one.
+_DOCUMENTS = """
+SELECT message_id, received_at, trigger, text FROM hl7_message
+WHERE received_at IS NOT NULL AND code = 'MDM' AND refused IS NULL AND order_numbers && %(numbers)s::text[]
+  AND (patient_ids = '{}' OR patient_ids && %(patients)s::text[])
+ORDER BY received_at DESC, message_id DESC LIMIT 50
 """
 
 
@@ -186,8 +221,13 @@ def list_messages(
     since: datetime | None = None,
     refused: bool | None = None,
     findings: bool = False,
+    patient: str = "",
+    order: str = "",
 ) -> list[Line]:
-    """The newest messages that fit. `kind` is `ADT` or `ADT^A08`; `refused` None: whether or not. Raises `TryAgain`."""
+    """The newest messages that fit. `kind` is `ADT` or `ADT^A08`; `refused` None: whether or not. Raises `TryAgain`.
+
+    `patient` is an identifier, and finds all whom merges make one with that patient; `order` any number of an order.
+    """
     given = {
         "limit": limit,
         "kind": kind,
@@ -196,8 +236,19 @@ def list_messages(
         "since": since,
         "refused": refused,
         "findings": findings,
+        "patient": patient,
+        "order": order,
     }
     return [msgspec.convert(row, Line) for row in _rows(dsn, _LIST, given)]
+
+
+def documents_of(dsn: str, numbers: Sequence[str], patients: Sequence[str]) -> list[DocumentOfOrder]:
+    """Messages about documents that name one of these orders' numbers and one of these patients, newest first. Raises `TryAgain`."""
+    found = []
+    for row in _rows(dsn, _DOCUMENTS, {"numbers": list(numbers), "patients": list(patients)}):
+        said = document_of(parse(row.pop("text")))
+        found.append(DocumentOfOrder(**row, kind=said.kind, number=said.number, status=said.status))
+    return found
 
 
 def find_message(dsn: str, which: str) -> dict[str, Any]:

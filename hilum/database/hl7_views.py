@@ -34,6 +34,8 @@ HL7_VIEWS = (
             refused | h.refused | why it was not taken; null if it was
             acknowledgement | h.acknowledgement | what a refused one was answered
             replays | h.replays | the message that this one says again, on somebody's wish
+            patient_ids | h.patient_ids | identifiers of patients that it names, an array; null of old messages, as the next
+            order_numbers | h.order_numbers | placer, filler and accession numbers that it names, an array
         """,
     ),
 )

@@ -11,6 +11,7 @@ import psycopg
 from msgspec import Struct
 from psycopg.rows import dict_row
 
+from hilum.database.merges import is_of, person
 from hilum.errors import TryAgain
 from hilum.events import Finding, Instance, InstanceAccepted, ObjectRef, Source
 from hilum.settings import Settings
@@ -47,7 +48,20 @@ class IndexedStudy(Struct, frozen=True, kw_only=True):
     #: Instances, those that rejection notes name included; and those.
     instances: int = 0
     withdrawn: int = 0
+    #: Rejection notes of it that name something, and that none names.
+    notes: int = 0
+    #: How it fits its orders; empty: it was held against none yet.
+    order_match: str = ""
     attributes: dict[str, str | None] = {}
+
+
+class Person(Struct, frozen=True, kw_only=True):
+    """Who a patient is after merges: the key that names it, its identifier, and whether that is another one than was asked about."""
+
+    key: str
+    patient_id: str
+    issuer: str
+    merged: bool
 
 
 class Noted(Struct, frozen=True, kw_only=True):
@@ -82,14 +96,25 @@ ORDER BY failed_at LIMIT %(limit)s
 
 _STUDIES = """
 SELECT asked.study_instance_uid, coalesce(state.revision, 0) AS revision, coalesce(state.instances + state.withdrawn, 0) AS instances,
-       coalesce(state.withdrawn, 0) AS withdrawn, study.received_at IS NOT NULL AS described,
+       coalesce(state.withdrawn, 0) AS withdrawn,
+       (SELECT count(DISTINCT noted.note) FROM withdrawn AS noted WHERE noted.study_instance_uid = asked.study_instance_uid
+            AND NOT EXISTS (SELECT FROM withdrawn AS other WHERE other.sop_instance_uid = noted.note)) AS notes,
+       study.received_at IS NOT NULL AS described,
        study.patient_id AS "PatientID", study.issuer_of_patient_id AS "IssuerOfPatientID", study.patient_name AS "PatientName",
        study.patient_birth_date AS "PatientBirthDate", study.patient_sex AS "PatientSex", study.study_date AS "StudyDate",
-       study.study_id AS "StudyID", study.accession_number AS "AccessionNumber"
+       study.study_id AS "StudyID", study.accession_number AS "AccessionNumber", coalesce(match.outcome, '') AS order_match
 FROM unnest(%(uids)s::text[]) AS asked (study_instance_uid)
 LEFT JOIN study ON study.study_instance_uid = asked.study_instance_uid
 LEFT JOIN study_state AS state ON state.study_instance_uid = asked.study_instance_uid
+LEFT JOIN match ON match.about = 'study' AND match.id = asked.study_instance_uid
 WHERE study.received_at IS NOT NULL OR state.revision IS NOT NULL
+"""
+
+_PERSONS = f"""
+SELECT asked.value, asked.issuer AS asked_issuer, found.patient_key, found.patient_id, found.issuer,
+       EXISTS (SELECT FROM patient_id AS known JOIN patient AS former USING (patient_key)
+               WHERE former.merged_into = found.patient_key AND {is_of("asked.value", "asked.issuer")}) AS merged
+FROM json_to_recordset(%(ids)s::json) AS asked (value text, issuer text), LATERAL ({person("asked.value", "asked.issuer")}) AS found
 """
 
 
@@ -118,9 +143,19 @@ class IndexedInstances:
         found: dict[str, IndexedStudy] = {}
         for row in self._ask(_STUDIES, {"uids": list(study_instance_uids)}) if study_instance_uids else ():
             uid, described = row.pop("study_instance_uid"), row.pop("described")
-            state = {name: row.pop(name) for name in ("revision", "instances", "withdrawn")}
+            state = {name: row.pop(name) for name in ("revision", "instances", "withdrawn", "notes", "order_match")}
             found[uid] = IndexedStudy(**state, attributes=row if described else {})
         return found
+
+    def persons(self, ids: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Person]:
+        """Who the patients with these identifiers and issuers are after merges; who is not known, or not for sure, is left out."""
+        asked = msgspec.json.encode([{"value": value, "issuer": issuer} for value, issuer in ids]).decode()
+        return {
+            (row["value"], row["asked_issuer"]): Person(
+                key=row["patient_key"], patient_id=row["patient_id"], issuer=row["issuer"], merged=row["merged"]
+            )
+            for row in self._ask(_PERSONS, {"ids": asked})
+        }
 
     def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Noted]:
         """Those of these instances that a rejection note names, with the note."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from psycopg.rows import dict_row
 
 from hilum.database import AWAY, away, connect
 from hilum.database.found import rows
+from hilum.database.hl7_messages import DocumentOfOrder, documents_of
 from hilum.errors import Misconfigured, NotFound
 
 
@@ -43,6 +45,8 @@ class OrderDetail(Struct, frozen=True, kw_only=True):
     message_id: str | None
     superseded_by: str | None
     studies: list[str]
+    #: Messages about documents (MDM) that name it.
+    documents: list[DocumentOfOrder]
 
 
 class MatchOfStudy(Struct, frozen=True, kw_only=True):
@@ -109,7 +113,9 @@ _LIST = (
     + """
 WHERE o.superseded_by IS NULL
   AND (%(like)s = '' OR %(like)s IN (o.order_id, o.accession_number, o.placer_number, o.filler_number, o.patient_id)
-       OR o.patient_name ILIKE '%%' || %(pattern)s || '%%')
+       OR o.patient_name ILIKE '%%' || %(pattern)s || '%%'
+       OR o.patient_key IN (
+           SELECT coalesce(p.merged_into, p.patient_key) FROM patient_id JOIN patient AS p USING (patient_key) WHERE value = %(like)s))
   AND (%(status)s = '' OR o.status = %(status)s) AND (%(images)s = '' OR coalesce(m.outcome, 'awaited') = %(images)s)
   AND (NOT %(noted)s OR o.notes IS NOT NULL)
 ORDER BY o.changed_at DESC, o.order_id LIMIT %(limit)s
@@ -153,7 +159,7 @@ ORDER BY p.patient_key LIMIT 50
 def list_orders(
     dsn: str, *, like: str = "", status: str = "", images: str = "", noted: bool = False, limit: int = 50
 ) -> list[OrderSummary]:
-    """The orders that changed last. `like` is one of their numbers or a patient id, or part of a patient's name."""
+    """The orders that changed last. `like` is one of their numbers or a patient id, former ones too, or part of a name."""
     pattern = like.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     values = {"like": like, "pattern": pattern, "status": status, "images": images, "noted": noted, "limit": limit}
     return rows(dsn, OrderSummary, _LIST, values)
@@ -172,11 +178,24 @@ def show_order(dsn: str, name: str) -> list[OrderDetail]:
                 message_id=rest.message_id,
                 superseded_by=rest.superseded_by,
                 studies=[each.id for each in rows(dsn, _Uid, _STUDIES, {"id": summary.order_id})],
+                documents=_documents(dsn, summary, rest.detail),
             )
         )
     if not found:
         raise NotFound("No order with that id, accession, placer or filler number is known.", fix="See `hilum order list`.")
     return found
+
+
+def _documents(dsn: str, summary: OrderSummary, detail: Mapping[str, Any]) -> list[DocumentOfOrder]:
+    numbers = [each for each in (summary.accession_number, summary.placer_number, summary.filler_number) if each]
+    kinds = ("ids", "former_ids", "linked_ids")
+    patients = [each["value"] for kind in kinds for each in detail["patient"].get(kind, ())]
+    return documents_of(dsn, numbers, patients) if numbers else []
+
+
+def orders_by_id(dsn: str, order_ids: Sequence[str]) -> list[OrderSummary]:
+    """These orders, in the order of their ids."""
+    return rows(dsn, OrderSummary, _SUMMARY + " WHERE o.order_id = ANY(%(ids)s) ORDER BY o.order_id", {"ids": list(order_ids)})
 
 
 def match_of(dsn: str, study_instance_uid: str) -> MatchOfStudy | None:

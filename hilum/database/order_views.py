@@ -20,7 +20,7 @@ ORDER_VIEWS = (
             WHERE o.superseded_by IS NULL""",
         columns="""
             order_id | o.order_id | its id in events
-            status | o.status | `scheduled`, `arrived`, `in-progress`, `completed`, `on-hold`, `discontinued` or `cancelled`
+            status | o.status | `scheduled`, `arrived`, `in-progress`, `completed`, `on-hold`, `discontinued`, `cancelled`; MPPS counts
             accession_number | o.accession_number | AccessionNumber; null if it has none that fits into SH
             accession_issuer | o.accession_issuer | who assigned it, if that is known
             placer_number | o.placer_number | ORC-2

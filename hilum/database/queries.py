@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from hilum.database.counting import COUNTS
 from hilum.database.found import rows
+from hilum.database.merges import current, is_of, same_person
 from hilum.database.troubles import FailedRule, failed_rules
 from hilum.errors import NotFound
 
@@ -49,6 +50,9 @@ class StudySummary(Struct, frozen=True, kw_only=True):
     parked: int = 0
     #: Why it is not complete although its time has come.
     says: str | None = None
+    #: Of the patient that its patient was merged into; None: into nobody.
+    current_patient_id: str | None = None
+    current_patient_name: str | None = None
 
 
 class SeriesOfStudy(Struct, frozen=True, kw_only=True):
@@ -193,10 +197,11 @@ SELECT shown.study_instance_uid, study.patient_id, study.patient_name, study.acc
        coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at,
        delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined, delivery.parked,
        study_state.state, study_state.revision, study_state.reason, study_state.completed_at, study_state.missing, study_state.withdrawn,
-       study_state.says
+       study_state.says, nullif(merged.patient_id, '') AS current_patient_id, merged.name AS current_patient_name
 FROM ({shown}) AS shown
 LEFT JOIN study USING (study_instance_uid)
 LEFT JOIN study_state USING (study_instance_uid)
+LEFT JOIN LATERAL ({merged}) AS merged ON true
 CROSS JOIN LATERAL (
     SELECT count(*) AS series, coalesce(array_agg(DISTINCT modality) FILTER (WHERE modality IS NOT NULL), '{{}}') AS modalities
     FROM series WHERE series.study_instance_uid = shown.study_instance_uid) AS series
@@ -216,17 +221,23 @@ CROSS JOIN LATERAL (
 ORDER BY received_at DESC, study_instance_uid
 """
 
+_MERGED = current("study.patient_id", "study.issuer_of_patient_id")
 _LATEST = _SUMMARY.format(
     counts=COUNTS,
-    shown="""
+    merged=_MERGED,
+    shown=f"""
     SELECT study_instance_uid FROM study
     WHERE %(like)s = '' OR study_instance_uid = %(like)s OR accession_number = %(like)s OR patient_id = %(like)s
        OR patient_name ILIKE '%%' || %(pattern)s || '%%'
+       OR study_instance_uid IN (
+           SELECT of_same.study_instance_uid FROM ({same_person("%(like)s")}) AS known
+           JOIN study AS of_same ON {is_of("of_same.patient_id", "of_same.issuer_of_patient_id")})
     ORDER BY received_at DESC LIMIT %(limit)s""",
 )
 
 _NAMED = _SUMMARY.format(
     counts=COUNTS,
+    merged=_MERGED,
     shown="""
     SELECT study_instance_uid FROM study WHERE study_instance_uid = %(study)s OR accession_number = %(study)s
     UNION SELECT study_instance_uid FROM receipt WHERE study_instance_uid = %(study)s""",
@@ -304,7 +315,10 @@ ORDER BY destination
 
 
 def list_studies(dsn: str, *, like: str = "", limit: int = 50) -> list[StudySummary]:
-    """The studies received last. `like` is a StudyInstanceUID, accession number or patient id, or part of a patient's name."""
+    """The studies received last. `like` is a StudyInstanceUID, accession number or patient id, or part of a patient's name.
+
+    By the identifier of a patient, also the studies of those with whom merges make it one are found.
+    """
     pattern = like.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return rows(dsn, StudySummary, _LATEST, {"like": like, "pattern": pattern, "limit": limit})
 

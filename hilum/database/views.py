@@ -11,6 +11,7 @@ from psycopg import sql
 
 from hilum.database.counting import COUNTS
 from hilum.database.hl7_views import HL7_VIEWS
+from hilum.database.merges import current
 from hilum.database.order_views import ORDER_VIEWS
 from hilum.database.view import View
 
@@ -35,7 +36,11 @@ VIEWS = (
                 SELECT count(*) AS series, array_agg(DISTINCT modality ORDER BY modality) FILTER (WHERE modality IS NOT NULL) AS modalities
                 FROM series WHERE series.study_instance_uid = study.study_instance_uid
             ) AS series ON true
-            LEFT JOIN study_state ON study_state.study_instance_uid = study.study_instance_uid""",
+            LEFT JOIN study_state ON study_state.study_instance_uid = study.study_instance_uid
+            LEFT JOIN LATERAL ("""
+        + current("study.patient_id", "study.issuer_of_patient_id")
+        + """
+            ) AS merged ON true""",
         columns="""
             study_instance_uid | study.study_instance_uid | StudyInstanceUID
             patient_id | study.patient_id | PatientID
@@ -63,6 +68,11 @@ VIEWS = (
             waits_because | study_state.says | why it is not complete although its time has come: a rule that cannot be evaluated
             missing_count | study_state.missing | instances that were announced and have not come
             withdrawn_count | study_state.withdrawn | instances that rejection notes name
+            current_patient_id | coalesce(nullif(merged.patient_id, ''), study.patient_id) | PatientID after merges
+            current_issuer | coalesce(nullif(merged.issuer, ''), study.issuer_of_patient_id) | IssuerOfPatientID after merges
+            current_patient_name | coalesce(merged.name, study.patient_name) | PatientName after merges; likewise the next two
+            current_patient_birth_date | coalesce(merged.birth_date, study.patient_birth_date) | PatientBirthDate after merges
+            current_patient_sex | coalesce(merged.sex, study.patient_sex) | PatientSex after merges
         """,
     ),
     View(

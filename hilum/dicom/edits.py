@@ -7,7 +7,8 @@ from whom, when, and why. Digital signatures would not hold any more, and are le
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from mmap import mmap
 
@@ -18,7 +19,7 @@ from hilum.dicom.dataset import read_header
 from hilum.dicom.encoding import DEFLATED, EXPLICIT_BIG, UNDEFINED, DataSetError, encoding_of
 from hilum.dicom.file_meta import LONG_VRS
 from hilum.dicom.header import Header
-from hilum.dicom.recode import CannotRecode, Change, Parts, recoded
+from hilum.dicom.recode import CannotRecode, Change, OtherCharacters, Parts, recoded
 
 #: What may be another value, by keyword: its tag, its VR, and the longest value in characters (PS3.5 6.2); of PN in each group.
 EDITABLE: Mapping[str, tuple[int, bytes, int]] = {
@@ -36,6 +37,7 @@ EDITABLE: Mapping[str, tuple[int, bytes, int]] = {
 }
 SIGNATURES = {0x4FFE0001: "MACParametersSequence", 0xFFFAFFFA: "DigitalSignaturesSequence"}
 _ORIGINAL_ATTRIBUTES = 0x04000561
+UTF8 = "ISO_IR 192"
 
 
 class Edits(Struct, frozen=True, kw_only=True):
@@ -48,6 +50,10 @@ class Edits(Struct, frozen=True, kw_only=True):
     at: datetime
     #: What is said of them in the ledger, such as the order that they are of.
     says: str = ""
+    #: In which character sets the object may be written if a value is not of its own, the first that holds all of its text.
+    character_sets: tuple[str, ...] = (UTF8,)
+    #: The transfer syntax in which the object is stored, if it is to be written in Explicit VR Little Endian first; else empty.
+    stored_as: str = ""
 
 
 class Edited(Struct, frozen=True):
@@ -56,15 +62,16 @@ class Edited(Struct, frozen=True):
     parts: Parts
     #: Keywords of what is another value now.
     changed: tuple[str, ...]
-    #: Whether all text was written in another character set, because a value is not of the one that the object has.
-    to_utf8: bool
+    #: The character set in which all text was written, because a value is not of the one that the object has; else empty.
+    character_set: str
     signatures_dropped: bool
 
 
 def edited(part10: bytes | mmap, data_set_at: int, transfer_syntax_uid: str, edits: Edits) -> Edited | None:
     """The data set of a Part 10 file with these edits, in its own transfer syntax; None if it has all these values already.
 
-    Raises `CannotRecode`: it is deflated or in big endian (write it in another transfer syntax first), or cannot be read.
+    Raises `CannotRecode`: it is deflated or in big endian (write it in another transfer syntax first), or cannot be read, or its text is
+    of none of the character sets in which it may be written.
     """
     if transfer_syntax_uid in DEFLATED or transfer_syntax_uid == EXPLICIT_BIG:
         raise CannotRecode("no edits are made in a deflated or big endian data set")
@@ -83,18 +90,29 @@ def edited(part10: bytes | mmap, data_set_at: int, transfer_syntax_uid: str, edi
     changed = {keyword: value for keyword, value in edits.values.items() if value != before[keyword] and _fits(keyword, value)}
     if not changed:
         return None
+    said = header.values("SpecificCharacterSet")
     texts = [*changed.values(), *(before[keyword] for keyword in changed)]
-    encoding_name = _encoding(header.values("SpecificCharacterSet"), texts)
-    changes: dict[int, Change | None] = {
-        EDITABLE[keyword][0]: Change(EDITABLE[keyword][1], _padded(value, EDITABLE[keyword][1], encoding_name))
-        for keyword, value in changed.items()
-    }
     dropped = any(f"{tag:08X}" in found.json or f"{tag:08X}" in found.cut for tag in SIGNATURES)
-    changes |= dict.fromkeys(SIGNATURES)
-    changes[_ORIGINAL_ATTRIBUTES] = Change(b"SQ", _item(before, changed, edits, encoding_name, explicit=encoding.explicit), appended=True)
-    to_utf8 = encoding_name == "utf-8" and header.values("SpecificCharacterSet") != ["ISO_IR 192"]
-    parts = recoded(data, encoding, explicit=encoding.explicit, changes=changes, to_utf8=to_utf8)
-    return Edited(parts, tuple(sorted(changed)), to_utf8, dropped)
+
+    def made(codec: str, character_set: str) -> Edited:
+        changes: dict[int, Change | None] = {
+            EDITABLE[keyword][0]: Change(EDITABLE[keyword][1], _padded(value, EDITABLE[keyword][1], codec))
+            for keyword, value in changed.items()
+        }
+        changes |= dict.fromkeys(SIGNATURES)
+        item = _item(before, changed, edits, codec, explicit=encoding.explicit)
+        changes[_ORIGINAL_ATTRIBUTES] = Change(b"SQ", item, appended=True)
+        parts = recoded(data, encoding, explicit=encoding.explicit, changes=changes, character_set=character_set)
+        return Edited(parts, tuple(sorted(changed)), character_set, dropped)
+
+    own = _own_codec(said)
+    if all(_holds(own, text) for text in texts):
+        return made(own, "")
+    for each in edits.character_sets:
+        if all(_holds(python_encoding[each], text) for text in texts):
+            with suppress(OtherCharacters):  # what else the object says is not of it
+                return made(python_encoding[each], "" if said == [each] else each)
+    raise CannotRecode(f"not all of its text is of {_alternatives(edits.character_sets)}, and the destination takes no other character set")
 
 
 def _item(before: Mapping[str, str], changed: Iterable[str], edits: Edits, encoding: str, *, explicit: bool) -> bytes:
@@ -152,17 +170,19 @@ def _fits(keyword: str, value: str) -> bool:
     return bool(value) and "\\" not in value and all(len(part) <= longest for part in parts)
 
 
-def _encoding(terms: list[str | None], texts: Iterable[str]) -> str:
-    """Python's name of the character set in which all of these can be written: the object's own, if it is; else UTF-8.
-
-    Of an object with code extensions (PS3.5 6.1.2.5) only what is of ASCII is written as it is.
-    """
+def _own_codec(terms: list[str | None]) -> str:
+    """Python's name of the object's character set. Of one with code extensions (PS3.5 6.1.2.5) only ASCII is written as it is."""
     own = "ascii" if not terms or not terms[0] else python_encoding.get(terms[0], "ascii")
-    if len(terms) > 1 or own.startswith(("iso2022", "iso_ir_58", "euc")):
-        own = "ascii"
+    return "ascii" if len(terms) > 1 or own.startswith(("iso2022", "iso_ir_58", "euc")) else own
+
+
+def _holds(codec: str, text: str) -> bool:
     try:
-        for text in texts:
-            text.encode(own)
+        text.encode(codec)
     except UnicodeEncodeError:
-        return "utf-8"
-    return own
+        return False
+    return True
+
+
+def _alternatives(terms: Collection[str]) -> str:
+    return " or ".join(terms) or "its own character set"

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 
 from msgspec import Struct
-from pydicom.datadict import dictionary_VR, private_dictionary_VR
+from pydicom.charset import python_encoding
 
 from hilum.dicom.encoding import UNDEFINED, Encoding
 from hilum.dicom.file_meta import LONG_VRS
 from hilum.dicom.values import DEFAULT_ENCODINGS, Encodings, decoded, encodings_of
+from hilum.dicom.vrs import private_vr, standard_vr
 
 PIXEL_DATA = 0x7FE00010
 _CHARACTER_SET = 0x00080005
-_UTF8 = b"ISO_IR 192"
 #: Text whose characters are those of (0008,0005) (PS3.5 6.1.2.2).
 _CHARACTERS = frozenset({b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"})
 MAX_DEPTH = 50
@@ -40,6 +39,10 @@ _WORD_BYTES = {
 
 class CannotRecode(ValueError):
     """The data set cannot be written so. The text says what and where, and holds no value."""
+
+
+class OtherCharacters(CannotRecode):
+    """Its text is not of the character set that it is to be written in."""
 
 
 class Change(Struct, frozen=True):
@@ -65,18 +68,19 @@ def recoded(
     *,
     explicit: bool,
     changes: Mapping[int, Change | None] | None = None,
-    to_utf8: bool = False,
+    character_set: str = "",
 ) -> Parts:
     """The data set `data`, which is encoded as `source`, in Explicit or Implicit VR Little Endian.
 
     `changes` replace top-level elements by tag, add them, or remove them (None). Encapsulated pixel data must be among them,
-    unless it stays in explicit VR as it is. With `to_utf8` all text is written as ISO_IR 192, that of items too (PS3.3 C.12.1.1.2);
-    `changes` are so already. Raises `CannotRecode`, also for text that is not of the character set that it is said to be.
+    unless it stays in explicit VR as it is. With `character_set`, a term of PS3.3 C.12.1.1.2 without code extensions, all text is written
+    so, that of items too; `changes` are so already. Raises `CannotRecode`, also for text that is not of the character set that it is
+    said to be, and `OtherCharacters` for text that is not of this one.
     """
     changed = dict(changes or {})
-    if to_utf8:
-        changed[_CHARACTER_SET] = Change(b"CS", _UTF8)
-    return _Recoding(data, explicit, changed, to_utf8=to_utf8).run(source)
+    if character_set:
+        changed[_CHARACTER_SET] = Change(b"CS", character_set.encode())
+    return _Recoding(data, explicit, changed, character_set).run(source)
 
 
 def has_odd_value(data: memoryview, source: Encoding) -> bool:
@@ -96,8 +100,8 @@ class _Scope(Struct):
 
 
 class _Recoding:
-    def __init__(self, data: memoryview, explicit: bool, changes: dict[int, Change | None], *, to_utf8: bool = False) -> None:
-        self._to_utf8 = to_utf8
+    def __init__(self, data: memoryview, explicit: bool, changes: dict[int, Change | None], character_set: str = "") -> None:
+        self._character_set = character_set
         self._data = data
         self._explicit = explicit
         self._changes = changes
@@ -190,7 +194,9 @@ class _Recoding:
         self._remember(tag, value, source, scope, creators)
         if not changed and tag & 0xFFFF:
             written = _swapped(tag, vr, value, scope) if source.order == ">" else value
-            self._write(tag, vr, _as_utf8(tag, vr, written, scope) if self._to_utf8 and not self._dropping else written)
+            if self._character_set and not self._dropping:
+                written = _in_characters(tag, vr, written, scope, self._character_set)
+            self._write(tag, vr, written)
         return at + length
 
     def _items(self, at: int, end: int, source: Encoding, scope: _Scope, depth: int, *, delimited: bool) -> int:
@@ -244,7 +250,7 @@ class _Recoding:
                 scope.bits_allocated = number
             else:
                 scope.waveform_bits = number
-        elif tag == _CHARACTER_SET and self._to_utf8:
+        elif tag == _CHARACTER_SET and self._character_set:
             scope.encodings = encodings_of(bytes(value))
         elif tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF and len(value) <= 64:
             creators[tag >> 16 << 8 | tag & 0xFF] = bytes(value).decode("latin-1").strip(" \0")
@@ -255,8 +261,8 @@ class _Recoding:
             if 0x10 <= tag & 0xFFFF <= 0xFF:
                 return b"LO"
             creator = creators.get(tag >> 16 << 8 | tag >> 8 & 0xFF, "")
-            return _private(tag, creator) if creator else b"UN"
-        vr = _standard(tag)
+            return private_vr(tag, creator) if creator else b"UN"
+        vr = standard_vr(tag)
         if vr == "US or SS":
             return b"SS" if scope.signed else b"US"
         if vr == "US or SS or OW":
@@ -345,17 +351,20 @@ def _flat(parts: Parts, elsewhere: Iterator[bytes | memoryview] | None) -> Itera
             yield from elsewhere
 
 
-def _as_utf8(tag: int, vr: bytes, value: bytes | memoryview, scope: _Scope) -> bytes | memoryview:
-    """Text of the data set's character set as ISO_IR 192."""
+def _in_characters(tag: int, vr: bytes, value: bytes | memoryview, scope: _Scope, character_set: str) -> bytes | memoryview:
+    """Text of the data set's character set in another one."""
     if tag == _CHARACTER_SET:
-        return _UTF8
+        return character_set.encode()
     raw = bytes(value)
     if vr not in _CHARACTERS or (raw.isascii() and b"\x1b" not in raw):
         return value
     text = decoded(raw, scope.encodings)
     if "\ufffd" in text:
         raise CannotRecode(f"element {_shown(tag)} is not of the character set that it is said to be")
-    return text.encode()
+    try:
+        return text.encode(python_encoding[character_set])
+    except UnicodeEncodeError:
+        raise OtherCharacters(f"element {_shown(tag)} is not of {character_set}") from None
 
 
 def _swapped(tag: int, vr: bytes, value: memoryview, scope: _Scope) -> bytes | memoryview:
@@ -371,25 +380,6 @@ def _swapped(tag: int, vr: bytes, value: memoryview, scope: _Scope) -> bytes | m
     for n in range(size):
         swapped[n::size] = value[size - 1 - n :: size]
     return bytes(swapped)
-
-
-@lru_cache(maxsize=20_000)
-def _standard(tag: int) -> str:
-    if tag & 0xFFFF == 0:
-        return "UL"
-    try:
-        return str(dictionary_VR(tag))
-    except KeyError:
-        return "UN"
-
-
-@lru_cache(maxsize=20_000)
-def _private(tag: int, creator: str) -> bytes:
-    try:
-        vr = str(private_dictionary_VR(tag, creator)).encode()
-    except KeyError:
-        return b"UN"
-    return vr if len(vr) == 2 and vr != b"SQ" else b"UN"  # one of defined length may hold anything; PS3.5 6.2.2 lets it be
 
 
 def _shown(tag: int) -> str:

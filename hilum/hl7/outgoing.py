@@ -20,6 +20,10 @@ KINDS = (
     "step-started",
     "step-completed",
     "step-discontinued",
+    "order-scheduled",
+    "order-started",
+    "order-completed",
+    "order-discontinued",
     "message",
 )
 #: What Hilum knows of a study, by DICOM's keywords where it has one.
@@ -49,7 +53,8 @@ FACTS = (
     "Sentence",
 )
 #: OBR-25 (table 0123) and ORC-5 (table 0038) by what happened.
-_RESULT_STATUS = {"study-opened": "I", "study-completed": "R", "delivered": "R", "quarantined": "I", "step-discontinued": "X"}
+_RESULT_STATUS = {"study-opened": "I", "study-completed": "R", "delivered": "R", "quarantined": "I"}
+_RESULT_STATUS |= {"step-discontinued": "X", "order-discontinued": "X"}
 _ORDER_STATUS = {
     "study-opened": "IP",
     "study-completed": "CM",
@@ -58,6 +63,10 @@ _ORDER_STATUS = {
     "step-started": "IP",
     "step-completed": "CM",
     "step-discontinued": "DC",
+    "order-scheduled": "SC",
+    "order-started": "IP",
+    "order-completed": "CM",
+    "order-discontinued": "DC",
 }
 
 

@@ -17,6 +17,7 @@ TESTED_BY = {
     "prefers": "tests/sinks/test_profiles_at_work.py::test_what_must_be_written_anew_is_written_as_the_profile_prefers",
     "refused_contexts": "tests/sinks/test_dicom_refused_contexts.py::test_a_kind_that_is_not_taken_ends_as_setting_or_profile_say",
     "corrections": "tests/hilum/test_profiles.py::test_a_correction_waits_for_a_person_where_success_is_no_proof",
+    "character_sets": "tests/hilum/test_profiles.py::test_the_character_sets_of_a_product_are_those_of_its_destinations",
     "query_title": "tests/sinks/test_profiles_at_work.py::test_a_check_says_how_the_peer_differs_from_its_profile",
     "verify_by": "tests/hilum/test_profiles.py::test_a_profile_says_how_a_product_is_asked_and_what_it_takes",
     "syntaxes": "tests/hilum/test_profiles.py::test_a_profile_says_how_a_product_is_asked_and_what_it_takes",

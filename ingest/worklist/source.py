@@ -13,10 +13,13 @@ from hilum.errors import Misconfigured
 from hilum.order_events import Order
 from hilum.settings import Settings
 
+# An order that modalities alone have ended has steps of which messages say that they wait: these leave the list as `worklist.leaves` says.
 _OPEN = """
     SELECT s.order_id, s.procedure_number, s.step_number, o.version, s.study_instance_uid, s.step_id
     FROM scheduled_step s JOIN scheduled_order o USING (order_id)
-    WHERE s.status IN ('scheduled', 'arrived', 'ready') AND o.status IN ('scheduled', 'arrived', 'in-progress') AND o.superseded_by IS NULL
+    WHERE s.status IN ('scheduled', 'arrived', 'ready') AND o.superseded_by IS NULL
+        AND (o.status IN ('scheduled', 'arrived', 'in-progress')
+            OR (o.detail ? 'performed' AND o.status IN ('completed', 'discontinued')))
         AND coalesce(s.start_at, o.changed_at) > now() - make_interval(secs => %(keep_s)s)
         AND NOT EXISTS (
             SELECT FROM performed_of p JOIN performed_step t USING (sop_instance_uid)

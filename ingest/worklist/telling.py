@@ -8,7 +8,7 @@ from typing import Any
 from hilum.bus import Log, Record, Writer, timestamp
 from hilum.desired import study as study_resource
 from hilum.errors import TryAgain
-from hilum.events import Event, ProcedureStepChanged, ResourceWanted, StudyExpected, following_id
+from hilum.events import Event, ProcedureStepChanged, ResourceWanted, StepPerformed, StudyExpected, following_id
 from hilum.procedures import Procedures
 from hilum.settings import Settings
 
@@ -28,6 +28,7 @@ def events_of(event: ProcedureStepChanged, objects: Callable[[], Iterator[str]],
     """
     cause = f"{event.sop_instance_uid}/{event.revision}"
     yield following_id(cause, "worklist", 0), event
+    yield following_id(cause, "worklist/performed", 0), StepPerformed.of(event)
     studies = event.study_instance_uids
     if event.is_wrong_entry:
         for number, study in enumerate(studies if hold else ()):

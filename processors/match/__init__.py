@@ -223,14 +223,19 @@ class _Work:
             before=before,
             by=joined.by,
             differences=tuple(Difference(attribute=name, ordered=ordered, found=found) for name, ordered, found in joined.differences),
-            coercible=bool(joined.differences)
-            and may_be_coerced(joined.outcome, {each[0] for each in joined.differences}, self._coerce.get(row.sender, ())),
+            coercible=self._coercible(row, joined),
             candidates=joined.candidates,
             cause=cause,
             version=row.told,
             notes=tuple(notes),
             changed_at=self._now,
         )
+
+    def _coercible(self, row: StudyRow, joined: Joined) -> bool:
+        """Whether what differs is set right on the way out. Several orders that ask for different values set nothing right."""
+        differing = {each[0] for each in joined.differences}
+        one_each = len({each[:2] for each in joined.differences}) == len(differing)
+        return bool(differing) and one_each and may_be_coerced(joined.outcome, differing, self._coerce.get(row.sender, ()))
 
     # Rows
 

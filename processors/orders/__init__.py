@@ -1,7 +1,8 @@
 """Make orders and patients of HL7 messages: what each is by now, who is who, and what came too late.
 
-Reads `hl7.message.received.v1` and commands (`patients.command.v1`); writes `orders.order.changed.v1`, `patients.patient.changed.v1`
-and `control.outcome.v1`. Its topics have one partition, so that one worker sees every message in one order; a second one stands by.
+Reads `hl7.message.received.v1`, commands (`patients.command.v1`) and what modalities perform (`orders.step.performed.v1`); writes
+`orders.order.changed.v1`, `patients.patient.changed.v1` and `control.outcome.v1`. Its topics have one partition, so that one worker
+sees everything in one order; a second one stands by.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from hilum import telemetry
-from hilum.events import CommandOutcome, MessageReceived, OrderChanged, PatientChanged, PatientCommand
+from hilum.events import CommandOutcome, MessageReceived, OrderChanged, PatientChanged, PatientCommand, StepPerformed
 from hilum.hl7.extract import Defaults
 from hilum.hl7.facts import Mapped, OrderFacts
 from hilum.hl7.fieldmaps import FieldMap, fieldmap
 from hilum.hl7.mapping import map_message
 from hilum.hl7.message import NotHl7, parse
 from hilum.hl7.senders import defaults_of
-from hilum.order_events import Note
+from hilum.order_events import Note, Patient
 from hilum.pseudonyms import Pseudonyms, pseudonyms
 from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
@@ -27,10 +28,12 @@ from hilum.settings import Settings
 
 from .book import Book
 from .patients import Patients
-from .rows import NameRow, OrderRow, PatientRow, Row, Stamp, Told, name_key, order_key, patient_row_key
+from .performed import Performances
+from .rows import NameRow, OrderRow, PatientRow, PerformedRow, Row, Stamp, Told, name_key, order_key, patient_row_key, performed_key
 
 log = telemetry.logger("orders")
 
+_NOBODY = Patient(key="", ids=())
 #: A message from further ahead of its reception was made by a clock that is wrong: when it came counts.
 MOST_AHEAD = timedelta(hours=1)
 
@@ -52,12 +55,15 @@ class Orders:
         }
 
     def handle(
-        self, event: MessageReceived | PatientCommand, memory: Memory[Row]
+        self, event: MessageReceived | PatientCommand | StepPerformed, memory: Memory[Row]
     ) -> Iterable[OrderChanged | PatientChanged | CommandOutcome]:
         """Take over what a message says, and tell what is so now."""
         work = _Work(memory, self._names, self._now(), self._keep)
         if isinstance(event, PatientCommand):
             yield from work.command(event, self.name)
+            return
+        if isinstance(event, StepPerformed):
+            yield from work.performed(event)
             return
         profile, defaults = self._senders.get(event.sender, self._others)
         try:
@@ -71,6 +77,9 @@ class Orders:
     def due(self, key: str, memory: Memory[Row], now: datetime) -> Iterable[OrderChanged | PatientChanged]:
         """Forget an order or a patient of whom nothing was heard for long."""
         row = memory.get(key)
+        if isinstance(row, PerformedRow):
+            memory.forget(key)
+            return ()
         work = _Work(memory, self._names, now, self._keep)
         if isinstance(row, OrderRow):
             work.forget_order(key.removeprefix("o/"))
@@ -90,7 +99,8 @@ class _Work:
         self._now = now
         self._keep = keep
         self._patients = Patients(memory, names)
-        self._book = Book(memory, names)
+        self._performances = Performances(memory)
+        self._book = Book(memory, names, self._performances)
 
     def message(self, mapped: Mapped, event: MessageReceived) -> Iterator[OrderChanged | PatientChanged]:
         """Tell what a message changes."""
@@ -134,6 +144,28 @@ class _Work:
             sentence = f"This release knows no command {command.action}."
         yield CommandOutcome(command=command.id, stage=stage, study_instance_uid="", done=done, sentence=sentence, answered_at=self._now)
 
+    def performed(self, event: StepPerformed) -> Iterator[OrderChanged | PatientChanged]:
+        """Tell the orders of which a modality performs something, if that is news."""
+        uids = dict.fromkeys(each.study_instance_uid for each in event.scheduled if each.study_instance_uid)
+        order_ids = dict.fromkeys(self._book.now(each) for uid in uids for each in self._book.named(self._book.name_of_study(uid)))
+        before = {order_id: self._progress(order_id) for order_id in order_ids}
+        for uid, row in self._performances.tell(event).items():
+            self._memory.put(performed_key(uid), row, due=self._now + self._keep)
+        for order_id in order_ids:
+            if self._progress(order_id) != before[order_id]:
+                self._book.touched[order_id] = "performed"
+                self._note_performed(order_id)
+        if self._book.touched:
+            yield from self._tell([], "", "")
+
+    def _progress(self, order_id: str) -> tuple[str, str]:
+        order = self._book.order(order_id, _NOBODY)
+        return order.status, order.performed
+
+    def _note_performed(self, order_id: str) -> None:
+        if self._book.performed_after_all(order_id):
+            self._book.note(order_id, "performed-after-all", "A modality performs it although it was called off before.")
+
     def forget_order(self, order_id: str) -> None:
         """Drop an order and what leads to it."""
         row = self._book.row(order_id)
@@ -148,6 +180,8 @@ class _Work:
     def _order(self, said: OrderFacts, key: str, stamp: Stamp, told: Told) -> None:
         order_id, former, of_order = self._book.tell(said, key, stamp)
         told += of_order
+        if of_order.changed:
+            self._note_performed(order_id)
         now = self._book.row(order_id).facts.get("patient")
         if former is not None and former != now:
             self._patients.drop_order(former, order_id)

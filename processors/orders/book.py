@@ -16,7 +16,8 @@ from hilum.pseudonyms import Pseudonyms
 from hilum.runtime.processor import Memory
 from hilum.runtime.state import moment
 
-from .rows import Facts, NameRow, OrderRow, ProcedureRow, Row, Stamp, Told, name_key, order_key, with_order, without
+from .performed import Performances, folded, is_after_all, step_status
+from .rows import Facts, NameRow, OrderRow, Performed, ProcedureRow, Row, Stamp, Told, name_key, order_key, with_order, without
 
 T = TypeVar("T")
 
@@ -39,9 +40,10 @@ _ORDER_TEXTS = (
 class Book:
     """The orders of one memory. `touched` collects those of which something changed."""
 
-    def __init__(self, memory: Memory[Row], names: Pseudonyms) -> None:
+    def __init__(self, memory: Memory[Row], names: Pseudonyms, performances: Performances) -> None:
         self._memory = memory
         self._names = names
+        self._performances = performances
         self._rows: dict[str, OrderRow] = {}
         self._by_name: dict[str, tuple[str, ...]] = {}
         self.touched: dict[str, str] = {}
@@ -69,12 +71,19 @@ class Book:
         """The pseudonym of a number."""
         return self._names.of(kind, identifier.issuer or identifier.universal_id, identifier.value)
 
-    def names_of(self, row: OrderRow) -> Iterator[str]:
-        """The pseudonyms of all that an order has."""
+    def names_of(self, order_id: str) -> Iterator[str]:
+        """The pseudonyms of all by which an order may be meant."""
+        row = self.row(order_id)
         for kind in (*_NUMBERS, "accession", "admission"):
             identifier = _as(row.facts.get(kind), Identifier)
             if identifier is not None:
                 yield self.name_of(kind, identifier)
+        for key, procedure in row.procedures.items() or {"": ProcedureRow()}.items():
+            yield from (self.name_of_study(uid) for uid in _uids(order_id, key, procedure))
+
+    def name_of_study(self, study_instance_uid: str) -> str:
+        """The pseudonym of a study."""
+        return self._names.of("study", study_instance_uid)
 
     def note(self, order_id: str, code: str, sentence: str) -> None:
         """Notice something about an order."""
@@ -104,7 +113,7 @@ class Book:
         row.facts.put("sender", stamp.sender, stamp)
         if accession is not None and accession != row.facts.get("accession"):
             self._take(self.name_of("accession", msgspec.convert(accession, Identifier)), order_id)
-        for name in self.names_of(row):
+        for name in self.names_of(order_id):
             self._give(name, order_id)
         if told.changed or is_new:
             self.touched[order_id] = _change_of(said, is_new=is_new)
@@ -112,7 +121,7 @@ class Book:
 
     def drop(self, order_id: str) -> None:
         """Forget an order, and that numbers name it."""
-        for name in self.names_of(self.row(order_id)):
+        for name in self.names_of(order_id):
             self._take(name, order_id)
 
     def others_with(self, order_id: str) -> list[str]:
@@ -155,11 +164,11 @@ class Book:
         for key, procedure in gone.procedures.items():
             mine = row.procedures.setdefault(key, ProcedureRow())
             mine.facts.absorb(procedure.facts)
-            mine.former = tuple(dict.fromkeys((*mine.former, *procedure.former, _made_uid(other, key))))
+            mine.former = tuple(dict.fromkeys((*mine.former, *procedure.former, _made_uid(other, key, procedure))))
             for step, facts in procedure.steps.items():
                 mine.steps.setdefault(step, Facts()).absorb(facts)
         gone.superseded_by = order_id
-        for name in self.names_of(gone):
+        for name in self.names_of(other):
             self._by_name[name] = with_order(without(self.named(name), other), order_id)
             self.renamed.add(name)
         self.touched[other] = "superseded"
@@ -175,7 +184,10 @@ class Book:
             self.renamed.add(name)
 
     def _tell_procedure(self, row: OrderRow, said: ProcedureFacts, stamp: Stamp) -> Told:
+        named_now = bool(said.key) and set(row.procedures) == {""}
         procedure = _only_or(row.procedures, said.key, ProcedureRow)
+        if named_now:
+            procedure.made_as = ""
         before = procedure.facts.get("study_instance_uid")
         told = procedure.facts.tell(said.facts, stamp)
         after = procedure.facts.get("study_instance_uid")
@@ -221,10 +233,17 @@ class Book:
         procedures = tuple(
             self._procedure(order_id, key, procedure, status, unusable) for key, procedure in sorted(row.procedures.items())
         ) or (self._procedure(order_id, "", ProcedureRow(), status, unusable),)
+        said_ms = _ms_of(facts)
+        steps = [
+            (step.status, max(said_ms, step_ms), self._performed(procedure, step))
+            for procedure, times in zip(procedures, self._status_times(row), strict=True)
+            for step, step_ms in zip(procedure.steps, times, strict=True)
+        ]
         return Order(
             order_id=order_id,
             version=row.version,
-            status=_status_of(status, [step.status for procedure in procedures for step in procedure.steps]),
+            status=_status_of(status, [step_status(*each) for each in steps]),
+            performed=folded(each for _, _, performed in steps for each in performed),
             patient=patient,
             procedures=procedures,
             accession=identifier("accession"),
@@ -238,9 +257,28 @@ class Book:
             **{name: facts.get(name) or "" for name in _ORDER_TEXTS},
         )
 
+    def performed_after_all(self, order_id: str) -> bool:
+        """Whether modalities perform it although messages said before that it is cancelled or discontinued."""
+        facts = self.row(order_id).facts
+        if facts.get("status") not in ("cancelled", "discontinued"):
+            return False
+        uids = [uid for key, procedure in self.row(order_id).procedures.items() for uid in _uids(order_id, key, procedure)]
+        found = (each for uid in uids for each in self._performances.row(uid).steps.values() if not each.wrong_entry)
+        return is_after_all(_ms_of(facts), found)
+
+    def _performed(self, procedure: RequestedProcedure, step: ScheduledStep) -> list[Performed]:
+        uids = (procedure.study_instance_uid, *procedure.former_uids)
+        return self._performances.of_step(uids, step.step_id, only=len(procedure.steps) == 1)
+
+    @staticmethod
+    def _status_times(row: OrderRow) -> list[list[int]]:
+        """When messages said each step's own status, in the order in which steps are told."""
+        procedures = [procedure for _, procedure in sorted(row.procedures.items())] or [ProcedureRow()]
+        return [[_ms_of(facts) for _, facts in sorted(each.steps.items())] or [0] for each in procedures]
+
     def _procedure(self, order_id: str, key: str, row: ProcedureRow, status: str, unusable: dict[str, str]) -> RequestedProcedure:
         facts = row.facts
-        made = _made_uid(order_id, key)
+        made = _made_uid(order_id, key, row)
         said = facts.get("study_instance_uid")
         steps = row.steps or {"": Facts()}
         procedure_id = facts.get("procedure_id") or ""
@@ -325,9 +363,22 @@ def _only_or(rows: dict[str, T], key: str, make: type[T]) -> T:
     return rows.setdefault(key, make())
 
 
-def _made_uid(order_id: str, procedure: str) -> str:
+def _made_uid(order_id: str, key: str, row: ProcedureRow) -> str:
     """The StudyInstanceUID of a requested procedure for which nobody gave one: always the same (PS3.5 B.2)."""
-    return f"2.25.{uuid5(UUID(order_id[:32]), f'study/{procedure}').int}"
+    made_as = key if row.made_as is None else row.made_as
+    return f"2.25.{uuid5(UUID(order_id[:32]), f'study/{made_as}').int}"
+
+
+def _uids(order_id: str, key: str, row: ProcedureRow) -> tuple[str, ...]:
+    """All StudyInstanceUIDs under which a requested procedure is, or was, offered."""
+    said = row.facts.get("study_instance_uid")
+    return tuple(dict.fromkeys((*([said] if said else []), _made_uid(order_id, key, row), *row.former)))
+
+
+def _ms_of(facts: Facts) -> int:
+    """When a status was said, in milliseconds since 1970; 0: never."""
+    stamp = facts.stamp_of("status")
+    return stamp.ms if stamp is not None else 0
 
 
 def _short(*parts: str) -> str:

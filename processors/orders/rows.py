@@ -99,6 +99,8 @@ class ProcedureRow(Struct, omit_defaults=True):
     steps: dict[str, Facts] = field(default_factory=dict)
     #: StudyInstanceUIDs that were offered before.
     former: tuple[str, ...] = ()
+    #: The id that it had when a StudyInstanceUID was made for it, if it got another one since: the UID stays.
+    made_as: str | None = None
 
 
 class OrderRow(Struct, kw_only=True, tag_field="t", tag="o", omit_defaults=True):
@@ -131,7 +133,24 @@ class NameRow(Struct, kw_only=True, tag_field="t", tag="n", omit_defaults=True):
     orders: tuple[str, ...] = ()
 
 
-Row: TypeAlias = OrderRow | PatientRow | NameRow
+class Performed(Struct, frozen=True, kw_only=True, array_like=True):
+    """A performed procedure step: how far it is, and of which scheduled steps it is; an empty id is of one that nobody scheduled."""
+
+    revision: int
+    state: str
+    #: When that was said, in milliseconds since 1970, by the receiver's clock.
+    at_ms: int
+    step_ids: tuple[str, ...]
+    wrong_entry: bool = False
+
+
+class PerformedRow(Struct, kw_only=True, tag_field="t", tag="m", omit_defaults=True):
+    """What modalities perform of one study, by the SOPInstanceUID of the performed step."""
+
+    steps: dict[str, Performed] = field(default_factory=dict)
+
+
+Row: TypeAlias = OrderRow | PatientRow | NameRow | PerformedRow
 
 #: So many orders of one patient or number are remembered together; of test patients there may be any number.
 MOST_ORDERS = 500
@@ -150,6 +169,11 @@ def patient_row_key(patient_key: str) -> str:
 def name_key(name: str) -> str:
     """The key of the row of a number, which is given as its pseudonym."""
     return f"n/{name}"
+
+
+def performed_key(study_instance_uid: str) -> str:
+    """The key of what is performed of a study."""
+    return f"m/{study_instance_uid}"
 
 
 def with_order(orders: tuple[str, ...], order_id: str) -> tuple[str, ...]:

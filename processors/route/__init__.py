@@ -20,7 +20,6 @@ from msgspec.structs import replace
 from hilum import telemetry
 from hilum.database.known import Decided, IndexedInstances, IndexedStudy, Noted
 from hilum.dicom import CutValue, Header
-from hilum.dicom.dataset import read_header
 from hilum.errors import NotFound, Quarantine
 from hilum.events import (
     CommandOutcome,
@@ -33,14 +32,13 @@ from hilum.events import (
     StudyCommand,
     StudyExpected,
 )
-from hilum.part10 import data_set_offset
 from hilum.pseudonyms import Pseudonyms, pseudonyms
 from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.processor import Memory
 from hilum.settings import Settings
 from hilum.storage.gone import why_gone
-from hilum.store import ObjectStore, open_store
+from hilum.store import open_store
 
 from .again import SOON, Again, put_off
 from .arrivals import Arrivals, Looked
@@ -49,6 +47,8 @@ from .completeness import Thresholds
 from .contents import Comparison, StoredContents
 from .facts import Deciding
 from .fitting import Fitting
+from .headers import Headers, StoredHeaders
+from .persons import Persons, Registry
 from .plan import Saying, row_of_indexed
 from .rejections import KEY_OBJECT_SELECTION, TAGS, Selection, selection_of
 from .returns import Origins, made_of, tags_of
@@ -66,7 +66,7 @@ ASKED_AGAIN = timedelta(hours=1)
 AGAIN_AT_ONCE = 100
 
 
-class Known(Protocol):
+class Known(Registry, Protocol):
     """What the index says of instances that were decided on before, and of studies. Each method raises `TryAgain`."""
 
     def decided(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Decided]:
@@ -98,39 +98,12 @@ class Known(Protocol):
         ...
 
 
-class Headers(Protocol):
-    """Reads headers in the object store."""
-
-    def whole(self, instance: Instance, tags: frozenset[str]) -> Header:
-        """The header of the stored object with the values of `tags`, however long. Raises `TryAgain`."""
-        ...
-
-
 class Contents(Protocol):
     """Compares objects of the object store."""
 
     def compare(self, first: ObjectRef, second: ObjectRef) -> Comparison:
         """Compare two objects. Raises `TryAgain` while the store does not answer."""
         ...
-
-
-class StoredHeaders:
-    """Headers of objects in the object store, where a rule names what the event's header leaves out: a rare way."""
-
-    #: Pixel data comes last, so that what a rule may name is in the beginning.
-    READ_BYTES = 16 * 2**20
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-
-    def whole(self, instance: Instance, tags: frozenset[str]) -> Header:
-        """See `Headers`."""
-        size = min(self.READ_BYTES, instance.object.size_bytes)
-        part10 = self._store.get(instance.object.bucket, instance.object.key, 0, size)
-        found = read_header(part10, instance.transfer_syntax_uid, start=data_set_offset(part10), keep=tags)
-        # What may come after the part that was read is not absent either.
-        beyond = tags - found.json.keys() if found.fault else frozenset()
-        return Header(found.json, cut=frozenset(found.cut) | beyond)
 
 
 class Route:
@@ -159,7 +132,9 @@ class Route:
         self._now = now
         self._step = step
         self._names = names or Pseudonyms(b"")
-        self._fitting = Fitting()
+        self._persons = Persons(known)
+        self._fitting = Fitting(self._persons)
+        self._order_match: Mapping[str, str] = {}
         self._looked = Looked()
         self._notes: Mapping[str, Noted] = {}
         self._failing_of: Mapping[str, Sequence[str]] = {}
@@ -180,6 +155,7 @@ class Route:
         self._config_version = config_version
         self._destinations = tuple(settings.destinations)
         self._fitting.policy = settings.studies
+        self._persons.follow(settings)
         self._studies = Studies(rules, Thresholds.of(settings), self, step=self._step)
         origins = Origins.of(settings)
         self._claims = Claims(self._names, self._studies)
@@ -216,7 +192,9 @@ class Route:
         looked_at = [event.study_instance_uid for event in events if isinstance(event, StudyCommand) and event.action == "look"]
         self._failing_of = self._known.failing_of(looked_at) if looked_at else {}
         indexed = self._known.studies(study_uids)
-        self._fitting.learn(indexed)
+        self._learn(indexed)
+        self._persons.look_up(instances, self._fitting.patients_of(study_uids), tags)
+        self._persons.overlaid(instances, headers)
         asked = list(dict.fromkeys((*uids, *told)))
         self._looked = Looked(
             rows=self.rows(asked),
@@ -225,6 +203,14 @@ class Route:
             headers=headers,
             selections=selections,
         )
+
+    def _learn(self, indexed: Mapping[str, IndexedStudy]) -> None:
+        self._fitting.learn(indexed)
+        self._order_match = {uid: study.order_match for uid, study in indexed.items()}
+
+    def order_match(self, study_instance_uid: str) -> str:
+        """See `hilum.processors.route.study.OfStudy`."""
+        return self._order_match.get(study_instance_uid, "")
 
     def rows(self, sop_instance_uids: Sequence[str]) -> dict[str, InstanceRow]:
         """See `hilum.processors.route.study.OfStudy`."""
@@ -311,6 +297,7 @@ class Route:
         self._failing = self._looked_up(self._known.failing(sop_instance_uids, self._config_version, AGAIN_AT_ONCE))
         of_failing = {event.instance.study_instance_uid for event in self._failing.values() if event is not None}
         self._leaving_studies = self._known.studies([*studies, *of_failing])
+        self._order_match = {uid: study.order_match for uid, study in self._leaving_studies.items()}
         self._unpublished = self._known.unpublished() if studies else None
 
     def _looked_up(self, failing: Mapping[str, InstanceAccepted]) -> dict[str, InstanceAccepted | None]:
@@ -323,8 +310,13 @@ class Route:
                 log.warning("decided_without_its_object", uid=uid)
                 found[uid] = None
             else:
-                json = Raw(msgspec.json.encode(header.json))
-                found[uid] = replace(event, instance=replace(event.instance, header_json=json, header_cut=tuple(header.cut)))
+                found[uid] = replace(event, instance=_with_header(event.instance, header))
+        there = [event.instance for event in found.values() if event is not None]
+        self._persons.look_up(there, {}, self._rules.tags)
+        for instance in there:
+            if (header_now := self._persons.as_now(instance, instance.header)) is not None:
+                event = failing[instance.sop_instance_uid]
+                found[instance.sop_instance_uid] = replace(event, instance=_with_header(instance, header_now))
         return found
 
     def due(self, key: str, memory: Memory[Row], now: datetime) -> Iterable[InstanceRouted | StudyChanged]:
@@ -370,10 +362,14 @@ class Route:
         return Saying(config_version=self._config_version, now=now)
 
 
+def _with_header(instance: Instance, header: Header) -> Instance:
+    return replace(instance, header_json=Raw(msgspec.json.encode(header.json)), header_cut=tuple(header.cut))
+
+
 def _indexed(study: IndexedStudy | None) -> StudyRow:
     if study is None:
         return StudyRow()
-    return StudyRow(revision=study.revision, instances=study.instances, withdrawn=study.withdrawn)
+    return StudyRow(revision=study.revision, instances=study.instances, withdrawn=study.withdrawn, notes=study.notes)
 
 
 def role(settings: Settings) -> Role:

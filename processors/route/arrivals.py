@@ -18,7 +18,7 @@ from .contents import Comparison
 from .facts import Deciding
 from .fitting import FINDINGS, Fitting
 from .plan import Saying, Wanted, deliveries, failing_of, planned_before, row_of, wanted_now
-from .rejections import Selection
+from .rejections import KEY_OBJECT_SELECTION, Selection
 from .returns import Origins, made_of
 from .rows import InstanceRow, Rows, StudyRow
 from .study import REMEMBERED, Studies, changed
@@ -250,6 +250,8 @@ class Arrivals:
         if not selection.rejects:
             self._studies.expect(study_uid, "manifest", selection.sop_instance_uids, looked.rows.keys(), rows, study, saying.now)
             return
+        own = rows.instance(uid)
+        study.notes += own is not None and not own.note
         named = []
         for sop_instance_uid in selection.sop_instance_uids:
             row = self._known(sop_instance_uid, rows, looked) or InstanceRow()
@@ -259,6 +261,7 @@ class Arrivals:
             rows.put_instance(sop_instance_uid, replace(row, note=uid, note_study=study_uid), saying.now + REMEMBERED)
             if row.object is not None:
                 study.withdrawn += 1
+                study.notes -= bool(study.notes) and row.sop_class_uid == KEY_OBJECT_SELECTION
                 yield saying.of_row(row, sop_instance_uid, "withdrawn", cancels=planned_before(row, sop_instance_uid))
         self._studies.keep(study_uid, rows, study, saying.now)
         for at in range(0, len(named), NAMED):

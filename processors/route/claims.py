@@ -57,9 +57,8 @@ class Claims:
             if isinstance(said, InstanceRouted):
                 yield from self._told(instance, said, rows, saying)
             elif said.change == "withdrawn":
-                # The note itself is an instance of its study.
-                own = instance.study_instance_uid == said.study_instance_uid and instance.sop_instance_uid == said.note
-                if said.instances <= own:
+                study = rows.study(said.study_instance_uid)
+                if study is None or said.instances <= study.notes:  # the notes themselves are instances of their study
                     yield self._withdrawn(said, rows, saying)
 
     def _told(self, instance: Instance, said: InstanceRouted, rows: Rows, saying: Saying) -> Iterator[MatchRequested]:

@@ -23,7 +23,7 @@ class StudyFacts(Struct, frozen=True, kw_only=True):
     revision: int = 1
     #: Why it counts as complete, such as `idle`.
     reason: str = ""
-    #: What is known of its order.
+    #: How it fits its orders; empty: it was held against none.
     order_match: str = ""
 
 
@@ -65,7 +65,10 @@ STUDY: Mapping[str, StudyFact] = {
     "revision": StudyFact("1 at first, and one more each time after something came later.", lambda facts, _: facts.revision),
     "reason": StudyFact("Why it counts as complete, such as `idle`.", lambda facts, _: facts.reason),
     "matching": StudyFact("For how many instances the rule's `when` holds.", lambda _, matching: matching),
-    "order_match": StudyFact("What is known of its order; empty if nothing is.", lambda facts, _: facts.order_match),
+    "order_match": StudyFact(
+        "How it fits its [orders](../operations/orders.md): `matched`, `mismatched`, `unmatched` and others; empty: not known.",
+        lambda facts, _: facts.order_match,
+    ),
 }
 
 

@@ -7,13 +7,15 @@ index has not seen yet from the first object that this process has dealt with.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hilum.database.known import IndexedStudy
 from hilum.dicom import CutValue, Header
 from hilum.errors import Quarantine, Reason
 from hilum.events import Finding, InstanceAccepted
 from hilum.settings import Studies as Policy
+
+from .persons import Persons
 
 #: What a routed instance may have been found to be: its code, and one sentence.
 FINDINGS: Mapping[str, str] = {
@@ -24,6 +26,8 @@ FINDINGS: Mapping[str, str] = {
 
 _PATIENT = ("PatientID", "IssuerOfPatientID")
 _OF_STUDY = ("AccessionNumber", "PatientBirthDate", "PatientName", "PatientSex", "StudyDate", "StudyID")
+#: What a merge sets right, besides the patient's identifier.
+_OF_PERSON = frozenset({"PatientBirthDate", "PatientName", "PatientSex"})
 #: Studies whose attributes are kept in memory.
 _MOST = 2000
 
@@ -31,7 +35,8 @@ _MOST = 2000
 class Fitting:
     """Holds objects against their studies. For one thread."""
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(self, persons: Persons, policy: Policy | None = None) -> None:
+        self._persons = persons
         #: What becomes of what does not fit.
         self.policy = policy or Policy()
         self._seen: OrderedDict[str, dict[str, str]] = OrderedDict()
@@ -42,8 +47,16 @@ class Fitting:
             if study.attributes:
                 self._remember(uid, {name: value.strip() for name, value in study.attributes.items() if value and value.strip()})
 
+    def patients_of(self, study_instance_uids: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Of each of these studies that is known, its patient's identifier and issuer."""
+        seen = {uid: self._seen[uid] for uid in study_instance_uids if uid in self._seen}
+        return {uid: (of_study.get("PatientID", ""), of_study.get("IssuerOfPatientID", "")) for uid, of_study in seen.items()}
+
     def findings(self, event: InstanceAccepted) -> tuple[Finding, ...]:
-        """What does not fit, where the settings let it pass. Raises `Quarantine` where they do not."""
+        """What does not fit, where the settings let it pass. Raises `Quarantine` where they do not.
+
+        Two patients of whom a message said that they are one do fit.
+        """
         instance = event.instance
         mine = {name: value for name in (*_PATIENT, *_OF_STUDY) if (value := _text(instance.header, name))}
         of_study = self._seen.get(instance.study_instance_uid)
@@ -52,11 +65,13 @@ class Fitting:
             return ()
         found = []
         other_patient = [name for name in _PATIENT if _differs(mine, of_study, name)]
-        if other_patient:
+        of_study_id = of_study.get("PatientID", ""), of_study.get("IssuerOfPatientID", "")
+        merged = bool(other_patient) and self._persons.are_one(instance, of_study_id)
+        if other_patient and not merged:
             if self.policy.other_patient == "quarantine":
                 raise _quarantine(Reason.PATIENT_DIFFERS, instance.study_instance_uid, other_patient, mine, of_study)
             found.append(Finding(code="patient-differs", sentence=FINDINGS["patient-differs"]))
-        differing = [name for name in _OF_STUDY if _differs(mine, of_study, name)]
+        differing = [name for name in _OF_STUDY if _differs(mine, of_study, name) and not (merged and name in _OF_PERSON)]
         if differing:
             if self.policy.differs == "quarantine":
                 raise _quarantine(Reason.STUDY_DIFFERS, instance.study_instance_uid, differing, mine, of_study)

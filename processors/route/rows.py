@@ -108,6 +108,8 @@ class StudyRow(Struct, kw_only=True, tag_field="t", tag="s", omit_defaults=True)
     #: Instances that came, those that rejection notes name included; those; and those of the open revision.
     instances: int = 0
     withdrawn: int = 0
+    #: Rejection notes among them that no other note names.
+    notes: int = 0
     new: int = 0
     #: Of the open revision, images: not reports and the like.
     new_images: int = 0

@@ -61,6 +61,10 @@ class OfStudy(Protocol):
         """What was decided on these instances. Raises `TryAgain`."""
         ...
 
+    def order_match(self, study_instance_uid: str) -> str:
+        """How the study fits its orders, as was looked up before."""
+        ...
+
 
 class Studies:
     """The life of studies. Each method changes rows and gives what is to be said; whoever calls it keeps or undoes both together."""
@@ -202,6 +206,7 @@ class Studies:
             modalities=_modalities(study),
             revision=study.revision + 1,
             reason=reason,
+            order_match=self._index.order_match(uid),
         )
         routes = self._rules.of_study(facts, study.matched) if study.tail or study.matched else ()
         study.revision += 1

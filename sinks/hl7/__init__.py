@@ -25,7 +25,18 @@ from .client import Client
 from .session import Messages
 
 Kind = Literal[
-    "study-opened", "study-completed", "delivered", "quarantined", "step-started", "step-completed", "step-discontinued", "message"
+    "study-opened",
+    "study-completed",
+    "delivered",
+    "quarantined",
+    "step-started",
+    "step-completed",
+    "step-discontinued",
+    "order-scheduled",
+    "order-started",
+    "order-completed",
+    "order-discontinued",
+    "message",
 ]
 MessageType = Annotated[str, Meta(pattern=r"^[A-Z0-9]{3}(\^[A-Z0-9]{3})?\Z", description="such as `ADT` or `ORM^O01`")]
 SegmentName = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]{2}\Z", description="three characters, such as `ZPI`")]

@@ -400,6 +400,14 @@ def test_a_correction_waits_for_a_person_where_success_is_no_proof(table: dict[s
     assert asks(corrections="person")
 
 
+@pytest.mark.parametrize(("kind", "sink"), [("dicom", Dicom), ("stow", Stow)])
+def test_the_character_sets_of_a_product_are_those_of_its_destinations(kind: str, sink: type[msgspec.Struct]) -> None:
+    takes: Fact[list[Any]] = Fact(value=["ISO_IR 100", "ISO_IR 192"], basis="default")
+    product = Profile(title="A product", types=("dicom", "stow"), dicom=DicomFacts(character_sets=takes))
+
+    assert product.settings(kind, sink.__struct_fields__)["character_sets"] == ["ISO_IR 100", "ISO_IR 192"]
+
+
 def test_a_profile_that_calls_success_no_proof_says_what_becomes_of_corrections() -> None:
     for name in names():
         if profile(name).dicom.duplicates is not None and profile(name).fact("dicom", "duplicates") == "success":

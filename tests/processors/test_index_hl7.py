@@ -14,8 +14,9 @@ from hilum.contract.hl7_examples import HL7_EXAMPLES, MESSAGE_ID
 from hilum.database import connect
 from hilum.database.hl7_messages import find_message, list_messages
 from hilum.errors import NotFound
-from hilum.events import Event, MessageReceived, MessageRefused, MessageValidated
+from hilum.events import Event, MessageReceived, MessageRefused, MessageValidated, PatientChanged
 from hilum.hl7_replay import again
+from hilum.order_events import Identifier, Patient
 from hilum.runtime.tables import Envelope
 from processors.index import Index
 
@@ -81,3 +82,35 @@ def test_a_row_makes_the_event_again(postgres: str) -> None:
     said = again(row, "new", NOW)
 
     assert said == replace(event, message_id="new", received_at=NOW, replays=MESSAGE_ID, processing_id="")
+
+
+def test_messages_are_found_by_the_patients_and_orders_that_they_name(postgres: str) -> None:
+    head = "MSH|^~\\&|RIS||||202601021000||ADT^A08|1|P|2.5\r"
+    said = {"updated": ("new", ""), "gone": ("old", "new")}
+    with connect(postgres) as connection:
+        write(
+            connection,
+            example(MessageReceived, message_id="a", text=f"{head}PID|||NEW^^^NORTH\r"),
+            example(MessageReceived, message_id="b", text=f"{head}PID|||OLD^^^NORTH\rORC|NW|P1|F1\r"),
+            example(MessageReceived, message_id="c", text=f"{head}PID|||OTHER\rTXA||||||||||||||P1\r"),
+            example(MessageReceived, message_id="d", text="no message"),
+            *(
+                PatientChanged(
+                    patient=Patient(key=key, ids=(Identifier(value=key.upper(), issuer="NORTH"),)),
+                    version=1,
+                    change="updated",
+                    merged_into=into,
+                    said_at=NOW,
+                    changed_at=NOW,
+                )
+                for key, into in said.values()
+            ),
+        )
+
+    def ids(**given: Any) -> list[str]:
+        return sorted(line.message_id for line in list_messages(postgres, limit=10, **given))
+
+    assert ids(patient="NEW") == ids(patient="OLD") == ["a", "b"]
+    assert ids(patient="OTHER") == ["c"]
+    assert ids(order="P1") == ["b", "c"]
+    assert ids(order="F1", patient="NEW") == ["b"]

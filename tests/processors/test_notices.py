@@ -21,13 +21,15 @@ from hilum.events import (
     InputEvent,
     InstanceAccepted,
     InstanceQuarantined,
+    MatchChanged,
     MessageReceived,
     OrderChanged,
+    PatientChanged,
     ProcedureStepChanged,
     StudyChanged,
 )
 from hilum.hl7.message import parse
-from hilum.order_events import Identifier
+from hilum.order_events import Identifier, Patient
 from hilum.procedure_events import PerformedOf
 from hilum.runtime.delivery.queue import Queue
 from hilum.runtime.delivery.worker import Shared, Worker
@@ -44,7 +46,8 @@ pytestmark = pytest.mark.system
 NOW = datetime.now(UTC)
 STUDY = "2.25.101"
 STEPS = ("step-started", "step-completed", "step-discontinued")
-EVERYTHING = ("study-opened", "study-completed", "delivered", "quarantined", *STEPS, "message")
+OF_ORDERS = ("order-scheduled", "order-started", "order-completed", "order-discontinued")
+EVERYTHING = ("study-opened", "study-completed", "delivered", "quarantined", *STEPS, *OF_ORDERS, "message")
 
 
 class Hospital:
@@ -91,6 +94,11 @@ def _order() -> Any:
 
 def a_change(change: str, revision: int = 1) -> StudyChanged:
     return StudyChanged(study_instance_uid=STUDY, change=change, revision=revision, instances=3, changed_at=NOW)
+
+
+def a_match(*order_ids: str) -> MatchChanged:
+    said: dict[str, Any] = {"outcome": "matched", "cause": "images", "version": 1, "changed_at": NOW}
+    return MatchChanged(about="study", study_instance_uid=STUDY, order_ids=order_ids, **said)
 
 
 def a_step_event(state: Any, revision: int) -> ProcedureStepChanged:
@@ -148,6 +156,7 @@ def test_it_reads_what_may_be_told(postgres: str) -> None:
         InstanceQuarantined,
         ProcedureStepChanged,
         MessageReceived,
+        OrderChanged,
     }
 
 
@@ -165,6 +174,38 @@ def test_a_study_is_told_with_its_patient_and_its_order(hospital: Hospital) -> N
     assert {segment.get(3): segment.get(5) for segment in message.segments("OBX")}["HILUM-INSTANCES"] == "3"
 
 
+def test_a_study_is_told_as_of_who_its_patient_is_after_merges(hospital: Hospital) -> None:
+    said: dict[str, Any] = {"version": 1, "change": "updated", "said_at": NOW, "changed_at": NOW}
+    stays = Patient(key="stays", ids=(Identifier(value="PID2", issuer="NORTH"),), name="Roe^Jane")
+    hospital.index(
+        PatientChanged(patient=stays, **said),
+        PatientChanged(patient=Patient(key="gone", ids=(Identifier(value="PID1"),)), merged_into="stays", **said),
+    )
+    hospital.told(a_change("completed"))
+
+    message = parse(hospital.texts()[0])
+    assert (message.get("PID-3.1"), message.get("PID-3.4"), message.get("PID-5.1")) == ("PID2", "NORTH", "Roe")
+
+
+def test_each_order_of_a_study_is_told_that_was_matched_with_it(hospital: Hospital) -> None:
+    other = replace(an_order("2", a_step("2", "202607050800")), placer=Identifier(value="P2"), accession=Identifier(value="ACC2"))
+    hospital.index(OrderChanged(order=other, change="new", changed_at=NOW), a_match("o1", "o2"))
+    told = hospital.told(a_change("completed"))
+
+    assert hospital.told(a_change("completed")) == told == [("study-completed", "ris")] * 2
+    messages = [parse(text) for text in hospital.texts()]
+    assert [(each.get("OBR-2"), each.get("OBR-18")) for each in messages] == [("P1", _order().accession.value), ("P2", "ACC2")]
+    assert len({each.get("MSH-10") for each in messages}) == 2
+
+
+def test_a_study_with_a_uid_of_its_own_is_told_with_the_order_that_its_accession_number_named(hospital: Hospital) -> None:
+    other = replace(an_order("2", a_step("2", "202607050800")), placer=Identifier(value="P2"))
+    hospital.index(OrderChanged(order=other, change="new", changed_at=NOW), a_match("o2"))
+    hospital.told(a_change("completed"))
+
+    assert [parse(text).get("OBR-2") for text in hospital.texts()] == ["P2"]
+
+
 def test_each_fact_is_told_once_however_often_it_comes(hospital: Hospital) -> None:
     again = [a_change("completed"), a_step_event("in-progress", 1), a_step_event("in-progress", 2), a_message(1), a_quarantine("a")]
 
@@ -173,6 +214,36 @@ def test_each_fact_is_told_once_however_often_it_comes(hospital: Hospital) -> No
     assert hospital.told(*again) == first
     assert len(hospital.told(a_change("completed", 2), a_step_event("completed", 3), a_message(2))) == 7
     assert parse(hospital.texts()[1]).get("OBR-2") == "P7"
+
+
+def test_an_order_is_told_as_modalities_make_it_and_not_what_its_own_messages_say(hospital: Hospital) -> None:
+    def changed(change: str, status: Any, version: int, performed: Any = "") -> OrderChanged:
+        return OrderChanged(order=replace(_order(), status=status, version=version, performed=performed), change=change, changed_at=NOW)
+
+    said = [
+        changed("new", "scheduled", 1),
+        changed("performed", "in-progress", 2, "in-progress"),
+        changed("status", "in-progress", 3, "in-progress"),
+        changed("performed", "completed", 4, "completed"),
+        changed("performed", "cancelled", 5, "completed"),
+    ]
+    told = hospital.told(*said)
+
+    assert hospital.told(*said) == told == [("order-started", "ris"), ("order-completed", "ris")]
+    message = parse(hospital.texts()[1])
+    assert (message.get("OBR-2"), message.get("PID-3.1")) == ("P1", _order().patient.ids[0].value)
+
+
+def test_a_step_is_told_as_of_who_its_patient_is_after_merges(hospital: Hospital) -> None:
+    said: dict[str, Any] = {"version": 1, "change": "updated", "said_at": NOW, "changed_at": NOW}
+    hospital.index(
+        PatientChanged(patient=Patient(key="stays", ids=(Identifier(value="PID2"),), name="Roe^Jane"), **said),
+        PatientChanged(patient=Patient(key="gone", ids=(Identifier(value="PID1"),)), merged_into="stays", **said),
+    )
+    hospital.told(replace(a_step_event("completed", 1), patient_id="PID1", patient_name="Doe^John"))
+
+    message = parse(hospital.texts()[0])
+    assert (message.get("PID-3.1"), message.get("PID-5.1")) == ("PID2", "Roe")
 
 
 def test_what_was_before_a_destination_was_there_is_not_told(hospital: Hospital) -> None:

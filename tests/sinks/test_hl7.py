@@ -208,6 +208,8 @@ def test_no_rule_and_no_group_sends_objects_to_it(table: dict[str, Any]) -> None
         sinks_of(Settings(destinations=destinations, rules=(Rule(name="all", to=("ris",)),)))
     with pytest.raises(Misconfigured, match="takes messages only"):
         sinks_of(Settings(destinations={"ris": {**destinations["ris"], "require_order": "hold"}}))
+    with pytest.raises(Misconfigured, match="character_sets"):
+        sinks_of(Settings(destinations={"ris": {**destinations["ris"], "character_sets": ["ISO_IR 100"]}}))
     with pytest.raises(Misconfigured, match="takes messages only"):
         sinks_of(Settings(destinations={**destinations, "both": {"type": "group", "members": ["ris"]}}))
 

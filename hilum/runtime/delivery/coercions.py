@@ -16,26 +16,31 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from hilum.coercing import may_be_coerced
-from hilum.dicom.edits import Edits
+from hilum.database.merges import current
+from hilum.dicom.edits import UTF8, Edits
+from hilum.dicom.encoding import EXPLICIT_BIG
+from hilum.dicom.transcode import DEFLATED
 from hilum.order_events import Difference, Order, Patient
 from hilum.settings import Settings
 from hilum.sink import Delivery
+from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN
 
+_MERGED = current("study.patient_id", "study.issuer_of_patient_id")
 _MATCH = """
 SELECT asked.receipt, receipt.calling_aet, match.outcome, match.differences, match.accepted_version = match.version AS accepted,
-       match.changed_at, scheduled_order.order_id, scheduled_order.detail,
-       (SELECT CASE WHEN count(DISTINCT patient.patient_key) = 1
-                    THEN (array_agg(patient.detail || jsonb_build_object('at', patient.changed_at)))[1] END
-        FROM study JOIN patient_id ON patient_id.value = study.patient_id
-            AND (coalesce(study.issuer_of_patient_id, '') IN ('', patient_id.issuer) OR patient_id.issuer = '')
-        JOIN patient AS former ON former.patient_key = patient_id.patient_key AND former.merged_into IS NOT NULL
-        JOIN patient ON patient.patient_key = former.merged_into
+       match.changed_at, match.order_ids,
+       (SELECT json_agg(scheduled_order.detail ORDER BY scheduled_order.order_id) FROM scheduled_order
+        WHERE scheduled_order.order_id = ANY(match.order_ids)) AS details,
+       (SELECT merged.detail || jsonb_build_object('at', merged.changed_at)
+        FROM study, LATERAL ({merged}) AS merged
         WHERE study.study_instance_uid = asked.study_instance_uid) AS survivor
 FROM json_to_recordset(%s::json) AS asked (receipt text, study_instance_uid text)
 LEFT JOIN receipt ON receipt.receipt = asked.receipt
 LEFT JOIN match ON match.about = 'study' AND match.id = asked.study_instance_uid
-LEFT JOIN scheduled_order ON scheduled_order.order_id = match.order_ids[1]
-"""
+""".replace("{merged}", _MERGED)
+
+#: Transfer syntaxes in which no edits are made: such an object goes out in Explicit VR Little Endian, whatever sinks make of that.
+_WRITTEN_FIRST = (DEFLATED, EXPLICIT_BIG)
 
 #: What an order says of each attribute. What is empty is not taken.
 _OF_PATIENT: Mapping[str, Callable[[Patient], str]] = {
@@ -65,11 +70,14 @@ class Coercions(Struct, frozen=True):
     by_sender: Mapping[str, tuple[str, ...]]
     #: Whether a delivery says that its study has no order that fits.
     warns: bool = False
+    #: In which character sets an object may be written that has to be in another one.
+    character_sets: tuple[str, ...] = (UTF8,)
 
     @classmethod
-    def of_settings(cls, settings: Settings, *, warns: bool = False) -> Coercions:
-        """What the table `senders` says."""
-        return cls({aet: sender.coerce for aet, sender in settings.senders.items() if sender.coerce}, warns)
+    def of_settings(cls, settings: Settings, *, warns: bool = False, character_sets: tuple[str, ...] = ()) -> Coercions:
+        """What the table `senders` says; `character_sets` are the destination's."""
+        by_sender = {aet: sender.coerce for aet, sender in settings.senders.items() if sender.coerce}
+        return cls(by_sender, warns, character_sets or (UTF8,))
 
     @property
     def any(self) -> bool:
@@ -91,8 +99,8 @@ class Coercions(Struct, frozen=True):
         differences: Any,
         accepted: bool | None,
         changed_at: datetime | None,
-        order_id: str | None,
-        detail: Any,
+        order_ids: Sequence[str] | None,
+        details: Any,
         survivor: Any,
     ) -> Delivery:
         remark = ""
@@ -100,19 +108,30 @@ class Coercions(Struct, frozen=True):
             remark = f"No order fits its study ({outcome or 'none is known'})."
         wanted = self.by_sender.get((calling_aet or "").strip(), ())
         edits = None
-        if wanted and detail is not None and changed_at is not None and outcome in ("matched", "mismatched"):
+        if wanted and details and changed_at is not None and outcome in ("matched", "mismatched"):
             differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
             if accepted or may_be_coerced(outcome, differing, wanted):
-                edits = _of_order(msgspec.convert(detail, Order), wanted, changed_at, order_id or "")
+                edits = _of_orders(msgspec.convert(details, list[Order]), wanted, changed_at, order_ids or ())
         elif wanted and survivor is not None:
             edits = _of_survivor(msgspec.convert(survivor, _Survivor), wanted)
-        return replace(delivery, edits=edits, remark=remark) if edits is not None or remark else delivery
+        if edits is None:
+            return replace(delivery, remark=remark) if remark else delivery
+        edits = replace(edits, character_sets=self.character_sets)
+        own = delivery.transfer_syntax_uid
+        if own in _WRITTEN_FIRST:
+            edits, own = replace(edits, stored_as=own), EXPLICIT_VR_LITTLE_ENDIAN
+        return replace(delivery, edits=edits, transfer_syntax_uid=own, remark=remark)
 
 
-def _of_order(order: Order, wanted: Sequence[str], at: datetime, order_id: str) -> Edits | None:
-    values = {name: _OF_ORDER[name](order) if name in _OF_ORDER else _OF_PATIENT[name](order.patient) for name in wanted}
-    said = {name: value for name, value in values.items() if value}
-    return Edits(values=said, at=at, says=f"of its order {order_id}") if said else None
+def _of_orders(orders: Sequence[Order], wanted: Sequence[str], at: datetime, order_ids: Sequence[str]) -> Edits | None:
+    """What the study's orders say. Where one study serves several and they do not agree, such as on what was to be examined, it stays."""
+    said = {}
+    for name in wanted:
+        values = {_OF_ORDER[name](order) if name in _OF_ORDER else _OF_PATIENT[name](order.patient) for order in orders} - {""}
+        if len(values) == 1:
+            (said[name],) = values
+    names = ", ".join(sorted(order_ids))
+    return Edits(values=said, at=at, says=f"of its order{'s' if len(order_ids) > 1 else ''} {names}") if said else None
 
 
 def _of_survivor(patient: _Survivor, wanted: Sequence[str]) -> Edits | None:

@@ -96,7 +96,8 @@ class Worker:
         self._store = store
         self._settings = settings
         self._settled = settled
-        self._coercions = Coercions.of_settings(settings, warns=shared.sink.require_order == "warn")
+        sink = shared.sink
+        self._coercions = Coercions.of_settings(settings, warns=sink.require_order == "warn", character_sets=sink.character_sets)
         self._outcomes: list[tuple[Delivery, Outcome]] = []
         self._first_outcome_at = 0.0
         #: How long an object took of late, in seconds; 0: not known yet.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from msgspec.structs import replace
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -120,6 +121,38 @@ def test_code_extensions_are_written_in_utf_8_if_need_be() -> None:
     assert found.SpecificCharacterSet == "ISO_IR 192"
     assert str(found.PatientName) == "Yamada^Jirou=山田^次郎"
     assert str(found.OriginalAttributesSequence[0].ModifiedAttributesSequence[0].PatientName) == "Yamada^Tarou=山田^太郎"
+
+
+@pytest.mark.parametrize(
+    ("name", "comments", "takes", "written_in"),
+    [
+        ("Дворжак^Антонин", "plain", ("ISO_IR 144", "ISO_IR 192"), "ISO_IR 144"),
+        ("Дворжак^Антонин", "plain", ("ISO_IR 101", "ISO_IR 144"), "ISO_IR 144"),
+        ("Дворжак^Антонин", "Größe", ("ISO_IR 144", "ISO_IR 192"), "ISO_IR 192"),
+        ("Dvořák^Antonín", "Größe", ("ISO_IR 101",), "ISO_IR 101"),
+        ("山田^太郎", "Größe", ("GB18030",), "GB18030"),
+        ("Müller^Jörg", "Größe", ("ISO_IR 101",), "ISO_IR 100"),
+    ],
+)
+def test_it_is_written_in_the_first_character_set_of_the_destination_that_holds_all_of_its_text(
+    name: str, comments: str, takes: tuple[str, ...], written_in: str
+) -> None:
+    inner = Dataset()
+    inner.CodeMeaning = comments
+    dataset = an_object(PatientComments=comments, ProcedureCodeSequence=Sequence([inner]))
+    found = apply(written(dataset), replace(edits(PatientName=name), character_sets=takes))
+
+    assert (found.SpecificCharacterSet, found.PatientName, found.PatientComments) == (written_in, name, comments)
+    assert found.ProcedureCodeSequence[0].CodeMeaning == comments
+    assert found.OriginalAttributesSequence[0].ModifiedAttributesSequence[0].PatientName == "Meier^Anna"
+
+
+@pytest.mark.parametrize(("name", "comments"), [("Дворжак^Антонин", "plain"), ("Dvořák^Antonín", "señor")])
+def test_what_is_of_no_character_set_of_the_destination_is_left_to_a_person(name: str, comments: str) -> None:
+    part10 = written(an_object(PatientComments=comments))
+
+    with pytest.raises(CannotRecode, match="not all of its text is of ISO_IR 101"):
+        edited(part10, data_set_offset(part10), ExplicitVRLittleEndian, replace(edits(PatientName=name), character_sets=("ISO_IR 101",)))
 
 
 def test_a_value_of_the_character_set_leaves_it_as_it_is() -> None:

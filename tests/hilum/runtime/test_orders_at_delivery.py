@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,10 @@ import psycopg
 import pydicom
 import pytest
 from msgspec.structs import replace
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from hilum import bus
 from hilum.contract.order_examples import ORDER_EXAMPLES
@@ -32,6 +37,20 @@ from sinks.folder import Folder
 from tests.ledger import enter, some
 
 STUDY = "2.25.1"
+
+
+def encoded_in(syntax: str, **values: object) -> bytes:
+    """A data set in big endian, or deflated (PS3.5 A.3, A.5)."""
+    ds = Dataset()
+    for keyword, value in values.items():
+        setattr(ds, keyword, value)
+    out = DicomBytesIO()
+    out.is_little_endian, out.is_implicit_VR = syntax != ExplicitVRBigEndian, False
+    write_dataset(out, ds)
+    if syntax == ExplicitVRBigEndian:
+        return out.getvalue()
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return deflate.compress(out.getvalue()) + deflate.flush()
 
 
 @pytest.fixture
@@ -214,6 +233,40 @@ class TestCoercions:
 
         assert (self.looked_up(connection, delivery, "PatientName", "PatientID").edits is not None) is taken
 
+    def test_of_several_orders_is_taken_what_all_of_them_say(self, connection: psycopg.Connection, delivery: Delivery) -> None:
+        order = an_order().order
+        procedures = tuple(replace(each, description="CT of the neck") for each in order.procedures)
+        write_orders(connection, [replace(an_order(), order=replace(order, order_id="other", procedures=procedures))])
+        write_matches(connection, [replace(matched("matched"), order_ids=(order.order_id, "other"))])
+        found = self.looked_up(connection, delivery, "PatientName", "AccessionNumber", "StudyDescription")
+
+        assert found.edits is not None
+        assert found.edits.values == {"PatientName": "Synthetic^Sam", "AccessionNumber": "SYN0001"}
+        assert found.edits.says == f"of its orders {order.order_id}, other"
+
+    @pytest.mark.parametrize("syntax", [ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+    def test_what_cannot_be_edited_as_it_is_goes_out_in_another_transfer_syntax(
+        self, connection: psycopg.Connection, delivery: Delivery, syntax: str
+    ) -> None:
+        write_matches(connection, [matched("matched")])
+        found = self.looked_up(connection, replace(delivery, transfer_syntax_uid=syntax), "PatientName")
+
+        assert (found.transfer_syntax_uid, found.stored_syntax_uid) == (ExplicitVRLittleEndian, syntax)
+
+    def test_the_destination_says_in_which_character_sets_objects_may_be_written(
+        self, connection: psycopg.Connection, delivery: Delivery
+    ) -> None:
+        write_matches(connection, [matched("matched")])
+        settings = Settings(senders={"CT01": Sender(coerce=("PatientName",))})
+        found = [
+            each.edits.character_sets
+            for takes in ((), ("ISO_IR 100", "ISO_IR 192"))
+            for each in Coercions.of_settings(settings, character_sets=takes).of(connection, [delivery])
+            if each.edits is not None
+        ]
+
+        assert found == [("ISO_IR 192",), ("ISO_IR 100", "ISO_IR 192")]
+
     def test_a_person_may_accept_another_patients_order(self, connection: psycopg.Connection, delivery: Delivery) -> None:
         write_matches(connection, [matched("mismatched", "PatientID")])
         connection.execute("UPDATE match SET accepted_version = version")
@@ -309,6 +362,22 @@ class TestEditedObject:
 
         with pytest.raises(Unsound):
             part10.file()
+
+    @pytest.mark.parametrize("syntax", [ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+    @pytest.mark.parametrize("name", ["Right^Rita", "Wrong^Wilma"])
+    def test_one_in_big_endian_or_deflated_goes_out_in_explicit_vr_little_endian(
+        self, store: MemoryStore, delivery: Delivery, tmp_path: Path, syntax: str, name: str
+    ) -> None:
+        assert delivery.edits is not None
+        edits = replace(delivery.edits, values={"PatientName": name}, stored_as=syntax)
+        stored = a_delivery(store, transfer_syntax_uid=syntax, data_set=encoded_in(syntax, PatientName="Wrong^Wilma", Rows=2))
+        given = replace(stored, edits=edits, transfer_syntax_uid=ExplicitVRLittleEndian)
+        Folder(path=str(tmp_path)).open(Settings()).deliver(given, part10_of(store, given))
+
+        (file,) = tmp_path.rglob("*.dcm")
+        found = pydicom.dcmread(file)
+        assert (found.file_meta.TransferSyntaxUID, found.PatientName, found.Rows) == (ExplicitVRLittleEndian, name, 2)
+        assert given.stored_syntax_uid == syntax
 
     def test_one_that_cannot_be_edited_is_left_to_a_person(self, store: MemoryStore, delivery: Delivery) -> None:
         part10 = part10_of(store, replace(delivery, transfer_syntax_uid="1.2.840.10008.1.2.2"))

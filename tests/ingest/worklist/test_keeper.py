@@ -269,6 +269,18 @@ class TestSource:
         source.close()
         completed.close()
 
+    def test_an_order_that_modalities_alone_have_ended_leaves_the_list_as_the_settings_say(self, postgres: str) -> None:
+        one, two, *_ = self.waiting(*ORDERS)
+        source, images = self.source(postgres), self.source(postgres, leaves=("images",))
+        with connect(postgres) as connection:
+            put(connection, replace(one, status="completed", performed="completed"), replace(two, status="completed"))
+            Index().apply(connection, [(a_performed(1, "completed"), Envelope(id="1", time=NOW, traceparent=""))])
+
+        assert source.open() == []
+        assert [step.step_id for step in images.open()] == ["SPS1"]
+        source.close()
+        images.close()
+
     def test_orders_and_steps_say_what_modalities_say_of_them(self, postgres: str) -> None:
         envelope = Envelope(id="1", time=NOW, traceparent="")
         with connect(postgres) as connection:

@@ -15,7 +15,7 @@ from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[
 
 from hilum.dicom import tag_of
 from hilum.errors import TryAgain
-from hilum.events import ProcedureStepChanged, ResourceWanted, StudyExpected
+from hilum.events import ProcedureStepChanged, ResourceWanted, StepPerformed, StudyExpected
 from hilum.find import ready
 from hilum.procedures import Procedures
 from hilum.settings import Settings
@@ -251,6 +251,30 @@ def test_a_full_disk_refuses_before_anything_is_kept(tmp_path: Path) -> None:
     assert full.events() == []
 
 
+def test_a_disk_that_is_full_in_the_middle_of_it_changes_nothing_and_the_modality_may_say_it_again(small_disk: Path) -> None:
+    other = small_disk / "other"
+    other.write_bytes(bytes(300_000))
+    modality = Modality(Settings(data=str(small_disk), spool=SpoolSettings(min_free_bytes=0)))
+    kept: list[str] = []
+    for uid in (f"2.25.{500 + n}" for n in range(10_000)):
+        status, comment = modality.create(uid, PatientComments="x" * 4000)
+        if status:
+            break
+        kept.append(uid)
+    reference = data_set({"ReferencedSOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "ReferencedSOPInstanceUID": "2.25.3"})
+    refused = modality.set(END | {"PerformedSeriesSequence": {**SERIES, "ReferencedImageSequence": [reference] * 500}}, kept[0])[0]
+    before = [(each.sop_instance_uid, each.revision) for each in modality.events()]
+    other.unlink()
+    again = [modality.set(END, kept[0])[0], modality.create(uid)[0]]
+
+    assert (status, comment, refused) == (0x0213, "Resource limitation; try again later", 0x0213)
+    assert before == [(uid, 1) for uid in kept][:100]
+    assert again == [0x0000, 0x0000]
+    known = modality.procedures.get(kept[0])
+    assert known is not None
+    assert known.state == "completed"
+
+
 def test_a_disk_that_fails_is_said(settings: Settings, modality: Modality) -> None:
     with sqlite3.connect(settings.spool_dir / "procedures.sqlite") as connection:
         connection.execute("DROP TABLE untold")
@@ -288,7 +312,9 @@ def test_what_is_told_is_forgotten_in_time_and_what_is_not_stays(modality: Modal
 
 
 def told(event: ProcedureStepChanged, objects: Callable[[], Iterator[str]] = lambda: iter(()), *, hold: bool = True) -> list[Any]:
-    return [each for _, each in events_of(event, objects, hold=hold)]
+    said = [each for _, each in events_of(event, objects, hold=hold)]
+    assert said.pop(1) == StepPerformed.of(event)  # what the stage `orders` is told, each time
+    return said
 
 
 def test_a_completed_step_says_which_objects_its_study_should_have(modality: Modality) -> None:
@@ -371,9 +397,9 @@ def test_what_kafka_does_not_acknowledge_is_told_again_under_the_same_ids(settin
     assert teller.tell() == 2
 
     assert modality.procedures.waiting() == 0
-    assert len(kafka.ids) == 6
-    assert kafka.ids[:3] == kafka.ids[3:]
-    assert len(set(kafka.ids)) == 3
+    assert len(kafka.ids) == 10
+    assert kafka.ids[:5] == kafka.ids[5:]
+    assert len(set(kafka.ids)) == 5
     assert teller.tell() == 0
 
 

@@ -232,3 +232,13 @@ def test_no_row_has_a_key_that_tells_a_number() -> None:
 
     keys = " ".join(site.state.rows)
     assert not any(word in keys for word in ("PLACER", "FILLER", "ACCESS", "PATIENT"))
+
+
+def test_a_study_uid_that_was_made_stays_when_the_procedure_gets_its_id() -> None:
+    site = Site()
+    site.take(order_message(procedure_id="", step_id=""))
+    made = site.order("P1").procedures[0].study_instance_uid
+    site.take(order_message(control="XO", at="202611260905"))
+
+    [procedure] = site.order("P1").procedures
+    assert (procedure.procedure_id, procedure.study_instance_uid) == ("RP1", made)

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from hilum.database.known import Decided, IndexedStudy, Noted
+from msgspec.structs import replace
+
+from hilum.database.known import Decided, IndexedStudy, Noted, Person
 from hilum.dicom import Header
 from hilum.errors import NotFound, Quarantine
 from hilum.events import (
@@ -75,6 +77,9 @@ class Index:
         self.known: dict[str, Decided] = {}
         #: How often it was asked for instances.
         self.asked = 0
+        #: Patients that messages told of, by identifier and issuer; how studies fit their orders.
+        self.patients: dict[tuple[str, str], Person] = {}
+        self.order_matches: dict[str, str] = {}
         #: When the oldest object came that lies in a spool.
         self.spooled_at: datetime | None = None
 
@@ -112,11 +117,21 @@ class Index:
         )
 
     def studies(self, study_instance_uids: Sequence[str]) -> Mapping[str, IndexedStudy]:
-        return {
-            uid: IndexedStudy(revision=said.revision, instances=said.instances + said.withdrawn, withdrawn=said.withdrawn)
+        known = {
+            uid: IndexedStudy(
+                revision=said.revision, instances=said.instances + said.withdrawn, withdrawn=said.withdrawn, notes=self._notes(uid)
+            )
             for uid in study_instance_uids
             if (said := self.states.get(uid)) is not None
         }
+        matches = {uid: self.order_matches[uid] for uid in study_instance_uids if uid in self.order_matches}
+        return known | {uid: replace(known.get(uid, IndexedStudy()), order_match=outcome) for uid, outcome in matches.items()}
+
+    def _notes(self, study: str) -> int:
+        return len({noted.note for noted in self.notes.values() if noted.study_instance_uid == study} - self.notes.keys())
+
+    def persons(self, ids: Sequence[tuple[str, str]]) -> Mapping[tuple[str, str], Person]:
+        return {each: self.patients[each] for each in ids if each in self.patients}
 
     def unpublished(self) -> datetime | None:
         return self.spooled_at

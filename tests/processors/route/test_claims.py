@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
+
 from hilum.events import Event, MatchRequested
 from hilum.order_events import Identifier
 from tests.processors.route.hospital import Hospital, a_note
@@ -65,6 +67,33 @@ def test_a_study_of_which_all_is_rejected_is_told_and_told_anew_if_more_of_it_co
 
     assert [told.instances for told in said] == [0]
     assert [told.accessions[0].value for told in again] == ["A-1"]
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_study_is_told_as_rejected_with_the_last_of_several_notes(forgets: bool) -> None:
+    hospital = Hospital()
+    hospital.arrive("2.25.3")
+    hospital.arrive("2.25.4", sha256="ba")
+    first = requests(hospital.arrive("2.25.88", sha256="da", **a_note("113001", "2.25.3")))
+    if forgets:
+        hospital.wait(days=2)
+        hospital.catch_up()
+        hospital.wait(days=2)
+        assert hospital.state.rows == {}
+    second = requests(hospital.arrive("2.25.89", sha256="ea", **a_note("113001", "2.25.4")))
+
+    assert (first, [told.instances for told in second]) == ([], [0])
+
+
+def test_a_note_that_rejects_a_note_leaves_the_images_that_nobody_names() -> None:
+    hospital = Hospital()
+    hospital.arrive("2.25.3")
+    hospital.arrive("2.25.4", sha256="ba")
+    hospital.arrive("2.25.88", sha256="da", **a_note("113001", "2.25.3"))
+    said = hospital.arrive("2.25.89", sha256="ea", **a_note("113001", "2.25.88"))
+
+    assert requests(said) == []
+    assert [told.instances for told in requests(hospital.arrive("2.25.90", sha256="fa", **a_note("113001", "2.25.4")))] == [0]
 
 
 def test_no_row_names_a_patient() -> None:

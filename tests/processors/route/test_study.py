@@ -5,9 +5,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from hilum.database.known import Person
 from hilum.dicom.lossy import Lossy
 from hilum.errors import Quarantine, Reason
 from hilum.events import InstanceRouted, StudyChanged
+from hilum.order_sections import Orders
 from hilum.settings import Completeness, Rule, Sender, Settings
 from processors.route.facts import StudyRoute
 from processors.route.rules import Rules
@@ -497,6 +499,42 @@ class TestFitting:
         assert "MRN" not in str(why)
         assert (why.found, why.expected) == ("PatientID: MRN-2", "PatientID: MRN-1")
 
+    def test_two_patients_of_whom_a_message_said_that_they_are_one_fit_and_so_do_their_names(self) -> None:
+        hospital = Hospital()
+        hospital.index.patients = {
+            ("MRN-1", ""): Person(key="stays", patient_id="MRN-2", issuer="", merged=True),
+            ("MRN-2", ""): Person(key="stays", patient_id="MRN-2", issuer="", merged=False),
+        }
+        hospital.arrive("2.25.3", PatientID="MRN-1", PatientName="Meyer^Ana")
+        [routed, *_] = hospital.arrive("2.25.4", PatientID="MRN-2", PatientName="Meier^Anna")
+
+        assert isinstance(routed, InstanceRouted)
+        assert (hospital.quarantined, routed.findings) == ({}, ())
+
+    def test_once_the_merge_is_taken_back_they_are_two_again(self) -> None:
+        hospital = Hospital()
+        stays = Person(key="stays", patient_id="MRN-2", issuer="", merged=False)
+        hospital.index.patients = {("MRN-1", ""): stays, ("MRN-2", ""): stays}
+        hospital.arrive("2.25.3", PatientID="MRN-1")
+        hospital.arrive("2.25.4", PatientID="MRN-2")
+        hospital.index.patients[("MRN-1", "")] = Person(key="itself", patient_id="MRN-1", issuer="", merged=False)
+        hospital.arrive("2.25.5", PatientID="MRN-2")
+
+        assert [why.reason for why in hospital.quarantined.values()] == [Reason.PATIENT_DIFFERS]
+
+    def test_an_identifier_is_of_its_sender_s_issuer_where_objects_do_not_say(self) -> None:
+        settings = Settings(
+            destinations=DESTINATIONS, senders={"CT01": Sender(issuer_of_patient_id="SOUTH")}, orders=Orders(issuer_of_patient_id="NORTH")
+        )
+        hospital = Hospital(settings=settings)
+        one = Person(key="stays", patient_id="MRN-2", issuer="NORTH", merged=True)
+        hospital.index.patients = {("MRN-1", "NORTH"): one, ("MRN-2", "SOUTH"): one}
+        hospital.arrive("2.25.3", PatientID="MRN-1", calling_aet="MR01")
+        hospital.arrive("2.25.4", PatientID="MRN-2", calling_aet="CT01")
+        hospital.arrive("2.25.5", PatientID="MRN-2", calling_aet="MR01")
+
+        assert list(hospital.quarantined) == ["receipt-2"]
+
     def test_an_empty_patient_id_is_not_another_patient_s(self) -> None:
         hospital = Hospital()
         hospital.arrive("2.25.3", PatientID="MRN-1")
@@ -517,6 +555,20 @@ class TestFitting:
         hospital.wait(minutes=2)
 
         assert all(b"MRN" not in row and b"Marked" not in row for row in hospital.state.rows.values())
+
+
+def test_a_rule_sees_who_the_patient_is_after_merges_and_how_the_study_fits_its_order() -> None:
+    rules = [
+        Rule(name="vip", when='PatientID == "MRN-2" and IssuerOfPatientID == "NORTH"', to=("viewer",)),
+        Rule(name="ordered", on="study", when="true", study='order_match == "matched"', to=("pacs",)),
+    ]
+    hospital = Hospital(Rules(rules), Settings(destinations=DESTINATIONS))
+    hospital.index.patients = {("MRN-1", ""): Person(key="stays", patient_id="MRN-2", issuer="NORTH", merged=True)}
+    at_once = decisions(hospital.arrive("2.25.3", PatientID="MRN-1"))
+    hospital.index.order_matches[STUDY] = "matched"
+    complete = decisions(hospital.wait(minutes=2))
+
+    assert (at_once, complete) == ([("deliver", ("viewer",))], [("deliver", ("pacs",))])
 
 
 def test_rules_of_the_settings_are_asked_about_complete_studies() -> None:
