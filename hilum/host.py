@@ -23,6 +23,7 @@ from hilum.role import Health, Role
 from hilum.roles import find_role
 from hilum.services.endpoints import with_endpoints
 from hilum.settings import Settings, load
+from hilum.structs import prepare_structs
 
 log = telemetry.logger("host")
 
@@ -50,6 +51,7 @@ def host(roles: Sequence[Role], settings: Settings) -> int:
         finally:
             stop.set()
 
+    prepare_structs()
     spare_the_garbage_collector()
     server = _serve(roles, settings)
     asked: list[int] = []

@@ -17,6 +17,7 @@ from hilum.role import Health
 from hilum.services.process import is_running
 from hilum.services.runstate import ChildState, read_run_state
 from hilum.settings import Settings
+from hilum.structs import prepare_structs
 
 #: So many studies that wait for a better rule are named.
 MOST_STUCK = 20
@@ -131,6 +132,7 @@ def status(settings: Settings) -> Status:
     if state is None or state.endpoints is None or not state.is_alive():
         raise NotFound(f"No Hilum is running on {settings.data_dir}.", fix="Start it with `hilum up`, or name its directory with --data.")
     listener = listener_of(settings)
+    prepare_structs()
     with ThreadPoolExecutor(8) as threads:
         asked = list(threads.map(_roles, state.children))
     kafka, hl7 = state.endpoints.filled_into(settings).kafka, hl7_of(settings)
