@@ -138,7 +138,7 @@ class _Uid(Struct):
 
 
 _REST = "SELECT detail, notes, message_id, superseded_by FROM scheduled_order WHERE order_id = %(id)s"
-_STUDIES = "SELECT id FROM match WHERE about = 'study' AND %(id)s = ANY(order_ids) ORDER BY id"
+_STUDIES = "SELECT id FROM match WHERE about = 'study' AND order_ids @> ARRAY[%(id)s] ORDER BY id"
 _MATCH = """
 SELECT id AS study_instance_uid, outcome, "by", version, order_ids, candidates, differences, coercible, notes, cause, changed_at,
        accepted_version, accepted_by, accepted_why
