@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from msgspec.structs import replace
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
+Match = Literal["", "matched", "mismatched", "unmatched", "no-order", "order-cancelled", "withdrawn"]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to `app`."""
@@ -53,6 +55,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_all(
     search: Annotated[str, typer.Argument(help="UID, accession number, patient id (also of a merged patient), or part of a name.")] = "",
+    match: Annotated[Match, typer.Option("--match", help="Only studies that fit their order so.")] = "",
     limit: LimitOption = 50,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -61,12 +64,12 @@ def list_all(
     """List the studies received last."""
     from hilum.database.queries import list_studies
 
-    found = list_studies(connected(config, data).postgres.dsn, like=search, limit=limit)
+    found = list_studies(connected(config, data).postgres.dsn, like=search, match=match, limit=limit)
     if json:
         show_json(found)
         return
     about = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description")
-    columns = (*about, "Series", "Objects", "Complete", "Open", "Study")
+    columns = (*about, "Series", "Objects", "Complete", "Order", "Open", "Study")
     rows = [
         (
             moment(s.received_at),
@@ -79,12 +82,13 @@ def list_all(
             s.series,
             s.instances,
             completeness(s),
+            fit(s),
             open_matters(s),
             s.study_instance_uid,
         )
         for s in found
     ]
-    show_table("", columns, rows, nothing="No study is in the index.")
+    show_table("", columns, rows, nothing="No study is like that." if search or match else "No study is in the index.")
 
 
 def show(
@@ -132,6 +136,7 @@ def _show_study(study: Study, held: str) -> None:
             "Study": f"{summary.study_date or ''} {'/'.join(summary.modalities)} {summary.study_description or ''}".strip(),
             "Objects": f"{summary.instances} in {summary.series} series",
             "Complete": completeness(summary),
+            "Order": f"{fit(summary)}; see hilum study match {summary.study_instance_uid}" if fit(summary) else "",
             "Waits because": summary.says or "",
             "State": "; ".join(filter(None, (open_matters(summary), held))) or "all settled",
         }
@@ -188,6 +193,13 @@ def completeness(study: StudySummary) -> str:
         return f"revision {study.revision} ({study.reason}){missing}{withdrawn}"
     stuck = ", stuck" if study.says else ""
     return f"awaited{f', revision {study.revision} before' if study.revision else ''}{missing}{withdrawn}{stuck}" if study.state else ""
+
+
+def fit(study: StudySummary) -> str:
+    """How a study fits its order, in a few words; empty if it was not held against orders."""
+    if study.match is None or study.match == "matched":
+        return study.match or ""
+    return study.match + (", set right on the way out" if study.match_coercible else "") + (", accepted" if study.match_accepted else "")
 
 
 def open_matters(study: StudySummary) -> str:

@@ -100,6 +100,15 @@ def test_a_study_shows_what_differs_with_both_values(connection: psycopg.Connect
     assert "PatientName\tSynthetic^Sam\tSynthetic^Samuel" in shown
 
 
+def test_studies_are_listed_by_how_they_fit_their_order(connection: psycopg.Connection) -> None:
+    assert run("study", "list", "--match", "mismatched") == "No study is like that.\n"
+    write_matches(connection, [replace(example(MatchChanged), study_instance_uid=STUDY)])
+
+    assert "\tmismatched\t" in run("study", "list", "--match", "mismatched")
+    assert run("study", "list", "--match", "unmatched") == "No study is like that.\n"
+    assert [each["match"] for each in json.loads(run("study", "list", "--json"))] == ["mismatched"]
+
+
 @pytest.mark.usefixtures("connection")
 def test_a_study_that_was_held_against_nothing_says_so() -> None:
     assert "not held against any order yet" in run("study", "match", STUDY)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hilum.cli.studies import completeness, open_matters
+from hilum.cli.studies import completeness, fit, open_matters
 from hilum.database.queries import StudySummary
 
 
@@ -53,3 +53,16 @@ def test_a_study_is_settled_only_if_nothing_was_rejected_or_left_without_a_rule(
 )
 def test_whether_a_study_is_complete_is_said_with_revision_and_reason(state: dict[str, Any], said: str) -> None:
     assert completeness(a_summary(**state)) == said
+
+
+@pytest.mark.parametrize(
+    ("match", "said"),
+    [
+        ({}, ""),
+        ({"match": "matched", "match_coercible": False}, "matched"),
+        ({"match": "mismatched", "match_coercible": True}, "mismatched, set right on the way out"),
+        ({"match": "no-order", "match_accepted": True}, "no-order, accepted"),
+    ],
+)
+def test_how_a_study_fits_its_order_is_said(match: dict[str, Any], said: str) -> None:
+    assert fit(a_summary(**match)) == said
