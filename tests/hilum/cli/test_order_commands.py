@@ -96,7 +96,8 @@ def test_a_study_shows_what_differs_with_both_values(connection: psycopg.Connect
     shown = run("study", "match", "SYN0001")
 
     assert "Outcome\tmismatched" in shown
-    assert "SYN0001\tPL0001\tFI0001\tSYNTH0001\tCT of the head\tscheduled\t" in shown
+    assert "SYN0001 of RIS\tPL0001\tFI0001\tSYNTH0001 of NORTH\t2026-01-02" in shown
+    assert "\tCT\tCT of the head\tscheduled\t" in shown
     assert "PatientName\tSynthetic^Sam\tSynthetic^Samuel" in shown
 
 
@@ -127,6 +128,29 @@ def test_a_matched_study_has_nothing_to_accept(connection: psycopg.Connection) -
 
     with pytest.raises(HilumError, match="nothing to accept"):
         run("study", "match", STUDY, "--accept", "--yes")
+
+
+def test_what_modalities_did_for_an_order_is_shown_with_it(connection: psycopg.Connection) -> None:
+    connection.execute("TRUNCATE performed_step, performed_of")
+    for uid, state, wrong in (("2.25.1", "discontinued", True), ("2.25.2", "completed", False)):
+        connection.execute(
+            "INSERT INTO performed_step (sop_instance_uid, revision, state, station_aet, modality, start_date, start_time, wrong_entry,"
+            " objects, calling_aet, began_at, changed_at) VALUES (%s, 1, %s, 'CT01', 'CT', '20260102', '101500', %s, 3, 'CT01', now(), now())",
+            (uid, state, wrong),
+        )
+        connection.execute("INSERT INTO performed_of VALUES (%s, 0, '2.25.3211', 'SPS0001', '', '')", (uid,))
+    shown = run("order", "show", "PL0001")
+
+    assert "SPS0001\tdiscontinued, wrong entry chosen\tCT01\tCT\t20260102 101500\t\t3\t2.25.1" in shown
+    assert "SPS0001\tcompleted\tCT01" in shown
+
+
+def test_a_patient_is_shown_with_those_that_are_linked_with_it(connection: psycopg.Connection) -> None:
+    changed: PatientChanged = example(PatientChanged)
+    linked = replace(changed.patient, linked_ids=(Identifier(value="OTHER", issuer="SOUTH"),))
+    write_patients(connection, [replace(changed, patient=linked)])
+
+    assert "\tOTHER\t" in run("patient", "show", "SYNTH0001")
 
 
 def test_a_merged_patient_is_shown_and_would_be_unmerged(connection: psycopg.Connection) -> None:

@@ -46,6 +46,9 @@ def assert_says(output: str, facts: tuple[tuple[str, str], ...]) -> None:
     for label, value in facts:
         if label == "Noticed":
             assert value in [line[0] for line in lines], lines
+        elif label == "Orders":
+            first = lines.index(["Its orders"]) + 2
+            assert sorted(line[-1] for line in lines[first : lines.index([""], first)]) == sorted(value.split(", "))
         else:
             [said] = [line[1] for line in lines if line[0] == label and len(line) == 2]
             assert sorted(said.split(", ")) == sorted(value.split(", ")), label
