@@ -198,7 +198,8 @@ class Notices:
                     "text": sink.compose(each, study).replace("\0", ""),
                 }
                 if connection.execute(_ENTER, values).rowcount:
-                    told.add(name)
+                    telemetry.NOTICES.labels(notice.kind).inc()
+                told.add(name)
         return told
 
     def _of(self, connection: psycopg.Connection, destination: str) -> datetime:

@@ -72,10 +72,10 @@ class Patients:
         opposite = self.row(now).facts
         if opposite.get("into") == before and opposite.stamp_of("into") == stamp:
             stamp = Stamp(stamp.ms + 1, stamp.sender)
-        was = self.root(before)
+        were = self.root(before), self.root(now)
         told.add(self._say_into(before, now, stamp))
-        # Said again later, it changes nothing itself, but perhaps which merge of a circle is the oldest.
-        if told.changed or self.root(before) != was:
+        # In a circle also a merge that was told before may be the one that counts, said again.
+        if told.changed or (self.root(before), self.root(now)) != were:
             self._touch(now, "updated")
             self._touch(before, "merged")
         return told

@@ -194,7 +194,7 @@ def test_in_a_circle_of_merges_of_two_senders_the_same_counts_whichever_came_fir
     assert [first.patient(each).merged_into for each in "ABC"] == [last.patient(each).merged_into for each in "ABC"]
 
 
-def test_in_a_circle_a_merge_that_another_sender_says_again_is_the_latest_word() -> None:
+def test_in_a_circle_a_merge_that_is_said_again_is_the_latest_word() -> None:
     site = Site()
     site.take(adt("A40", patient="B", prior="A", at="202611260901"))
     site.take(adt("A40", patient="A", prior="B", at="202611260900"), "other")
