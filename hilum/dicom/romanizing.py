@@ -1,7 +1,7 @@
 """Names in the letters of ASCII, for devices that know no others.
 
-How an ideograph is read depends on the language, and in names on the person: a Japanese name read as Chinese is another name. So only scripts
-that say how they sound are read: kana (by Hepburn, as Japanese passports have it, with long vowels as they are spelled) and all others.
+How an ideograph is read depends on the language, and in names on the person: a Japanese name read as Chinese is another name. So only
+scripts that say how they sound are read: kana (by Hepburn, as in Japanese passports, with long vowels as they are spelled) and all others.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Watch:
         #: Likewise those that wait for a person.
         self.parked: dict[str, int] = {}
         self._outcomes: set[str] = set()
-        #: Those with deliveries that the settings do not have: as it seemed the last time, and as was said. At its start a process knows none.
+        #: Destinations with deliveries that no setting has: as it seemed last, and as was said; at its start a process knows none.
         self._unknown: set[str] = set()
         self._warned: set[str] = set()
         self.database_away = False

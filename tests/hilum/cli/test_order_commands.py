@@ -173,7 +173,8 @@ def test_what_modalities_did_for_an_order_is_shown_with_it(connection: psycopg.C
     for uid, state, wrong in (("2.25.1", "discontinued", True), ("2.25.2", "completed", False)):
         connection.execute(
             "INSERT INTO performed_step (sop_instance_uid, revision, state, station_aet, modality, start_date, start_time, wrong_entry,"
-            " objects, calling_aet, began_at, changed_at) VALUES (%s, 1, %s, 'CT01', 'CT', '20260102', '101500', %s, 3, 'CT01', now(), now())",
+            " objects, calling_aet, began_at, changed_at)"
+            " VALUES (%s, 1, %s, 'CT01', 'CT', '20260102', '101500', %s, 3, 'CT01', now(), now())",
             (uid, state, wrong),
         )
         connection.execute("INSERT INTO performed_of VALUES (%s, 0, '2.25.3211', 'SPS0001', '', '')", (uid,))
