@@ -68,8 +68,8 @@ class Hl7Endpoint(Struct, frozen=True, kw_only=True):
     """Where a RIS or an engine sends HL7 messages to, over MLLP."""
 
     host: str
+    #: Where no TLS is spoken; 0: nowhere, as for the other.
     port: int
-    #: Where TLS is spoken; 0: nowhere.
     tls_port: int = 0
 
 

@@ -128,6 +128,8 @@ def send(
     to: Annotated[str, typer.Option("--to", help="HOST:PORT of the receiver; without it this Hilum's own listener.")] = "",
     tls: Annotated[bool, typer.Option("--tls", help="Speak TLS.")] = False,
     ca: Annotated[str, typer.Option("--ca", help="PEM file of the authorities to trust; without it the system's.")] = "",
+    certificate: Annotated[str, typer.Option("--certificate", help="PEM file of the certificate to show, if the receiver wants one.")] = "",
+    key: Annotated[str, typer.Option("--key", help="PEM file of its private key; without it, it is in the certificate's.")] = "",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for an acknowledgement.")] = 30.0,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -140,9 +142,10 @@ def send(
     from hilum.mllp_client import MllpClient
 
     contents = [(str(file), _content(file)) for file in files]
-    host, port = _address(to, loaded(config, data).settings)
+    tls = tls or bool(ca or certificate)
+    host, port = _address(to, loaded(config, data).settings, tls=tls)
     said: list[dict[str, Any]] = []
-    with MllpClient(host, port, tls=ClientTls(ca=ca, section="--ca") if tls else None, timeout_s=timeout) as client:
+    with MllpClient(host, port, tls=ClientTls(ca=ca, certificate=certificate, key=key) if tls else None, timeout_s=timeout) as client:
         for name, content in contents:
             text = decode(client.send(content.strip(b"\x0b\x1c\r\n") + b"\r")).text
             try:
@@ -250,11 +253,14 @@ def _bytes_of(settings: Settings, found: dict[str, Any]) -> bytes:
         return str(found["text"]).encode()
 
 
-def _address(to: str, settings: Settings) -> tuple[str, int]:
+def _address(to: str, settings: Settings, *, tls: bool) -> tuple[str, int]:
     if not to:
         from hilum.up import hl7_of
 
-        address = hl7_of(settings)
+        address = hl7_of(settings, tls=tls)
+        if address is None and hl7_of(settings, tls=not tls) is not None:
+            says = f"This Hilum takes HL7 messages {'without' if tls else 'over'} TLS only."
+            raise Misconfigured("tls-only", says, fix=f"Send {'without' if tls else 'with'} --tls.")
         if address is None:
             raise TryAgain("No HL7 listener of this Hilum runs.", fix="Name one with --to HOST:PORT, or add `hl7` to roles.processes.")
         return address
