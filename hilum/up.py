@@ -95,7 +95,7 @@ def listener_of(settings: Settings) -> Dicom:
 
 
 def hl7_of(settings: Settings, *, tls: bool = False) -> tuple[str, int] | None:
-    """Host and port at which this machine reaches the HL7 listener that runs on the data directory, by `tls` or without; None if none does."""
+    """Host and port at which this machine reaches the HL7 listener that runs on the data directory, with `tls` or without; None if none."""
     found = listening_of(settings)
     if found is None or found.hl7 is None:
         return None

@@ -24,6 +24,7 @@ from hilum.cli.context import (
     show_table,
 )
 from hilum.errors import Misconfigured, TryAgain
+from hilum.words import counted
 
 if TYPE_CHECKING:
     from hilum.database.hl7_messages import Line
@@ -154,7 +155,8 @@ def send(
                 said.append({"file": name, "code": "", "control_id": "", "says": "The answer is no HL7 message."})
                 continue
             for segment in message.segments("MSA"):
-                says = " ".join(filter(None, (segment.get(3), *(each.get(8) for each in message.segments("ERR")))))
+                sentences = (segment.get(3), *(each.get(8) for each in message.segments("ERR")))
+                says = " ".join(dict.fromkeys(filter(None, sentences)))
                 said.append({"file": name, "code": segment.get(1), "control_id": segment.get(2), "says": says})
     accepted = sum(each["code"] in ("AA", "CA") for each in said)
     if json:
@@ -208,7 +210,7 @@ def replay(
         if json:
             show_json([{"message_id": each["message_id"], "said_again_as": ""} for each in found])
         return
-    if not yes and not typer.confirm(f"Say {len(found)} again?", err=True):
+    if not yes and not typer.confirm(f"Say {counted(len(found), 'message')} again?", err=True):
         sys.exit(Exit.REFUSED)
     pairs = replayed(settings, found)
     if json:

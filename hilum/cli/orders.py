@@ -85,7 +85,7 @@ def list_all(
         )
         for o in found
     ]
-    show_table("", columns, rows, nothing="There is no such order.")
+    show_table("", columns, rows, nothing="No such order is known." if search or status or images or noted else "No order is known.")
 
 
 def show(

@@ -148,11 +148,10 @@ _SERVICES = {"storage-commitment": "storage commitment", "worklist": "worklist (
 def _show_what_to_point_where(now: Status) -> None:
     """What to enter on a modality and in a RIS."""
     services = ", ".join(_SERVICES.get(each, each) for each in now.dicom.services)
+    messages = "HL7 v2 over MLLP: orders, patients, appointments, reports"
     listeners = [
         ("Modality", now.dicom.host, now.dicom.port, now.dicom.aet, services) if now.dicom.services else None,
-        ("RIS, HL7 engine", now.hl7.host, now.hl7.port or f"{now.hl7.tls_port} (TLS)", "", "HL7 v2 over MLLP: orders, patients, appointments, reports")
-        if now.hl7
-        else None,
+        ("RIS, HL7 engine", now.hl7.host, now.hl7.port or f"{now.hl7.tls_port} (TLS)", "", messages) if now.hl7 else None,
     ]
     show_table("Point at it", ("What", "Host", "Port", "AE title", "For"), [each for each in listeners if each is not None])
     alone = [setting for setting, at in (("dicom.host", now.dicom), ("hl7.host", now.hl7)) if at is not None and _is_loopback(at.host)]

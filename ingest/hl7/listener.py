@@ -177,7 +177,7 @@ class Listener:
     def beginning(self, block: Block, peer: str) -> Examined | None:
         """See `connection.Owner`."""
         reason = "message-too-long" if block.problem == "too-long" else block.problem
-        return examine_beginning(block.content, peer, reason, block.size_bytes)
+        return examine_beginning(block.content, peer, self._senders, reason, block.size_bytes)
 
     def is_quick(self, examined: Examined) -> bool:
         """See `connection.Owner`."""

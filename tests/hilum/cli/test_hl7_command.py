@@ -46,6 +46,14 @@ def test_messages_are_sent_and_their_acknowledgements_shown(
     assert [each["code"] for each in json.loads(done.stdout)] == codes
 
 
+def test_what_an_answer_says_twice_is_shown_once(tmp_path: Path) -> None:
+    (tmp_path / "a.hl7").write_text("hello")
+    with listening(tmp_path) as running:
+        done = run("send", tmp_path / "a.hl7", "--to", f"127.0.0.1:{running.port}")
+
+    assert done.stdout.count("does not begin with MSH") == 1
+
+
 def test_a_batch_is_answered_message_by_message(tmp_path: Path) -> None:
     (tmp_path / "batch.hl7").write_text(f"BHS|^~\\&|RIS\r{a_message('M1')}{a_message('M2')}BTS|2\r")
     with listening(tmp_path) as running:

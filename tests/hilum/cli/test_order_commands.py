@@ -60,7 +60,7 @@ def run(*arguments: str) -> str:
 @pytest.mark.usefixtures("connection")
 def test_orders_are_listed_and_can_be_looked_for() -> None:
     assert "SYN0001\tSYNTH0001\tSynthetic^Sam\tCT\tCT of the head\tscheduled\tawaited\tstale-message" in run("order", "list", "SYN0001")
-    assert run("order", "list", "--images", "no-images") == "There is no such order.\n"
+    assert run("order", "list", "--images", "no-images") == "No such order is known.\n"
     assert json.loads(run("order", "list", "synthetic", "--noted", "--json"))[0]["accession_number"] == "SYN0001"
 
 

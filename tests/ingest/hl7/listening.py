@@ -81,7 +81,7 @@ def listening(
 
 
 def secured(path: Path, authority: trustme.CA) -> ServerTls:
-    """TLS of a listener that wants certificates of the authority; so is the one in `ris.pem`, and that in `ca.pem` is the authority's own."""
+    """TLS of a listener that wants certificates of the authority, such as that in `ris.pem`; the authority's own is in `ca.pem`."""
     certificate = authority.issue_cert("127.0.0.1")
     (path / "cert.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
     (path / "key.pem").write_bytes(certificate.private_key_pem.bytes())
