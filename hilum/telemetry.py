@@ -105,11 +105,11 @@ COMMITMENT_OBJECTS = Counter(
 )
 COMMITMENT_REPORTS_FAILED = Counter("hilum_commitment_reports_failed", "Reports that did not arrive, or were refused: tried again.")
 
-ORDERS_CHANGED = Counter("hilum_orders_changed", "Times an order became another one, by what changed.", ["change"])
+ORDERS_CHANGED = Counter("hilum_orders_changed", "Times an order became another one, by what changed.", ["kind"])
 MATCHES_CHANGED = Counter(
     "hilum_matches_changed",
-    "Times a study or an order (`about`) got another outcome when both were held against each other.",
-    ["about", "outcome"],
+    "Times a study or an order (`kind`) got another outcome when both were held against each other.",
+    ["kind", "outcome"],
 )
 NOTICES = Counter("hilum_notices", "Messages that were entered into the ledger for HL7 and MPPS destinations, by what they tell.", ["kind"])
 WORKLIST_STEPS = Gauge("hilum_worklist_steps", "Scheduled steps that modalities may be told of.")

@@ -100,6 +100,7 @@ class Book:
         self.told.add(order_id)
         is_new, former, accession = not row.facts.values, row.facts.get("patient"), row.facts.get("accession")
         before = self._progress(order_id, said)
+        was_said = (row.said_ms, row.facts.get("sender"))
         facts = {"patient": patient_key, **said.facts}
         facts |= {kind: number for kind in _NUMBERS if (number := getattr(said, kind)) is not None}
         if said.accession is not None:
@@ -115,8 +116,9 @@ class Book:
             self._take(self.name_of("accession", msgspec.convert(accession, Identifier)), order_id)
         for name in self.names_of(order_id):
             self._give(name, order_id)
+        is_other = told.changed or is_new or (row.said_ms, row.facts.get("sender")) != was_said
         # What is said again may be later than the end of what a modality broke off, and so schedule it anew.
-        if told.changed or is_new or self._progress(order_id, said) != before:
+        if is_other or self._progress(order_id, said) != before:
             self.touched[order_id] = _change_of(said, is_new=is_new)
         return order_id, former, told
 
