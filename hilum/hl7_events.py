@@ -62,6 +62,10 @@ class MessageReceived(Event, frozen=True, kw_only=True):
     text: str
     #: Whether `text` is not all of the message.
     text_cut: bool = False
+    #: As what its bytes were read: a codec of Python, such as `iso8859-1`; `iso2022` for code extension. Empty in older events.
+    read_as: str = ""
+    #: The bytes that came, if `text` in `read_as` is not just them, such as with other line ends, and they are not in the object store.
+    raw: bytes = b""
     #: Where the bytes are that came, if `text` does not tell all of them: a message that is very large, or not in the character set that
     #: it declares. Empty if it does.
     bucket: str = ""

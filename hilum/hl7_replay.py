@@ -28,6 +28,7 @@ def again(row: Mapping[str, Any], message_id: str, moment: datetime) -> MessageR
         size_bytes=row["size_bytes"],
         text=row["text"],
         text_cut=bool(row["text_cut"]),
+        raw=bytes(row["raw"] or b""),
         changed_under_control_id=bool(row["changed_under_control_id"]),
         findings=tuple(MessageFinding(**each) for each in row["findings"] or ()),
         replays=row["replays"] or row["message_id"],
@@ -74,6 +75,7 @@ _TEXTS = (
     "character_set",
     "message_time",
     "sha256",
+    "read_as",
     "bucket",
     "object_key",
 )

@@ -29,6 +29,18 @@ class Notice(Struct, frozen=True, kw_only=True):
     step: ProcedureStepChanged | None = None
 
 
+class Composed(Struct, frozen=True, kw_only=True):
+    """A message that is to go out."""
+
+    #: The message for people. What goes out, in the destination's character set, if neither `content` nor `object_key` says otherwise.
+    text: str
+    #: What goes out, byte for byte.
+    content: bytes | None = None
+    #: Where in the object store the bytes are that go out.
+    bucket: str = ""
+    object_key: str = ""
+
+
 @runtime_checkable
 class Notified(Protocol):
     """A sink that is told of what happens."""
@@ -37,8 +49,8 @@ class Notified(Protocol):
         """Whether it is to be told of this."""
         ...
 
-    def compose(self, notice: Notice, study: Mapping[str, str]) -> str:
-        """The message; `study` has the attributes of its study, each empty if nobody knows. Empty if it cannot be passed on."""
+    def compose(self, notice: Notice, study: Mapping[str, str]) -> Composed | None:
+        """The message; `study` has the attributes of its study, each empty if nobody knows. None if it cannot be passed on."""
         ...
 
 
@@ -71,4 +83,8 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     #: Its place among all of its destination.
     number: int
     control_id: str
+    #: As in `Composed`; empty if it cannot be passed on.
     text: str
+    content: bytes | None = None
+    bucket: str = ""
+    object_key: str = ""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,9 +14,11 @@ from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from hilum import telemetry
-from hilum.bundle import Following
+from hilum.bundle import Bundle, Following, InForce, since
+from hilum.bundle import history as history_of
 from hilum.database.deliveries import CHANNEL
 from hilum.database.merges import current
+from hilum.database.told import begin, begun
 from hilum.errors import TryAgain
 from hilum.events import (
     DeliverySettled,
@@ -27,7 +29,7 @@ from hilum.events import (
     StudyChanged,
     following_id,
 )
-from hilum.notices import Notice, Notified
+from hilum.notices import Composed, Notice, Notified
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
@@ -82,18 +84,14 @@ _SETTLED = """
         AND NOT EXISTS (
             SELECT FROM delivery WHERE study_instance_uid = %(study)s AND destination = %(destination)s AND state IN ('pending', 'parked'))
 """
-_SINCE = """
-    WITH new AS (INSERT INTO hl7_destination (destination) VALUES (%(name)s) ON CONFLICT DO NOTHING RETURNING since)
-    SELECT since FROM new UNION ALL SELECT since FROM hl7_destination WHERE destination = %(name)s
-"""
 _ENTER = """
     WITH entered AS (
         INSERT INTO delivery (delivery_id, destination, receipt, study_instance_uid, sop_instance_uid, rules, config_version, traceparent,
-            received_at)
-        VALUES (%(delivery_id)s, %(destination)s, '', '', '', %(rules)s, '', %(traceparent)s, %(at)s)
+            received_at, not_before)
+        VALUES (%(delivery_id)s, %(destination)s, '', '', '', %(rules)s, '', %(traceparent)s, %(at)s, clock_timestamp())
         ON CONFLICT DO NOTHING RETURNING delivery_id)
-    INSERT INTO hl7_outgoing (delivery_id, destination, kind, study_instance_uid, control_id, text)
-    SELECT delivery_id, %(destination)s, %(kind)s, %(study)s, %(control_id)s, %(text)s FROM entered
+    INSERT INTO hl7_outgoing (delivery_id, destination, kind, study_instance_uid, control_id, text, content, bucket, object_key)
+    SELECT delivery_id, %(destination)s, %(kind)s, %(study)s, %(control_id)s, %(text)s, %(content)s, %(bucket)s, %(object_key)s FROM entered
 """
 _TIDY = """
     DELETE FROM hl7_outgoing o USING delivery d
@@ -107,11 +105,20 @@ class Notices:
     name = "notices"
     apart_s = 0.1
 
-    def __init__(self, settings: Settings, following: Following | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        following: Following | None = None,
+        history: Callable[[Settings], Sequence[Bundle]] = history_of,
+    ) -> None:
+        """`history` gives every configuration that was ever published."""
         self._following = following
+        self._settings = settings
         self._sinks: dict[str, Notified] = {}
         self._about: frozenset[str] = frozenset()
-        self._since: dict[str, datetime] = {}
+        self._since: Mapping[str, datetime] = {}
+        self._begun = False
+        self._history = history
         self._tidy_at = time.monotonic() + _TIDY_S
         if following is None:
             self._configure(settings)
@@ -119,6 +126,23 @@ class Notices:
     def _configure(self, settings: Settings) -> None:
         self._sinks = {name: sink for name, sink in sinks_of(settings).items() if isinstance(sink, Notified)}
         self._about = frozenset(each for sink in self._sinks.values() for each in getattr(sink, "delivered_to", ()))
+        self._settings = settings
+        self._begun = False
+
+    def follow(self, connection: psycopg.Connection) -> None:
+        """Take what is configured, and write down since when each destination is told. To be called also while nothing happens."""
+        if self._following is not None:
+            self._following.take(self._configure)
+        if self._begun:
+            return
+        self._since = begun(connection)
+        new = self._sinks.keys() - self._since.keys()
+        if new:
+            known = self._history(self._settings) if isinstance(self._settings, InForce) else []
+            for name in new:
+                begin(connection, [name], since(known, name))
+            self._since = begun(connection)
+        self._begun = True
 
     def apply(
         self,
@@ -128,8 +152,8 @@ class Notices:
         ],
     ) -> None:
         """See `hilum.runtime.tables.Tables`."""
-        if self._following is not None:
-            self._following.take(self._configure)
+        if not self._begun:
+            self.follow(connection)
         if not self._sinks:
             return
         told: set[str] = set()
@@ -181,10 +205,11 @@ class Notices:
         told: set[str] = set()
         about: list[tuple[Notice, Mapping[str, str]]] = []
         for name, sink in self._sinks.items():
-            if not sink.wants(notice) or envelope.time < self._of(connection, name):
+            if not sink.wants(notice) or envelope.time < self._since[name]:
                 continue
             about = about or list(self._about_orders(connection, notice, envelope))
             for each, study in about:
+                message = sink.compose(each, study) or Composed(text="")
                 source = event.message_id if isinstance(event, MessageReceived) else each.control_id
                 values: dict[str, Any] = {
                     "delivery_id": following_id(f"{source}/{each.kind}", f"notices/{name}", 0),
@@ -194,19 +219,15 @@ class Notices:
                     "at": envelope.time,
                     "kind": each.kind,
                     "study": each.study_instance_uid,
-                    "control_id": each.control_id,
-                    "text": sink.compose(each, study).replace("\0", ""),
+                    "control_id": each.control_id.replace("\0", ""),  # PostgreSQL has no NUL
+                    "text": message.text.replace("\0", ""),
+                    "content": message.content,
+                    "bucket": message.bucket,
+                    "object_key": message.object_key,
                 }
                 if connection.execute(_ENTER, values).rowcount:
                     told.add(name)
         return told
-
-    def _of(self, connection: psycopg.Connection, destination: str) -> datetime:
-        """Since when a destination is told."""
-        if destination not in self._since:
-            [since] = connection.execute(_SINCE, {"name": destination}).fetchone() or [datetime.now(UTC)]
-            self._since[destination] = since
-        return self._since[destination]
 
     def _about_orders(
         self, connection: psycopg.Connection, notice: Notice, envelope: Envelope
@@ -307,7 +328,13 @@ class NoticesRole(TableRole):
 
     def __init__(self, settings: Settings) -> None:
         self._follows = Following(settings, "notices") if settings.kafka.bootstrap else None
-        super().__init__(settings, Notices(settings, self._follows))
+        self._notices = Notices(settings, self._follows)
+        super().__init__(settings, self._notices)
+
+    def between(self, connection: psycopg.Connection) -> None:
+        """See `TableRole.between`."""
+        with suppress(TryAgain), connection.transaction():  # where it is needed, it is tried again
+            self._notices.follow(connection)
 
     def run(self, stop: threading.Event) -> None:
         """See `hilum.role.Role`."""

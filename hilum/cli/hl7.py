@@ -243,9 +243,13 @@ def _bytes_of(settings: Settings, found: dict[str, Any]) -> bytes:
 
     if found["object_key"]:
         return open_store(settings).get(found["bucket"], found["object_key"])
+    if found["raw"]:
+        return bytes(found["raw"])
     try:
+        if found["read_as"]:
+            return str(found["text"]).encode(found["read_as"])
         return encode(found["text"], (found["character_set"] or "").split("~")[0] or "UTF-8")
-    except ValueError:
+    except (ValueError, LookupError):
         err.print("hilum: this is UTF-8; the message came in another character set.", markup=False)
         return str(found["text"]).encode()
 
