@@ -43,10 +43,10 @@ def _command() -> tuple[str, ...]:
 
 
 @contextmanager
-def hapi_server() -> Iterator[int]:
-    """HAPI's server: its port. It acknowledges and keeps nothing."""
+def hapi_server(file: Path | None = None) -> Iterator[int]:
+    """HAPI's server: its port. It acknowledges, and keeps nothing unless in `file`: each message as HAPI has read it, ended by FS."""
     port = free_port()
-    command = [*_command(), "HapiServer", str(port)]
+    command = [*_command(), "HapiServer", str(port), *([str(file)] if file else [])]
     with tempfile.TemporaryDirectory() as folder, subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from hilum.order_events import Identifier
 from hilum.order_events import MatchRequested as Claim
-from tests.processors.orders.ris import adt, order_message
+from tests.processors.orders.ris import adt, order_message, result
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -79,6 +79,7 @@ DESK = [
     adt("A40", patient="B12", prior="A12", name="Family12^Given", at=at(92)),
     adt("A40", patient="A12", prior="B12", name="Family12^Given", at=at(93)),  # the other way round after all
 ]
+REPORTS = [result(1, at(150), "P"), result(9, at(160)), result(1, at(220))]
 #: Each modality in its own order.
 CT = [
     images("1.2.1", accession="A1", patient="PAT1", name="FAMILY1^GIVEN"),
@@ -99,7 +100,7 @@ MR = [
     images("1.2.14", accession="A14", patient="PAT14", name="Gone^Gerda"),
     images("1.2.14", accession="A14", patient="PAT14", name="Gone^Gerda", instances=0),
 ]
-QUEUES: dict[str, list[str | Claim]] = {"ris": [*RIS], "desk": [*DESK], "CT01": [*CT], "MR01": [*MR]}
+QUEUES: dict[str, list[str | Claim]] = {"ris": [*RIS], "desk": [*DESK], "reports": [*REPORTS], "CT01": [*CT], "MR01": [*MR]}
 
 #: By study: outcome, placer numbers of its orders, and attributes that differ.
 TRUTH: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
@@ -118,3 +119,19 @@ TRUTH: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 }
 #: Placer numbers of orders without images.
 WITHOUT_IMAGES = {"P7", "P91"}
+
+#: What happens to each study, for people.
+STORY: dict[str, str] = {
+    "1.2.1": "All is well. Its order is completed later, and a structured report comes late.",
+    "1.2.840.99.2": "Somebody mistyped the accession number; the modality took the StudyInstanceUID from the worklist.",
+    "1.2.3": "While it is made, the patient is merged twice; the images have an identifier that is no more.",
+    "1.2.4": "Its order is cancelled after the images came.",
+    "1.2.5": "The RIS misspelled the name and corrects it after the images came.",
+    "1.2.6": "One study for two orders with one accession number (group case).",
+    "1.2.8": "The modality spells the name otherwise.",
+    "1.2.9": "The accession number is also that of an order of somebody else.",
+    "1.2.10": "The order comes hours after the images.",
+    "1.2.11": "Nobody ordered it, and it has no accession number.",
+    "1.2.13": "Accession number and patient are wrong; they are set right at its origin, to those of order P8.",
+    "1.2.14": "Rejection notes take all of it back.",
+}

@@ -274,7 +274,7 @@ class _Mapping:
 
 
 def _joined(first: OrderFacts, second: OrderFacts) -> OrderFacts:
-    """Two groups of one message that are of one order: each is a step of it (IHE RAD TF-2 4.4.4.1.2)."""
+    """Two groups of one message that are of one order: each is a step of it (IHE RAD TF-2 4.4)."""
     procedures: dict[str, ProcedureFacts] = {each.key: each for each in first.procedures}
     for each in second.procedures:
         known = procedures.get(each.key)

@@ -140,7 +140,7 @@ def _obr(facts: Mapping[str, str], *, result: bool) -> tuple[str, list[str | Fie
     fields[1], fields[2] = facts["PlacerOrderNumber"], facts["FillerOrderNumber"]
     fields[3] = [[[facts["RequestedProcedureID"]], [facts["StudyDescription"] or "Imaging study"]]]
     fields[6] = (facts["StudyDate"] + facts["StudyTime"][:6]) if facts["StudyDate"] else ""
-    fields[17] = facts["AccessionNumber"]  # OBR-18, placer field 1 (IHE RAD TF-2 4.2)
+    fields[17] = facts["AccessionNumber"]  # OBR-18, placer field 1 (IHE RAD TF-2 4.4)
     fields[18], fields[19] = facts["RequestedProcedureID"], facts["ScheduledProcedureStepID"]
     fields[21] = facts["Now"]
     fields[23] = facts["ModalitiesInStudy"].split("\\")[0]
@@ -163,7 +163,7 @@ def _obx(facts: Mapping[str, str]) -> Iterable[tuple[str, list[str | Field]]]:
 
 
 def _zds(facts: Mapping[str, str]) -> tuple[str, list[str | Field]]:
-    """IHE RAD TF-2 4.4.4.1.2.3."""
+    """The segment of IHE for the StudyInstanceUID (RAD TF-2 4.4)."""
     return "ZDS", [[[[facts["StudyInstanceUID"]], [""], ["Application"], ["DICOM"]]]]
 
 

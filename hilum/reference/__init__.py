@@ -32,6 +32,7 @@ from hilum.telemetry import metrics
 from .answers import findings_page, reasons_page, statuses_page
 from .hl7 import page as hl7_page
 from .markdown import code, table
+from .matching import page as matching_page
 from .profiles import page as profiles_page
 
 FOLDER = Path("docs/reference")
@@ -313,6 +314,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "sql-views": views.page,
     "statuses": statuses_page,
     "hl7": hl7_page,
+    "matching": matching_page,
     "topics": topics_page,
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
+from typing import Any
 
 from .markdown import code, table
 
@@ -12,6 +14,7 @@ def page() -> str:
     examples = importlib.import_module("ingest.hl7.examples").EXAMPLES
     refusals = importlib.import_module("ingest.hl7.refusals").REFUSALS.values()
     findings = importlib.import_module("ingest.hl7.intake").FINDINGS
+    wrong = importlib.import_module("tests.wrong_orders").WRONG_ORDERS  # this runs in a checkout only
     rows = []
     reasons = [
         (code(each.reason), code(each.answer) if each.answer else "none", each.condition, each.sentence, each.fix) for each in refusals
@@ -36,6 +39,17 @@ def page() -> str:
             "",
             table(("What", "Answer", "Condition", "Kept as", "Findings", "What becomes of it"), rows),
             "",
+            "## What orders and patients get wrong",
+            "",
+            "The messages of each row are sent to a listener by `tests/processors/match/test_wrong_orders.py`, with images of one study.",
+            "That they came is not in doubt, so each is acknowledged; what is wrong shows in what the commands say. For codes see",
+            "[orders](../operations/orders.md).",
+            "",
+            table(
+                ("What", "Answers", "`hilum order show`", "`hilum patient show`", "`hilum study match`", "What becomes of it"),
+                map(_wrong, wrong),
+            ),
+            "",
             "## Reasons",
             "",
             "Why something is not taken (`hilum hl7 list --refused`).",
@@ -49,3 +63,13 @@ def page() -> str:
             table(("Finding", "Meaning"), [(code(name), meaning) for name, meaning in findings.items()]),
         ]
     )
+
+
+def _wrong(example: Any) -> tuple[str, ...]:
+    orders = "; ".join(f"{placer}: {_said(facts)}" for placer, facts in example.orders.items())
+    patients = "; ".join(f"{identifier}: noted {code(noted)}" for identifier, noted in example.patients.items())
+    return example.title, " ".join(map(code, example.answers)), orders, patients, _said(example.study), example.outcome
+
+
+def _said(facts: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{label.lower()} {code(value)}" for label, value in facts)

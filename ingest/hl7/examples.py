@@ -17,6 +17,8 @@ class Example(Struct, frozen=True, kw_only=True):
     sent: Callable[[], Iterator[bytes]]
     #: Settings of `[hl7]` with which it is sent.
     settings: dict[str, Any] = field(default_factory=dict)
+    #: Whether the sender keeps its connection open, so that it is for the listener to end it.
+    stays: bool = False
     #: MSA-1 of each acknowledgement.
     answers: tuple[str, ...]
     #: Condition code (table 0357) of the last acknowledgement, and where it says that it is; empty without.
@@ -63,7 +65,6 @@ def _fifty_megabytes() -> Iterator[bytes]:
 STRICT = {"validation": "strict"}
 _KEPT = "It is kept and told as `hl7.message.received.v1`, with the finding."
 _SHOWN = "It is kept for people: `hilum hl7 list --refused`."
-_NOT_STRICT = 'With `validation = "strict"`: as the row below.'
 
 EXAMPLES: tuple[Example, ...] = (
     Example(
@@ -279,6 +280,16 @@ EXAMPLES: tuple[Example, ...] = (
         outcome="No answer. " + _SHOWN,
     ),
     Example(
+        title="A connection that never sends the end block",
+        sent=_raw(START + _message()),
+        settings={"idle_timeout_s": 0.5},
+        stays=True,
+        answers=(),
+        kept=("unterminated",),
+        outcome="No answer. It is closed once nothing more came for `hl7.idle_timeout_s` (60 s), or"
+        " `hl7.message_timeout_s` (600 s) after the message began. " + _SHOWN,
+    ),
+    Example(
         title="Something between two blocks",
         sent=_raw(b"hello", framed(_message()), b"\r\n", framed(_message("M2"))),
         answers=("AA", "AA"),
@@ -295,11 +306,11 @@ EXAMPLES: tuple[Example, ...] = (
         outcome="It is read to its end and not kept in memory; its first 4 KB are kept. The connection stays.",
     ),
     Example(
-        title="10,000 repetitions of a field",
-        sent=_one(_message(more="ZID|" + "~".join(f"A{n}^^^NORTH" for n in range(10_000)) + "\r")),
+        title="10,000 repetitions of a field (PID-3)",
+        sent=_one(_message().replace(b"SYNTH0001^^^NORTH^MR", b"~".join(b"A%d^^^NORTH" % n for n in range(10_000)))),
         answers=("AA",),
         kept=("received",),
-        outcome="It is kept as any other.",
+        outcome="It is kept as any other, and the patient has 10,000 identifiers. What would not fit into an event waits in quarantine.",
     ),
     Example(
         title="Escape sequences within escape sequences",
@@ -367,8 +378,8 @@ EXAMPLES: tuple[Example, ...] = (
         outcome=_KEPT + " The acknowledgements come as one batch.",
     ),
     Example(
-        title="An error in the enhanced mode, `MSH-15` = `AL`",
-        sent=_one(_message(accept="AL|NE").replace(b"^~\\&", b"^~\\&", 1)),
+        title="The enhanced mode, `MSH-15` = `AL`",
+        sent=_one(_message(accept="AL|NE")),
         settings=STRICT | {"senders": {}},
         answers=("CA",),
         kept=("received",),

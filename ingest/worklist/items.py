@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from hilum.dicom import tag_of
@@ -60,7 +61,7 @@ def _of_procedure(procedure: RequestedProcedure) -> dict[str, Any]:
         WORKLIST,
         RequestedProcedureID=procedure.procedure_id,
         RequestedProcedureDescription=procedure.description or next((code.meaning for code in procedure.codes if code.meaning), ""),
-        RequestedProcedureCodeSequence=_codes(procedure.codes),
+        RequestedProcedureCodeSequence=_codes(procedure.codes)[:1],  # a single item (PS3.4 Table K.6-1)
         StudyInstanceUID=procedure.study_instance_uid,
         RequestedProcedurePriority=procedure.priority,
         PatientTransportArrangements=procedure.transport,
@@ -88,6 +89,8 @@ def _of_order(order: Order) -> dict[str, Any]:
         CurrentPatientLocation=order.patient_location,
         InstitutionName=order.institution,
         AdditionalPatientHistory=order.clinical_information,
+        # By IHE it is an alert (RAD TF-2x, appendix B); those that are known of the patient take its place.
+        MedicalAlerts=wrap(order.clinical_information, _LONGEST["LO"]),
     )
 
 

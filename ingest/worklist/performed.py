@@ -33,7 +33,7 @@ _AT_CREATION = (
 )
 #: Type 1 in the final states. A step that was broken off before its first series has none, and is taken without.
 _AT_END = ("PerformedProcedureStepEndDate", "PerformedProcedureStepEndTime")
-#: What an N-SET must not have.
+#: What an N-SET must not have (Table F.7.2-1).
 NOT_IN_N_SET = frozenset(
     tag_of(keyword)
     for keyword in (
@@ -47,6 +47,10 @@ NOT_IN_N_SET = frozenset(
         "PatientSex",
         "ReferencedPatientSequence",
         "AdmissionID",
+        "IssuerOfAdmissionIDSequence",
+        "ServiceEpisodeID",
+        "IssuerOfServiceEpisodeIDSequence",
+        "ServiceEpisodeDescription",
         "PerformedProcedureStepID",
         "PerformedStationAETitle",
         "PerformedStationName",

@@ -103,7 +103,7 @@ class _Work:
                 found.orders = added(found.orders, order_id) if name in names else without(found.orders, order_id)
                 self._put_name(name, found)
             touched |= dict.fromkeys(found.studies)
-        touched |= dict.fromkeys(uid for uid in (*row.uids, *(former.uids if former else ())) if self._study(uid) is not None)
+        touched |= dict.fromkeys((*row.uids, *(former.uids if former is not None else ())))
         self._put_order(order_id, row)
         cause = "patient" if event.change == "patient" else "order"
         for uid in touched:
@@ -153,6 +153,8 @@ class _Work:
             row.outcome, row.by, row.orders, row.differences, row.candidates = after
             row.told = self._version(row.told)
             yield self._told_of_study(uid, row, joined, outcome, cause)
+        elif cause in ("order", "patient"):  # it is remembered as it is, timer included
+            return
         self._memory.put(study_key(uid), row, due=self._study_due(row))
         for order_id in sorted(changed_orders):
             order = self._order(order_id)

@@ -59,6 +59,8 @@ def same_name(first: str, second: str) -> bool:
     Component groups are compared where both have one (PS3.5 6.2.1): alphabetic with alphabetic, ideographic with ideographic. A given
     name that only one of them has, or has more of, is no difference; nor is an empty name.
     """
+    if first == second:
+        return True
     pairs = [(a, b) for a, b in zip(_groups(first), _groups(second), strict=True) if a.strip("^ ") and b.strip("^ ")]
     return not pairs or any(_same_group(a, b) for a, b in pairs)
 
@@ -82,6 +84,8 @@ def _parts(group: str) -> tuple[str, list[str]]:
 
 def _forms(text: str) -> frozenset[str]:
     """How a word may be written in plain letters: with its accents left out, and with ae for ä."""
+    if text.isascii():
+        return frozenset((_LETTERS.sub("", text.casefold()),))
     small = unicodedata.normalize("NFKC", text).casefold()
     bare = "".join(c for c in unicodedata.normalize("NFKD", small) if not unicodedata.combining(c))
     spelled = unicodedata.normalize("NFC", small).translate(_UMLAUTS)

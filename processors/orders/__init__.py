@@ -202,6 +202,7 @@ class _Work:
     def _move(self, order_id: str, key: str, stamp: Stamp) -> None:
         """An admission is another patient's, and so are its orders."""
         row = self._book.row(order_id)
+        self._book.told.add(order_id)
         before = row.facts.get("patient")
         if row.facts.put("patient", key, stamp):
             self._patients.drop_order(before, order_id)
@@ -212,7 +213,7 @@ class _Work:
         """Write the rows, and say what changed: patients first, then their orders."""
         patients, book = self._patients, self._book
         for each in patients.touched:
-            for order_id in patients.row(each).orders:
+            for order_id in patients.orders_of(each):
                 book.touched.setdefault(order_id, "patient")
         # What was noticed about a message is told with the orders that it is about; if it is about none, with its patient.
         of_order = tuple(notes) if any(change != "patient" for change in book.touched.values()) else ()
@@ -240,6 +241,8 @@ class _Work:
                 said_at=moment(patients.row(each).said_ms),
                 changed_at=self._now,
             )
+        for order_id in sorted(book.told - book.touched.keys()):
+            self._memory.put(order_key(order_id), book.row(order_id), due=self._now + self._keep)
         for order_id, change in book.touched.items():
             order_row = book.row(order_id)
             order_row.version = max(order_row.version + 1, version)

@@ -47,6 +47,8 @@ class Book:
         self._rows: dict[str, OrderRow] = {}
         self._by_name: dict[str, tuple[str, ...]] = {}
         self.touched: dict[str, str] = {}
+        #: Orders of which something was said: also if it changed nothing, they know since when it holds.
+        self.told: set[str] = set()
         self.notes: dict[str, list[Note]] = {}
         #: Names whose rows changed.
         self.renamed: set[str] = set()
@@ -96,6 +98,7 @@ class Book:
         """Take over what a message says of an order: its id, and whose it was before."""
         order_id = self._which(said)
         row = self.row(order_id)
+        self.told.add(order_id)
         is_new, former, accession = not row.facts.values, row.facts.get("patient"), row.facts.get("accession")
         facts = {"patient": patient_key, **said.facts}
         facts |= {kind: number for kind in _NUMBERS if (number := getattr(said, kind)) is not None}

@@ -69,8 +69,8 @@ class Patients:
         if before == now:
             return told
         # One sender that turns a merge round within the precision of its clock means the later message.
-        opposite = self.row(now).facts.stamp_of("into")
-        if opposite is not None and opposite.sender == stamp.sender and opposite.ms == stamp.ms and self.root(now) == self.root(before):
+        opposite = self.row(now).facts
+        if opposite.get("into") == before and opposite.stamp_of("into") == stamp:
             stamp = Stamp(stamp.ms + 1, stamp.sender)
         were = self.root(before), self.root(now)
         told.add(self._say_into(before, now, stamp))
@@ -118,16 +118,13 @@ class Patients:
 
     def root(self, key: str) -> str:
         """Who a patient is in the end, following all merges."""
-        way = [key]
-        while True:
-            target = self.row(way[-1]).facts.get("into")
-            if target is None or len(way) > _MOST_MERGED:
-                return way[-1]
-            if target in way:
-                circle = way[way.index(target) :]
-                self.circles.update(circle)
-                return min(circle, key=lambda each: (self._since(each), each))
-            way.append(target)
+        way = self._way(key)
+        target = self.row(way[-1]).facts.get("into")
+        if target not in way:
+            return way[-1]
+        circle = way[way.index(target) :]
+        self.circles.update(circle)
+        return min(circle, key=lambda each: (self._since(each), each))
 
     def members(self, key: str) -> list[str]:
         """Everybody whom a merge leads to this one, this one first."""
@@ -145,9 +142,11 @@ class Patients:
         row = self.row(key)
         facts = row.facts
         if not facts.get("name"):  # somebody of whom only a merge told
-            described = [self.row(each).facts for each in self.members(key) if self.row(each).facts.get("name")]
-            if described:
-                facts = max(described, key=lambda each: each.stamp)
+            named = [
+                (self.row(each).facts.stamp_of("name") or Stamp(0), each) for each in self.members(key) if self.row(each).facts.get("name")
+            ]
+            if named:
+                facts = self.row(max(named)[1]).facts
         ids = self._ids(row.facts)
         own = {(each.value, each.issuer or each.universal_id) for each in ids}
         former = [each for member in self.members(key)[1:] for each in self._ids(self.row(member).facts)]
@@ -195,21 +194,21 @@ class Patients:
                 self.row(target).members = with_order(self.row(target).members, key)
         return changed
 
+    def _way(self, key: str) -> list[str]:
+        """From a patient on, whom each was merged into; it ends with who was merged into nobody, or before it goes round in a circle."""
+        way = [key]
+        while (target := self.row(way[-1]).facts.get("into")) is not None and target not in way and len(way) <= _MOST_MERGED:
+            way.append(target)
+        return way
+
     def _since(self, key: str) -> Stamp:
         return self.row(key).facts.stamp_of("into") or Stamp(0)
 
     def _touch(self, key: str, change: str) -> None:
         """Something about this patient changed, and so about all whom merges connect with it."""
         self.touched[key] = change
-        for each in (*self._survivors(key), self.root(key), *self.members(key)):
+        for each in (*self._way(key), self.root(key), *self.members(key)):
             self.touched.setdefault(each, "updated")
-
-    def _survivors(self, key: str) -> list[str]:
-        """Everybody to whom merges lead from this one: one of whom only merges told is described by those who became it."""
-        way = [key]
-        while (target := self.row(way[-1]).facts.get("into")) is not None and target not in way and len(way) < _MOST_MERGED:
-            way.append(target)
-        return way[1:]
 
     @staticmethod
     def _ids(facts: Facts) -> list[Identifier]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -138,6 +139,22 @@ def test_a_consumer_reads_only_what_is_committed(log: Log) -> None:
         end(10)
 
     assert [message.value() for message in log.messages(topic, 1)] == [b"done"]
+
+
+@pytest.mark.system
+def test_the_commit_of_a_transaction_does_not_let_its_messages_linger(log: Log) -> None:
+    log.make()
+    producer: Producer = bus.producer(log.settings, transactional_id="test")
+    producer.init_transactions(10)
+
+    def takes() -> float:
+        began = time.monotonic()
+        producer.begin_transaction()
+        producer.produce(bus.topic_of(log.settings, InstanceReceived), b"said", b"k")
+        producer.commit_transaction(10)
+        return time.monotonic() - began
+
+    assert min(takes() for _ in range(5)) < bus.TRANSACTION_LINGER_MS / 1000
 
 
 @pytest.mark.system

@@ -1,83 +1,112 @@
-"""The day's scenario on Kafka and PostgreSQL, senders mixed by chance, while `match` is killed at random points: the truth table holds."""
+"""The day's scenario over MLLP, Kafka and PostgreSQL: senders mixed by chance, roles killed at random points, and the truth table holds."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
-import uuid
+import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from bench.peers import free_port
 from hilum.bus import state_topic
 from hilum.database import connect
-from hilum.events import Event, MatchChanged, MatchRequested, MessageReceived
+from hilum.errors import TryAgain
+from hilum.events import MatchChanged, MatchRequested, MessageReceived, MessageValidated
+from hilum.hl7.message import parse
+from hilum.hl7.validation import validated
+from hilum.hl7_sections import Hl7, Hl7Sender
+from hilum.mllp_client import MllpClient
 from hilum.order_sections import Orders as OrdersTable
-from hilum.pseudonyms import pseudonyms
-from hilum.runtime.loop import ProcessorRole
 from hilum.runtime.tables import TableRole
-from hilum.settings import Postgres, Settings
+from hilum.sections import Probe, Spool
+from hilum.services.forked import Forked, have_imported
+from hilum.settings import S3, Postgres, Settings
 from hilum.testing import eventually
 from processors.index import Index
-from processors.orders import Orders
 from tests.conftest import Log
 from tests.hospital_day import QUEUES, TRUTH
 
 pytestmark = pytest.mark.system
 
-KILLS = 5
-END_OF_DAY = datetime(2026, 11, 26, 22, tzinfo=UTC)
+#: Each in a process of its own.
+ROLES = {"hl7": "ingest.hl7", "grammar": "processors.grammar", "orders": "processors.orders", "match": "processors.match"}
+KILLED = ("match", "match", "match", "match", "hl7", "grammar", "orders")
 #: Ten years: whenever the test runs, its day is not over.
 LONG = OrdersTable(time_zone="Europe/Vienna", order_within_hours=87_600, images_within_hours=87_600, match_days=3_650)
+#: Who sends messages, by MSH-3.
+SENDERS = {name: Hl7Sender(applications=(name.upper(),)) for name, queue in QUEUES.items() if isinstance(queue[0], str)}
+#: Where nothing listens: none of the messages is so large that the object store is asked.
+NOWHERE = S3(endpoint="http://127.0.0.1:1", access_key="none", secret_key="none")
 
 
-def shuffled(chance: random.Random) -> Iterator[Event]:
+def shuffled(chance: random.Random) -> Iterator[tuple[str, str | MatchRequested]]:
     """What everybody sends, each in his own order."""
     left = {name: list(queue) for name, queue in QUEUES.items()}
     while queues := sorted(name for name, queue in left.items() if queue):
         name = chance.choice(queues)
-        sent = left[name].pop(0)
-        if isinstance(sent, MatchRequested):
-            yield sent
-        else:
-            text = "".join(f"{line.strip()}\r" for line in sent.strip().splitlines())
-            yield MessageReceived(
-                message_id=uuid.uuid4().hex, received_at=END_OF_DAY, sender=name, sha256="0" * 64, size_bytes=len(text), text=text
-            )
+        yield name, left[name].pop(0)
 
 
-class Matching:
-    """The role `match` in a process of its own, which can be killed and started again."""
+class Roles:
+    """Roles in processes of their own, which can be killed and started again."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
+        self._folder = folder
         self._file = folder / "hilum.toml"
-        kafka, orders = (
-            "\n".join(f"{name} = {json.dumps(value)}" for name, value in msgspec.to_builtins(table).items())
-            for table in (settings.kafka, settings.orders)
-        )
-        self._file.write_text(
-            f'data = "{settings.data}"\n[kafka]\n{kafka}\n[postgres]\ndsn = "{settings.postgres.dsn}"\n'
-            f'[s3]\nendpoint = "http://127.0.0.1:1"\n[orders]\n{orders}\n'
-        )
-        self._process: subprocess.Popen[bytes] | None = None
+        tables = {
+            name: msgspec.to_builtins(getattr(settings, name)) for name in ("kafka", "postgres", "s3", "spool", "probe", "hl7", "orders")
+        }
+        self._file.write_text("\n".join([f"data = {json.dumps(settings.data)}", *(_toml(name, table) for name, table in tables.items())]))
+        self._processes: dict[str, Forked] = {}
 
-    def start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HILUM_")} | {"HILUM_SLOT": "0"}
-        command = [sys.executable, "-m", "hilum", "run", "match", "--config", str(self._file)]
-        self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def start(self, name: str) -> None:
+        log = self._folder / f"{name}.log"
+        log.touch()
+        program = ("hilum.host", name, "--config", str(self._file))
+        self._processes[name] = Forked(program, name, log, {"HILUM_SLOT": "0"}, signal.SIGKILL)
 
-    def kill(self) -> None:
+    def kill(self, name: str) -> None:
         """As `kill -9` does."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        self._processes[name].send_signal(signal.SIGKILL)
+        self._processes[name].wait(20)
+
+    @contextmanager
+    def running(self) -> Iterator[Roles]:
+        """All of them."""
+        have_imported(["hilum.host", *ROLES.values()])
+        try:
+            for name in ROLES:
+                self.start(name)
+            yield self
+        finally:
+            for name in self._processes:
+                self.kill(name)
+
+
+def _toml(name: str, table: dict[str, object]) -> str:
+    """A table of settings and those below it."""
+    values = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    below = [_toml(f"{name}.{key}", value) for key, value in table.items() if isinstance(value, dict)]
+    return "\n".join([f"[{name}]", *values, *below])
+
+
+def send(client: MllpClient, message: str) -> None:
+    """As senders do: again and again, until it is acknowledged."""
+    content = "".join(f"{line.strip()}\r" for line in message.strip().splitlines()).encode()
+
+    def answer() -> bytes | None:
+        try:
+            return client.send(content)
+        except TryAgain:
+            return None
+
+    assert parse(eventually(answer, 60, what="an acknowledgement").decode()).get("MSA-1") == "AA"  # type: ignore[union-attr]
 
 
 def outcomes(dsn: str) -> dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]:
@@ -95,38 +124,52 @@ def outcomes(dsn: str) -> dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]
     }
 
 
+def live(chance: random.Random, roles: Roles, log: Log, port: int) -> None:
+    """A day: each sender of messages has a connection of its own; images are what `route` says of them."""
+    sent = list(shuffled(chance))
+    kills = dict(zip(chance.sample(range(1, len(sent)), len(KILLED)), KILLED, strict=True))
+    clients = {name: MllpClient("127.0.0.1", port) for name in SENDERS}
+    with log.following(MatchChanged) as said:
+        for number, (name, each) in enumerate(sent):
+            if isinstance(each, MatchRequested):
+                log.say(each)
+            else:
+                send(clients[name], each)
+            if number in kills:
+                # Killed at once, or up to half a second later: while it begins, works, or has said something more.
+                for _ in range(chance.randrange(10)):
+                    said()
+                roles.kill(kills[number])
+                roles.start(kills[number])
+    for client in clients.values():
+        client.close()
+
+
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_truth_table_holds_whatever_comes_first_and_whenever_match_is_killed(
+def test_the_truth_table_holds_whatever_comes_first_and_whichever_role_is_killed(
     seed: int, log: Log, postgres: str, tmp_path: Path
 ) -> None:
-    chance = random.Random(seed)
     log.make(state_topic("orders"), state_topic("match"), partitions=2)
     settings = replace(
         log.settings,
         data=str(tmp_path / "data"),
         postgres=Postgres(dsn=postgres),
+        s3=NOWHERE,
+        spool=Spool(min_free_bytes=0),
+        probe=Probe(port=0),
+        hl7=Hl7(port=free_port(), senders=SENDERS, history_bytes=2**20),
         orders=LONG,
     )
-    with connect(postgres) as connection:
-        connection.execute("TRUNCATE scheduled_order, scheduled_step, patient, patient_id, match, consumer_offset")
-    events = list(shuffled(chance))
-    kills = sorted(chance.sample(range(1, len(events)), KILLS - 1))
-    matching = Matching(settings, tmp_path)
-    roles = (ProcessorRole(settings, Orders(settings, pseudonyms(settings)), slot="0"), TableRole(settings, Index()))
-    with log.running(*roles), log.following(MatchChanged) as said:
-        matching.start()
-        try:
-            for number, event in enumerate(events):
-                log.say(event)
-                if number in kills:
-                    # Killed once it has said something more, or while it begins, as chance has it.
-                    if chance.random() < 0.5:
-                        eventually(said, 30, what="an outcome")
-                    matching.kill()
-                    matching.start()
-            eventually(lambda: len(outcomes(postgres)) == len(TRUTH), 60, what="an outcome for every study")
-            matching.kill()
-            matching.start()
-            eventually(lambda: outcomes(postgres) == TRUTH, 60, what=f"the truth table, not {outcomes(postgres)}")
-        finally:
-            matching.kill()
+    with log.running(TableRole(settings, Index())), Roles(settings, tmp_path).running() as roles:
+        live(random.Random(seed), roles, log, settings.hl7.port)
+        eventually(lambda: len(outcomes(postgres)) == len(TRUTH), 60, what="an outcome for every study")
+        roles.kill("match")
+        roles.start("match")
+        eventually(lambda: outcomes(postgres) == TRUTH, 60, what=f"the truth table, not {outcomes(postgres)}")
+        messages = [each for queue in QUEUES.values() for each in queue if isinstance(each, str)]
+        told = log.events(MessageReceived, len(messages))
+        odd = {event.message_id for event in told if validated(event.text)}
+        checked = log.events(MessageValidated, len(odd))
+
+    assert len({event.message_id for event in told}) == len(messages), "each once, however often it was sent"
+    assert {event.message_id for event in checked} == odd

@@ -55,6 +55,22 @@ def test_orm_has_a_step_for_each_pair_of_orc_and_obr_and_one_study_uid_for_all()
     assert orders[0].procedures[0].steps[0].facts["protocols"] == (Code(value="B", meaning="b", scheme="L"),)
 
 
+def test_ihe_has_what_was_ordered_in_obr_4_and_the_requested_procedure_in_obr_44() -> None:
+    order = "MSH|^~\\&|RIS||||20261126||ORM^O01|C|P|2.3.1\nPID|||4711\nORC|NW|PL1|FI1\nOBR|1|PL1|FI1|A^a^L^B^b^L"
+    ordered = mapped(order, "ihe-swf").orders[0].procedures[0].facts
+    requested = mapped(f"{order}{'|' * 40}R^r^L", "ihe-swf").orders[0].procedures[0].facts
+
+    assert (ordered["codes"], ordered["description"]) == ((Code(value="A", meaning="a", scheme="L"),), "a")
+    assert (requested["codes"], requested["description"]) == ((Code(value="R", meaning="r", scheme="L"),), "r")
+
+
+@pytest.mark.parametrize(("said", "means"), [("S", "STAT"), ("A", "HIGH"), ("R", "ROUTINE"), ("P", "HIGH"), ("C", "HIGH"), ("T", "MEDIUM")])
+def test_priorities_are_those_of_ihe(said: str, means: str) -> None:
+    text = f"MSH|^~\\&|RIS||||20261126||ORM^O01|C|P|2.3.1\nPID|||4711\nORC|NW|PL1|FI1||||^^^^^{said}\nOBR|1|PL1|FI1|A^a^L"
+
+    assert mapped(text).orders[0].procedures[0].facts["priority"] == means
+
+
 def test_an_empty_field_is_not_there_and_two_quotes_delete() -> None:
     facts = mapped('MSH|^~\\&|A||||20261126||ADT^A08|C|P|2.5\nPID|||4711||""||').patients[0].facts
 

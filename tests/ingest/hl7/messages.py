@@ -10,6 +10,7 @@ STUDY = "ZDS|2.25.3201^NORTH^Application^DICOM\r"
 PROTOCOL = "IPC|A0001^RIS|RP1^RIS|2.25.3201|SPS1|CT|CTCHEST^CT chest^NORTH|CTROOM^CT room|CT01\r"
 SCHEDULE = "SCH|1^RIS|1^RIS||||ROUTINE|||30|min|^^^20260102110000|||||0001^Referring^Rita||||0002^Entering^Ed\r"
 DOCUMENT = "TXA|1|DI|TX|20260102100000||||||||D0001|||||AU\rOBX|1|TX|TEXT^Text^NORTH||Text||||||F\r"
+TIMING = "TQ1|1||||||20260102110000\r"
 MERGE = "MRG|SYNTH0002^^^NORTH^MR\r"
 
 
@@ -40,18 +41,21 @@ def _bodies() -> dict[str, str]:
         "ADT^A24^ADT_A24": _event("A24") + PATIENT + VISIT + PATIENT.replace("SYNTH0001", "SYNTH0003") + VISIT,
         "ADT^A37^ADT_A37": _event("A37") + PATIENT + VISIT + PATIENT.replace("SYNTH0001", "SYNTH0003") + VISIT,
     }
-    orders = {
-        f"ORM^O01^ORM_O01/{control}": PATIENT + VISIT + ORDER.format(control=control) + REQUEST + STUDY
-        for control in ("NW", "XO", "CA", "DC", "SC")
+    controls = ("NW", "XO", "CA", "DC", "SC")
+    orders = {f"ORM^O01^ORM_O01/{control}": PATIENT + VISIT + ORDER.format(control=control) + REQUEST + STUDY for control in controls}
+    orders |= {
+        f"OMI^O23^OMI_O23/{control}": PATIENT + VISIT + ORDER.format(control=control) + TIMING + REQUEST + PROTOCOL for control in controls
+    }
+    orders |= {f"OMG^O19^OMG_O19/{control}": PATIENT + VISIT + ORDER.format(control=control) + REQUEST for control in controls}
+    appointments = {
+        f"SIU^{trigger}^SIU_S12": SCHEDULE + PATIENT + VISIT + "RGS|1\rAIS|1||CTCHEST^CT chest^NORTH\r"
+        for trigger in ("S12", "S13", "S14", "S15")
     }
     more = {
-        "OMI^O23^OMI_O23": PATIENT + VISIT + ORDER.format(control="NW") + "TQ1|1||||||20260102110000\r" + REQUEST + PROTOCOL,
-        "OMG^O19^OMG_O19": PATIENT + VISIT + ORDER.format(control="SC") + REQUEST,
         "ORU^R01^ORU_R01": PATIENT + VISIT + REQUEST + "OBX|1|TX|REPORT^Report^NORTH||No \\T\\ clear finding.\\.br\\Second line||||||F\r",
-        "SIU^S12^SIU_S12": SCHEDULE + PATIENT + VISIT + "RGS|1\rAIS|1||CTCHEST^CT chest^NORTH\r",
         "MDM^T02^MDM_T02": _event("T02") + PATIENT + VISIT + DOCUMENT,
     }
-    return adt | merges | orders | more
+    return adt | merges | orders | appointments | more
 
 
 def message_set(prefix: str = "S", version: str = "2.5") -> list[str]:

@@ -19,16 +19,19 @@ def answers_to(example: Example, port: int) -> list[Message]:
     with Peer(port) as peer:
         for piece in example.sent():
             peer.send(piece)
-        if not example.answers:
-            peer.end()
         found: list[Message] = []
-        while not example.answers or len(found) < len(example.answers):
-            raw = peer.raw_answer()
+        ended = example.stays
+        while True:
+            if not ended and len(found) >= len(example.answers):
+                peer.end()  # so that the connection ends once there are no further answers
+                ended = True
+            try:
+                raw = peer.raw_answer()
+            except ConnectionResetError:  # as the listener ends connections that say nothing
+                raw = None
             if raw is None:
-                break
-            text = raw.decode("latin-1")
-            found += [parse("MSH|" + each) for each in text.split("MSH|")[1:]]
-        return found
+                return found
+            found += [parse("MSH|" + each) for each in raw.decode("latin-1").split("MSH|")[1:]]
 
 
 def place_of(answer: Message) -> str:

@@ -1,4 +1,4 @@
-"""HAPI's client and server, python-hl7's `mllp_send`, and a raw socket exchange the whole message set with Hilum."""
+"""HAPI's client and server, python-hl7's `mllp_send`, and a raw socket exchange the whole message set with Hilum, in both directions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bench.hapi import hapi_send, hapi_server
 from hilum.hl7.message import parse
 from hilum.hl7.validation import validated
 from hilum.mllp_client import MllpClient
+from tests.mllp_receiver import python_hl7, receiver
 
 from .listening import Peer, listening
 from .messages import message_set
@@ -55,13 +56,49 @@ def test_a_raw_socket_sends_the_whole_set(tmp_path: Path) -> None:
     assert [event.text for event in events] == SET
 
 
-def test_hilums_client_sends_the_whole_set_to_hapis_server() -> None:
-    with hapi_server() as port, MllpClient("127.0.0.1", port) as client:
+def hilum_sends_all_to(port: int) -> list[tuple[str, str]]:
+    """MSA-1 and MSA-2 of each acknowledgement that Hilum's client gets."""
+    with MllpClient("127.0.0.1", port) as client:
         answers = [parse(client.send(message.encode()).decode()) for message in SET]
+    return [(answer.get("MSA-1"), answer.get("MSA-2")) for answer in answers]
 
-    assert [(answer.get("MSA-1"), answer.get("MSA-2")) for answer in answers] == [("AA", control_id) for control_id in IDS]
+
+def test_hapis_server_takes_the_whole_set(tmp_path: Path) -> None:
+    with hapi_server(tmp_path / "taken") as port:
+        assert hilum_sends_all_to(port) == [("AA", control_id) for control_id in IDS]
+
+    taken = (tmp_path / "taken").read_text("utf-8").split("\x1c")[:-1]
+    assert [parse(text).get("MSH-10") for text in taken] == IDS
+    for text, sent in zip(taken, SET, strict=True):
+        for segment in parse(sent).all:
+            assert segment.text.rstrip("|^") in text, f"{segment.name} of {parse(sent).get('MSH-10')}"
 
 
-@pytest.mark.parametrize("message", SET, ids=lambda message: parse(message).get("MSH-9.2"))
+def test_python_hl7s_server_takes_the_whole_set() -> None:
+    with python_hl7() as (port, taken):
+        assert hilum_sends_all_to(port) == [("AA", control_id) for control_id in IDS]
+
+    assert [text.rstrip("\r") for text in taken] == [message.rstrip("\r") for message in SET]
+
+
+def test_a_raw_socket_takes_the_whole_set() -> None:
+    with receiver() as peer:
+        assert hilum_sends_all_to(peer.port) == [("AA", control_id) for control_id in IDS]
+
+    assert peer.raw == [message.encode() for message in SET]
+
+
+#: What `docs/operations/orders.md` says of which messages something becomes, and documents, which are kept and passed on.
+NAMED = {
+    *(f"ADT^A{number:02}" for number in (*range(1, 9), 11, 12, 13, 18, 24, 28, 31, 34, 37, 40, 45, 47)),
+    *("ORM^O01", "OMI^O23", "OMG^O19", "ORU^R01", "MDM^T02", "SIU^S12", "SIU^S13", "SIU^S14", "SIU^S15"),
+}
+
+
+def test_the_set_has_every_message_that_hilum_makes_something_of() -> None:
+    assert {f"{parse(message).get('MSH-9.1')}^{parse(message).get('MSH-9.2')}" for message in SET} == NAMED
+
+
+@pytest.mark.parametrize("message", SET, ids=lambda message: f"{parse(message).get('MSH-9.2')}-{parse(message).get('ORC-1')}")
 def test_the_set_is_what_the_grammar_allows(message: str) -> None:
     assert [fault for fault in validated(message) if fault.grave] == []

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
+from hilum.dicom import tag_of
 from hilum.errors import TryAgain
 from hilum.events import ProcedureStepChanged, ResourceWanted, StepPerformed, StudyExpected
 from hilum.find import ready
@@ -199,6 +200,16 @@ def test_what_only_a_creation_may_say_stays_and_the_modality_is_warned(modality:
     assert modality.set({"PatientName": "Other^Patient", "PerformedProcedureStepDescription": "x"})[0] == 0x0107
     last = modality.events()[-1]
     assert (last.patient_name, last.description) == ("Doe^John", "x")
+
+
+@pytest.mark.parametrize("keyword", ["ServiceEpisodeID", "ServiceEpisodeDescription", "AdmissionID", "StudyID", "PerformedStationName"])
+def test_no_attribute_that_the_table_does_not_allow_is_set(modality: Modality, keyword: str) -> None:
+    modality.create(**{keyword: "before"})
+    modality.set({keyword: "after"})
+
+    known = modality.procedures.get(STEP)
+    assert known is not None
+    assert known.attributes[tag_of(keyword)]["Value"] == ["before"]
 
 
 def test_text_of_two_character_sets_is_kept_together(modality: Modality) -> None:

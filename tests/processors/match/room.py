@@ -99,6 +99,8 @@ class Room:
         self._match = Match(settings or Settings(), NAMES, now=lambda: self.now)
         self.state = PartitionState(0)
         self.said: list[MatchChanged] = []
+        #: Keys of the rows that the last event wrote.
+        self.written: set[str] = set()
 
     def give(self, *events: OrderChanged | MatchRequested) -> list[MatchChanged]:
         """Events, in their order."""
@@ -108,6 +110,7 @@ class Room:
             changes = Changes(self.state, CODEC)
             said += self._match.handle(event, changes)
             changes.keep()
+            self.written = {key for key, _ in changes.items()}
             changes.commit()
         self.said += said
         return said

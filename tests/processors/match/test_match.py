@@ -8,6 +8,7 @@ import pytest
 from hilum.order_sections import Orders
 from hilum.sections import Sender
 from hilum.settings import Settings
+from processors.match.rows import order_key
 from tests.processors.match.room import NOON, Room, a_study, an_order
 
 
@@ -193,6 +194,20 @@ def test_the_same_event_again_says_nothing() -> None:
     room.give(an_order(), a_study())
 
     assert room.give(an_order(), a_study()) == []
+
+
+def test_an_order_that_changes_nothing_of_its_study_writes_the_order_alone() -> None:
+    room = Room()
+    room.give(an_order(), a_study(), an_order(version=2))
+
+    assert room.written == {order_key("order-1")}
+
+
+def test_a_study_whose_order_was_changed_without_an_effect_on_it_keeps_its_timer() -> None:
+    room = Room()
+    room.give(a_study(accession="WRONG"), an_order(), an_order(version=2))
+
+    assert [event.outcome for event in room.pass_time(hours=48) if event.subject == "1.2.3"] == ["no-order"]
 
 
 def test_what_is_done_is_forgotten_in_the_end_and_an_order_with_images_is_never_told_to_have_none() -> None:

@@ -138,7 +138,17 @@ def adt(
     mrg = f"\nMRG|{prior}^^^NORTH" if prior else ""
     pid = f"\nPID|||{other}^^^NORTH||Other^Olga" if other else ""
     return f"""
-        MSH|^~\\&|ADT|NORTH|HILUM|NORTH|{at}||ADT^{trigger}|C{at}{patient}{trigger}|P|2.5.1
+        MSH|^~\\&|DESK|NORTH|HILUM|NORTH|{at}||ADT^{trigger}|C{at}{patient}{trigger}|P|2.5.1
         EVN|{trigger}|{at}
         PID|||{patient}^^^NORTH||{name}||{born}|F{pid}{mrg}
+    """
+
+
+def result(number: int, at: str, status: str = "F") -> str:
+    """An ORU^R01 of a reporting system for the order that `order_message` makes with that number; `status` is OBR-25."""
+    return f"""
+        MSH|^~\\&|REPORTS|NORTH|HILUM|NORTH|{at}||ORU^R01|C{at}P{number}{status}|P|2.5.1
+        PID|||PAT{number}^^^NORTH||Family{number}^Given||19700203|F
+        OBR|1|P{number}^HIS|F{number}^RIS|CTH^CT head^L||||||||||||||A{number}|||||||{status}
+        OBX|1|TX|REPORT^Report^L||No clear finding.||||||F
     """

@@ -51,6 +51,40 @@ def test_a_cancelled_order_is_told_as_such() -> None:
     assert site.order("P1").procedures[0].steps[0].status == "cancelled"
 
 
+def test_what_is_said_again_holds_from_then_on() -> None:
+    site = Site()
+    site.take(order_message(at="202611260900"))
+    site.take(order_message(control="XO", at="202611260930"))
+    site.take(order_message(at="202611260920"))  # says nothing that is not so
+    site.take(order_message(control="CA", at="202611260910"))
+
+    assert site.order("P1").status == "scheduled"
+
+
+def _replaced_by(placer: str) -> str:
+    """A message by which P1 is replaced: its ORC with RP, then the new order with RO (HL7 v2.5.1 4.5.1.1)."""
+    *header, orc, obr = (line.strip() for line in order_message(at="202611260910").strip().splitlines())
+    return "\n".join(
+        [*header, orc.replace("NW", "RP"), orc.replace("NW", "RO").replace("P1^", f"{placer}^"), obr.replace("P1^", f"{placer}^")]
+    )
+
+
+def test_an_order_that_is_replaced_counts_as_cancelled_and_the_new_one_is_scheduled() -> None:
+    site = Site()
+    site.take(order_message(filler=""))
+    site.take(_replaced_by("P2").replace("F1^RIS", ""))
+
+    assert (site.order("P1").status, site.order("P2").status) == ("cancelled", "scheduled")
+
+
+def test_an_order_that_is_replaced_under_its_own_number_is_scheduled() -> None:
+    site = Site()
+    site.take(order_message())
+    site.take(_replaced_by("P1"))
+
+    assert site.order("P1").status == "scheduled"
+
+
 def test_cancelling_one_of_two_steps_leaves_the_other() -> None:
     site = Site()
     site.take(order_message(step_id="S1"))

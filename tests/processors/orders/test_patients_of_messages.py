@@ -134,13 +134,64 @@ def test_a_message_without_a_patient_identifier_changes_nothing() -> None:
     assert site.take("MSH|^~\\&|ADT|NORTH|HILUM|NORTH|202611260930||ADT^A08|C9|P|2.5.1\nPID|||") == []
 
 
-def test_one_of_whom_only_merges_told_is_described_by_those_who_became_it_also_when_they_are_told_of_later() -> None:
+def test_a_merge_that_is_said_again_later_is_told_if_it_breaks_a_circle_elsewhere() -> None:
     site = Site()
-    site.take(adt("A40", patient="B", prior="A", name="", at="202611260900"))
-    site.take(adt("A40", patient="C", prior="B", name="", at="202611260901"))
-    site.take(adt("A08", patient="A", name="Meier^Anna", at="202611260902"), "other")
+    for patient in ("A", "B"):  # so that merges say nothing new but who is who
+        site.take(adt(patient=patient, at="20261126100000"))
+    site.take(adt("A40", patient="B", prior="A", at="20261126090000"))
+    site.take(adt("A40", patient="A", prior="B", at="20261126090100"))
+    site.take(adt("A40", patient="B", prior="A", at="20261126090200"))
 
-    assert [site.patient(each).patient.name for each in ("A", "B", "C")] == ["Meier^Anna"] * 3
+    assert site.patient("B").merged_into == ""
+    assert site.patient("A").merged_into == site.patient("B").patient.key
+
+
+def test_of_two_who_were_merged_into_somebody_without_a_name_the_one_named_last_gives_it() -> None:
+    said = [
+        adt(patient="A", name="Early^Eve", at="20261126090000"),
+        adt(patient="B", name="Late^Lea", at="20261126090100"),
+        adt("A40", patient="C", prior="A", name="", at="20261126090200"),
+        adt("A40", patient="C", prior="B", name="", at="20261126090300"),
+        adt(patient="A", name="Early^Eve", at="20261126080000"),
+    ]
+    forward, backward = Site(), Site()
+    for text in said:
+        forward.take(text)
+    for text in reversed(said):
+        backward.take(text)
+
+    assert forward.patient("C").patient.name == backward.patient("C").patient.name == "Late^Lea"
+
+
+def test_an_order_is_told_when_its_patient_is_named_by_another_who_was_merged() -> None:
+    site = Site()
+    site.take(adt("A40", patient="B", prior="A", name="", at="20261126090000"))
+    site.take(adt("A40", patient="B", prior="C", name="", at="20261126090000"))
+    site.take(order_message(patient="C", name="", at="20261126090000"))
+    site.take(adt(patient="A", name="Meier^Anna", at="20261126090100"))
+
+    assert site.order("P1").patient.name == "Meier^Anna"
+
+
+def test_everybody_on_the_way_of_merges_is_told_who_is_named_by_another() -> None:
+    site = Site()
+    site.take(adt("A40", patient="C", prior="A", name="", at="20261126090000"))
+    site.take(adt("A40", patient="B", prior="C", name="", at="20261126090000"))
+    site.take(adt(patient="A", name="Meier^Anna", at="20261126090100"))
+
+    assert [site.patient(each).patient.name for each in "ABC"] == ["Meier^Anna"] * 3
+
+
+def test_in_a_circle_of_merges_of_two_senders_the_same_counts_whichever_came_first() -> None:
+    desk = [adt("A40", patient="A", prior="B", at="20261126090000"), adt("A40", patient="B", prior="C", at="20261126090000")]
+    other = adt("A40", patient="C", prior="A", at="20261126090001")
+    first, last = Site(), Site()
+    for text in (other, *desk):
+        first.take(text, "other" if text is other else "desk")
+    for text in (*desk, other):
+        last.take(text, "other" if text is other else "desk")
+
+    assert [first.patient(each).merged_into for each in "ABC"] == [last.patient(each).merged_into for each in "ABC"]
 
 
 def test_in_a_circle_a_merge_that_is_said_again_is_the_latest_word() -> None:
