@@ -74,6 +74,8 @@ class MessageReceived(Event, frozen=True, kw_only=True):
     changed_under_control_id: bool = False
     #: The message that this one says again, on somebody's wish (`hilum hl7 replay`); empty for what came.
     replays: str = ""
+    #: Whether a message that is said again is passed on to other systems again, too.
+    pass_on: bool = False
     findings: tuple[MessageFinding, ...] = ()
 
     @property

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from hilum.errors import Misconfigured
 from hilum.hl7_events import MessageReceived
-from hilum.procedure_events import ProcedureStepChanged
+from hilum.procedure_events import PerformedOf, ProcedureStepChanged
 from hilum.settings import Settings
 
 
@@ -27,6 +27,8 @@ class Notice(Struct, frozen=True, kw_only=True):
     message: MessageReceived | None = None
     #: The step that a modality said something of, if it is to be said to others as it was.
     step: ProcedureStepChanged | None = None
+    #: What is performed, if it is about a step.
+    performs: PerformedOf | None = None
 
 
 class Composed(Struct, frozen=True, kw_only=True):

@@ -89,15 +89,18 @@ class Mpps(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def wants(self, notice: Notice) -> bool:
         """See `hilum.notices.Notified`."""
-        return notice.step is not None and (not self.modalities or notice.step.calling_aet in self.modalities)
+        event = notice.step
+        if event is None or (self.modalities and event.calling_aet not in self.modalities):
+            return False
+        return event.said_cut or bool(event.all_said.keys() - {SPECIFIC_CHARACTER_SET})  # else there is nothing to say
 
     def compose(self, notice: Notice, study: Mapping[str, str]) -> Composed | None:
         """See `hilum.notices.Notified`. None if the event does not have all of the message."""
         del study
         event = notice.step
-        if event is None or not event.said:
+        if event is None or event.said_cut:
             return None
-        said = Said(sop_instance_uid=event.sop_instance_uid, create=event.revision == 1, attributes=event.said)
+        said = Said(sop_instance_uid=event.sop_instance_uid, create=event.revision == 1, attributes=event.all_said)
         return Composed(text=f"{event.calling_aet}\n{msgspec.json.encode(said).decode()}")
 
     def peer(self) -> Peer:
