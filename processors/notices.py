@@ -67,8 +67,10 @@ _ENTER = """
             received_at, not_before)
         VALUES (%(delivery_id)s, %(destination)s, '', '', '', %(rules)s, '', %(traceparent)s, %(at)s, clock_timestamp())
         ON CONFLICT DO NOTHING RETURNING delivery_id)
-    INSERT INTO hl7_outgoing (delivery_id, destination, kind, study_instance_uid, control_id, text, content, bucket, object_key)
-    SELECT delivery_id, %(destination)s, %(kind)s, %(study)s, %(control_id)s, %(text)s, %(content)s, %(bucket)s, %(object_key)s FROM entered
+    INSERT INTO hl7_outgoing (delivery_id, destination, kind, study_instance_uid, control_id, message_id, text, content, bucket,
+        object_key)
+    SELECT delivery_id, %(destination)s, %(kind)s, %(study)s, %(control_id)s, %(message_id)s, %(text)s, %(content)s, %(bucket)s,
+        %(object_key)s FROM entered
 """
 _TIDY = """
     DELETE FROM hl7_outgoing o USING delivery d
@@ -200,6 +202,7 @@ class Notices:
                     "kind": each.kind,
                     "study": each.study_instance_uid,
                     "control_id": each.control_id.replace("\0", ""),  # PostgreSQL has no NUL
+                    "message_id": event.message_id if isinstance(event, MessageReceived) else "",
                     "text": message.text.replace("\0", ""),
                     "content": message.content,
                     "bucket": message.bucket,

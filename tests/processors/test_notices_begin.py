@@ -95,6 +95,12 @@ def test_a_destination_of_no_published_configuration_has_no_moment_of_its_own() 
 
 
 def test_those_that_take_messages_are_known_also_where_they_are_wrong() -> None:
-    tables: dict[str, dict[str, Any]] = {"a": {"type": "hl7"}, "b": {"type": "mpps"}, "c": {"type": "folder"}, "d": {}, "e": {"type": "hl8"}}
+    tables: dict[str, dict[str, Any]] = {
+        "a": {"type": "hl7"},
+        "b": {"type": "mpps"},
+        "c": {"type": "folder"},
+        "d": {},
+        "e": {"type": "hl8"},
+    }
 
     assert message_destinations(tables) == ["a", "b"]

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from typer.testing import CliRunner
 
+from hilum.cli import app
+from hilum.database.deliveries import Selection, list_deliveries, show_deliveries
 from hilum.errors import TryAgain
 from hilum.events import InstanceAccepted, OrderChanged, PatientChanged
 from hilum.hl7.message import Message, parse
@@ -113,3 +116,27 @@ def test_a_message_with_a_nul_in_its_control_id_is_passed_on(hospital: Hospital)
     assert hospital.told(event) == [("message", "ris")]
     [(control_id, content)] = hospital.connection.execute("SELECT control_id, content FROM hl7_outgoing").fetchall()
     assert (control_id, b"|C\x001|" in content) == ("C1", True)
+
+
+def test_the_ledger_names_messages_by_type_and_control_id(postgres: str) -> None:
+    hospital = Hospital(postgres, viewer={"on": ["message", "step-started"]}, mpps={"type": "mpps", "aet": "RIS"})
+    said = {"00400252": {"vr": "CS", "Value": ["IN PROGRESS"]}}
+    step = replace(a_step_event("in-progress", 1), said=said, calling_aet="CT1")
+    hospital.told(replace(a_message(1), text=a_message(1).text.replace("|", "#").replace("^", "?")), step, replace(step, revision=2))
+    hospital.connection.execute("UPDATE delivery SET state = 'parked', parked_at = now()")
+    hospital.connection.close()
+
+    found = list_deliveries(postgres, Selection())
+    about = [each.message for each in found if each.message]
+    assert {(each.kind, each.type) for each in about} == {
+        ("message", "ADT^A08"),
+        ("step-started", "ORU^R01"),
+        ("mpps", "N-CREATE"),
+        ("mpps", "N-SET"),
+    }
+    assert {(each.control_id, each.message_id) for each in about if each.kind == "message"} == {("C1", "m1")}
+    assert {(each.control_id, each.study_instance_uid) for each in about if each.kind == "mpps"} == {("2.25.500", STUDY)}
+    assert show_deliveries(postgres, found[0].delivery_id)[0].message == found[0].message
+    store = {"HILUM_S3__ENDPOINT": "http://none:1", "HILUM_S3__ACCESS_KEY": "none", "HILUM_S3__SECRET_KEY": "none"}
+    environment = {"HILUM_POSTGRES__DSN": postgres, "HILUM_KAFKA__BOOTSTRAP": "none:1", **store}
+    assert "ADT^A08 C1" in CliRunner().invoke(app, ["deliver", "list"], env=environment).stdout

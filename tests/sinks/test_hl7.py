@@ -190,7 +190,10 @@ def test_what_is_not_changed_stays_to_the_letter() -> None:
 
 
 def test_a_message_of_which_not_all_is_here_is_not_changed() -> None:
-    assert a_sink(on=["message"], without=["ZPI"]).compose(Notice(kind="message", control_id="C1", message=a_message(text_cut=True)), {}) is None
+    assert (
+        a_sink(on=["message"], without=["ZPI"]).compose(Notice(kind="message", control_id="C1", message=a_message(text_cut=True)), {})
+        is None
+    )
 
 
 # Settings
@@ -514,7 +517,7 @@ def test_a_message_that_is_not_here_is_put_aside(peer: Receiver) -> None:
 
 def test_the_bytes_of_a_message_go_out_as_they_are(peer: Receiver) -> None:
     sending = Sending(peer, 2)
-    here, stored = ("MSH|^~\\&|A||||20260101||ADT^A08|H{}|P|2.5|||||||8859/1\rPID|||||Müller\r".format(n).encode("latin-1") for n in (0, 1))
+    here, stored = (f"MSH|^~\\&|A||||20260101||ADT^A08|H{n}|P|2.5|||||||8859/1\rPID|||||Müller\r".encode("latin-1") for n in (0, 1))
     sending.stored["b", "k"] = stored
     sending.queued.all[0] = Outgoing(delivery_id="d0", number=0, control_id="H0", text="x", content=here)
     sending.queued.all[1] = Outgoing(delivery_id="d1", number=1, control_id="H1", text="x", bucket="b", object_key="k")

@@ -203,7 +203,7 @@ def test_an_n_set_of_which_nothing_may_be_set_is_no_message_for_others(tmp_path:
 
 def a_completion(objects: int) -> dict[str, Any]:
     """An N-SET that refers to so many objects, whose UIDs have 20 digits at random, as some modalities make them."""
-    digits = random.Random(1)  # noqa: S311  # UIDs of a test
+    digits = random.Random(1)  # UIDs of a test
 
     def refer(number: int) -> dict[str, Any]:
         uid = f"1.3.12.2.1107.5.1.4.66045.{digits.randrange(10**19, 10**20)}.{number}"

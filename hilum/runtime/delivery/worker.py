@@ -41,7 +41,7 @@ AHEAD_S = 2.0
 ALONE_AFTER, PARKED_AFTER = 2, 5
 #: What failed so often in a way nobody foresaw is put aside.
 UNFORESEEN_ATTEMPTS = 5
-#: An object that is under way for so long is told of, and again after each step.
+#: What is under way for so long is told of, and again after each step.
 QUIET_S, QUIET_STEP_S = 10.0, 5
 _FIRST_RETRY_S = 1.0
 #: Why a correction is put aside where the destination's settings ask for a person (`corrections`).
@@ -82,7 +82,7 @@ class Shared:
         longest_s = max((time.monotonic() - began for began in list(self.under_way.values())), default=0.0)
         if longest_s < QUIET_S:
             return ""
-        return f"{self.name} has given no answer for {int(longest_s // QUIET_STEP_S * QUIET_STEP_S)} s to an object that is under way."
+        return f"{self.name} has given no answer for {int(longest_s // QUIET_STEP_S * QUIET_STEP_S)} s to what is under way."
 
 
 class Worker:

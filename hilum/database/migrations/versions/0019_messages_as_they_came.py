@@ -12,7 +12,9 @@ ALTER TABLE hl7_message ADD COLUMN read_as text, ADD COLUMN raw bytea;
 COMMENT ON COLUMN hl7_message.read_as IS 'The codec in which text was read; null for older messages.';
 COMMENT ON COLUMN hl7_message.raw IS 'The bytes that came, if text in read_as is not just them and they are not in the object store.';
 ALTER TABLE hl7_outgoing
-    ADD COLUMN content bytea, ADD COLUMN bucket text NOT NULL DEFAULT '', ADD COLUMN object_key text NOT NULL DEFAULT '';
+    ADD COLUMN message_id text NOT NULL DEFAULT '', ADD COLUMN content bytea,
+    ADD COLUMN bucket text NOT NULL DEFAULT '', ADD COLUMN object_key text NOT NULL DEFAULT '';
+COMMENT ON COLUMN hl7_outgoing.message_id IS 'The message that is passed on; empty for any other.';
 COMMENT ON COLUMN hl7_outgoing.text IS 'The message, and what is sent unless the next three say otherwise; empty: it cannot be passed on.';
 COMMENT ON COLUMN hl7_outgoing.content IS 'What is sent, byte for byte; null: the text, in the character set of the destination.';
 COMMENT ON COLUMN hl7_outgoing.bucket IS 'With object_key: where the bytes are that are sent; empty if they are here.';
@@ -27,4 +29,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Remove them."""
     op.execute("ALTER TABLE hl7_message DROP COLUMN read_as, DROP COLUMN raw")
-    op.execute("ALTER TABLE hl7_outgoing DROP COLUMN content, DROP COLUMN bucket, DROP COLUMN object_key")
+    op.execute("ALTER TABLE hl7_outgoing DROP COLUMN message_id, DROP COLUMN content, DROP COLUMN bucket, DROP COLUMN object_key")
