@@ -41,7 +41,8 @@ Said = StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChang
 #: So long a study may not be in the index yet; then its message says what is known.
 _INDEXED_WITHIN = timedelta(seconds=60)
 #: So long how a study fits its orders may not be known yet, where orders are matched at all.
-_MATCHED_WITHIN = timedelta(seconds=10)
+_MATCHED_WITHIN = timedelta(seconds=5)
+_LOOK_S = 0.1
 #: How long messages are kept after they were entered, once they are settled.
 _KEPT_DAYS = 30
 _TIDY_S = 3600.0
@@ -89,8 +90,10 @@ class Notices:
         settings: Settings,
         following: Following | None = None,
         history: Callable[[Settings], Sequence[Bundle]] = history_of,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`history` gives every configuration that was ever published."""
+        """`history` gives every configuration that was ever published; `pause` waits so many seconds."""
+        self._pause = pause
         self._following = following
         self._settings = settings
         self._sinks: dict[str, Notified] = {}
@@ -215,7 +218,7 @@ class Notices:
     def _about(self, connection: psycopg.Connection, notice: Notice, envelope: Envelope) -> Iterator[tuple[Notice, Mapping[str, str]]]:
         """What is known of a notice's study and patient, of a study once for each of its orders.
 
-        Raises `TryAgain` while the index may yet hear of the study, or of how it fits its orders.
+        Raises `TryAgain` while the index may yet hear of the study.
         """
         if notice.message is not None or notice.step is not None:
             yield notice, {}
@@ -239,17 +242,16 @@ class Notices:
             told = replace(notice, control_id=_control_id(f"{notice.control_id}/{order_id}")) if len(orders) > 1 else notice
             yield told, {**found, **facts}
 
-    @staticmethod
-    def _wait(connection: psycopg.Connection, notice: Notice, envelope: Envelope, *, is_known: bool) -> None:
-        """Raise `TryAgain` while more is to be expected of what is known of a study. A study that is old is not waited for."""
+    def _wait(self, connection: psycopg.Connection, notice: Notice, envelope: Envelope, *, is_known: bool) -> None:
+        """Wait a while until it is known how a new study fits its orders. Raises `TryAgain` while the index may yet hear of the study."""
         age = datetime.now(UTC) - envelope.time
         uid = notice.study_instance_uid
-        if not notice.kind.startswith("study-") or age >= _INDEXED_WITHIN:
+        if not notice.kind.startswith("study-"):
             return
-        if not is_known:
+        if not is_known and age < _INDEXED_WITHIN:
             raise TryAgain(f"Study {uid} is not in the index yet.", after_s=0.5)
-        if age < _MATCHED_WITHIN and not matched(connection, uid):
-            raise TryAgain(f"How study {uid} fits its orders is not known yet.", after_s=0.5)
+        while datetime.now(UTC) - envelope.time < _MATCHED_WITHIN and not matched(connection, uid):
+            self._pause(_LOOK_S)  # here, since to read these events once more takes longer
 
 
 def _of_study(kind: str, study: str, what: str, facts: Mapping[str, str]) -> Notice:

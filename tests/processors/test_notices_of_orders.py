@@ -11,13 +11,15 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from hilum.cli import app
+from hilum.database import connect
 from hilum.database.deliveries import Selection, list_deliveries, show_deliveries
-from hilum.errors import TryAgain
+from hilum.database.orders import write_matches
 from hilum.events import InstanceAccepted, OrderChanged, PatientChanged
 from hilum.hl7.message import Message, parse
 from hilum.order_events import Identifier, Order, Patient
 from hilum.procedure_events import PerformedOf
 from hilum.testing import an_instance
+from processors.notices import Notices
 from tests.ingest.worklist.steps import a_step, an_order
 from tests.processors.test_notices import EVERYTHING, NOW, STUDY, Hospital, a_change, a_match, a_message, a_step_event
 
@@ -32,7 +34,7 @@ def an_order_of(number: str, **values: Any) -> Order:
 @pytest.fixture
 def hospital(postgres: str) -> Iterator[Hospital]:
     """A study with another UID than that of its order, by whose accession number it was matched, and a second order."""
-    found = Hospital(postgres, ris={"on": EVERYTHING, "delivered_to": ["pacs"], "message": "OMG^O19"})
+    found = Hospital(postgres, NOW - timedelta(hours=1), ris={"on": EVERYTHING, "delivered_to": ["pacs"], "message": "OMG^O19"})
     instance = an_instance(StudyInstanceUID=STUDY, PatientID="PID1", PatientName="Test^Case", AccessionNumber="ACC7")
     orders = [OrderChanged(order=an_order_of(number), change="new", changed_at=NOW) for number in ("7", "8")]
     found.index(InstanceAccepted.following(instance), *orders)
@@ -54,15 +56,28 @@ def test_a_study_has_the_numbers_and_the_service_of_the_order_that_it_was_matche
 
 
 def test_how_a_study_fits_its_orders_is_waited_for_and_not_for_long(hospital: Hospital) -> None:
-    other = replace(a_match("o8"), study_instance_uid="2.25.77")
-    assert hospital.told(a_change("opened", 0)) == [("study-opened", "ris")]  # nobody matches here
+    pauses: list[float] = []
 
-    hospital.index(other)
-    with pytest.raises(TryAgain, match="fits its orders"):
-        hospital.told(a_change("completed"))
-    hospital.connection.execute("UPDATE hl7_destination SET since = since - interval '1 hour'")
-    hospital.notices._begun = False
-    assert len(hospital.told(a_change("completed"), at=datetime.now(UTC) - timedelta(seconds=11))) == 2
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            with connect(hospital.settings.postgres.dsn) as other:
+                write_matches(other, [a_match("o7")])
+
+    hospital.notices = Notices(hospital.settings, pause=pause)
+    hospital.told(a_change("opened", 0))
+    assert pauses == []  # nobody matches here
+
+    hospital.index(replace(a_match("o8"), study_instance_uid="2.25.77"))
+    hospital.told(a_change("completed"))
+    assert len(pauses) == 3
+    assert [each.get("ORC-2") for each in messages(hospital)] == ["", "P7"]
+
+    hospital.connection.execute("DELETE FROM match WHERE id = %s", (STUDY,))
+    began = datetime.now(UTC)
+    hospital.told(a_change("completed", 2), at=began - timedelta(seconds=4.9))
+    assert len(pauses) > 3
+    assert len(messages(hospital)) == 3
 
 
 def test_each_order_that_a_step_performs_is_told(hospital: Hospital) -> None:
