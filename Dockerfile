@@ -18,5 +18,5 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/hilum 
 COPY --from=build /opt/hilum /opt/hilum
 ENV PATH=/opt/hilum/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HILUM_DATA=/var/lib/hilum
 USER hilum
-EXPOSE 11112
+EXPOSE 11112 2575
 ENTRYPOINT ["hilum"]

@@ -37,6 +37,14 @@ name = "everything"
 when = "true"
 to = ["archive", "pacs"]
 """
+#: The roles of images alone, for who has no use for orders, worklist and messages: half a second of processor time less at each start.
+IMAGES_ONLY = """\
+[worklist]
+serve = false
+mpps = false
+[roles]
+processes = ["dicom", "publish", "validate,route,ledger,index", "deliver,commitment,query,expire"]
+"""
 
 
 def hilum(*arguments: str | Path, check: bool = True, within_s: float = 300) -> subprocess.CompletedProcess[str]:
@@ -125,11 +133,16 @@ class RunningHilum:
 
 
 @contextmanager
-def running_hilum(folder: Path, pacs_port: int, more: str = "", *, port: int = 0) -> Iterator[RunningHilum]:
+def running_hilum(folder: Path, pacs_port: int, more: str = "", *, port: int = 0, images_only: bool = False) -> Iterator[RunningHilum]:
     """`hilum up` on `folder`, delivering everything to the archive and to `pacs_port`; `hilum down` on the way out.
 
-    Its listener has `port`; 0: a free one.
+    Its listener has `port`; 0: a free one. It has the roles that `more` says; else those that are the default, or with `images_only`
+    those of images.
     """
+    if images_only:
+        more += f"\n{IMAGES_ONLY}"
+    elif "[hl7]" not in more:
+        more += "\n[hl7]\nport = 0\n"
     config = folder / "hilum.toml"
     forget_environment()
     config.write_text(SETTINGS.format(data=folder / "data", port=port, pacs_port=pacs_port) + more, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The demo: real servers, a real PACS, real sample objects and a synthetic study, and the account of it all."""
+"""The demo: real servers, a real PACS, real sample objects, a synthetic study that was ordered by HL7, and the account of it all."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from hilum.demo_order import OrderStory, Step
 from hilum.errors import HilumError, Reason
+from hilum.peer import Peer
 from hilum.reconcile import Account
 from hilum.settings import Settings, forget_environment, load
-from hilum.up import listener_of
+from hilum.up import hl7_of, listener_of
 
 SETTINGS = """\
 data = "{data}"
 
 [dicom]
 aet = "HILUM"
+port = 0
+
+[hl7]
 port = 0
 
 [destinations.archive]
@@ -77,11 +82,13 @@ class NotStored(Struct, frozen=True, kw_only=True):
 class Result(Struct, frozen=True, kw_only=True):
     """What the demo shows in the end.
 
-    `ok`: everything that was acknowledged is accounted for, nothing waits, the synthetic study came whole, and the PACS has what
-    the ledger says.
+    `ok`: everything that was acknowledged is accounted for, nothing waits, the synthetic study came whole and fits its order, and the
+    PACS has what the ledger says.
     """
 
     ok: bool
+    #: What became of one order.
+    order: list[Step]
     sent: int
     not_stored: list[NotStored]
     account: dict[str, object]
@@ -121,18 +128,30 @@ class Demo:
         settings = with_endpoints(settings)
         seconds["start"] = time.monotonic() - began
 
-        self._progress("Making a synthetic CT study", None, None)
-        samples = self._samples()
-        synthetic = self._synthetic()
         began = time.monotonic()
-        refused = self._send(samples, settings, "pydicom's sample objects")
-        refused += self._send(synthetic, settings, f"a CT study of {len(synthetic)} slices")
+        modality = Peer(host="127.0.0.1", port=listener_of(settings).port, aet=settings.dicom.aet, calling_aet="DEMO_CT")
+        hl7 = hl7_of(settings)
+        assert hl7 is not None
+        story = OrderStory(settings, modality, hl7)
+        story.order()
+        samples = self._samples()
+        refused = self._send(samples, modality, "pydicom's sample objects")
         seconds["send"] = time.monotonic() - began
+        study = story.worklist()
+        story.begin()
+        self._progress("Making a synthetic CT study", None, None)
+        synthetic, series, instances = self._synthetic(study)
+        sending = time.monotonic()
+        refused += self._send(synthetic, modality, f"a CT study of {len(synthetic)} slices")
+        seconds["send"] += time.monotonic() - sending
+        story.end(series, instances)
         self._wait(settings)
         seconds["until all arrived"] = time.monotonic() - began
+        self._progress("Holding the study against its order", None, None)
+        story.matched(study)
         self._progress("Reconciling", None, None)
         account = reconcile(settings)
-        return self._result(settings, account, len(samples) + len(synthetic), refused, seconds)
+        return self._result(settings, account, len(samples) + len(synthetic), refused, seconds, story.steps)
 
     def stop(self) -> None:
         """End Hilum, its servers and the PACS."""
@@ -163,14 +182,18 @@ class Demo:
 
         return sorted(Path(pydicom.data.__file__).parent.rglob("*.dcm"))
 
-    def _synthetic(self) -> list[Path]:
+    def _synthetic(self, study_instance_uid: str) -> tuple[list[Path], str, list[tuple[str, str]]]:
+        """A study as its worklist says: its files, its series, and the class and UID of each instance."""
+        from pydicom import dcmread
+
         from hilum.synthetic import write_ct_study
 
-        return write_ct_study(self.folder / "synthetic", self._slices)
+        paths = write_ct_study(self.folder / "synthetic", self._slices, study_instance_uid=study_instance_uid)
+        headers = [dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"]) for path in paths]
+        return paths, str(headers[0].SeriesInstanceUID), [(str(each.SOPClassUID), str(each.SOPInstanceUID)) for each in headers]
 
-    def _send(self, files: Sequence[Path], settings: Settings, what: str) -> list[NotStored]:
+    def _send(self, files: Sequence[Path], peer: Peer, what: str) -> list[NotStored]:
         """Send as a modality would; what was not stored, and why."""
-        from hilum.peer import Peer
         from hilum.scu import Outgoing, outgoing, reason_of, send_all, status_of
 
         refused: list[NotStored] = []
@@ -180,7 +203,6 @@ class Demo:
                 ready.append(outgoing(path))
             except HilumError:
                 refused.append(NotStored(file=path.name, status="not sent", why="no SOP class, SOP instance or transfer syntax"))
-        peer = Peer(host="127.0.0.1", port=listener_of(settings).port, aet=settings.dicom.aet, calling_aet="DEMO_CT")
         self._progress(f"Sending {what}", 0, len(ready))
         for number, (sent, answer) in enumerate(send_all(peer, ready), 1):
             self._progress(f"Sending {what}", number, len(ready))
@@ -203,7 +225,15 @@ class Demo:
                 still = still + 1 if receipts and not (open_receipts or pending or spooled) else 0
                 time.sleep(0.2)
 
-    def _result(self, settings: Settings, account: Account, files: int, not_stored: list[NotStored], seconds: dict[str, float]) -> Result:
+    def _result(
+        self,
+        settings: Settings,
+        account: Account,
+        files: int,
+        not_stored: list[NotStored],
+        seconds: dict[str, float],
+        order: list[Step],
+    ) -> Result:
         import psycopg
 
         with psycopg.connect(settings.postgres.dsn, autocommit=True) as connection:
@@ -211,8 +241,10 @@ class Demo:
             stages = connection.execute(_STAGES).fetchall()
             [(delivered_there,)] = connection.execute("SELECT count(*) FROM delivery WHERE destination = 'pacs' AND state = 'delivered'")
         at_the_pacs = sum(1 for _ in (self.folder / "pacs").glob("*.dcm"))
+        is_whole = account.ok and account.pending == 0 and account.received >= files - len(not_stored) and at_the_pacs >= delivered_there
         return Result(
-            ok=account.ok and account.pending == 0 and account.received >= files - len(not_stored) and at_the_pacs >= delivered_there,
+            ok=is_whole and all(each.ok for each in order),
+            order=order,
             sent=files,
             not_stored=not_stored,
             account=msgspec.to_builtins(account),

@@ -68,6 +68,7 @@ class Procedures:
         It is given what is known and gives the new attributes and the event that says so, or None to leave all as it is; what it raises
         goes through. Raises `NoRoom`.
         """
+        self._local.make()
         disk = os.statvfs(self._local.path.parent)
         if disk.f_bavail * disk.f_frsize < self._min_free_bytes:
             raise NoRoom
@@ -102,6 +103,7 @@ class Procedures:
     @property
     def version(self) -> int:
         """A number that changes whenever something is said of a step. Raises `OSError`."""
+        self._local.make()
         return self._local.path.stat().st_mtime_ns
 
     def scheduled(self) -> list[tuple[str, str, str, bool]]:

@@ -63,10 +63,7 @@ def role_doubts(settings: Settings) -> list[str]:
     for role in role_names():
         having = [process for process in processes if role in process]
         if not having:
-            wanted = role in Settings().role_names and (role != "expire" or settings.retention.anything)
-            if role == "query":
-                wanted = any(sender.query is not None and sender.query.allowed for sender in settings.senders.values())
-            if wanted:  # the others are for who asks for them
+            if _is_missed(role, settings):  # the others are for who asks for them
                 found.append(f"No process of roles.processes has the role {role}: what it does is not done, unless it runs elsewhere.")
         elif any(process.count(role) > 1 for process in having):
             found.append(f"A process of roles.processes has the role {role} twice.")
@@ -80,6 +77,21 @@ def role_doubts(settings: Settings) -> list[str]:
                 " For several workers, repeat the whole entry in roles.processes."
             )
     return found
+
+
+def _is_missed(role: str, settings: Settings) -> bool:
+    """Whether something that `settings` ask for is not done where no process has the role."""
+    if role in ("orders", "match"):
+        return "hl7" in settings.role_names
+    if role in ("hl7", "grammar", "worklist"):  # `hilum.settings.doubts` looks at these
+        return False
+    if role == "notices":
+        return any(destination.get("type") in ("hl7", "mpps") for destination in settings.destinations.values())
+    if role == "expire":
+        return settings.retention.anything
+    if role == "query":
+        return any(sender.query is not None and sender.query.allowed for sender in settings.senders.values())
+    return role in Settings().role_names
 
 
 def modules_of(settings: Settings) -> list[str]:

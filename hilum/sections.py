@@ -206,7 +206,14 @@ class Log(Section, frozen=True, kw_only=True):
 class Roles(Section, frozen=True, kw_only=True):
     """Which roles run together in one process under `hilum up`: each entry is one process, roles joined by commas."""
 
-    processes: tuple[str, ...] = ("dicom", "publish", "validate,route,ledger,index", "deliver,commitment,query,expire")
+    processes: tuple[str, ...] = (
+        "dicom",
+        "hl7",
+        "publish",
+        "validate,route,ledger,index",
+        "orders,match,notices,grammar",
+        "deliver,commitment,query,expire,worklist",
+    )
     #: A process that has answered nothing for so many seconds, ready or not, is ended by `hilum up` and started again; 0: never.
     silent_s: Annotated[float, Meta(ge=0)] = 120.0
 

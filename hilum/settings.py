@@ -287,8 +287,11 @@ def doubts(settings: Settings) -> list[str]:
         found.insert(0, "There is no rule: what comes in is kept and indexed, and goes nowhere.")
     if settings.folders and not any("folder" in process.split(",") for process in settings.roles.processes):
         found.append("Folders are to be watched, and no process in roles.processes has the role folder.")
-    if (settings.worklist.serve or settings.worklist.mpps) and "worklist" not in settings.role_names:
-        found.append("worklist.serve or worklist.mpps is set, and no process in roles.processes has the role worklist.")
+    if "dicom" in settings.role_names and (settings.worklist.serve or settings.worklist.mpps) and "worklist" not in settings.role_names:
+        found.append(
+            "No process in roles.processes has the role worklist: modalities are refused their worklist (0xA700), and what they say of"
+            " performed steps waits beside the spool. Add the role, or set worklist.serve and worklist.mpps to false."
+        )
     found += [
         f"dicom.transfer_syntaxes: {uid} is of the standard, and not known to this release. Is it spelled right?"
         for uid, kind, _ in _standard_syntaxes(settings)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 from msgspec import Struct
 
-from hilum.database.troubles import FailedRule, StuckStudy, failed_rules, stuck_studies
+from hilum.database.troubles import FailedRule, Misfit, StuckStudy, failed_rules, misfits_of_late, stuck_studies
 from hilum.errors import HilumError, NotFound
 from hilum.role import Health
 from hilum.services.process import is_running
@@ -28,6 +28,8 @@ class DicomEndpoint(Struct, frozen=True, kw_only=True):
     host: str
     port: int
     aet: str
+    #: What they find there: `storage`, `storage-commitment`, `worklist`, `mpps`.
+    services: tuple[str, ...] = ()
 
 
 class StowEndpoint(Struct, frozen=True, kw_only=True):
@@ -62,10 +64,12 @@ class S3Endpoint(Struct, frozen=True, kw_only=True):
 
 
 class Hl7Endpoint(Struct, frozen=True, kw_only=True):
-    """Where HL7 messages are taken, over MLLP."""
+    """Where a RIS or an engine sends HL7 messages to, over MLLP."""
 
     host: str
     port: int
+    #: Where TLS is spoken; 0: nowhere.
+    tls_port: int = 0
 
 
 class RoleStatus(Struct, frozen=True, kw_only=True):
@@ -116,6 +120,8 @@ class Status(Struct, frozen=True, kw_only=True):
 
     #: Rules that could not be evaluated on objects, those that failed on most first; None if the database did not answer.
     failed_rules: list[FailedRule] | None = None
+    #: Studies and orders of the last 24 hours that do not fit, and that nobody has accepted; None if the database did not answer.
+    misfits: list[Misfit] | None = None
 
     @property
     def ready(self) -> bool:
@@ -125,23 +131,26 @@ class Status(Struct, frozen=True, kw_only=True):
 
 def status(settings: Settings) -> Status:
     """Ask the Hilum on `settings.data_dir` how it is; each process is given two seconds. Raises `NotFound` if none runs there."""
-    from hilum.up import hl7_of, listener_of, stow_of
+    from hilum.up import listener_of, listening_of
 
     state = read_run_state(settings.data_dir)
     if state is None or state.endpoints is None or not state.is_alive():
         raise NotFound(f"No Hilum is running on {settings.data_dir}.", fix="Start it with `hilum up`, or name its directory with --data.")
-    listener = listener_of(settings)
+    listener, listening = listener_of(settings), listening_of(settings)
+    hl7 = listening.hl7 if listening is not None else None
     with ThreadPoolExecutor(8) as threads:
         asked = list(threads.map(_roles, state.children))
-    kafka, hl7 = state.endpoints.filled_into(settings).kafka, hl7_of(settings)
+    kafka = state.endpoints.filled_into(settings).kafka
     postgres = urlsplit(state.endpoints.postgres_dsn)
     return Status(
         state=state.state,
         data=state.data,
         pid=state.pid,
-        dicom=DicomEndpoint(host=listener.host, port=listener.port, aet=listener.aet),
-        stow=StowEndpoint(url=url) if (url := stow_of(settings)) else None,
-        hl7=Hl7Endpoint(host=hl7[0], port=hl7[1]) if hl7 else None,
+        dicom=DicomEndpoint(
+            host=listener.host, port=listener.port, aet=listener.aet, services=listening.services if listening is not None else ()
+        ),
+        stow=StowEndpoint(url=listening.stow) if listening is not None and listening.stow else None,
+        hl7=Hl7Endpoint(host=hl7.host, port=hl7.port, tls_port=hl7.tls_port) if hl7 is not None else None,
         kafka=KafkaEndpoint(
             bootstrap=kafka.bootstrap,
             security_protocol=kafka.security_protocol,
@@ -156,6 +165,7 @@ def status(settings: Settings) -> Status:
         roles=[role for roles in asked for role in roles],
         stuck=_stuck(state.endpoints.postgres_dsn),
         failed_rules=_failed_rules(state.endpoints.postgres_dsn),
+        misfits=_misfits(state.endpoints.postgres_dsn),
     )
 
 
@@ -169,6 +179,13 @@ def _stuck(dsn: str) -> list[StuckStudy] | None:
 def _failed_rules(dsn: str) -> list[FailedRule] | None:
     try:
         return failed_rules(dsn)
+    except HilumError:
+        return None
+
+
+def _misfits(dsn: str) -> list[Misfit] | None:
+    try:
+        return misfits_of_late(dsn)
     except HilumError:
         return None
 

@@ -13,10 +13,18 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 
 def ct_study(
-    slices: int, *, rows: int = 512, columns: int = 512, seed: int = 7, patient: str = "SYNTH0001", frames: int = 1
+    slices: int,
+    *,
+    rows: int = 512,
+    columns: int = 512,
+    seed: int = 7,
+    patient: str = "SYNTH0001",
+    frames: int = 1,
+    study_instance_uid: str = "",
 ) -> Iterator[FileDataset]:
     """A CT study of one series: `slices` objects of `rows` x `columns` 16-bit pixels, 528 kB each at 512 x 512.
 
+    Its UIDs are made up, that of the study unless it is given, as by a worklist.
     The same arguments give the same objects, UIDs included. The pixels are a disc with noise, another one on each slice.
     """
     uids = random.Random(f"{seed}/{patient}/{slices}/{rows}/{columns}/{frames}")  # noqa: S311  # repeatable on purpose
@@ -26,6 +34,7 @@ def ct_study(
 
     pixels = _disc(rows, columns, seed)
     study, series, frame = uid(), uid(), uid()
+    study = study_instance_uid or study
     for number in range(1, slices + 1):
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, UID(uid())

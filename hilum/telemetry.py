@@ -105,6 +105,13 @@ COMMITMENT_OBJECTS = Counter(
 )
 COMMITMENT_REPORTS_FAILED = Counter("hilum_commitment_reports_failed", "Reports that did not arrive, or were refused: tried again.")
 
+ORDERS_CHANGED = Counter("hilum_orders_changed", "Times an order became another one, by what changed.", ["kind"])
+MATCHES_CHANGED = Counter(
+    "hilum_matches_changed",
+    "Times a study or an order (`kind`) got another outcome when both were held against each other.",
+    ["kind", "outcome"],
+)
+NOTICES = Counter("hilum_notices", "Messages that were entered into the ledger for HL7 and MPPS destinations, by what they tell.", ["kind"])
 WORKLIST_STEPS = Gauge("hilum_worklist_steps", "Scheduled steps that modalities may be told of.")
 WORKLIST_QUERIES = Counter("hilum_worklist_queries", "Worklist queries, by the status of the last answer.", ["status"])
 PROCEDURE_STEPS = Counter("hilum_procedure_steps", "N-CREATE and N-SET requests of performed steps, by status.", ["status"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from hilum.errors import Misconfigured
 from hilum.provision import provision
@@ -27,7 +28,28 @@ READY_WITHIN_S = 600.0
 #: How long one of Hilum's own processes may take to say how it is: many times what a busy one takes.
 ANSWERS_WITHIN_S = 20.0
 #: In the data directory: how the listeners were started, for commands that know only the directory.
-_LISTENER, _STOW, _HL7 = "listener.json", "stow.json", "hl7.json"
+_LISTENING = "listening.json"
+
+
+class Mllp(Struct, frozen=True, kw_only=True):
+    """Where HL7 messages are taken, over MLLP."""
+
+    host: str
+    port: int
+    #: Where they are taken with TLS; 0: nowhere.
+    tls_port: int
+
+
+class Listening(Struct, frozen=True, kw_only=True):
+    """The listeners of a Hilum, with the ports that they have."""
+
+    dicom: Dicom
+    #: What modalities find at the DICOM listener.
+    services: tuple[str, ...]
+    #: The base URL of the STOW-RS service; empty: there is none.
+    stow: str
+    #: None where the role `hl7` does not run.
+    hl7: Mllp | None
 
 
 def run(settings: Settings, config: Path | None, *, ready: Callable[[], None] | None = None) -> None:
@@ -56,36 +78,29 @@ def start(settings: Settings, config: Path | None) -> None:
     detach(command, settings.data_dir, ready_within_s=READY_WITHIN_S)
 
 
+def listening_of(settings: Settings) -> Listening | None:
+    """What listens for the Hilum that runs on the data directory, whatever settings it was started with; None if none runs there."""
+    running = read_run_state(settings.data_dir)
+    try:
+        kept = msgspec.json.decode((settings.data_dir / _LISTENING).read_bytes(), type=Listening)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return kept if running is not None and running.is_alive() else None
+
+
 def listener_of(settings: Settings) -> Dicom:
-    """The DICOM listener that runs on the data directory, whatever settings it was started with; else that of `settings`."""
-    running = read_run_state(settings.data_dir)
-    try:
-        kept = msgspec.json.decode((settings.data_dir / _LISTENER).read_bytes(), type=Dicom)
-    except (OSError, msgspec.MsgspecError):
-        return settings.dicom
-    return kept if running is not None and running.is_alive() else settings.dicom
-
-
-def stow_of(settings: Settings) -> str:
-    """The base URL of the STOW-RS service that runs on the data directory, `""` if none does."""
-    running = read_run_state(settings.data_dir)
-    try:
-        url = msgspec.json.decode((settings.data_dir / _STOW).read_bytes(), type=str)
-    except (OSError, msgspec.MsgspecError):
-        return ""
-    return url if running is not None and running.is_alive() else ""
+    """The DICOM listener that runs on the data directory; else that of `settings`."""
+    found = listening_of(settings)
+    return found.dicom if found is not None else settings.dicom
 
 
 def hl7_of(settings: Settings) -> tuple[str, int] | None:
-    """Host and port of the HL7 listener that runs on the data directory; None if none does."""
-    running = read_run_state(settings.data_dir)
-    try:
-        host, port = msgspec.json.decode((settings.data_dir / _HL7).read_bytes(), type=tuple[str, int])
-    except (OSError, msgspec.MsgspecError):
+    """Host and port at which this machine reaches the HL7 listener that runs on the data directory; None if none does."""
+    found = listening_of(settings)
+    if found is None or found.hl7 is None:
         return None
-    if host in ("0.0.0.0", "::"):  # noqa: S104  # it listens on all; this machine reaches it so
-        host = "127.0.0.1"
-    return (host, port) if port and running is not None and running.is_alive() else None
+    everywhere = found.hl7.host in ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
+    return "127.0.0.1" if everywhere else found.hl7.host, found.hl7.port
 
 
 def process_names(settings: Settings) -> list[tuple[str, int]]:
@@ -99,6 +114,18 @@ def process_names(settings: Settings) -> list[tuple[str, int]]:
     return names
 
 
+def _services(settings: Settings) -> tuple[str, ...]:
+    """What modalities find at the receiver."""
+    roles, worklist = settings.role_names, settings.worklist
+    found = {
+        "storage": True,
+        "storage-commitment": "commitment" in roles,
+        "worklist": worklist.serve and "worklist" in roles,
+        "mpps": worklist.mpps and "worklist" in roles,
+    }
+    return tuple(name for name, served in found.items() if served) if "dicom" in roles else ()
+
+
 def _provision(settings: Settings) -> None:
     done_aside(provision, settings)
 
@@ -109,12 +136,16 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
     data = settings.data_dir
     ports = Ports(data)
     listener = ports.take("dicom.port", settings.dicom.host, settings.dicom.port)
-    kept = msgspec.structs.replace(settings.dicom, port=listener)
-    write_atomically(data / _LISTENER, msgspec.json.encode(kept).decode())
-    stow = ports.take("stow.port", settings.stow.host, settings.stow.port) if "stow" in settings.role_names else 0
-    write_atomically(data / _STOW, msgspec.json.encode(url_of(settings.stow, stow) if stow else "").decode())
-    hl7 = ports.take("hl7.port", settings.hl7.host, settings.hl7.port) if "hl7" in settings.role_names else 0
-    write_atomically(data / _HL7, msgspec.json.encode((settings.hl7.host, hl7)).decode())
+    roles = settings.role_names
+    stow = ports.take("stow.port", settings.stow.host, settings.stow.port) if "stow" in roles else 0
+    hl7 = ports.take("hl7.port", settings.hl7.host, settings.hl7.port) if "hl7" in roles else 0
+    listening = Listening(
+        dicom=msgspec.structs.replace(settings.dicom, port=listener),
+        services=_services(settings),
+        stow=url_of(settings.stow, stow) if stow else "",
+        hl7=Mllp(host=settings.hl7.host, port=hl7, tls_port=settings.hl7.tls_port) if hl7 else None,
+    )
+    write_atomically(data / _LISTENING, msgspec.json.encode(listening).decode())
     environment = {
         **endpoints.environment(),
         "HILUM_DICOM__PORT": str(listener),
@@ -128,7 +159,7 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
         environment["HILUM_S3__SYNC_PATH"] = str(data / "s3")
     children = []
     for name, slot in process_names(settings):
-        roles = name.partition("#")[0]
+        joined = name.partition("#")[0]
         port = ports.take(f"probe {name}", "127.0.0.1")
 
         def ready(port: int = port) -> bool:
@@ -138,7 +169,7 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
         def answers(port: int = port) -> bool:
             return ask(port, ANSWERS_WITHIN_S) is not None
 
-        command = ["hilum.host", roles, "--data", str(data), *(["--config", str(config)] if config else [])]
+        command = ["hilum.host", joined, "--data", str(data), *(["--config", str(config)] if config else [])]
         children.append(
             Child(
                 name=name,
@@ -148,7 +179,7 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
                 ready=ready,
                 env={**environment, "HILUM_PROBE__PORT": str(port), "HILUM_SLOT": str(slot)},
                 stop_within_s=20.0,
-                roles=tuple(role.strip() for role in roles.split(",")),
+                roles=tuple(role.strip() for role in joined.split(",")),
                 probe_port=port,
                 answers=answers,
                 silent_s=settings.roles.silent_s,

@@ -37,7 +37,7 @@ class Changes(NamedTuple):
 
 
 class Worklist:
-    """The file of steps. Raises `OSError` if it cannot be used."""
+    """The file of steps. Every method raises `OSError` if the disk fails."""
 
     def __init__(self, settings: Settings) -> None:
         self._local = Local(settings.spool_dir / "worklist.sqlite", _SCHEMA, durable=False)

@@ -28,9 +28,9 @@ class Worklist(Section, frozen=True, kw_only=True):
     """Modality Worklist and Modality Performed Procedure Step, as the receiver serves them beside the role `worklist`."""
 
     #: Whether the receiver answers worklist queries (PS3.4 K).
-    serve: bool = False
+    serve: bool = True
     #: Whether the receiver takes performed procedure steps (PS3.4 F).
-    mpps: bool = False
+    mpps: bool = True
     #: The character set in which a query is answered that names none, or none that holds all of an answer; several are joined by a
     #: backslash. What it does not hold is transliterated.
     character_set: CharacterSet = "ISO_IR 192"

@@ -212,7 +212,8 @@ class Notices:
                     "object_key": message.object_key,
                 }
                 if connection.execute(_ENTER, values).rowcount:
-                    told.add(name)
+                    telemetry.NOTICES.labels(notice.kind).inc()
+                told.add(name)
         return told
 
     def _about(self, connection: psycopg.Connection, notice: Notice, envelope: Envelope) -> Iterator[tuple[Notice, Mapping[str, str]]]:

@@ -90,12 +90,13 @@ def test_every_setting_of_ours_exists_and_has_a_value_that_fits(name: str) -> No
     load(SETTINGS_FILE, {variable: value for variable, value in environment.items() if not variable.endswith("_FILE")})
 
 
-def test_only_the_dicom_port_is_published_and_that_of_stow_to_this_machine() -> None:
+def test_only_ports_for_dicom_and_hl7_are_published_and_that_of_stow_to_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
 
-    assert published == {"dicom": ["11112:11112"], "stow": ["127.0.0.1:8104:8104"]}
+    assert published == {"dicom": ["11112:11112"], "hl7": ["2575:2575"], "stow": ["127.0.0.1:8104:8104"]}
     assert SERVICES["dicom"]["environment"]["HILUM_DICOM__PORT"] == "11112"
     assert SERVICES["stow"]["environment"]["HILUM_STOW__PORT"] == "8104"
+    assert SERVICES["hl7"]["environment"]["HILUM_HL7__PORT"] == "2575"
 
 
 def test_only_who_speaks_to_peers_has_a_way_outside() -> None:
@@ -103,6 +104,7 @@ def test_only_who_speaks_to_peers_has_a_way_outside() -> None:
     assert {name for name, service in SERVICES.items() if "outside" in service.get("networks", [])} == {
         "dicom",
         "stow",
+        "hl7",
         "deliver",
         "commitment",
         "query",
@@ -147,8 +149,8 @@ def test_a_receiver_waits_for_nobody_and_holds_no_secret(name: str, volumes: lis
     assert not [variable for variable in receiver["environment"] if variable.endswith("_FILE")]
 
 
-def test_receivers_publisher_and_storage_commitment_share_the_spool() -> None:
-    for name in ("dicom", "stow", "publish", "commitment"):
+def test_receivers_publisher_worklist_and_storage_commitment_share_the_spool() -> None:
+    for name in ("dicom", "stow", "hl7", "publish", "commitment"):
         assert "spool:/var/lib/hilum/spool" in SERVICES[name]["volumes"]
         assert SERVICES[name]["environment"]["HILUM_SPOOL__PATH"] == "/var/lib/hilum/spool"
 
@@ -168,14 +170,36 @@ def test_the_publisher_syncs_the_disk_of_the_store() -> None:
     data = SERVICES["store"]["command"][2].removeprefix("-dir=")
 
     assert f"store:{data}" in SERVICES["store"]["volumes"]
-    assert f"store:{SERVICES['publish']['environment']['HILUM_S3__SYNC_PATH']}:ro" in SERVICES["publish"]["volumes"]
+    for name in ("publish", "hl7"):
+        assert f"store:{SERVICES[name]['environment']['HILUM_S3__SYNC_PATH']}:ro" in SERVICES[name]["volumes"]
+
+
+def test_who_names_patients_on_kafka_has_the_one_secret_and_can_read_it() -> None:
+    for name in ("route", "orders"):
+        assert SERVICES[name]["environment"]["HILUM_ORDERS__SECRET"] == "/run/hilum/site-secret"
+        assert "hilum-secrets:/run/hilum:ro" in SERVICES[name]["volumes"]
+
+
+def test_a_site_secret_is_made_where_the_others_are_there_already_and_stays(tmp_path: Path) -> None:
+    main = runpy.run_path(str(SECRETS_SCRIPT))["main"]
+    main(tmp_path)
+    (tmp_path / "hilum/site-secret").unlink()
+    password = (tmp_path / "postgres/password").read_text("utf-8")
+
+    main(tmp_path)
+    made = (tmp_path / "hilum/site-secret").read_text("utf-8")
+    main(tmp_path)
+
+    assert len(made) == 64
+    assert (tmp_path / "hilum/site-secret").read_text("utf-8") == made
+    assert (tmp_path / "postgres/password").read_text("utf-8") == password
 
 
 def test_no_password_is_written_here() -> None:
     for name, service in SERVICES.items():
         for variable, value in service.get("environment", {}).items():
             if re.search(r"PASSWORD|SECRET|_KEY|TOKEN", variable):
-                assert variable.endswith("_FILE"), f"{name}: {variable}"
+                assert variable.endswith("_FILE") or value.startswith("/run/hilum/"), f"{name}: {variable}"
             assert urlsplit(value).password is None, f"{name}: {variable}"
         assert not re.search(r"password=|secret=|key=(?!\S*/run/)", " ".join(service.get("command", [])), re.IGNORECASE), name
 
@@ -187,6 +211,7 @@ def test_each_secret_that_a_service_reads_is_made_for_its_user_only(tmp_path: Pa
         SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD_FILE"]: "postgres-secrets",
         next(word.partition("=")[2] for word in SERVICES["store"]["command"] if word.startswith("-s3.config=")): "store-secrets",
         **{path: "hilum-secrets" for name, path in SERVICES["publish"]["environment"].items() if name.endswith("_FILE")},
+        SERVICES["route"]["environment"]["HILUM_ORDERS__SECRET"]: "hilum-secrets",
     }
     made_in = {volume.split(":")[0]: volume.split(":")[1] for volume in SERVICES["secrets"]["volumes"]}
     for path, volume in read.items():
@@ -306,7 +331,7 @@ def test_the_image_is_built_from_the_lock_file_with_the_uv_that_made_it_and_with
     for sync in syncs:
         assert {"--frozen", "--no-dev"} <= set(sync)
         assert not {"--extra", "--all-extras"} & set(sync)
-    assert DOCKERFILE.rstrip().endswith('USER hilum\nEXPOSE 11112\nENTRYPOINT ["hilum"]')
+    assert DOCKERFILE.rstrip().endswith('USER hilum\nEXPOSE 11112 2575\nENTRYPOINT ["hilum"]')
 
 
 def test_the_image_gets_the_packages_and_nothing_else_of_this_folder() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 # The users of the containers: the Dockerfile's, that of the image postgres, that of the image chrislusf/seaweedfs.
 HILUM, POSTGRES, SEAWEED = 10001, 999, 1000
+OF_SITE = "hilum/site-secret"
 
 
 def make() -> dict[str, tuple[int, str]]:
@@ -30,6 +31,11 @@ def make() -> dict[str, tuple[int, str]]:
         "postgres/password": (POSTGRES, password),
         "store/s3.json": (SEAWEED, json.dumps({"identities": [identity]})),
     }
+
+
+def site_secret() -> tuple[int, str]:
+    """Owner and text of what names of patients on Kafka are made with; it has nothing to do with the others, and came later."""
+    return HILUM, secrets.token_hex(32)
 
 
 def write(path: Path, owner: int, text: str) -> None:
@@ -50,9 +56,10 @@ def write(path: Path, owner: int, text: str) -> None:
 
 def main(folder: Path) -> None:
     """Make what is not there. Nothing has read a secret before the last of them is written, so an interrupted start begins anew."""
-    made = make()
-    if (folder / list(made)[-1]).exists():
-        return
+    made = {} if (folder / OF_SITE).exists() else {OF_SITE: site_secret()}
+    bound = make()
+    if not (folder / list(bound)[-1]).exists():
+        made |= bound
     for name, (owner, text) in made.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write(folder / name, owner, text)

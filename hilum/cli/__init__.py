@@ -61,10 +61,11 @@ def _commands() -> None:
         storage,
         stow,
         studies,
+        worklist,
     )
 
     first = (services, run, config, rules, studies, orders, storage, deliver, senders)
-    for module in (*first, commitments, dicom, stow, media, demo, hl7, hl7_map):
+    for module in (*first, commitments, dicom, stow, media, demo, hl7, hl7_map, worklist):
         module.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""`hilum demo`: everything once, for real: servers, a PACS, sample objects, a synthetic study, and the account of it all."""
+"""`hilum demo`: everything once, for real: servers, a PACS, sample objects, an order and its study, and the account of it all."""
 
 from __future__ import annotations
 
@@ -56,6 +56,9 @@ def demo(
 
 
 def _show(result: Result) -> None:
+    story = [(each.what, each.came_of_it, f"{each.seconds:.2f} s") for each in result.order]
+    show_table("What became of an order", ("What", "Then", "After"), story)
+    out.print()
     account = result.account
     rows = [("files", result.sent), ("not stored by the listener", len(result.not_stored)), ("received", account["received"])]
     rows += [("accepted by validation", account["accepted"])]

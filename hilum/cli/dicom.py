@@ -118,7 +118,7 @@ def echo(
 
     from hilum.association import echo as c_echo
 
-    asked = _peer(host, port, aet, calling_aet, config, data)
+    asked = peer_named(host, port, aet, calling_aet, config, data)
     peer = replace(asked, connect_timeout_s=timeout, association_timeout_s=timeout, response_timeout_s=timeout)
     began = time.perf_counter()
     with err.status(f"Waiting for {peer.address}"):
@@ -190,7 +190,7 @@ def send(
             show_table("", ("File", "SOP class", "Transfer syntax"), rows)
             out.print(f"Would be sent: {counted(len(found), 'object')}; no DICOM objects: {counted(len(unreadable), 'file')}.")
         return
-    peer = _peer(host, port, aet, calling_aet, config, data)
+    peer = peer_named(host, port, aet, calling_aet, config, data)
     sent = track(send_all(peer, found), total=len(found), description="Sending", console=err, disable=json)
     outcomes = [
         *(Outcome(file=str(one.path), status=status_of(answer), comment=reason_of(answer)) for one, answer in sent),
@@ -217,7 +217,8 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
             raise NotFound(f"{path} does not exist.", fix="Name a file or a folder.")
 
 
-def _peer(host: str | None, port: int | None, aet: str | None, calling_aet: str, config: Path | None, data: Path | None) -> Any:
+def peer_named(host: str | None, port: int | None, aet: str | None, calling_aet: str, config: Path | None, data: Path | None) -> Any:
+    """The peer that options name, or this Hilum's own listener. Raises `Misconfigured`."""
     from hilum.kinds import check_ae_title
     from hilum.peer import Peer
     from hilum.up import listener_of

@@ -46,6 +46,8 @@ def up(
             show_json(now)
         else:
             _show(now)
+            out.print()
+            _show_what_to_point_where(now)
 
     if detach:
         with err.status("Starting Kafka, PostgreSQL, the object store and Hilum's roles"):
@@ -96,9 +98,9 @@ def _show(now: Status) -> None:
     show_facts(
         {
             "State": now.state,
-            "DICOM": f"{now.dicom.aet} at {now.dicom.host}:{now.dicom.port}",
+            "DICOM": f"{now.dicom.aet} at {now.dicom.host}:{now.dicom.port}" if now.dicom.services else "",
             "STOW-RS": now.stow.url if now.stow else "",
-            "HL7": f"{now.hl7.host}:{now.hl7.port}" if now.hl7 else "",
+            "HL7": f"{now.hl7.host}:{now.hl7.port}{f', with TLS on {now.hl7.tls_port}' if now.hl7.tls_port else ''}" if now.hl7 else "",
             "Kafka": now.kafka.bootstrap,
             "PostgreSQL": f"{now.postgres.host}:{now.postgres.port}/{now.postgres.database} as {now.postgres.user}",
             "S3": f"{now.s3.endpoint}, bucket {now.s3.bucket}",
@@ -121,6 +123,41 @@ def _show(now: Status) -> None:
     if now.failed_rules:
         out.print()
         show_failed_rules(now.failed_rules)
+    if now.misfits:
+        out.print()
+        misfits = [(*_MISFITS[each.about, each.outcome], each.count, moment(each.latest)) for each in now.misfits]
+        show_table("What does not fit, of the last 24 hours", ("What", "See", "How many", "Latest"), misfits)
+
+
+_MISFITS = {
+    ("study", "mismatched"): ("studies that differ from their order", "hilum study list --order mismatched"),
+    ("study", "no-order"): ("studies for which no order came in time", "hilum study list --order no-order"),
+    ("study", "order-cancelled"): ("studies whose order was called off", "hilum study list --order order-cancelled"),
+    ("order", "no-images"): ("orders for which no images came in time", "hilum order list --images no-images"),
+}
+
+#: Services of the DICOM listener as modalities' dialogues call them.
+_SERVICES = {"storage-commitment": "storage commitment", "worklist": "worklist (MWL)", "mpps": "performed steps (MPPS)"}
+
+
+def _show_what_to_point_where(now: Status) -> None:
+    """What to enter on a modality and in a RIS."""
+    services = ", ".join(_SERVICES.get(each, each) for each in now.dicom.services)
+    listeners = [
+        ("Modality", now.dicom.host, now.dicom.port, now.dicom.aet, services) if now.dicom.services else None,
+        ("RIS, HL7 engine", now.hl7.host, now.hl7.port, "", "HL7 v2 over MLLP: orders, patients, appointments, reports")
+        if now.hl7
+        else None,
+    ]
+    show_table("Point at it", ("What", "Host", "Port", "AE title", "For"), [each for each in listeners if each is not None])
+    alone = [setting for setting, at in (("dicom.host", now.dicom), ("hl7.host", now.hl7)) if at is not None and _is_loopback(at.host)]
+    if alone:
+        them = f"set {' and '.join(alone)} to the address that others use, or to 0.0.0.0"
+        out.print(f"Only this machine reaches 127.0.0.1: for others {them}.", markup=False)
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def role_labels(roles: Sequence[RoleStatus]) -> list[str]:

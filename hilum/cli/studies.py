@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from msgspec.structs import replace
@@ -25,6 +25,7 @@ from hilum.cli.context import (
     show_json,
     show_table,
 )
+from hilum.cli.ordered import order_in_words, show_ordered
 from hilum.errors import Misconfigured, NotFound, Reason
 from hilum.words import counted
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
     from hilum.database.queries import QuarantinedEvent, Study, StudySummary
     from hilum.database.troubles import FailedRule
+    from hilum.waiting import Circumstances
 
+Fits = Literal["", "matched", "mismatched", "unmatched", "no-order", "order-cancelled", "withdrawn"]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 
 
@@ -53,6 +56,7 @@ def add_to(app: typer.Typer) -> None:
 
 def list_all(
     search: Annotated[str, typer.Argument(help="UID, accession number, patient id (also of a merged patient), or part of a name.")] = "",
+    order: Annotated[Fits, typer.Option("--order", help="Only studies that fit their order so.")] = "",
     limit: LimitOption = 50,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -61,12 +65,12 @@ def list_all(
     """List the studies received last."""
     from hilum.database.queries import list_studies
 
-    found = list_studies(connected(config, data).postgres.dsn, like=search, limit=limit)
+    found = list_studies(connected(config, data).postgres.dsn, like=search, order=order, limit=limit)
     if json:
         show_json(found)
         return
     about = ("Received", "Accession", "Patient", "Name", "Date", "Modality", "Description")
-    columns = (*about, "Series", "Objects", "Complete", "Open", "Study")
+    columns = (*about, "Order", "Series", "Objects", "Complete", "Open", "Study")
     rows = [
         (
             moment(s.received_at),
@@ -76,6 +80,7 @@ def list_all(
             s.study_date,
             "/".join(s.modalities),
             s.study_description,
+            s.order_outcome,
             s.series,
             s.instances,
             completeness(s),
@@ -84,40 +89,61 @@ def list_all(
         )
         for s in found
     ]
-    show_table("", columns, rows, nothing="No study is in the index.")
+    show_table("", columns, rows, nothing="No such study is in the index." if search or order else "No study is in the index.")
 
 
 def show(
-    study: Annotated[str, typer.Argument(help="StudyInstanceUID or AccessionNumber.", metavar="UID_OR_ACCESSION")],
+    study: Annotated[
+        str, typer.Argument(help="StudyInstanceUID or AccessionNumber; also a number of its order.", metavar="UID_OR_ACCESSION")
+    ],
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one study: what came, from whom, where it went, what waits and why."""
+    """Show one study: what was ordered and performed, what came, from whom, where it went, what waits and why."""
+    from hilum.database.ordered import ordered, studies_of
     from hilum.database.queries import show_study
     from hilum.waiting import circumstances
 
     settings = connected(config, data)
+    dsn = settings.postgres.dsn
     now = circumstances(settings)
     try:
-        found = show_study(settings.postgres.dsn, study)
+        found = show_study(dsn, study)
     except NotFound:
-        if (held := now.wanted.held.get(study)) is None:
-            raise
-        if json:
-            show_json([{"held": held}])
-        else:
-            out.print(f"Nothing of the study {study} has come yet. It is {now.held(study)}.", markup=False)
-        return
+        found = [each for uid in studies_of(dsn, study) for each in show_study(dsn, uid)]
+        if not found:
+            if not _shown_as_awaited(dsn, study, now, json):
+                raise
+            return
+    uids = [each.summary.study_instance_uid for each in found]
     found = [
-        replace(each, deliveries=waits.of_study(now, each.summary.study_instance_uid, each.deliveries, settings.postgres.dsn))
-        for each in found
+        replace(each, deliveries=waits.of_study(now, uid, each.deliveries, dsn), ordered=ordered(dsn, uid))
+        for uid, each in zip(uids, found, strict=True)
     ]
     if json:
         show_json(found)
         return
     for each in found:
         _show_study(each, now.held(each.summary.study_instance_uid))
+
+
+def _shown_as_awaited(dsn: str, study: str, now: Circumstances, json: bool) -> bool:
+    """Show what is known of a study of which nothing came: its orders, and whether it is held. False if nothing is."""
+    from hilum.database.ordered import planned
+
+    held, found = now.wanted.held.get(study), planned(dsn, study)
+    if held is None and found is None:
+        return False
+    if json:
+        show_json([{**({"held": held} if held is not None else {}), **({"ordered": found} if found is not None else {})}])
+        return True
+    is_held = f" It is {now.held(study)}." if held is not None else ""
+    is_ordered = " It is ordered." if found is not None else ""
+    out.print(f"Nothing of the study {study} has come yet.{is_held}{is_ordered}", markup=False)
+    if found is not None:
+        show_ordered(found)
+    return True
 
 
 def _show_study(study: Study, held: str) -> None:
@@ -133,9 +159,12 @@ def _show_study(study: Study, held: str) -> None:
             "Objects": f"{summary.instances} in {summary.series} series",
             "Complete": completeness(summary),
             "Waits because": summary.says or "",
+            "Order": order_in_words(study.ordered) if study.ordered is not None else "",
             "State": "; ".join(filter(None, (open_matters(summary), held))) or "all settled",
         }
     )
+    if study.ordered is not None:
+        show_ordered(study.ordered)
     out.print()
     rows = [(s.series_number, s.modality, s.series_description, s.instances, f"{s.size_bytes / 1e6:.1f} MB") for s in study.series]
     show_table("Series", ("No.", "Modality", "Description", "Objects", "Size"), rows, nothing="No object of it was accepted.")

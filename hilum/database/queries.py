@@ -12,6 +12,7 @@ from msgspec import Struct
 from hilum.database.counting import COUNTS
 from hilum.database.found import rows
 from hilum.database.merges import current, is_of, same_person
+from hilum.database.ordered import Ordered
 from hilum.database.troubles import FailedRule, failed_rules
 from hilum.errors import NotFound
 
@@ -53,6 +54,8 @@ class StudySummary(Struct, frozen=True, kw_only=True):
     #: Of the patient that its patient was merged into; None: into nobody.
     current_patient_id: str | None = None
     current_patient_name: str | None = None
+    #: How it fits its order, as in `orders.match.changed.v1`; None: it was held against none.
+    order_outcome: str | None = None
 
 
 class SeriesOfStudy(Struct, frozen=True, kw_only=True):
@@ -143,6 +146,8 @@ class Study(Struct, frozen=True, kw_only=True):
     failed: list[FailedRule] = []
     #: Originals that are no longer kept.
     expired: list[Expired] = []
+    #: What orders and modalities say of it; None where nobody looked (`hilum.database.ordered`).
+    ordered: Ordered | None = None
 
 
 class RejectedDelivery(Struct, frozen=True, kw_only=True):
@@ -197,10 +202,12 @@ SELECT shown.study_instance_uid, study.patient_id, study.patient_name, study.acc
        coalesce(study.received_at, receipt.received_at, '-infinity') AS received_at,
        delivery.pending, delivery.rejected, receipt.unrouted, quarantine.quarantined, delivery.parked,
        study_state.state, study_state.revision, study_state.reason, study_state.completed_at, study_state.missing, study_state.withdrawn,
-       study_state.says, nullif(merged.patient_id, '') AS current_patient_id, merged.name AS current_patient_name
+       study_state.says, nullif(merged.patient_id, '') AS current_patient_id, merged.name AS current_patient_name,
+       match.outcome AS order_outcome
 FROM ({shown}) AS shown
 LEFT JOIN study USING (study_instance_uid)
 LEFT JOIN study_state USING (study_instance_uid)
+LEFT JOIN match ON match.about = 'study' AND match.id = shown.study_instance_uid
 LEFT JOIN LATERAL ({merged}) AS merged ON true
 CROSS JOIN LATERAL (
     SELECT count(*) AS series, coalesce(array_agg(DISTINCT modality) FILTER (WHERE modality IS NOT NULL), '{{}}') AS modalities
@@ -227,11 +234,12 @@ _LATEST = _SUMMARY.format(
     merged=_MERGED,
     shown=f"""
     SELECT study_instance_uid FROM study
-    WHERE %(like)s = '' OR study_instance_uid = %(like)s OR accession_number = %(like)s OR patient_id = %(like)s
+    WHERE (%(like)s = '' OR study_instance_uid = %(like)s OR accession_number = %(like)s OR patient_id = %(like)s
        OR patient_name ILIKE '%%' || %(pattern)s || '%%'
        OR study_instance_uid IN (
            SELECT of_same.study_instance_uid FROM ({same_person("%(like)s")}) AS known
-           JOIN study AS of_same ON {is_of("of_same.patient_id", "of_same.issuer_of_patient_id")})
+           JOIN study AS of_same ON {is_of("of_same.patient_id", "of_same.issuer_of_patient_id")}))
+      AND (%(order)s = '' OR study_instance_uid IN (SELECT id FROM match WHERE about = 'study' AND outcome = %(order)s))
     ORDER BY received_at DESC LIMIT %(limit)s""",
 )
 
@@ -314,13 +322,15 @@ ORDER BY destination
 """
 
 
-def list_studies(dsn: str, *, like: str = "", limit: int = 50) -> list[StudySummary]:
+def list_studies(dsn: str, *, like: str = "", order: str = "", limit: int = 50) -> list[StudySummary]:
     """The studies received last. `like` is a StudyInstanceUID, accession number or patient id, or part of a patient's name.
+
+    With `order`, those that fit their order so.
 
     By the identifier of a patient, also the studies of those with whom merges make it one are found.
     """
     pattern = like.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return rows(dsn, StudySummary, _LATEST, {"like": like, "pattern": pattern, "limit": limit})
+    return rows(dsn, StudySummary, _LATEST, {"like": like, "pattern": pattern, "order": order, "limit": limit})
 
 
 def show_study(dsn: str, study: str) -> list[Study]:

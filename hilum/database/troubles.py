@@ -1,4 +1,4 @@
-"""What waits for better rules: studies that cannot be completed, and objects on which rules failed."""
+"""What somebody should look at: studies and objects that wait for better rules, studies and orders that do not fit."""
 
 from __future__ import annotations
 
@@ -55,3 +55,25 @@ def studies_with_failed_rules(dsn: str, version: str) -> list[str]:
     """The studies with objects on which rules of another version than this one failed. Raises `TryAgain`, `Misconfigured`."""
     statement = "SELECT DISTINCT study_instance_uid FROM failed_rule WHERE config_version <> %(version)s"
     return [each.study_instance_uid for each in rows(dsn, _WithFailed, statement, {"version": version})]
+
+
+class Misfit(Struct, frozen=True, kw_only=True):
+    """How many studies or orders (`about`) have an outcome that somebody should look at, and when the last one got it."""
+
+    about: str
+    outcome: str
+    count: int
+    latest: datetime
+
+
+_MISFITS = """
+SELECT about, outcome, count(*) AS count, max(changed_at) AS latest FROM match
+WHERE outcome IN ('mismatched', 'no-order', 'order-cancelled', 'no-images') AND changed_at > now() - make_interval(hours => %(hours)s)
+    AND (about = 'study' OR outcome = 'no-images') AND NOT coercible AND accepted_version IS DISTINCT FROM version
+GROUP BY about, outcome ORDER BY about DESC, outcome
+"""
+
+
+def misfits_of_late(dsn: str, *, hours: int = 24) -> list[Misfit]:
+    """What came not to fit in the last `hours`, unless it is accepted or set right on the way out. Raises `TryAgain`, `Misconfigured`."""
+    return rows(dsn, Misfit, _MISFITS, {"hours": hours})

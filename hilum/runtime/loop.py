@@ -27,6 +27,7 @@ from hilum.runtime.state import Changes, Codec, milliseconds
 from hilum.runtime.transaction import BeginAnew, Transactions
 from hilum.runtime.work import Pool
 from hilum.settings import Settings
+from hilum.words import counted
 
 #: A batch that is not through after this time is cut there and committed, well before the broker ends its transaction.
 LONGEST_S = 1.5
@@ -336,7 +337,7 @@ class Session:
         telemetry.LAG_SECONDS.labels(self._stage.name).set(max(ages, default=0))
         telemetry.ROWS.labels(self._stage.name).set(sum(len(state.rows) for state in inputs.states.values()))
         if inputs.positions:
-            self._say(Health(ready=True, says=f"processing {len(inputs.positions)} partitions", lag=lag))
+            self._say(Health(ready=True, says=f"processing {counted(len(inputs.positions), 'partition')}", lag=lag))
         elif inputs.waiting:
             self._say(Health(ready=False, says="waiting for the same partitions of every topic that it joins"))
         elif inputs.joined:

@@ -31,7 +31,7 @@ POSSIBLE = sys.platform == "linux"
 def have_imported(modules: Iterable[str]) -> None:
     """Begin to import `modules`, in the process that later programs are forks of; returns at once."""
     if POSSIBLE:
-        multiprocessing.set_forkserver_preload(list(modules))
+        multiprocessing.set_forkserver_preload([*modules, "hilum.services.shared"])
         starting = threading.Thread(target=_start_deaf_to_ctrl_c, name="forkserver")
         starting.start()
         starting.join()

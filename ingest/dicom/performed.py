@@ -44,7 +44,7 @@ class _Refused(Exception):
 
 
 class Performing:
-    """The performed procedure steps of a receiver. Raises `OSError` if their file cannot be made."""
+    """The performed procedure steps of a receiver."""
 
     def __init__(self, procedures: Procedures) -> None:
         self._procedures = procedures

@@ -6,7 +6,6 @@ import threading
 
 from msgspec import Struct
 
-from hilum.errors import Misconfigured
 from hilum.procedures import Procedures
 from hilum.settings import Settings
 
@@ -29,16 +28,9 @@ class Services(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, settings: Settings, stop: threading.Event) -> Services:
-        """Those of `settings`; until `stop`, the steps are followed. Raises `Misconfigured` if a file beside the spool cannot be used."""
+        """Those of `settings`; until `stop`, the steps are followed."""
         finder = Finder(settings) if settings.worklist.serve else None
         if finder is not None:
             Following(settings, finder, stop).start()
-        try:
-            performing = Performing(Procedures(settings)) if settings.worklist.mpps else None
-        except OSError as error:
-            raise Misconfigured(
-                "procedures-unusable",
-                f"The file of performed steps in {settings.spool_dir} cannot be used: {error.strerror}.",
-                fix="Correct spool.path or its rights.",
-            ) from None
+        performing = Performing(Procedures(settings)) if settings.worklist.mpps else None
         return cls(finder=finder, performing=performing)

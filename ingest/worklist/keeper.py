@@ -16,6 +16,7 @@ from hilum.errors import Misconfigured, TryAgain
 from hilum.order_events import Order
 from hilum.procedures import Procedures
 from hilum.role import Health
+from hilum.services.files import private_folder
 from hilum.settings import Settings
 from hilum.words import counted
 from hilum.worklist import Worklist
@@ -62,20 +63,27 @@ class Keeper:
         self._refresh_at = 0.0
         self._forget_at = 0.0
         self._troubles: dict[str, str] = {"start": "starting"}
+        #: Those of `_troubles` that the disk makes.
+        self._of_disk: set[str] = set()
 
     def run(self, stop: threading.Event) -> None:
         """Keep and tell until `stop`. Of several on one spool, one works and the others stand by."""
         while not stop.is_set():
-            with _alone(self._settings.spool_dir / "worklist.lock") as alone:
-                self._standing_by = not alone
-                while alone and not stop.is_set():
-                    self.step()
-                    stop.wait(min(_TELL_S, self._settings.worklist.refresh_s))
+            try:
+                with _alone(self._settings.spool_dir / "worklist.lock") as alone:
+                    self._standing_by = not alone
+                    while alone and not stop.is_set():
+                        self.step()
+                        stop.wait(min(_TELL_S, self._settings.worklist.refresh_s))
+            except OSError as error:
+                self._standing_by = False
+                self._disk_fails("start", error)
             stop.wait(1.0)
 
     def step(self) -> None:
         """One round. What is away is said, and tried again in the next."""
         self._troubles.pop("start", None)
+        self._of_disk.discard("start")
         now = time.monotonic()
         if now >= self._refresh_at:
             self._refresh_at = now + self._settings.worklist.refresh_s
@@ -89,8 +97,10 @@ class Keeper:
         """How many steps there are, and what it waits for."""
         if self._standing_by:
             return Health(ready=True, says="stands by: another process keeps the worklist of this spool")
-        trouble = " ".join(list(self._troubles.values()))
-        return Health(ready=not trouble, says=trouble or f"{counted(len(self._known or ()), 'step')} on the worklist")
+        troubles = dict(self._troubles)
+        # Were it not ready while the disk is full, a Hilum whose spool has run full would not start, nor its publisher empty it.
+        ready = troubles.keys() <= self._of_disk
+        return Health(ready=ready, says=" ".join(troubles.values()) or f"{counted(len(self._known or ()), 'step')} on the worklist")
 
     def refresh(self) -> None:
         """Make the file of steps what the orders say. Raises `TryAgain`, `Misconfigured` and `OSError`."""
@@ -136,13 +146,19 @@ class Keeper:
         try:
             work()
             self._troubles.pop(what, None)
+            self._of_disk.discard(what)
         except (TryAgain, Misconfigured) as error:
+            self._of_disk.discard(what)
             self._says(what, str(error))
         except OSError as error:
             self._known = None
-            self._says(what, f"The spool's disk fails: {error.strerror}.")
+            self._disk_fails(what, error)
         except Exception as error:  # a fault of ours with one order must not end the role
             self._says(what, telemetry.described(error))
+
+    def _disk_fails(self, what: str, error: OSError) -> None:
+        self._of_disk.add(what)
+        self._says(what, f"The spool's disk fails: {error.strerror}.")
 
     def _says(self, what: str, says: str) -> None:
         if self._troubles.get(what) != says:
@@ -153,6 +169,7 @@ class Keeper:
 @contextmanager
 def _alone(path: Path) -> Iterator[bool]:
     """Whether nobody else holds the lock; then nobody will until the block ends. Raises `OSError`."""
+    private_folder(path.parent)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -166,14 +183,7 @@ def _alone(path: Path) -> Iterator[bool]:
 
 
 def keeper(settings: Settings) -> Keeper:
-    """The role as it runs. Raises `Misconfigured` if its files cannot be used."""
-    try:
-        worklist, procedures = Worklist(settings), Procedures(settings)
-    except OSError as error:
-        raise Misconfigured(
-            "worklist-unusable",
-            f"The files of the worklist in {settings.spool_dir} cannot be used: {error.strerror}.",
-            fix="Correct spool.path or its rights.",
-        ) from None
+    """The role as it runs. Its files are made as it begins: the roles beside it do not wait for them."""
+    worklist, procedures = Worklist(settings), Procedures(settings)
     teller = Teller(settings, procedures, lambda: bus.producer(settings))
     return Keeper(settings, Source(settings), worklist, procedures, teller)

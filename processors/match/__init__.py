@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
+from hilum import telemetry
 from hilum.coercing import may_be_coerced
 from hilum.events import MatchChanged, MatchRequested, OrderChanged
 from hilum.order_events import Difference, Identifier, MatchOutcome, Note
@@ -178,6 +179,7 @@ class _Work:
         if outcome != row.outcome:
             before, row.outcome = row.outcome, outcome
             row.told = self._version(row.told)
+            telemetry.MATCHES_CHANGED.labels("order", outcome).inc()
             yield MatchChanged(
                 about="order",
                 study_instance_uid=row.studies[0] if row.studies else next(iter(row.uids), ""),
@@ -215,6 +217,7 @@ class _Work:
             notes.append(Note(code="order-corrected", sentence="The order or its patient was changed after the images came."))
         if len(joined.orders) > 1:
             notes.append(Note(code="several-orders", sentence="Several orders have this one study."))
+        telemetry.MATCHES_CHANGED.labels("study", joined.outcome).inc()
         return MatchChanged(
             about="study",
             study_instance_uid=uid,

@@ -248,6 +248,7 @@ class _Work:
             order_row.version = max(order_row.version + 1, version)
             self._memory.put(order_key(order_id), order_row, due=self._now + self._keep)
             patient = patients.patient(patients.root(order_row.facts.get("patient")))
+            telemetry.ORDERS_CHANGED.labels(change).inc()
             yield OrderChanged(
                 order=book.order(order_id, patient),
                 change=change,

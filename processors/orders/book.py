@@ -100,6 +100,7 @@ class Book:
         row = self.row(order_id)
         self.told.add(order_id)
         is_new, former, accession = not row.facts.values, row.facts.get("patient"), row.facts.get("accession")
+        was_said = (row.said_ms, row.facts.get("sender"))
         facts = {"patient": patient_key, **said.facts}
         facts |= {kind: number for kind in _NUMBERS if (number := getattr(said, kind)) is not None}
         if said.accession is not None:
@@ -115,7 +116,7 @@ class Book:
             self._take(self.name_of("accession", msgspec.convert(accession, Identifier)), order_id)
         for name in self.names_of(order_id):
             self._give(name, order_id)
-        if told.changed or is_new:
+        if told.changed or is_new or (row.said_ms, row.facts.get("sender")) != was_said:
             self.touched[order_id] = _change_of(said, is_new=is_new)
         return order_id, former, told
 

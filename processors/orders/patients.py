@@ -56,9 +56,11 @@ class Patients:
         """Take over what a message says of a patient; the patient's key."""
         key = self.key_of(patient.ids[0])
         row = self.row(key)
+        ahead = self._way(key)[1:]
+        was = [self._described_by(each) for each in ahead]
         told = row.facts.tell({"ids": patient.ids} | patient.facts, stamp)
         row.said_ms = max(row.said_ms, stamp.ms)
-        if told.changed:
+        if told.changed or [self._described_by(each) for each in ahead] != was:
             self._touch(key, "updated")
         return key, told
 
@@ -140,13 +142,7 @@ class Patients:
     def patient(self, key: str) -> Patient:
         """Who a patient is by now, with the identifiers of all who were merged into it."""
         row = self.row(key)
-        facts = row.facts
-        if not facts.get("name"):  # somebody of whom only a merge told
-            named = [
-                (self.row(each).facts.stamp_of("name") or Stamp(0), each) for each in self.members(key) if self.row(each).facts.get("name")
-            ]
-            if named:
-                facts = self.row(max(named)[1]).facts
+        facts = self.row(self._described_by(key)).facts
         ids = self._ids(row.facts)
         own = {(each.value, each.issuer or each.universal_id) for each in ids}
         former = [each for member in self.members(key)[1:] for each in self._ids(self.row(member).facts)]
@@ -168,6 +164,17 @@ class Patients:
             former_ids=tuple(each for each in dict.fromkeys(former) if (each.value, each.issuer or each.universal_id) not in own),
             linked_ids=tuple(dict.fromkeys(linked)),
         )
+
+    def _described_by(self, key: str) -> str:
+        """Whose name, birth date and so on a patient has: its own, or where only merges told of it, of the last who was named."""
+        if self.row(key).facts.get("name"):
+            return key
+        named = [
+            (stamp, each)
+            for each in self.members(key)
+            if self.row(each).facts.get("name") and (stamp := self.row(each).facts.stamp_of("name")) is not None
+        ]
+        return max(named)[1] if named else key
 
     def orders_of(self, key: str) -> Iterator[str]:
         """The orders of a patient and of all who were merged into it."""

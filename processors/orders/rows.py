@@ -44,6 +44,8 @@ class Facts(Struct, array_like=True):
         if known is not None and stamp < known:
             return None
         value = msgspec.to_builtins(value)
+        if isinstance(value, tuple):  # as it comes back from Kafka
+            value = list(value)
         changed: bool = self.values.get(name) != value
         if not self.values:
             self.stamp = stamp

@@ -18,6 +18,15 @@ def test_a_sender_that_may_be_asked_wants_the_role_that_asks() -> None:
     assert ["No process of roles.processes has the role query" in said for said in role_doubts(settings)] == [True]
 
 
+def test_messages_for_a_ris_want_the_role_that_enters_them() -> None:
+    settings = Settings(
+        roles=Roles(processes=("dicom", "publish", "validate,route,ledger,index", "deliver,commitment")),
+        destinations={"ris": {"type": "hl7", "host": "192.0.2.1", "port": 2575}},
+    )
+
+    assert ["No process of roles.processes has the role notices" in said for said in role_doubts(settings)] == [True]
+
+
 def test_an_unknown_role_is_refused_with_the_nearest() -> None:
     with pytest.raises(Misconfigured, match=r"There is no role 'validat'\. Did you mean validate\?"):
         find_role("validat", Settings())
@@ -30,6 +39,7 @@ def test_an_unknown_role_is_refused_with_the_nearest() -> None:
         (("dicom", "dicom", "publish", "validate,route,ledger,index", "validate,route,ledger,index", "deliver", "deliver,commitment"), []),
         ((), ["roles.processes is empty"]),
         (("dicom", "publish,validate,route,ledger,index", "commitment"), ["No process of roles.processes has the role deliver"]),
+        (("dicom", "hl7", "publish", "validate,route,ledger,index,orders", "deliver,commitment"), ["has the role match"]),
         (("dicom,publish", "publish", "validate,route,ledger,index,deliver", "commitment"), ["Several processes have the role publish"]),
         (("dicom", "publish", "validate,validate,route,ledger,index,deliver", "commitment"), ["has the role validate twice"]),
         (("dicom", "publish", "validate,route", "route,ledger,index,deliver", "commitment"), ["Different processes have the role route"]),

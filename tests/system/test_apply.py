@@ -46,7 +46,7 @@ def pacs() -> Iterator[RawReceiver]:
 
 @pytest.fixture(scope="module")
 def hilum(tmp_path_factory: pytest.TempPathFactory, pacs: RawReceiver) -> Iterator[RunningHilum]:
-    with running_hilum(tmp_path_factory.mktemp("hilum"), pacs.port) as running:
+    with running_hilum(tmp_path_factory.mktemp("hilum"), pacs.port, images_only=True) as running:
         yield running
 
 

@@ -128,7 +128,7 @@ def test_a_full_spool_disk_is_refused_as_out_of_resources_and_resumes_by_itself(
     made = [(str(dcmread(path, stop_before_pixels=True).SOPInstanceUID), part10_data_set(path)[1]) for path in paths]
     pacs = RawReceiver()
     more = f'[spool]\npath = "{small_disk / "spool"}"\nmin_free_bytes = 4000000\n'
-    with running_hilum(tmp_path, pacs.port, more) as hilum:
+    with running_hilum(tmp_path, pacs.port, more, images_only=True) as hilum:
         hilum.pause("s3")  # so that the spool fills
         sender = RawSender(hilum.port, [CONTEXT])
         statuses = {uid: sender.send(CTImageStorage, uid, ExplicitVRLittleEndian, data_set) for uid, data_set in made}

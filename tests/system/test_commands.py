@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import pytest
 from pydicom import dcmread
 
 from bench.running import RunningHilum, hilum
+from hilum.services.ports import Ports
+from hilum.settings import Settings
 from hilum.store import open_store
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
@@ -33,14 +38,15 @@ def study(one_hilum: RunningHilum, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_up_and_status_give_every_endpoint_and_role(one_hilum: RunningHilum) -> None:
     for found in (one_hilum.up, json.loads(one_hilum.command("status", "--json").stdout)):
-        assert found["dicom"] == {"host": "127.0.0.1", "port": one_hilum.port, "aet": "HILUM"}
+        services = ["storage", "storage-commitment", "worklist", "mpps"]
+        assert found["dicom"] == {"host": "127.0.0.1", "port": one_hilum.port, "aet": "HILUM", "services": services}
         assert found["stow"] is None
+        assert found["hl7"] == {"host": "127.0.0.1", "port": Ports(one_hilum.settings.data_dir).kept("hl7.port"), "tls_port": 0}
         assert found["kafka"]["bootstrap"] == one_hilum.settings.kafka.bootstrap
         assert found["s3"]["endpoint"] == one_hilum.settings.s3.endpoint
         assert found["postgres"]["database"] == "hilum"
         roles = {role["name"]: role["ready"] for role in found["roles"]}
-        named = ("dicom", "publish", "validate", "route", "ledger", "index", "deliver", "commitment", "query", "expire")
-        assert roles == dict.fromkeys(named, True)
+        assert roles == dict.fromkeys(Settings().role_names, True)
 
 
 def test_watching_shows_it_again_until_ctrl_c(one_hilum: RunningHilum) -> None:
@@ -86,6 +92,32 @@ def test_a_study_is_shown_by_uid_and_by_accession_number(one_hilum: RunningHilum
             ("archive", "delivered", 3),
             ("pacs", "delivered", 3),
         }
+
+
+@pytest.fixture(scope="module")
+def readme(one_hilum: RunningHilum, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Runs the line of README.md's example that begins so, with this Hilum's ports; the message of the example has been written."""
+    [block] = re.findall(r"^```console\n(cat > order\.hl7 .*?)^```", Path("README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    block = block.replace("2575", str(one_hilum.up["hl7"]["port"])).replace("11112", str(one_hilum.port))
+    message, end, commands = block.rpartition("END\n")
+    folder = tmp_path_factory.mktemp("readme")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HILUM_CONFIG": str(one_hilum.config)}
+
+    def run(line: str) -> str:
+        done = subprocess.run(["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    run(message + end)
+    return lambda beginning: run(next(line for line in commands.splitlines() if line.startswith(beginning)))
+
+
+def test_an_order_is_sent_and_seen_by_the_lines_of_the_readme(readme: Callable[[str], str]) -> None:
+    assert "\tAA\t" in readme("hilum hl7 send")
+    eventually(lambda: "A4711" in readme("hilum worklist"), 30, what="the order on the worklist")
+    assert "Nothing of the study A4711 has come yet. It is ordered." in readme("hilum study show")
+    assert "A4711" in readme("findscu")
+    assert "MSA|AA|" in readme("mllp_send"), "an equal repeat is acknowledged"
 
 
 def test_a_study_that_is_not_there_is_exit_code_3(one_hilum: RunningHilum) -> None:

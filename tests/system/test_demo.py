@@ -50,6 +50,8 @@ def test_the_demo_accounts_for_every_file_and_leaves_nothing_behind(tmp_path: Pa
     assert result["at_the_pacs"] > 50
     assert all(each["why"] for each in result["not_stored"])
     assert {each["status"] for each in result["not_stored"]} == {"not sent"}
+    assert [each["ok"] for each in result["order"]] == [True] * 6
+    assert result["order"][4]["came_of_it"] == "matched with SYN0001, by its accession number"
     assert "Warning" not in errors
     assert all(each["objects"] > 0 and each["sentence"] for each in result["quarantined"])
     assert processes_in(tmp_path) == []

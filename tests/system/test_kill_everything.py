@@ -13,7 +13,7 @@ pytestmark = pytest.mark.system
 
 def test_nothing_is_lost_and_each_delivery_settles_once_while_every_part_is_killed(tmp_path: Path) -> None:
     pacs = RawReceiver()
-    with running_hilum(tmp_path, pacs.port) as hilum:
+    with running_hilum(tmp_path, pacs.port, images_only=True) as hilum:
         outcome = run(hilum, pacs, 1500, tmp_path, within_s=240)
     pacs.close()
 

@@ -148,7 +148,7 @@ retry_max_s = 1.0
             for name, each in DESTINATIONS.items()
         ]
         rule = f'[[rules]]\nname = "the others"\nwhen = "true"\nto = {list(DESTINATIONS)}\n'
-        running = stack.enter_context(running_hilum(folder, pacs.port, "\n".join(settings) + rule))
+        running = stack.enter_context(running_hilum(folder, pacs.port, "\n".join(settings) + rule, images_only=True))
         made = objects(COUNT, folder, patient="MISBEHAVING")
         sender = RawSender(running.port, [(CTImageStorage, ExplicitVRLittleEndian)])
         assert {sender.send(CTImageStorage, uid, ExplicitVRLittleEndian, data_set) for uid, data_set in made} == {0x0000}

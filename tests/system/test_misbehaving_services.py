@@ -99,7 +99,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
             for name, each in DESTINATIONS.items()
         ]
         rule = f'[[rules]]\nname = "the services"\nwhen = "true"\nto = {list(DESTINATIONS)}\n'
-        running = stack.enter_context(running_hilum(folder, pacs.port, "\n".join(settings) + rule))
+        running = stack.enter_context(running_hilum(folder, pacs.port, "\n".join(settings) + rule, images_only=True))
         sender = RawSender(running.port, [(CTImageStorage, ExplicitVRLittleEndian)])
         assert {sender.send(CTImageStorage, uid, ExplicitVRLittleEndian, data_set) for uid, data_set in made} == {0x0000}
         sender.release()

@@ -108,6 +108,8 @@ def test_a_study_waits_for_its_order_and_goes_with_what_that_says(
         assert got.PixelData == kept.PixelData
         shown = json.loads(running.command("study", "match", study, "--json").stdout)
         assert shown[0]["match"]["by"] == "study-instance-uid"
+        [found] = json.loads(running.command("study", "show", "ACC77", "--json").stdout)
+        assert (found["summary"]["study_instance_uid"], [each["placer_number"] for each in found["ordered"]["orders"]]) == (study, ["P1"])
         comment = "SELECT comment FROM v_delivery WHERE destination = 'viewer'"
         eventually(lambda: "AccessionNumber, PatientName of its order" in str(running.rows(comment)), 20, what="the ledger's word")
         assert running.come_to_rest().unaccounted == 0

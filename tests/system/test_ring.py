@@ -71,8 +71,8 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
     )
     with (
         orthanc(folder, port, http_port, a_port, lua=FORWARD_ALL, more=more),
-        running_hilum(tmp_path_factory.mktemp("a"), port, to_b, port=a_port) as a,
-        running_hilum(tmp_path_factory.mktemp("b"), port, to_a, port=b_port) as b,
+        running_hilum(tmp_path_factory.mktemp("a"), port, to_b, port=a_port, images_only=True) as a,
+        running_hilum(tmp_path_factory.mktemp("b"), port, to_a, port=b_port, images_only=True) as b,
     ):
         yield Ring((a, b), port, http_port)
 

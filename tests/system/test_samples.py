@@ -136,7 +136,7 @@ def reasons(hilum: RunningHilum) -> Mapping[str, str]:
 def test_every_sample_arrives_as_it_was_on_the_wire(tmp_path: Path, run: int) -> None:
     paths = [path for path in samples()[run] if path.name not in TRUNCATED]
     pacs = RawReceiver()
-    with running_hilum(tmp_path, pacs.port) as hilum, recorder(hilum.port) as proxy:
+    with running_hilum(tmp_path, pacs.port, images_only=True) as hilum, recorder(hilum.port) as proxy:
         if run == 0:
             dcmsend(paths, proxy.port, "HILUM")
         sent_by_dcmtk = {sent.sop_instance_uid for sent in proxy.sent}
@@ -195,7 +195,7 @@ def test_what_lacks_its_uids_or_is_no_data_set_waits_in_quarantine_for_a_named_r
 def test_a_data_set_that_ends_too_early_waits_in_quarantine(tmp_path: Path) -> None:
     paths = [path for run in samples() for path in run if path.name in TRUNCATED]
     pacs = RawReceiver()
-    with running_hilum(tmp_path, pacs.port) as hilum:
+    with running_hilum(tmp_path, pacs.port, images_only=True) as hilum:
         send_as_they_are(paths, hilum.port)
         account = hilum.come_to_rest()
 

@@ -55,7 +55,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, modality: Scu, orthanc_por
     """A Hilum that waits for objects a few seconds only."""
     receiver = RawReceiver()
     more = SETTINGS.format(wait_s=WAIT_S, ct1_port=modality.port, late_port=free_port(), orthanc_port=orthanc_port)
-    with running_hilum(tmp_path_factory.mktemp("hilum"), receiver.port, more) as found:
+    with running_hilum(tmp_path_factory.mktemp("hilum"), receiver.port, more, images_only=True) as found:
         yield found
     receiver.close()
 

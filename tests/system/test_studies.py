@@ -33,7 +33,7 @@ idle_s = 1.0
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHilum]:
     receiver = RawReceiver()
-    with running_hilum(tmp_path_factory.mktemp("hilum"), receiver.port, SETTINGS) as found:
+    with running_hilum(tmp_path_factory.mktemp("hilum"), receiver.port, SETTINGS, images_only=True) as found:
         yield found
     receiver.close()
 

@@ -82,7 +82,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, there: Orthanc) -> Iterator[RunningHilum]:
     more = MORE.format(port=there.port, url=there.url)
-    with running_hilum(tmp_path_factory.mktemp("hilum"), there.port, more) as running_one:
+    with running_hilum(tmp_path_factory.mktemp("hilum"), there.port, more, images_only=True) as running_one:
         reports_to: dict[str, str | int] = {"AET": "HILUM", "Host": "127.0.0.1", "Port": running_one.port}
         requests.put(f"{there.url}/modalities/hilum", json=reports_to, timeout=30).raise_for_status()
         yield running_one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -12,13 +13,14 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from hilum.cli import app
-from hilum.contract.hl7_examples import HL7_EXAMPLES
+from hilum.cli.ordered import order_in_words
 from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.database import connect
-from hilum.database.hl7_messages import write_messages
+from hilum.database.ordered import ordered, planned, studies_of
 from hilum.database.orders import write_matches, write_orders, write_patients
+from hilum.database.troubles import misfits_of_late
 from hilum.errors import HilumError, NotFound
-from hilum.events import Event, MatchChanged, MessageReceived, OrderChanged, PatientChanged
+from hilum.events import Event, MatchChanged, OrderChanged, PatientChanged
 from hilum.order_events import Identifier, Note
 
 pytestmark = pytest.mark.system
@@ -69,22 +71,6 @@ def test_an_order_is_shown_by_any_of_its_numbers() -> None:
     assert "stale-message\tLate." in shown
 
 
-def test_documents_that_name_the_order_and_its_patient_are_shown_with_it(connection: psycopg.Connection) -> None:
-    received = HL7_EXAMPLES[MessageReceived]()
-    assert isinstance(received, MessageReceived)
-
-    def document(message_id: str, patient: str, order: str) -> MessageReceived:
-        text = f"MSH|^~\\&|D||||||MDM^T02|1|P|2.5\rPID|||{patient}\rTXA|1|DI||||||||||{message_id}||{order}|||AU\r"
-        return replace(received, message_id=message_id, code="MDM", trigger="T02", text=text)
-
-    connection.execute("DELETE FROM hl7_message")
-    write_messages(connection, [document("DOC-1", "SYNTH0001", "PL0001"), document("DOC-2", "OTHER", "PL0001")])
-    shown = run("order", "show", "PL0001")
-
-    assert "MDM^T02\tDI\tDOC-1\tAU\tDOC-1" in shown
-    assert "DOC-2" not in shown
-
-
 @pytest.mark.usefixtures("connection")
 def test_an_order_that_nobody_knows_is_not_found() -> None:
     with pytest.raises(NotFound):
@@ -98,6 +84,49 @@ def test_a_study_shows_what_differs_with_both_values(connection: psycopg.Connect
     assert "Outcome\tmismatched" in shown
     assert "SYN0001\tPL0001\tFI0001\tSYNTH0001\tCT of the head\tscheduled\t" in shown
     assert "PatientName\tSynthetic^Sam\tSynthetic^Samuel" in shown
+
+
+def test_a_study_is_told_of_with_its_order_and_how_it_fits(connection: psycopg.Connection, postgres: str) -> None:
+    write_matches(connection, [example(MatchChanged)])
+    found = ordered(postgres, STUDY)
+
+    assert [(each.accession_number, each.stations, each.sender) for each in found.orders] == [("SYN0001", ["CT01"], "ris")]
+    assert order_in_words(found) == "mismatched with SYN0001: PatientName differs (`hilum study match`)"
+
+
+def test_a_study_is_found_by_the_numbers_of_its_order_whatever_its_images_say(connection: psycopg.Connection, postgres: str) -> None:
+    write_matches(connection, [example(MatchChanged)])
+
+    assert [studies_of(postgres, number) for number in ("SYN0001", "PL0001", "FI0001", "X")] == [[STUDY], [STUDY], [STUDY], []]
+
+
+@pytest.mark.usefixtures("connection")
+def test_a_study_of_which_nothing_came_is_known_by_its_order(postgres: str) -> None:
+    for name in (STUDY, "SYN0001", "PL0001"):
+        found = planned(postgres, name)
+        assert found is not None
+        assert [(each.study_instance_uid, each.status) for each in found.orders] == [(STUDY, "scheduled")]
+    assert planned(postgres, "2.25.1") is None
+
+
+def test_studies_are_listed_by_how_they_fit(connection: psycopg.Connection) -> None:
+    write_matches(connection, [example(MatchChanged)])
+
+    assert "\tmismatched\t" in run("study", "list", "--order", "mismatched")
+    assert run("study", "list", "--order", "no-order") == "No such study is in the index.\n"
+
+
+def test_what_came_not_to_fit_of_late_is_counted_until_it_is_accepted(connection: psycopg.Connection, postgres: str) -> None:
+    event = replace(example(MatchChanged), changed_at=datetime.now(UTC))
+    old = replace(event, study_instance_uid="2.25.1", changed_at=datetime.now(UTC) - timedelta(hours=25))
+    no_images = replace(event, about="order", outcome="no-images")
+    write_matches(connection, [event, old, replace(event, study_instance_uid="2.25.2", coercible=True), no_images])
+
+    found = [(each.about, each.outcome, each.count) for each in misfits_of_late(postgres)]
+    run("study", "match", STUDY, "--accept", "--yes")
+
+    assert found == [("study", "mismatched", 1), ("order", "no-images", 1)]
+    assert [each.about for each in misfits_of_late(postgres)] == ["order"]
 
 
 @pytest.mark.usefixtures("connection")

@@ -256,7 +256,7 @@ def test_state_is_right_after_partitions_went_to_another_worker_and_came_back(lo
     with log.running(first):
         assert counts(log, 20) == [1] * 20
         with log.running(second):
-            eventually(lambda: first.health().says == second.health().says == "processing 1 partitions")
+            eventually(lambda: first.health().says == second.health().says == "processing 1 partition")
             log.say(*instances)
             assert counts(log, 40) == [1] * 20 + [2] * 20
         log.say(*instances)
@@ -505,7 +505,7 @@ def test_a_worker_without_a_partition_is_ready_as_a_spare(log: Log) -> None:
     log.make(partitions=1)
 
     with log.running(role(log, accept), role(log, accept)) as running:
-        eventually(lambda: {each.role.health().says.split(":")[0] for each in running} == {"processing 1 partitions", "spare"})
+        eventually(lambda: {each.role.health().says.split(":")[0] for each in running} == {"processing 1 partition", "spare"})
 
 
 # One event that says very much

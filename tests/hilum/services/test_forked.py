@@ -53,23 +53,41 @@ PROGRAM = """
 import signal
 from pathlib import Path
 from hilum.services.forked import Forked, have_imported
-have_imported(["interrupted"])
+have_imported(["program"])
 log = Path({folder!r}, "log")
 log.touch()
-Forked(["interrupted"], "role", log, {{}}, signal.SIGKILL).wait()
+Forked(["program"], "role", log, {{}}, signal.SIGKILL).wait()
 print(signal.pthread_sigmask(signal.SIG_BLOCK, []), log.read_text())
 """
 
 
 @pytest.mark.skipif(not forked.POSSIBLE, reason="programs are started anew here")
 def test_ctrl_c_does_not_disturb_what_is_being_imported_and_is_not_kept_from_programs(tmp_path: Path) -> None:
-    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    (tmp_path / "program.py").write_text(INTERRUPTED)
     program = [sys.executable, "-c", PROGRAM.format(folder=str(tmp_path))]
     path = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
     done = subprocess.run(program, env=path, capture_output=True, text=True, timeout=60, check=False)
 
     assert (done.stdout.split(), done.stderr) == (["set()", "set()"], "")
+
+
+FROZEN = """
+import gc
+
+def main(arguments):
+    print(gc.get_freeze_count() > 1000)
+"""
+
+
+@pytest.mark.skipif(not forked.POSSIBLE, reason="programs are started anew here")
+def test_looking_for_cycles_leaves_alone_what_programs_share(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(FROZEN)
+    program = [sys.executable, "-c", PROGRAM.format(folder=str(tmp_path))]
+
+    done = subprocess.run(program, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.stdout.split()[-1], done.stderr) == ("True", "")
 
 
 IMPORTING = """

@@ -9,7 +9,8 @@ import pytest
 from hilum.events import MessageReceived
 from hilum.hl7.message import Message, parse
 from hilum.testing import eventually
-from ingest.hl7.examples import EXAMPLES, Example
+from ingest.hl7.example import Example
+from ingest.hl7.examples import EXAMPLES
 
 from .listening import Peer, listening
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -130,6 +131,18 @@ def test_while_the_database_is_away_the_steps_stay_and_it_says_so(tmp_path: Path
     assert not health.ready
     assert "PostgreSQL is away" in health.says
     assert len(running.worklist.versions()) == 11
+
+
+def test_a_full_disk_ends_nothing_and_is_said(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    disk = os.statvfs(small_disk)
+    filler.write_bytes(bytes(disk.f_bavail * disk.f_frsize))
+    running = Running(small_disk, *ORDERS)
+
+    running.keeper.step()
+    assert "disk fails" in running.keeper.health().says
+    filler.unlink()
+    assert len(running.steps()) == 11
 
 
 @pytest.mark.parametrize(

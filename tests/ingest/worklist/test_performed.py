@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from ingest.dicom.commands import N_CREATE_RQ, N_SET_RQ, Command
 from ingest.dicom.commitment import Scu
 from ingest.dicom.negotiation import PERFORMED_STEP, Context
 from ingest.dicom.performed import Performing
+from ingest.dicom.services import Services
 from ingest.dicom.worklist_answers import PERFORMED_ANSWERS
 from ingest.worklist.telling import Teller, events_of
 from tests.ingest.worklist.steps import EXPLICIT, data_set, encoded, running
@@ -75,9 +78,9 @@ WRONG_ENTRY: dict[str, Any] = {
 class Modality:
     """Says what it does to a `Performing`, without sockets."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, performing: Performing | None = None) -> None:
         self.procedures = Procedures(settings)
-        self._performing = Performing(self.procedures)
+        self._performing = performing or Performing(self.procedures)
         self._scu = Scu("a1", "CT1", "HILUM", "192.0.2.1")
 
     def _say(self, field: int, uid: str, data: bytes, sop_class: str = PERFORMED_STEP) -> tuple[int, str]:
@@ -251,6 +254,19 @@ def test_a_full_disk_refuses_before_anything_is_kept(tmp_path: Path) -> None:
     assert full.events() == []
 
 
+def test_a_receiver_that_starts_on_a_full_disk_refuses_steps_until_there_is_room(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    disk = os.statvfs(small_disk)
+    filler.write_bytes(bytes(disk.f_bavail * disk.f_frsize))
+    services = Services.of(Settings(data=str(small_disk), spool=SpoolSettings(min_free_bytes=0)), threading.Event())
+    assert services.performing is not None
+    modality = Modality(Settings(data=str(small_disk), spool=SpoolSettings(min_free_bytes=0)), services.performing)
+
+    assert modality.create()[0] == 0x0213
+    filler.unlink()
+    assert modality.create()[0] == 0x0000
+
+
 def test_a_disk_that_is_full_in_the_middle_of_it_changes_nothing_and_the_modality_may_say_it_again(small_disk: Path) -> None:
     other = small_disk / "other"
     other.write_bytes(bytes(300_000))
@@ -276,6 +292,7 @@ def test_a_disk_that_is_full_in_the_middle_of_it_changes_nothing_and_the_modalit
 
 
 def test_a_disk_that_fails_is_said(settings: Settings, modality: Modality) -> None:
+    assert modality.events() == []
     with sqlite3.connect(settings.spool_dir / "procedures.sqlite") as connection:
         connection.execute("DROP TABLE untold")
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from hilum import telemetry
 from hilum.order_sections import Orders
 from hilum.sections import Sender
 from hilum.settings import Settings
@@ -19,6 +20,15 @@ def test_an_order_and_its_study_are_matched_by_accession_number() -> None:
     found = room.of("1.2.3")
     assert (found.outcome, found.by, found.order_ids) == ("matched", "accession-number", ("order-1",))
     assert room.of("order-1").outcome == "imaged"
+
+
+def test_outcomes_are_counted_by_what_they_are_of() -> None:
+    counters = [telemetry.MATCHES_CHANGED.labels(*labels) for labels in (("study", "unmatched"), ("study", "matched"), ("order", "imaged"))]
+    before = [each._value.get() for each in counters]
+    room = Room()
+    room.give(a_study(), an_order())
+
+    assert [each._value.get() - was for each, was in zip(counters, before, strict=True)] == [1, 1, 1]
 
 
 def test_the_order_may_come_after_the_images_and_says_so() -> None:

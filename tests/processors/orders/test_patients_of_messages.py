@@ -194,6 +194,25 @@ def test_in_a_circle_of_merges_of_two_senders_the_same_counts_whichever_came_fir
     assert [first.patient(each).merged_into for each in "ABC"] == [last.patient(each).merged_into for each in "ABC"]
 
 
+def test_who_is_named_again_gives_the_name_from_then_on() -> None:
+    site = Site()
+    site.take(adt("A40", patient="C", prior="A", name="", at="20261126080000"))
+    site.take(adt("A40", patient="C", prior="B", name="", at="20261126080000"))
+    site.take(adt(patient="A", name="Meier^Anna", at="20261126090000"))
+    site.take(adt(patient="B", name="Maier^Anna", at="20261126090100"))
+    site.take(adt(patient="A", name="Meier^Anna", at="20261126090200"))
+
+    assert site.patient("C").patient.name == "Meier^Anna"
+
+
+def test_a_patient_of_whom_nothing_new_is_said_is_not_told_again() -> None:
+    site = Site()
+    site.take(order_message())
+    site.take(adt())
+
+    assert site.take(adt(at="202611260930")) == []
+
+
 def test_in_a_circle_a_merge_that_is_said_again_is_the_latest_word() -> None:
     site = Site()
     site.take(adt("A40", patient="B", prior="A", at="202611260901"))
