@@ -14,13 +14,15 @@ from typer.testing import CliRunner
 
 from hilum.cli import app
 from hilum.cli.ordered import order_in_words
+from hilum.contract.hl7_examples import HL7_EXAMPLES
 from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.database import connect
+from hilum.database.hl7_messages import write_messages
 from hilum.database.ordered import ordered, planned, studies_of
 from hilum.database.orders import write_matches, write_orders, write_patients
 from hilum.database.troubles import misfits_of_late
 from hilum.errors import HilumError, NotFound
-from hilum.events import Event, MatchChanged, OrderChanged, PatientChanged
+from hilum.events import Event, MatchChanged, MessageReceived, OrderChanged, PatientChanged
 from hilum.order_events import Identifier, Note
 
 pytestmark = pytest.mark.system
@@ -69,6 +71,22 @@ def test_an_order_is_shown_by_any_of_its_numbers() -> None:
     assert "AccessionNumber\tSYN0001 of RIS" in shown
     assert "2.25.3211\tCT of the head\tSPS0001\tCT\tCT01\t20260102 101000\tscheduled" in shown
     assert "stale-message\tLate." in shown
+
+
+def test_documents_that_name_the_order_and_its_patient_are_shown_with_it(connection: psycopg.Connection) -> None:
+    received = HL7_EXAMPLES[MessageReceived]()
+    assert isinstance(received, MessageReceived)
+
+    def document(message_id: str, patient: str, order: str) -> MessageReceived:
+        text = f"MSH|^~\\&|D||||||MDM^T02|1|P|2.5\rPID|||{patient}\rTXA|1|DI||||||||||{message_id}||{order}|||AU\r"
+        return replace(received, message_id=message_id, code="MDM", trigger="T02", text=text)
+
+    connection.execute("DELETE FROM hl7_message")
+    write_messages(connection, [document("DOC-1", "SYNTH0001", "PL0001"), document("DOC-2", "OTHER", "PL0001")])
+    shown = run("order", "show", "PL0001")
+
+    assert "MDM^T02\tDI\tDOC-1\tAU\tDOC-1" in shown
+    assert "DOC-2" not in shown
 
 
 @pytest.mark.usefixtures("connection")
