@@ -146,6 +146,10 @@ class Waits(TryAgain):
         self.after_s = after_s
 
 
+class NotYet(Waits):
+    """It is not its turn, and the destination was not asked: that says nothing of whether the destination is there."""
+
+
 class Outage(TryAgain):
     """The destination as a whole takes nothing now: its queue waits, and no attempt is counted against any object."""
 
@@ -238,6 +242,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def reads(self) -> bool:
         """Whether `deliver` reads the object, so that it is worth reading ahead."""
         return True
+
+    @property
+    def in_order(self) -> bool:
+        """Whether what could not be delivered must be the next again, and nothing else may be tried instead."""
+        return False
 
     def titled_in(self, settings: Settings) -> bool:
         """Whether deliveries must come with the titles of the associations on which objects came."""
@@ -356,6 +365,12 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
     except ValueError as error:
         raise Misconfigured("hours-invalid", f"{where}: {error}.", fix="Correct `hours` or `time_zone`.") from None
     return sink
+
+
+def message_destinations(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of those that are told of what happens, and are sent no objects, whether or not they are configured as they should be."""
+    kinds = {name: table.get("type") for name, table in tables.items()}
+    return [name for name, kind in kinds.items() if isinstance(kind, str) and kind in _types() and hasattr(_sink_class(kind), "compose")]
 
 
 def named_secrets(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
