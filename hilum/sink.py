@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hilum.dicom.edits import Edits
-from hilum.errors import HilumError, Misconfigured, TryAgain
+from hilum.errors import HilumError, Misconfigured
 from hilum.events import DeliveryState, ObjectRef
 from hilum.hours import Hours
 from hilum.kinds import CharacterSet
@@ -27,12 +27,15 @@ from hilum.misfits import misfits, nearest, together, tried
 from hilum.part10 import Part10
 from hilum.profiles import with_profile
 from hilum.settings import Settings, is_secret
+from hilum.structs import prepare_structs
+from hilum.untaken import Later, NotYet, Outage, Park, Waits
 
 __all__ = [
     "URGENT",
     "Delivery",
     "Expected",
     "Later",
+    "NotYet",
     "Outage",
     "Park",
     "Part10",
@@ -115,38 +118,6 @@ class Settled(Struct, frozen=True, kw_only=True):
     member: str = ""
     #: The SOP instance UID under which the destination has it, if that is not the object's own: an image compressed with loss.
     sent_as: str = ""
-
-
-class Later(TryAgain):
-    """This one object was not taken now and may be later: it is tried again, after growing pauses, up to `max_attempts` times."""
-
-    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", peer_comment: str = "") -> None:
-        """`peer_comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
-        super().__init__(sentence, fix=fix)
-        self.peer_status = peer_status
-        self.peer_comment = peer_comment
-
-
-class Park(HilumError):
-    """This one object needs a person before it can be delivered: it is put aside at once, and the others go on."""
-
-    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", peer_comment: str = "") -> None:
-        """`peer_comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
-        super().__init__(sentence, fix=fix)
-        self.peer_status = peer_status
-        self.peer_comment = peer_comment
-
-
-class Waits(TryAgain):
-    """The object is at the destination, which has yet to say what became of it: looked at again after `after_s`, no attempt counted."""
-
-    def __init__(self, sentence: str, *, after_s: float) -> None:
-        super().__init__(sentence)
-        self.after_s = after_s
-
-
-class Outage(TryAgain):
-    """The destination as a whole takes nothing now: its queue waits, and no attempt is counted against any object."""
 
 
 class Session(Protocol):
@@ -237,6 +208,11 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def reads(self) -> bool:
         """Whether `deliver` reads the object, so that it is worth reading ahead."""
         return True
+
+    @property
+    def in_order(self) -> bool:
+        """Whether what could not be delivered must be the next again, and nothing else may be tried instead."""
+        return False
 
     def titled_in(self, settings: Settings) -> bool:
         """Whether deliveries must come with the titles of the associations on which objects came."""
@@ -357,6 +333,12 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
     return sink
 
 
+def message_destinations(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of those that are told of what happens, and are sent no objects, whether or not they are configured as they should be."""
+    kinds = {name: table.get("type") for name, table in tables.items()}
+    return [name for name, kind in kinds.items() if isinstance(kind, str) and kind in _types() and hasattr(_sink_class(kind), "compose")]
+
+
 def named_secrets(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The secrets that a destination's table names by files: the key, and the key that the file is for.
 
@@ -393,6 +375,7 @@ def _types() -> list[str]:
 
 def _sink_class(kind: str) -> type[Sink]:
     module = importlib.import_module(f"sinks.{kind}")
+    prepare_structs()  # of a type that `hilum apply` brings, several workers begin at once
     classes = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Sink) and each is not Sink]
     if len(classes) != 1:
         raise TypeError(f"sinks.{kind} must offer one sink, and offers {len(classes)}")

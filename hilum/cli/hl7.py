@@ -24,6 +24,7 @@ from hilum.cli.context import (
     show_table,
 )
 from hilum.errors import Misconfigured, TryAgain
+from hilum.words import counted
 
 if TYPE_CHECKING:
     from hilum.database.hl7_messages import Line
@@ -128,6 +129,8 @@ def send(
     to: Annotated[str, typer.Option("--to", help="HOST:PORT of the receiver; without it this Hilum's own listener.")] = "",
     tls: Annotated[bool, typer.Option("--tls", help="Speak TLS.")] = False,
     ca: Annotated[str, typer.Option("--ca", help="PEM file of the authorities to trust; without it the system's.")] = "",
+    certificate: Annotated[str, typer.Option("--certificate", help="PEM file of the certificate to show, if the receiver wants one.")] = "",
+    key: Annotated[str, typer.Option("--key", help="PEM file of its private key; without it, it is in the certificate's.")] = "",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for an acknowledgement.")] = 30.0,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -140,9 +143,10 @@ def send(
     from hilum.mllp_client import MllpClient
 
     contents = [(str(file), _content(file)) for file in files]
-    host, port = _address(to, loaded(config, data).settings)
+    tls = tls or bool(ca or certificate)
+    host, port = _address(to, loaded(config, data).settings, tls=tls)
     said: list[dict[str, Any]] = []
-    with MllpClient(host, port, tls=ClientTls(ca=ca, section="--ca") if tls else None, timeout_s=timeout) as client:
+    with MllpClient(host, port, tls=ClientTls(ca=ca, certificate=certificate, key=key) if tls else None, timeout_s=timeout) as client:
         for name, content in contents:
             text = decode(client.send(content.strip(b"\x0b\x1c\r\n") + b"\r")).text
             try:
@@ -151,7 +155,8 @@ def send(
                 said.append({"file": name, "code": "", "control_id": "", "says": "The answer is no HL7 message."})
                 continue
             for segment in message.segments("MSA"):
-                says = " ".join(filter(None, (segment.get(3), *(each.get(8) for each in message.segments("ERR")))))
+                sentences = (segment.get(3), *(each.get(8) for each in message.segments("ERR")))
+                says = " ".join(dict.fromkeys(filter(None, sentences)))
                 said.append({"file": name, "code": segment.get(1), "control_id": segment.get(2), "says": says})
     accepted = sum(each["code"] in ("AA", "CA") for each in said)
     if json:
@@ -183,33 +188,43 @@ def validate(
 
 def replay(
     which: Annotated[list[str], typer.Argument(help="Ids of messages, or control ids that only one has.", metavar="MESSAGE...")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be said again.")] = False,
+    pass_on: Annotated[bool, typer.Option("--pass-on", help="Pass them on to other systems again, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be said again, and to whom.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say messages again on `hl7.message.received.v1`, such as after their sender's profile was corrected. Each gets a new id."""
+    """Say messages again on `hl7.message.received.v1`, such as after their sender's profile was corrected. Each gets a new id.
+
+    Destinations that messages are passed on to do not get them again without `--pass-on`.
+    """
+    from hilum import desired
     from hilum.database.hl7_messages import find_message
-    from hilum.hl7_replay import replayed
+    from hilum.hl7_replay import passed_on_to, replayed
 
     settings = connected(config, data)
     found = [find_message(settings.postgres.dsn, each) for each in which]
     for each in found:
         if each["refused"]:
             raise Misconfigured("message-refused", f"{each['message_id']} was not taken: it is no message.", fix="Have it sent again.")
+    others = passed_on_to(desired.destinations(settings), found)
+    to = others if pass_on else []
     if not json:
         for each in found:
             out.print(f"{each['message_id']}  {each['code']}^{each['trigger']}  {moment(each['received_at'])}", markup=False)
+        if others:
+            says = "They are passed on again" if pass_on else "They are not passed on again (--pass-on does that)"
+            out.print(f"{says}: {', '.join(others)}.", markup=False)
     if dry_run:
         if json:
-            show_json([{"message_id": each["message_id"], "said_again_as": ""} for each in found])
+            show_json([{"message_id": each["message_id"], "said_again_as": "", "passed_on_to": to} for each in found])
         return
-    if not yes and not typer.confirm(f"Say {len(found)} again?", err=True):
+    if not yes and not typer.confirm(f"Say {counted(len(found), 'message')} again?", err=True):
         sys.exit(Exit.REFUSED)
-    pairs = replayed(settings, found)
+    pairs = replayed(settings, found, pass_on=pass_on)
     if json:
-        show_json([{"message_id": old, "said_again_as": new} for old, new in pairs])
+        show_json([{"message_id": old, "said_again_as": new, "passed_on_to": to} for old, new in pairs])
     else:
         for old, new in pairs:
             out.print(f"{old} is said again as {new}.", markup=False)
@@ -243,18 +258,25 @@ def _bytes_of(settings: Settings, found: dict[str, Any]) -> bytes:
 
     if found["object_key"]:
         return open_store(settings).get(found["bucket"], found["object_key"])
+    if found["raw"]:
+        return bytes(found["raw"])
     try:
+        if found["read_as"]:
+            return str(found["text"]).encode(found["read_as"])
         return encode(found["text"], (found["character_set"] or "").split("~")[0] or "UTF-8")
-    except ValueError:
+    except (ValueError, LookupError):
         err.print("hilum: this is UTF-8; the message came in another character set.", markup=False)
         return str(found["text"]).encode()
 
 
-def _address(to: str, settings: Settings) -> tuple[str, int]:
+def _address(to: str, settings: Settings, *, tls: bool) -> tuple[str, int]:
     if not to:
         from hilum.up import hl7_of
 
-        address = hl7_of(settings)
+        address = hl7_of(settings, tls=tls)
+        if address is None and hl7_of(settings, tls=not tls) is not None:
+            says = f"This Hilum takes HL7 messages {'without' if tls else 'over'} TLS only."
+            raise Misconfigured("tls-only", says, fix=f"Send {'without' if tls else 'with'} --tls.")
         if address is None:
             raise TryAgain("No HL7 listener of this Hilum runs.", fix="Name one with --to HOST:PORT, or add `hl7` to roles.processes.")
         return address

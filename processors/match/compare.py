@@ -26,7 +26,7 @@ def differences(order: OrderRow, study: StudyRow) -> list[tuple[str, str, str]]:
     found = []
     who = [former for former in order.former if study.ids and same_patient(former[0], study.ids)]
     if order.ids and study.ids and not same_patient(order.ids, study.ids):
-        found.append(("PatientID", order.ids[0][0], study.ids[0][0]))
+        found.append(("PatientID", *_apart(order.ids[0], study.ids[0])))
     if not any(same_name(each, study.name) for each in (order.name, *(former[1] for former in who))):
         found.append(("PatientName", order.name, study.name))
     if (
@@ -40,13 +40,21 @@ def differences(order: OrderRow, study: StudyRow) -> list[tuple[str, str, str]]:
         found.append(("PatientSex", order.sex, study.sex))
     own = order.accessions
     if own and study.accessions and not any(same_id(one, each) for one in own for each in study.accessions):
-        found.append(("AccessionNumber", "\\".join(each[0] for each in own), study.accessions[0][0]))
+        ordered, made = _apart(own[0], study.accessions[0])
+        found.append(("AccessionNumber", "\\".join((ordered, *(each[0] for each in own[1:]))), made))
     return found
 
 
 def same_id(first: Id, second: Id) -> bool:
     """The same value, of the same issuer as far as both say."""
     return first[0] == second[0] and (not first[1] or not second[1] or first[1] == second[1])
+
+
+def _apart(ordered: Id, found: Id) -> tuple[str, str]:
+    """Two identifiers as a person can tell them apart: with their issuers, if that is what differs."""
+    if ordered[0] != found[0]:
+        return ordered[0], found[0]
+    return f"{ordered[0]} of {ordered[1]}", f"{found[0]} of {found[1]}"
 
 
 def same_patient(first: Sequence[Id], second: Iterable[Id]) -> bool:

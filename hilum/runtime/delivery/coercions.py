@@ -106,14 +106,15 @@ class Coercions(Struct, frozen=True):
         details: Any,
         survivor: Any,
     ) -> Delivery:
-        remark = ""
-        if self.warns and outcome != "matched" and not accepted:
-            remark = f"No order fits its study ({outcome or 'none is known'})."
         wanted = self.by_sender.get((calling_aet or "").strip(), ())
+        differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
+        set_right = may_be_coerced(outcome or "", differing, wanted)
+        remark = ""
+        if self.warns and not accepted and not set_right:
+            remark = _warning(outcome)
         edits = None
         if wanted and details and changed_at is not None and outcome in ("matched", "mismatched"):
-            differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
-            if accepted or may_be_coerced(outcome, differing, wanted):
+            if accepted or set_right:
                 orders = msgspec.convert(details, list[Order])
                 edits = _of_orders(orders, wanted, changed_at, order_ids or (), study_instance_uid=delivery.study_instance_uid)
         elif wanted and survivor is not None:
@@ -125,6 +126,13 @@ class Coercions(Struct, frozen=True):
         if own in _WRITTEN_FIRST:
             edits, own = replace(edits, stored_as=own), EXPLICIT_VR_LITTLE_ENDIAN
         return replace(delivery, edits=edits, transfer_syntax_uid=own, remark=remark)
+
+
+def _warning(outcome: str | None) -> str:
+    """What a destination that warns says of a study; nothing of one that its order fits."""
+    if outcome is None:
+        return "Its study was not held against orders in time."
+    return f"No order fits its study ({outcome})." if outcome != "matched" else ""
 
 
 def _of_orders(

@@ -299,3 +299,19 @@ def test_images_of_each_procedure_of_an_order_match_by_its_accession_number(acce
     room.give(replace(an_order(), order=replace(order, procedures=procedures)), a_study(accession=accession))
 
     assert (room.of("1.2.3").outcome, room.of("1.2.3").by) == ("matched", "accession-number")
+
+
+def test_identifiers_that_differ_in_their_issuer_are_told_with_it() -> None:
+    room = Room()
+    room.give(an_order(), a_study(patient_issuer="SOUTH"))
+
+    (difference,) = room.of("1.2.3").differences
+    assert (difference.ordered, difference.found) == ("4711 of NORTH", "4711 of SOUTH")
+
+
+def test_a_correction_is_noted_with_when_and_what() -> None:
+    room = Room()
+    room.give(an_order(name="Maier^Anna"), a_study(), an_order(version=2))
+
+    (note,) = room.of("1.2.3").notes
+    assert note.sentence == "The order or its patient was changed after the images came, at 2026-11-26 12:00 UTC: PatientName."
