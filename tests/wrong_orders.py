@@ -39,7 +39,7 @@ WRONG_ORDERS: tuple[WrongOrder, ...] = (
             images("1.2.1", accession="A1", patient="PAT1", name="Family1^Given"),
         ),
         orders={
-            "P1": (("Status", "scheduled"), ("Images", "imaged")),
+            "P1": (("Status", "scheduled"), ("Images", "imaged"), ("Noticed", "accession-of-another-patient")),
             "P2": (("Status", "scheduled"), ("Images", "awaited"), ("Noticed", "accession-of-another-patient")),
         },
         study=(("Outcome", "matched"), ("Orders", "P1")),

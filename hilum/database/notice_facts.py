@@ -26,21 +26,26 @@ _STUDY = """
     FROM v_study WHERE study_instance_uid = %s
 """
 _OF_ORDER = """
-    o.placer_number AS "PlacerOrderNumber", o.filler_number AS "FillerOrderNumber", o.accession_number AS "AccessionNumber",
+    o.placer_number AS "PlacerOrderNumber", o.filler_number AS "FillerOrderNumber",
+    coalesce(first.accession_number, o.accession_number) AS "AccessionNumber",
     first.procedure_id AS "RequestedProcedureID", first.code ->> 'value' AS "ProcedureCode",
     first.code ->> 'meaning' AS "ProcedureMeaning", first.code ->> 'scheme' AS "ProcedureScheme"
 """
 #: The requested procedure that comes first by a condition.
 _FIRST = """
     LATERAL (
-        SELECT s.procedure_id, o.detail #> ARRAY['procedures', s.procedure_number::text, 'codes', '0'] AS code
+        SELECT s.procedure_id, s.accession_number, o.detail #> ARRAY['procedures', s.procedure_number::text, 'codes', '0'] AS code
         FROM scheduled_step AS s WHERE s.order_id = o.order_id
         ORDER BY {by} DESC, s.procedure_number, s.step_number LIMIT 1) AS first ON true
+"""
+_OF_STUDY = """
+    s.study_instance_uid = %(study)s DESC,
+    s.accession_number IS NOT DISTINCT FROM (SELECT accession_number FROM study WHERE study_instance_uid = %(study)s)
 """
 #: The orders that a study was matched with; those of which it has the StudyInstanceUID, while it was held against none.
 _ORDERS = f"""
     SELECT o.order_id, {_OF_ORDER}
-    FROM scheduled_order AS o LEFT JOIN {_FIRST.format(by="s.study_instance_uid = %(study)s")}
+    FROM scheduled_order AS o LEFT JOIN {_FIRST.format(by=_OF_STUDY)}
     WHERE o.superseded_by IS NULL AND o.order_id IN (
         SELECT unnest(order_ids) FROM match WHERE about = 'study' AND id = %(study)s
         UNION ALL SELECT s.order_id FROM scheduled_step AS s WHERE s.study_instance_uid = %(study)s
@@ -58,8 +63,10 @@ _ORDER_OF_STEP = f"""
     WHERE o.superseded_by IS NULL AND o.order_id IN (
         SELECT order_id FROM scheduled_step WHERE study_instance_uid = %(study)s
         UNION SELECT order_id FROM scheduled_order WHERE accession_number = %(accession)s
+        UNION SELECT order_id FROM scheduled_step WHERE accession_number = %(accession)s
         UNION SELECT unnest(order_ids) FROM match WHERE about = 'study' AND id = %(study)s)
-      AND (%(accession)s = '' OR o.accession_number IS NULL OR o.accession_number = %(accession)s)
+      AND (%(accession)s = '' OR o.accession_number IS NULL OR o.accession_number = %(accession)s
+        OR o.order_id IN (SELECT order_id FROM scheduled_step WHERE accession_number = %(accession)s))
       AND (%(placer)s = '' OR o.placer_number IS NULL OR o.placer_number = %(placer)s)
       AND (%(filler)s = '' OR o.filler_number IS NULL OR o.filler_number = %(filler)s)
     ORDER BY fits.step DESC, fits.study DESC, o.changed_at DESC LIMIT 1

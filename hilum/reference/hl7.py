@@ -52,7 +52,7 @@ def page() -> str:
             "",
             "## Reasons",
             "",
-            "Why something is not taken (`hilum hl7 list --refused`).",
+            "Why something is not taken: `hilum hl7 list --refused`, but for want of disk, which `hilum_hl7_refused` counts alone.",
             "",
             table(("Reason", "Answer", "Condition", "Meaning", "What to do"), reasons),
             "",

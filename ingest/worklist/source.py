@@ -14,8 +14,8 @@ from hilum.order_events import Order
 from hilum.settings import Settings
 
 # Images take a step off the list if they are of its procedure: by StudyInstanceUID, also one that it had before; or since their study fits
-# its order by accession number, where that has no other procedure of this modality. Those that were made by the wrong entry of the list
-# (110514) are of another patient.
+# its order by accession number, where that has no other procedure of this modality with that number. Those that were made by the wrong
+# entry of the list (110514) are of another patient.
 # An order that modalities alone have ended has steps of which messages say that they wait: these leave the list as `worklist.leaves` says.
 _OPEN = """
     SELECT s.order_id, s.procedure_number, s.step_number, o.version, s.study_instance_uid, s.step_id
@@ -37,7 +37,10 @@ _OPEN = """
                     AND NOT m.differences @> '[{"attribute": "PatientID"}]'
                     AND NOT EXISTS (
                         SELECT FROM scheduled_step other WHERE other.order_id = s.order_id
-                            AND other.procedure_number <> s.procedure_number AND other.modality IS NOT DISTINCT FROM s.modality)) AS own
+                            AND other.procedure_number <> s.procedure_number AND other.modality IS NOT DISTINCT FROM s.modality
+                            AND NOT EXISTS (
+                                SELECT FROM study WHERE study.study_instance_uid = m.id AND study.accession_number = s.accession_number
+                                    AND other.accession_number IS DISTINCT FROM s.accession_number))) AS own
             JOIN study_state st ON st.study_instance_uid = own.uid JOIN series ON series.study_instance_uid = own.uid
             WHERE st.state = 'complete' AND (s.modality IS NULL OR series.modality = s.modality)
                 AND (EXISTS (

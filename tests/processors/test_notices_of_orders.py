@@ -99,6 +99,20 @@ def test_each_order_that_a_step_performs_is_told(hospital: Hospital) -> None:
     assert len({each.get("MSH-10") for each in said}) == 4
 
 
+def test_of_an_order_with_several_procedures_the_one_is_told_that_a_study_or_step_is_for(hospital: Hospital) -> None:
+    order = an_order_of("9")
+    (first,) = order.procedures
+    own, other = Identifier(value="ACC9"), Identifier(value="ACC7")
+    steps = (replace(first.steps[0], step_id="SPS10"),)
+    second = replace(first, study_instance_uid="2.25.110", procedure_id="RP10", accession=other, steps=steps)
+    order = replace(order, procedures=(replace(first, accession=own), second))
+    hospital.index(OrderChanged(order=order, change="new", changed_at=NOW), a_match("o9"))
+    performed = PerformedOf(study_instance_uid="2.25.110", accession_number="ACC7", procedure_id="RP10", step_id="SPS10")
+    hospital.told(a_change("completed"), replace(a_step_event("in-progress", 1), scheduled=(performed,)))
+
+    assert [(each.get("ORC-2"), each.get("OBR-18"), each.get("OBR-19")) for each in messages(hospital)] == [("P9", "ACC7", "RP10")] * 2
+
+
 def test_the_patient_has_the_authority_and_the_kind_of_identifier_that_messages_gave(hospital: Hospital) -> None:
     said: dict[str, Any] = {"version": 1, "change": "updated", "said_at": NOW, "changed_at": NOW}
     ids = (Identifier(value="PID1", issuer="NORTH", type="MR"),)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from hilum.database import connect
 from hilum.errors import TryAgain
 from hilum.events import MatchChanged, OrderChanged, ProcedureStepChanged
-from hilum.order_events import Difference, MatchOutcome, Order
+from hilum.order_events import Difference, Identifier, MatchOutcome, Order
 from hilum.procedure_events import PerformedOf
 from hilum.procedures import Procedures
 from hilum.runtime.tables import Envelope
@@ -361,6 +361,26 @@ class TestSource:
             a_match(connection, "2.25.7777", "matched")
 
             assert len(source.open()) == 2
+        source.close()
+
+    def test_unless_it_has_the_accession_number_of_one_of_them_alone(self, postgres: str) -> None:
+        source = self.source(postgres)
+        (order,) = self.waiting(ORDERS[0])
+        (first,) = order.procedures
+        other = replace(first.steps[0], step_id="SPSB")
+        second = replace(first, procedure_id="RPB", study_instance_uid="2.25.102", accession=Identifier(value="ACCB"), steps=(other,))
+        with connect(postgres) as connection:
+            put(connection, replace(order, procedures=(replace(first, accession=order.accession), second)))
+            connection.execute(
+                "INSERT INTO study (study_instance_uid, accession_number, receipt, received_at) VALUES ('2.25.7777', 'ACCB', 'r', now())"
+                " ON CONFLICT (study_instance_uid) DO UPDATE SET accession_number = 'ACCB'"
+            )
+            a_series(connection, "2.25.7777")
+            complete(connection, "2.25.7777")
+            a_match(connection, "2.25.7777", "matched")
+
+            assert [step.step_id for step in source.open()] == ["SPS1"]
+            connection.execute("DELETE FROM study WHERE study_instance_uid = '2.25.7777'")
         source.close()
 
     def test_so_does_one_with_a_uid_that_was_offered_before(self, postgres: str) -> None:
