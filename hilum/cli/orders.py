@@ -27,7 +27,7 @@ from hilum.cli.context import (
 from hilum.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from hilum.database.order_queries import KnownPatient, MatchOfStudy, OrderDetail
+    from hilum.database.order_queries import KnownPatient, MatchOfStudy, OrderDetail, OrderSummary
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="Show at most so many.", min=1)]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it; without, it is only shown what would be done.")]
@@ -74,7 +74,7 @@ def list_all(
     rows = [
         (
             moment(o.start_at),
-            o.accession_number,
+            ", ".join(filter(None, (o.accession_number, *o.further_accession_numbers))),
             o.patient_id,
             o.patient_name,
             o.modality,
@@ -111,7 +111,7 @@ def _show_order(order: OrderDetail) -> None:
     show_facts(
         {
             "Order": summary.order_id,
-            "AccessionNumber": _with_issuer(detail.get("accession")),
+            "AccessionNumber": _accessions(summary),
             "Placer number": _with_issuer(detail.get("placer")),
             "Filler number": _with_issuer(detail.get("filler")),
             "Patient": f"{_of(summary.patient_id, summary.patient_issuer)}  {summary.patient_name or ''}".strip(),
@@ -177,6 +177,11 @@ def _start(step: dict[str, Any]) -> str:
     if step.get("start_at"):
         return moment(datetime.fromisoformat(step["start_at"]))
     return f"{step.get('start_date', '')} {step.get('start_time', '')}".strip()
+
+
+def _accessions(order: OrderSummary) -> str:
+    first = _of(order.accession_number, order.accession_issuer)
+    return ", ".join(filter(None, (first, *order.further_accession_numbers)))
 
 
 def _with_issuer(identifier: dict[str, Any] | None) -> str:
@@ -358,7 +363,7 @@ def _show_match(dsn: str, uid: str, match: MatchOfStudy | None) -> None:
             out.print()
             lines = [
                 (
-                    _of(o.accession_number, o.accession_issuer),
+                    _accessions(o),
                     o.placer_number,
                     o.filler_number,
                     _of(o.patient_id, o.patient_issuer),

@@ -23,6 +23,8 @@ class OrderSummary(Struct, frozen=True, kw_only=True):
     status: str
     accession_number: str | None
     accession_issuer: str | None
+    #: Other accession numbers of its procedures.
+    further_accession_numbers: list[str]
     placer_number: str | None
     filler_number: str | None
     patient_id: str
@@ -122,12 +124,14 @@ class KnownPatient(Struct, frozen=True, kw_only=True):
 _SUMMARY = """
 SELECT o.order_id, o.status, o.accession_number, o.accession_issuer, o.placer_number, o.filler_number, o.patient_id, o.patient_name,
        coalesce(o.detail #>> '{patient,ids,0,issuer}', o.detail #>> '{patient,ids,0,universal_id}') AS patient_issuer,
-       first.modality, first.start_at, o.detail -> 'procedures' -> 0 ->> 'description' AS description, o.sender,
+       first.modality, first.start_at, coalesce(first.further, '{}') AS further_accession_numbers,
+       o.detail -> 'procedures' -> 0 ->> 'description' AS description, o.sender,
        coalesce(m.outcome, 'awaited') AS images, o.changed_at,
        ARRAY(SELECT DISTINCT note ->> 'code' FROM jsonb_array_elements(coalesce(o.notes, '[]')) AS note ORDER BY 1) AS noted
 FROM scheduled_order AS o
 LEFT JOIN LATERAL (
-    SELECT string_agg(DISTINCT s.modality, ', ' ORDER BY s.modality) AS modality, min(s.start_at) AS start_at
+    SELECT string_agg(DISTINCT s.modality, ', ' ORDER BY s.modality) AS modality, min(s.start_at) AS start_at,
+        array_agg(DISTINCT s.accession_number) FILTER (WHERE s.accession_number <> coalesce(o.accession_number, '')) AS further
     FROM scheduled_step AS s WHERE s.order_id = o.order_id
 ) AS first ON true
 LEFT JOIN match AS m ON m.about = 'order' AND m.id = o.order_id

@@ -220,6 +220,7 @@ def test_an_order_is_found_by_the_accession_number_of_each_of_its_procedures(con
     shown = run("order", "show", "SYN0002")
 
     assert [each["modality"] for each in listed] == ["CT, MR"]
+    assert "AccessionNumber\tSYN0001 of RIS, SYN0002\n" in shown
     assert "2.25.3211\tSYN0001 of RIS\tCT of the head" in shown
     assert "2.25.3212\tSYN0002 of RIS\tMR of the head" in shown
 
