@@ -11,7 +11,7 @@ from hilum.database import AWAY, away, connect
 from hilum.errors import HilumError
 from hilum.notices import Outgoing
 from hilum.part10 import Part10
-from hilum.sink import Delivery, NotYet, Outage, Park, Session, Settled
+from hilum.sink import Delivery, Outage, Park, Session, Settled, Waits
 
 #: How soon messages that wait for an older one are looked at again, in seconds.
 AGAIN_S = 0.5
@@ -27,6 +27,10 @@ _OLDER = """
 """
 
 Outcome = Settled | HilumError
+
+
+class NotYet(Waits):
+    """It is not its turn, and the destination was not asked: that says nothing of whether the destination is there."""
 
 
 class Queued:
@@ -66,7 +70,7 @@ class InOrder(Session):
 
     So the first `deliver` of a batch sends all of it; the others only say what became of theirs. What comes after one that could
     not be sent waits, and so does a batch that a pending older message is not in. The worker gives back untouched what an outage left
-    over (`Sink.in_order`), so that it keeps its place.
+    over, so that it keeps its place.
     """
 
     def __init__(self, queued: Queued, clock: Callable[[], float] = time.monotonic) -> None:

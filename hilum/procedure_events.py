@@ -142,6 +142,7 @@ class StepPerformed(Event, frozen=True, kw_only=True):
     state: PerformedState
     #: Whether it was discontinued since the wrong entry of the worklist was chosen: then it was no order's.
     wrong_entry: bool = False
+    #: Studies and ids of scheduled steps, and nothing else that the modality said of them.
     scheduled: tuple[PerformedOf, ...]
     changed_at: datetime
 
@@ -153,7 +154,7 @@ class StepPerformed(Event, frozen=True, kw_only=True):
             revision=event.revision,
             state=event.state,
             wrong_entry=event.is_wrong_entry,
-            scheduled=event.scheduled,
+            scheduled=tuple(PerformedOf(study_instance_uid=each.study_instance_uid, step_id=each.step_id) for each in event.scheduled),
             changed_at=event.changed_at,
         )
 

@@ -288,13 +288,15 @@ def _show_match(dsn: str, uid: str, match: MatchOfStudy | None) -> None:
             "StudyInstanceUID": uid,
             "Outcome": match.outcome,
             "Found by": match.by,
+            "Orders": ", ".join(match.order_ids),
+            "Might be its": ", ".join(match.candidates),
             "Changed": f"{moment(match.changed_at)} by {match.cause}",
             "At destinations": "what differs is set right on the way out" if match.coercible else "",
             "Accepted": accepted,
         }
     )
     columns = ("Accession", "Placer", "Filler", "Patient", "Description", "Status", "Order")
-    for title, order_ids in (("Its orders", match.order_ids), ("Might be its", match.candidates)):
+    for title, order_ids in (("Its orders", match.order_ids), ("Orders that might be its", match.candidates)):
         orders = orders_by_id(dsn, order_ids) if order_ids else []
         if orders:
             out.print()

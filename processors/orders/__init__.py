@@ -18,7 +18,7 @@ from hilum.hl7.fieldmaps import FieldMap, fieldmap
 from hilum.hl7.mapping import map_message
 from hilum.hl7.message import NotHl7, parse
 from hilum.hl7.senders import defaults_of
-from hilum.order_events import Note, Patient
+from hilum.order_events import Note
 from hilum.pseudonyms import Pseudonyms, pseudonyms
 from hilum.role import Role
 from hilum.runtime.loop import ProcessorRole
@@ -33,7 +33,6 @@ from .rows import NameRow, OrderRow, PatientRow, PerformedRow, Row, Stamp, Told,
 
 log = telemetry.logger("orders")
 
-_NOBODY = Patient(key="", ids=())
 #: A message from further ahead of its reception was made by a clock that is wrong: when it came counts.
 MOST_AHEAD = timedelta(hours=1)
 
@@ -148,19 +147,15 @@ class _Work:
         """Tell the orders of which a modality performs something, if that is news."""
         uids = dict.fromkeys(each.study_instance_uid for each in event.scheduled if each.study_instance_uid)
         order_ids = dict.fromkeys(self._book.now(each) for uid in uids for each in self._book.named(self._book.name_of_study(uid)))
-        before = {order_id: self._progress(order_id) for order_id in order_ids}
+        before = {order_id: self._book.progress(order_id) for order_id in order_ids}
         for uid, row in self._performances.tell(event).items():
             self._memory.put(performed_key(uid), row, due=self._now + self._keep)
         for order_id in order_ids:
-            if self._progress(order_id) != before[order_id]:
+            if self._book.progress(order_id) != before[order_id]:
                 self._book.touched[order_id] = "performed"
                 self._note_performed(order_id)
         if self._book.touched:
             yield from self._tell([], "", "")
-
-    def _progress(self, order_id: str) -> tuple[str, str]:
-        order = self._book.order(order_id, _NOBODY)
-        return order.status, order.performed
 
     def _note_performed(self, order_id: str) -> None:
         if self._book.performed_after_all(order_id):

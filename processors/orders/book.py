@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import TypeVar
 from uuid import UUID, uuid5
 
 import msgspec
@@ -18,13 +17,13 @@ from hilum.runtime.state import moment
 
 from .performed import Performances, folded, is_after_all, step_status
 from .rows import Facts, NameRow, OrderRow, Performed, ProcedureRow, Row, Stamp, Told, name_key, order_key, with_order, without
+from .shown import STEP_OF_ORDER, all_of, as_kind, scheduled_step, short_id, status_of
 
 T = TypeVar("T")
 
 #: Which of the numbers of an order name it: the first that it has (HL7 v2.5.1 4.5.1.2, 4.5.1.3).
 _NUMBERS = ("placer", "filler")
-_FINAL = ("completed", "discontinued", "cancelled")
-_STEP_OF_ORDER = {"in-progress": "started"}
+_NOBODY = Patient(key="", ids=())
 _ORDER_TEXTS = (
     "referring_physician",
     "requesting_physician",
@@ -75,7 +74,7 @@ class Book:
         """The pseudonyms of all by which an order may be meant."""
         row = self.row(order_id)
         for kind in (*_NUMBERS, "accession", "admission"):
-            identifier = _as(row.facts.get(kind), Identifier)
+            identifier = as_kind(row.facts.get(kind), Identifier)
             if identifier is not None:
                 yield self.name_of(kind, identifier)
         for key, procedure in row.procedures.items() or {"": ProcedureRow()}.items():
@@ -100,6 +99,7 @@ class Book:
         row = self.row(order_id)
         self.told.add(order_id)
         is_new, former, accession = not row.facts.values, row.facts.get("patient"), row.facts.get("accession")
+        before = self._progress(order_id, said)
         was_said = (row.said_ms, row.facts.get("sender"))
         facts = {"patient": patient_key, **said.facts}
         facts |= {kind: number for kind in _NUMBERS if (number := getattr(said, kind)) is not None}
@@ -116,7 +116,9 @@ class Book:
             self._take(self.name_of("accession", msgspec.convert(accession, Identifier)), order_id)
         for name in self.names_of(order_id):
             self._give(name, order_id)
-        if told.changed or is_new or (row.said_ms, row.facts.get("sender")) != was_said:
+        is_other = told.changed or is_new or (row.said_ms, row.facts.get("sender")) != was_said
+        # What is said again may be later than the end of what a modality broke off, and so schedule it anew.
+        if is_other or self._progress(order_id, said) != before:
             self.touched[order_id] = _change_of(said, is_new=is_new)
         return order_id, former, told
 
@@ -127,7 +129,7 @@ class Book:
 
     def others_with(self, order_id: str) -> list[str]:
         """Other orders with the same accession number of the same issuer."""
-        accession = _as(self.row(order_id).facts.get("accession"), Identifier)
+        accession = as_kind(self.row(order_id).facts.get("accession"), Identifier)
         if accession is None:
             return []
         return [each for each in self.named(self.name_of("accession", accession)) if each != order_id]
@@ -207,7 +209,7 @@ class Book:
         if named and others and said.change != "new":
             for each in named:
                 if each in steps:
-                    told.add(steps[each].put("status", _STEP_OF_ORDER.get(said.status, said.status), stamp))
+                    told.add(steps[each].put("status", STEP_OF_ORDER.get(said.status, said.status), stamp))
             return told
         told.add(row.facts.put("status", said.status, stamp))
         for facts in steps.values():  # what was said of single steps before holds no more
@@ -224,7 +226,7 @@ class Book:
         unusable: dict[str, str] = {}
 
         def identifier(target: str) -> Identifier | None:
-            found = _as(facts.get(target), Identifier)
+            found = as_kind(facts.get(target), Identifier)
             if found is not None and len(found.value) > LONGEST.get(target, 1 << 30):
                 unusable[KEYWORDS[target]] = found.value
                 return None
@@ -243,20 +245,31 @@ class Book:
         return Order(
             order_id=order_id,
             version=row.version,
-            status=_status_of(status, [step_status(*each) for each in steps]),
+            status=status_of(status, [step_status(*each) for each in steps]),
             performed=folded(each for _, _, performed in steps for each in performed),
             patient=patient,
             procedures=procedures,
             accession=identifier("accession"),
             placer=identifier("placer"),
             filler=identifier("filler"),
-            group=_as(facts.get("group"), Identifier),
+            group=as_kind(facts.get("group"), Identifier),
             admission=identifier("admission"),
             unusable=unusable,
             sender=facts.get("sender") or "",
             said_at=moment(row.said_ms),
             **{name: facts.get(name) or "" for name in _ORDER_TEXTS},
         )
+
+    def progress(self, order_id: str) -> tuple[str, str]:
+        """How far an order is: its status, and what modalities say of it."""
+        order = self.order(order_id, _NOBODY)
+        return order.status, order.performed
+
+    def _progress(self, order_id: str, said: OrderFacts) -> tuple[str, str] | None:
+        """None if nothing is performed of it, or nothing said of its status: then only a fact that changes changes it."""
+        rows = self.row(order_id).procedures.items() if said.status else ()
+        uids = (uid for key, procedure in rows for uid in _uids(order_id, key, procedure))
+        return self.progress(order_id) if any(self._performances.row(uid).steps for uid in uids) else None
 
     def performed_after_all(self, order_id: str) -> bool:
         """Whether modalities perform it although messages said before that it is cancelled or discontinued."""
@@ -286,64 +299,19 @@ class Book:
         if len(procedure_id) > LONGEST["procedure_id"]:
             unusable[KEYWORDS["procedure_id"]], procedure_id = procedure_id, ""
         return RequestedProcedure(
-            procedure_id=procedure_id or f"P{_short(order_id, key)}",
+            procedure_id=procedure_id or f"P{short_id(order_id, key)}",
             study_instance_uid=said or made,
             uid_made=not said,
             former_uids=tuple(each for each in dict.fromkeys((*row.former, *([made] if said else []))) if each != (said or made)),
             description=facts.get("description") or "",
-            codes=_all(facts.get("codes"), Code),
+            codes=all_of(facts.get("codes"), Code),
             priority=facts.get("priority") or "",
             reason=facts.get("reason") or "",
-            reason_codes=_all(facts.get("reason_codes"), Code),
+            reason_codes=all_of(facts.get("reason_codes"), Code),
             comments=facts.get("comments") or "",
             transport=facts.get("transport") or "",
-            steps=tuple(_step(order_id, key, each, step, status, unusable) for each, step in sorted(steps.items())),
+            steps=tuple(scheduled_step(order_id, key, each, of_step, status, unusable) for each, of_step in sorted(steps.items())),
         )
-
-
-def _step(order_id: str, procedure: str, key: str, facts: Facts, order_status: str, unusable: dict[str, str]) -> ScheduledStep:
-    start, end = facts.get("start") or ["", "", None], facts.get("end") or ["", "", None]
-    step_id = facts.get("step_id") or ""
-    if len(step_id) > LONGEST["step_id"]:
-        unusable[KEYWORDS["step_id"]], step_id = step_id, ""
-    own = facts.get("status")
-    inherited = _STEP_OF_ORDER.get(order_status, order_status)
-    status: Any = inherited if not own or (inherited in _FINAL and own not in _FINAL) else own
-    return ScheduledStep(
-        step_id=step_id or f"S{_short(order_id, procedure, key)}",
-        status=status,
-        modality=facts.get("modality") or "",
-        station_ae_titles=tuple(facts.get("station_ae_titles") or ()),
-        station_name=facts.get("station_name") or "",
-        location=facts.get("location") or "",
-        start_date=start[0],
-        start_time=start[1],
-        start_at=moment(int(start[2] * 1000)) if start[2] is not None else None,
-        end_date=end[0],
-        end_time=end[1],
-        description=facts.get("description") or "",
-        protocols=_all(facts.get("protocols"), Code),
-        performing_physician=facts.get("performing_physician") or "",
-        premedication=facts.get("premedication") or "",
-        contrast=facts.get("contrast") or "",
-        comments=facts.get("comments") or "",
-    )
-
-
-def _status_of(status: str, steps: Iterable[str]) -> Any:
-    """The order's status, seen with those of its steps."""
-    found = set(steps)
-    if status in _FINAL or status == "on-hold":
-        return status
-    if found and found <= {"cancelled"}:
-        return "cancelled"
-    if found and found <= {"cancelled", "discontinued"}:
-        return "discontinued"
-    if found and found <= set(_FINAL):
-        return "completed"
-    if found & {"started", "completed"}:
-        return "in-progress"
-    return status
 
 
 def _change_of(said: OrderFacts, *, is_new: bool) -> str:
@@ -380,16 +348,3 @@ def _ms_of(facts: Facts) -> int:
     """When a status was said, in milliseconds since 1970; 0: never."""
     stamp = facts.stamp_of("status")
     return stamp.ms if stamp is not None else 0
-
-
-def _short(*parts: str) -> str:
-    """An id that fits into SH: 15 characters."""
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:13].upper()
-
-
-def _as(value: Any, kind: type[T]) -> T | None:
-    return None if value is None else msgspec.convert(value, kind)
-
-
-def _all(values: Any, kind: type[T]) -> tuple[T, ...]:
-    return tuple(msgspec.convert(each, kind) for each in values or ())

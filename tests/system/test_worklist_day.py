@@ -15,7 +15,7 @@ from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[
 from hilum import desired
 from hilum.database import connect
 from hilum.database.told import begin_now
-from hilum.events import OrderChanged, ProcedureStepChanged, StudyExpected
+from hilum.events import OrderChanged, ProcedureStepChanged, StepPerformed, StudyExpected
 from hilum.order_events import Identifier, Order
 from hilum.settings import Dicom, Postgres, Settings, Worklist
 from hilum.settings import Spool as SpoolSettings
@@ -107,6 +107,8 @@ def _day(log: Log, dsn: str, modality: Running) -> None:
         ("2.25.502", 1, "in-progress"),
         ("2.25.502", 2, "discontinued"),
     ]
+    told = log.events(StepPerformed, 4)  # on a topic of one partition, for the stage `orders`
+    assert [StepPerformed.of(each) for each in events] == told
     [expected] = log.events(StudyExpected, 1)
     assert (expected.study_instance_uid, expected.sop_instance_uids) == ("2.25.101", ("2.25.3", "2.25.4"))
     held = eventually(lambda: desired.read(modality.settings).held, what="the study is held")

@@ -35,6 +35,15 @@ def test_json_has_all_of_it(message: Path) -> None:
     assert found["mapped"]["orders"][0]["facts"]["accession"]["value"] == "A1"
 
 
+def test_of_a_message_from_which_nothing_follows_it_shows_whom_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "document.hl7"
+    file.write_text("MSH|^~\\&|D||||||MDM^T02|1|P|2.5.1\rPID|||4711\rTXA|1|DI||||||||||DOC-1||P1\r", newline="")
+    shown = CliRunner().invoke(app, ["hl7", "map", str(file)]).stdout.splitlines()
+
+    assert shown[0].startswith("MDM^T02: other")
+    assert {"names patients\t4711", "names orders\tP1"} <= set(shown)
+
+
 def test_an_unknown_sender_is_refused(message: Path) -> None:
     error = CliRunner().invoke(app, ["hl7", "map", str(message), "--sender", "ris"]).exception
 

@@ -17,7 +17,7 @@ from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[
 
 from hilum.dicom import tag_of
 from hilum.errors import TryAgain
-from hilum.events import ProcedureStepChanged, ResourceWanted, StepPerformed, StudyExpected
+from hilum.events import ProcedureStepChanged, ResourceWanted, StepPerformed, StudyExpected, encode
 from hilum.find import ready
 from hilum.procedures import Procedures
 from hilum.settings import Settings
@@ -371,6 +371,15 @@ def test_a_wrong_worklist_entry_holds_the_study(modality: Modality) -> None:
     assert (wanted.resource, wanted.held) == ("study/2.25.1", True)
     assert "110514" in wanted.why
     assert len(told(ended, hold=False)) == 1
+
+
+def test_orders_are_told_of_studies_and_steps_and_of_no_number_of_a_patient_or_an_order(modality: Modality) -> None:
+    modality.create()
+    [event] = modality.events()
+    told = StepPerformed.of(event)
+
+    assert [(each.study_instance_uid, each.step_id) for each in told.scheduled] == [("2.25.1", "SPS1")]
+    assert not any(word in encode(told) for word in (b"ACC1", b"PID1", b"Doe", b"RP1"))
 
 
 class Kafka:

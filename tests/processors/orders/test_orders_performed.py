@@ -179,6 +179,25 @@ def test_whoever_is_heard_first_the_end_is_the_same() -> None:
     assert ends == {("completed", "completed")}
 
 
+def test_who_says_again_that_it_is_scheduled_schedules_anew_what_was_broken_off_in_whatever_order_that_is_heard() -> None:
+    again = order_message(control="SC", status="SC", uid=UID, at="20261126110000")
+    events: Sequence[Callable[[Site], object]] = (
+        lambda site: site.take(ORDERED),
+        lambda site: site.take(order_message(control="SC", status="SC", uid=UID, at="20261126090500")),
+        lambda site: site.give(mpps("discontinued")),
+        lambda site: site.take(again, "other"),
+    )
+    ends = set()
+    for order in itertools.permutations(events):
+        site = Site()
+        site.now += timedelta(hours=12)
+        for each in order:
+            each(site)
+        ends.add(of(site.order("P1")))
+
+    assert ends == {("scheduled", "discontinued")}
+
+
 def test_what_is_performed_without_an_order_is_forgotten_in_time() -> None:
     site = Site()
     site.give(mpps("in-progress"))
