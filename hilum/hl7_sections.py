@@ -45,6 +45,8 @@ class Hl7(Section, frozen=True, kw_only=True):
     host: Host = "127.0.0.1"
     #: 0 picks a free port and keeps it.
     port: Port = 2575
+    #: Whether messages are taken without TLS, on `port`. If not, `tls_port` is needed.
+    without_tls: bool = True
     #: Port on which TLS is spoken; 0: none. It needs the certificate and its key.
     tls_port: Port = 0
     #: PEM file of the listener's certificate, with its chain.
@@ -80,5 +82,7 @@ class Hl7(Section, frozen=True, kw_only=True):
     history_bytes: Annotated[int, Meta(ge=2**20, le=2**40)] = 64 * 2**20
 
     def __post_init__(self) -> None:
-        if self.tls_port and self.tls_port == self.port:
+        if self.tls_port and self.tls_port == self.port and self.without_tls:
             raise ValueError("`tls_port` and `port` must be two ports")
+        if not self.without_tls and not self.tls_port:
+            raise ValueError("`tls_port` is needed where `without_tls` is false")

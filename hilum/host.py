@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import json
 import signal
@@ -22,6 +23,7 @@ from hilum.role import Health, Role
 from hilum.roles import find_role
 from hilum.services.endpoints import with_endpoints
 from hilum.settings import Settings, load
+from hilum.structs import prepare_structs
 
 log = telemetry.logger("host")
 
@@ -49,6 +51,7 @@ def host(roles: Sequence[Role], settings: Settings) -> int:
         finally:
             stop.set()
 
+    prepare_structs()
     spare_the_garbage_collector()
     server = _serve(roles, settings)
     asked: list[int] = []
@@ -123,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(roles: str, config: Path | None, data: Path | None) -> int:
     """Find the roles, joined by commas, and `host` them. Returns the exit code; raises `Misconfigured`."""
+    faulthandler.enable(2)  # a crash within a library says where it was, thread by thread
     settings = with_endpoints(load(config, flags={"data": str(data) if data else None}).settings)
     telemetry.configure(settings)
     return host([find_role(name.strip(), settings) for name in roles.split(",")], settings)

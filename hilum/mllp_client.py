@@ -80,8 +80,11 @@ class MllpClient:
             raise TryAgain(f"{self.where} gave no acknowledgement within {self._timeout_s:g} s.", fix=fix) from None
         except OSError as error:
             self.close()
-            why = (error.strerror or str(error)).lower()
-            raise TryAgain(f"{self.where} ended the connection without an acknowledgement ({why}).", fix="Look at its log.") from None
+            why = (getattr(error, "reason", "") or error.strerror or str(error)).replace("_", " ").lower()
+            fix = "Look at its log."
+            if self._tls is not None:  # a peer that does not like it may say so by ending the connection only
+                fix += " It may want " + ("another certificate than Hilum's." if self._tls.certificate else "a certificate of Hilum's.")
+            raise TryAgain(f"{self.where} ended the connection without an acknowledgement ({why}).", fix=fix) from None
         return block
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Iterator
 from types import ModuleType
 
 from hilum.errors import Misconfigured
@@ -76,7 +77,22 @@ def role_doubts(settings: Settings) -> list[str]:
                 f"Different processes have the role {role}: they take the same slot and end each other."
                 " For several workers, repeat the whole entry in roles.processes."
             )
-    return found
+    return [*found, *_without_match(settings)]
+
+
+def _without_match(settings: Settings) -> Iterator[str]:
+    """What waits for a match that no process makes."""
+    missing = [role for role in ("orders", "match") if role not in settings.role_names]
+    if not missing:
+        return
+    lack = f"no process of roles.processes has the role {' or '.join(missing)}"
+    effects = {"hold": "unless it runs elsewhere, nothing goes there", "warn": "unless it runs elsewhere, each object goes 30 seconds late"}
+    for name, destination in settings.destinations.items():
+        if effect := effects.get(str(destination.get("require_order"))):
+            yield f'destinations.{name}.require_order is "{destination["require_order"]}", and {lack}: {effect}.'
+    for aet, sender in settings.senders.items():
+        if sender.coerce:
+            yield f"senders.{aet}.coerce has attributes, and {lack}: unless it runs elsewhere, its objects go 30 seconds late as they are."
 
 
 def _is_missed(role: str, settings: Settings) -> bool:

@@ -282,6 +282,7 @@ def check_network(network: str, where: str) -> None:
 def doubts(settings: Settings) -> list[str]:
     """What is allowed and hardly meant, one sentence each."""
     used = {destination for rule in settings.rules for destination in rule.to}
+    used |= {name for name, destination in settings.destinations.items() if destination.get("type") in ("hl7", "mpps")}  # no rule can
     found = [f"No rule sends anything to the destination {name}." for name in settings.destinations if name not in used]
     if not settings.rules:
         found.insert(0, "There is no rule: what comes in is kept and indexed, and goes nowhere.")
@@ -309,9 +310,10 @@ def doubts(settings: Settings) -> list[str]:
     lenient = [settings.hl7.validation, *(sender.validation for sender in settings.hl7.senders.values())]
     if "hl7" in settings.role_names and "lenient" in lenient and "grammar" not in settings.role_names:
         found.append("hl7.validation is lenient, and no process in roles.processes has the role grammar: messages are not validated.")
-    named = [name for name in ("tls_certificate", "tls_key", "tls_client_ca") if getattr(dicom, name)]
-    if named and not dicom.tls_port:
-        found.append(f"dicom.{named[0]} is set, and dicom.tls_port is 0: no TLS is spoken.")
+    for section, table in (("dicom", dicom), ("hl7", settings.hl7)):
+        named = [name for name in ("tls_certificate", "tls_key", "tls_client_ca") if getattr(table, name)]
+        if named and not table.tls_port:
+            found.append(f"{section}.{named[0]} is set, and {section}.tls_port is 0: no TLS is spoken.")
     clients = settings.stow.clients
     if clients and "stow" in settings.role_names and not os.path.exists(os.path.expanduser(clients)):  # noqa: PTH110, PTH111  # never raises
         found.append(f"stow.clients: {clients} is not there yet, so nobody has a key. Make one with `hilum stow key TITLE`.")

@@ -27,6 +27,7 @@ from hilum.misfits import misfits, nearest, together, tried
 from hilum.part10 import Part10
 from hilum.profiles import with_profile
 from hilum.settings import Settings, is_secret
+from hilum.structs import prepare_structs
 
 __all__ = [
     "URGENT",
@@ -393,6 +394,7 @@ def types() -> list[str]:
 def sink_class(kind: str) -> type[Sink]:
     """The class of a type."""
     module = importlib.import_module(f"sinks.{kind}")
+    prepare_structs()  # of a type that `hilum apply` brings, several workers begin at once
     classes = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Sink) and each is not Sink]
     if len(classes) != 1:
         raise TypeError(f"sinks.{kind} must offer one sink, and offers {len(classes)}")

@@ -17,6 +17,7 @@ from hilum.role import Health
 from hilum.services.process import is_running
 from hilum.services.runstate import ChildState, read_run_state
 from hilum.settings import Settings
+from hilum.structs import prepare_structs
 
 #: So many studies that wait for a better rule are named.
 MOST_STUCK = 20
@@ -67,8 +68,8 @@ class Hl7Endpoint(Struct, frozen=True, kw_only=True):
     """Where a RIS or an engine sends HL7 messages to, over MLLP."""
 
     host: str
+    #: Where no TLS is spoken; 0: nowhere, as for the other.
     port: int
-    #: Where TLS is spoken; 0: nowhere.
     tls_port: int = 0
 
 
@@ -136,6 +137,7 @@ def status(settings: Settings) -> Status:
     state = read_run_state(settings.data_dir)
     if state is None or state.endpoints is None or not state.is_alive():
         raise NotFound(f"No Hilum is running on {settings.data_dir}.", fix="Start it with `hilum up`, or name its directory with --data.")
+    prepare_structs()
     listener, listening = listener_of(settings), listening_of(settings)
     hl7 = listening.hl7 if listening is not None else None
     with ThreadPoolExecutor(8) as threads:

@@ -117,6 +117,7 @@ WORKLIST_QUERIES = Counter("hilum_worklist_queries", "Worklist queries, by the s
 PROCEDURE_STEPS = Counter("hilum_procedure_steps", "N-CREATE and N-SET requests of performed steps, by status.", ["status"])
 PROCEDURE_STEPS_WAITING = Gauge("hilum_procedure_steps_waiting", "Changes of performed steps that are not on Kafka yet.")
 STUDIES_STUCK = Gauge("hilum_studies_stuck", "Studies whose time has come and of which a rule cannot be evaluated.")
+STUDIES_BY_MATCH = Gauge("hilum_studies_by_match", "Studies by how they fit their orders, as that became in the last 30 days.", ["outcome"])
 QUERIES = Counter(
     "hilum_queries", "Times a sender was asked how many instances a study has: `answered`, `unknown` to it, or `failed`.", ["outcome"]
 )

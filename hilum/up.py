@@ -94,13 +94,14 @@ def listener_of(settings: Settings) -> Dicom:
     return found.dicom if found is not None else settings.dicom
 
 
-def hl7_of(settings: Settings) -> tuple[str, int] | None:
-    """Host and port at which this machine reaches the HL7 listener that runs on the data directory; None if none does."""
+def hl7_of(settings: Settings, *, tls: bool = False) -> tuple[str, int] | None:
+    """Host and port at which this machine reaches the HL7 listener that runs on the data directory, with `tls` or without; None if none."""
     found = listening_of(settings)
     if found is None or found.hl7 is None:
         return None
     everywhere = found.hl7.host in ("0.0.0.0", "::")  # noqa: S104  # compared, not bound
-    return "127.0.0.1" if everywhere else found.hl7.host, found.hl7.port
+    port = found.hl7.tls_port if tls else found.hl7.port
+    return ("127.0.0.1" if everywhere else found.hl7.host, port) if port else None
 
 
 def process_names(settings: Settings) -> list[tuple[str, int]]:
@@ -138,12 +139,12 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
     listener = ports.take("dicom.port", settings.dicom.host, settings.dicom.port)
     roles = settings.role_names
     stow = ports.take("stow.port", settings.stow.host, settings.stow.port) if "stow" in roles else 0
-    hl7 = ports.take("hl7.port", settings.hl7.host, settings.hl7.port) if "hl7" in roles else 0
+    hl7 = ports.take("hl7.port", settings.hl7.host, settings.hl7.port) if "hl7" in roles and settings.hl7.without_tls else 0
     listening = Listening(
         dicom=msgspec.structs.replace(settings.dicom, port=listener),
         services=_services(settings),
         stow=url_of(settings.stow, stow) if stow else "",
-        hl7=Mllp(host=settings.hl7.host, port=hl7, tls_port=settings.hl7.tls_port) if hl7 else None,
+        hl7=Mllp(host=settings.hl7.host, port=hl7, tls_port=settings.hl7.tls_port) if "hl7" in roles else None,
     )
     write_atomically(data / _LISTENING, msgspec.json.encode(listening).decode())
     environment = {
@@ -152,6 +153,7 @@ def _roles(settings: Settings, config: Path | None, endpoints: Endpoints) -> Seq
         "HILUM_STOW__PORT": str(stow),
         "HILUM_HL7__PORT": str(hl7),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",  # of processes that a role starts for itself
     }
     if sum("dicom" in name.partition("#")[0].split(",") for name, _ in process_names(settings)) > 1:
         environment["HILUM_DICOM__REUSE_PORT"] = "true"

@@ -54,7 +54,7 @@ WRONG_ORDERS: tuple[WrongOrder, ...] = (
             adt("A40", patient="A", prior="B", name="Family3^Given", at=at(2)),
             images("1.2.3", accession="A3", patient="B", name="Family3^Given"),
         ),
-        orders={"P3": (("Patient", "A Family3^Given"), ("Formerly", "B"), ("Images", "imaged"))},
+        orders={"P3": (("Patient", "A of NORTH Family3^Given"), ("Formerly", "B of NORTH"), ("Images", "imaged"))},
         study=(("Outcome", "matched"), ("Orders", "P3")),
         patients={"A": "merge-cycle"},
         outcome="The oldest of the merges does not count: the patient is A. Images under either identifier are the patient's."

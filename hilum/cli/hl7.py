@@ -24,6 +24,7 @@ from hilum.cli.context import (
     show_table,
 )
 from hilum.errors import Misconfigured, TryAgain
+from hilum.words import counted
 
 if TYPE_CHECKING:
     from hilum.database.hl7_messages import Line
@@ -128,6 +129,8 @@ def send(
     to: Annotated[str, typer.Option("--to", help="HOST:PORT of the receiver; without it this Hilum's own listener.")] = "",
     tls: Annotated[bool, typer.Option("--tls", help="Speak TLS.")] = False,
     ca: Annotated[str, typer.Option("--ca", help="PEM file of the authorities to trust; without it the system's.")] = "",
+    certificate: Annotated[str, typer.Option("--certificate", help="PEM file of the certificate to show, if the receiver wants one.")] = "",
+    key: Annotated[str, typer.Option("--key", help="PEM file of its private key; without it, it is in the certificate's.")] = "",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for an acknowledgement.")] = 30.0,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -140,9 +143,10 @@ def send(
     from hilum.mllp_client import MllpClient
 
     contents = [(str(file), _content(file)) for file in files]
-    host, port = _address(to, loaded(config, data).settings)
+    tls = tls or bool(ca or certificate)
+    host, port = _address(to, loaded(config, data).settings, tls=tls)
     said: list[dict[str, Any]] = []
-    with MllpClient(host, port, tls=ClientTls(ca=ca, section="--ca") if tls else None, timeout_s=timeout) as client:
+    with MllpClient(host, port, tls=ClientTls(ca=ca, certificate=certificate, key=key) if tls else None, timeout_s=timeout) as client:
         for name, content in contents:
             text = decode(client.send(content.strip(b"\x0b\x1c\r\n") + b"\r")).text
             try:
@@ -151,7 +155,8 @@ def send(
                 said.append({"file": name, "code": "", "control_id": "", "says": "The answer is no HL7 message."})
                 continue
             for segment in message.segments("MSA"):
-                says = " ".join(filter(None, (segment.get(3), *(each.get(8) for each in message.segments("ERR")))))
+                sentences = (segment.get(3), *(each.get(8) for each in message.segments("ERR")))
+                says = " ".join(dict.fromkeys(filter(None, sentences)))
                 said.append({"file": name, "code": segment.get(1), "control_id": segment.get(2), "says": says})
     accepted = sum(each["code"] in ("AA", "CA") for each in said)
     if json:
@@ -215,7 +220,7 @@ def replay(
         if json:
             show_json([{"message_id": each["message_id"], "said_again_as": "", "passed_on_to": to} for each in found])
         return
-    if not yes and not typer.confirm(f"Say {len(found)} again?", err=True):
+    if not yes and not typer.confirm(f"Say {counted(len(found), 'message')} again?", err=True):
         sys.exit(Exit.REFUSED)
     pairs = replayed(settings, found, pass_on=pass_on)
     if json:
@@ -264,11 +269,14 @@ def _bytes_of(settings: Settings, found: dict[str, Any]) -> bytes:
         return str(found["text"]).encode()
 
 
-def _address(to: str, settings: Settings) -> tuple[str, int]:
+def _address(to: str, settings: Settings, *, tls: bool) -> tuple[str, int]:
     if not to:
         from hilum.up import hl7_of
 
-        address = hl7_of(settings)
+        address = hl7_of(settings, tls=tls)
+        if address is None and hl7_of(settings, tls=not tls) is not None:
+            says = f"This Hilum takes HL7 messages {'without' if tls else 'over'} TLS only."
+            raise Misconfigured("tls-only", says, fix=f"Send {'without' if tls else 'with'} --tls.")
         if address is None:
             raise TryAgain("No HL7 listener of this Hilum runs.", fix="Name one with --to HOST:PORT, or add `hl7` to roles.processes.")
         return address

@@ -85,7 +85,7 @@ def list_all(
         )
         for o in found
     ]
-    show_table("", columns, rows, nothing="There is no such order.")
+    show_table("", columns, rows, nothing="No such order is known." if search or status or images or noted else "No order is known.")
 
 
 def show(
@@ -113,8 +113,9 @@ def _show_order(order: OrderDetail) -> None:
             "AccessionNumber": _with_issuer(detail.get("accession")),
             "Placer number": _with_issuer(detail.get("placer")),
             "Filler number": _with_issuer(detail.get("filler")),
-            "Patient": f"{summary.patient_id}  {summary.patient_name or ''}".strip(),
-            "Formerly": ", ".join(each["value"] for each in detail["patient"].get("former_ids", ())),
+            "Patient": f"{_of(summary.patient_id, summary.patient_issuer)}  {summary.patient_name or ''}".strip(),
+            "Formerly": ", ".join(_with_issuer(each) for each in detail["patient"].get("former_ids", ())),
+            "Linked with": ", ".join(_with_issuer(each) for each in detail["patient"].get("linked_ids", ())),
             "Status": summary.status,
             "At the modality": detail.get("performed", ""),
             "Images": summary.images,
@@ -143,6 +144,22 @@ def _show_order(order: OrderDetail) -> None:
     show_table(
         "Steps", ("StudyInstanceUID", "Procedure", "Step", "Modality", "Station", "Start", "Status"), rows, nothing="It has no steps."
     )
+    if order.performed:
+        out.print()
+        performed = [
+            (
+                p.step_id,
+                f"{p.state}, wrong entry chosen" if p.wrong_entry else p.state,
+                p.station_aet,
+                p.modality,
+                f"{p.start_date or ''} {p.start_time or ''}".strip(),
+                f"{p.end_date or ''} {p.end_time or ''}".strip(),
+                p.objects,
+                p.sop_instance_uid,
+            )
+            for p in order.performed
+        ]
+        show_table("Performed", ("Step", "State", "Station", "Modality", "Start", "End", "Objects", "Performed step"), performed)
     if order.documents:
         out.print()
         documents = [(moment(d.received_at), f"MDM^{d.trigger}", d.kind, d.number, d.status, d.message_id) for d in order.documents]
@@ -156,8 +173,11 @@ def _show_order(order: OrderDetail) -> None:
 def _with_issuer(identifier: dict[str, Any] | None) -> str:
     if not identifier:
         return ""
-    issuer = identifier.get("issuer") or identifier.get("universal_id")
-    return f"{identifier['value']} of {issuer}" if issuer else str(identifier["value"])
+    return _of(str(identifier["value"]), identifier.get("issuer") or identifier.get("universal_id"))
+
+
+def _of(value: str | None, issuer: str | None) -> str:
+    return f"{value} of {issuer}" if value and issuer else value or ""
 
 
 def show_patient(
@@ -167,16 +187,27 @@ def show_patient(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a patient as messages describe it, and who was merged into whom."""
+    """Show a patient as messages describe it, who was merged into whom, and who is linked."""
     from hilum.database.order_queries import find_patients
 
     found = find_patients(connected(config, data).postgres.dsn, patient, issuer)
     if json:
         show_json(found)
         return
-    columns = ("Patient", "Issuer", "Name", "Born", "Sex", "Merged into", "Formerly", "Orders", "Noted")
+    columns = ("Patient", "Issuer", "Name", "Born", "Sex", "Merged into", "Formerly", "Linked with", "Orders", "Noted")
     rows = [
-        (p.patient_id, p.issuer, p.name, p.birth_date, p.sex, p.survivor_id, ", ".join(p.former), p.orders, ", ".join(p.noted))
+        (
+            p.patient_id,
+            p.issuer,
+            p.name,
+            p.birth_date,
+            p.sex,
+            p.survivor_id,
+            ", ".join(p.former),
+            ", ".join(p.linked),
+            p.orders,
+            ", ".join(p.noted),
+        )
         for p in found
     ]
     show_table("", columns, rows)
@@ -295,13 +326,24 @@ def _show_match(dsn: str, uid: str, match: MatchOfStudy | None) -> None:
             "Accepted": accepted,
         }
     )
-    columns = ("Accession", "Placer", "Filler", "Patient", "Description", "Status", "Order")
+    columns = ("Accession", "Placer", "Filler", "Patient", "Start", "Modality", "Description", "Status", "Order")
     for title, order_ids in (("Its orders", match.order_ids), ("Orders that might be its", match.candidates)):
         orders = orders_by_id(dsn, order_ids) if order_ids else []
         if orders:
             out.print()
             lines = [
-                (o.accession_number, o.placer_number, o.filler_number, o.patient_id, o.description, o.status, o.order_id) for o in orders
+                (
+                    _of(o.accession_number, o.accession_issuer),
+                    o.placer_number,
+                    o.filler_number,
+                    _of(o.patient_id, o.patient_issuer),
+                    moment(o.start_at),
+                    o.modality,
+                    o.description,
+                    o.status,
+                    o.order_id,
+                )
+                for o in orders
             ]
             show_table(title, columns, lines)
     if match.differences:

@@ -15,7 +15,7 @@ from hilum.cli.context import ConfigOption, DataOption, Exit, JsonOption, err, l
 from hilum.cli.studies import show_failed_rules
 from hilum.roles import role_doubts
 from hilum.settings import Settings, doubts
-from hilum.status import RoleStatus, Status
+from hilum.status import Hl7Endpoint, RoleStatus, Status
 from hilum.status import status as status_of
 
 
@@ -100,7 +100,7 @@ def _show(now: Status) -> None:
             "State": now.state,
             "DICOM": f"{now.dicom.aet} at {now.dicom.host}:{now.dicom.port}" if now.dicom.services else "",
             "STOW-RS": now.stow.url if now.stow else "",
-            "HL7": f"{now.hl7.host}:{now.hl7.port}{f', with TLS on {now.hl7.tls_port}' if now.hl7.tls_port else ''}" if now.hl7 else "",
+            "HL7": _hl7(now.hl7) if now.hl7 else "",
             "Kafka": now.kafka.bootstrap,
             "PostgreSQL": f"{now.postgres.host}:{now.postgres.port}/{now.postgres.database} as {now.postgres.user}",
             "S3": f"{now.s3.endpoint}, bucket {now.s3.bucket}",
@@ -129,6 +129,11 @@ def _show(now: Status) -> None:
         show_table("What does not fit, of the last 24 hours", ("What", "See", "How many", "Latest"), misfits)
 
 
+def _hl7(now: Hl7Endpoint) -> str:
+    ports = [f"{now.host}:{now.port}"] if now.port else []
+    return ", ".join([*ports, *([f"with TLS on {'' if now.port else f'{now.host}:'}{now.tls_port}"] if now.tls_port else [])])
+
+
 _MISFITS = {
     ("study", "mismatched"): ("studies that differ from their order", "hilum study list --order mismatched"),
     ("study", "no-order"): ("studies for which no order came in time", "hilum study list --order no-order"),
@@ -143,11 +148,10 @@ _SERVICES = {"storage-commitment": "storage commitment", "worklist": "worklist (
 def _show_what_to_point_where(now: Status) -> None:
     """What to enter on a modality and in a RIS."""
     services = ", ".join(_SERVICES.get(each, each) for each in now.dicom.services)
+    messages = "HL7 v2 over MLLP: orders, patients, appointments, reports"
     listeners = [
         ("Modality", now.dicom.host, now.dicom.port, now.dicom.aet, services) if now.dicom.services else None,
-        ("RIS, HL7 engine", now.hl7.host, now.hl7.port, "", "HL7 v2 over MLLP: orders, patients, appointments, reports")
-        if now.hl7
-        else None,
+        ("RIS, HL7 engine", now.hl7.host, now.hl7.port or f"{now.hl7.tls_port} (TLS)", "", messages) if now.hl7 else None,
     ]
     show_table("Point at it", ("What", "Host", "Port", "AE title", "For"), [each for each in listeners if each is not None])
     alone = [setting for setting, at in (("dicom.host", now.dicom), ("hl7.host", now.hl7)) if at is not None and _is_loopback(at.host)]

@@ -26,6 +26,8 @@ class OrderSummary(Struct, frozen=True, kw_only=True):
     placer_number: str | None
     filler_number: str | None
     patient_id: str
+    #: Who assigned it, if that is known; as for the accession number.
+    patient_issuer: str | None
     patient_name: str | None
     modality: str | None
     start_at: datetime | None
@@ -34,6 +36,23 @@ class OrderSummary(Struct, frozen=True, kw_only=True):
     images: str
     noted: list[str]
     changed_at: datetime
+
+
+class Performed(Struct, frozen=True, kw_only=True):
+    """A performed procedure step (MPPS) that says that it is for a step of an order. Dates and times are the station's."""
+
+    sop_instance_uid: str
+    step_id: str
+    state: str
+    #: Whether the wrong entry of the worklist was chosen: it is of another patient.
+    wrong_entry: bool
+    station_aet: str | None
+    modality: str | None
+    start_date: str | None
+    start_time: str | None
+    end_date: str | None
+    end_time: str | None
+    objects: int
 
 
 class OrderDetail(Struct, frozen=True, kw_only=True):
@@ -47,6 +66,7 @@ class OrderDetail(Struct, frozen=True, kw_only=True):
     studies: list[str]
     #: Messages about documents (MDM) that name it.
     documents: list[DocumentOfOrder]
+    performed: list[Performed]
 
 
 class MatchOfStudy(Struct, frozen=True, kw_only=True):
@@ -92,6 +112,8 @@ class KnownPatient(Struct, frozen=True, kw_only=True):
     survivor_id: str | None
     #: Identifiers of those that were merged into it, and its orders.
     former: list[str]
+    #: Identifiers of those with whom it is linked (A24): one person, under two records.
+    linked: list[str]
     orders: int
     noted: list[str]
     changed_at: datetime
@@ -99,6 +121,7 @@ class KnownPatient(Struct, frozen=True, kw_only=True):
 
 _SUMMARY = """
 SELECT o.order_id, o.status, o.accession_number, o.accession_issuer, o.placer_number, o.filler_number, o.patient_id, o.patient_name,
+       coalesce(o.detail #>> '{patient,ids,0,issuer}', o.detail #>> '{patient,ids,0,universal_id}') AS patient_issuer,
        first.modality, first.start_at, o.detail -> 'procedures' -> 0 ->> 'description' AS description, o.sender,
        coalesce(m.outcome, 'awaited') AS images, o.changed_at,
        ARRAY(SELECT DISTINCT note ->> 'code' FROM jsonb_array_elements(coalesce(o.notes, '[]')) AS note ORDER BY 1) AS noted
@@ -138,7 +161,13 @@ class _Uid(Struct):
 
 
 _REST = "SELECT detail, notes, message_id, superseded_by FROM scheduled_order WHERE order_id = %(id)s"
-_STUDIES = "SELECT id FROM match WHERE about = 'study' AND %(id)s = ANY(order_ids) ORDER BY id"
+_STUDIES = "SELECT id FROM match WHERE about = 'study' AND order_ids @> ARRAY[%(id)s] ORDER BY id"
+_PERFORMED = """
+SELECT DISTINCT sop_instance_uid, p.step_id, t.state, t.wrong_entry, t.station_aet, t.modality, t.start_date, t.start_time, t.end_date,
+       t.end_time, t.objects
+FROM scheduled_step AS s JOIN performed_of AS p USING (study_instance_uid, step_id) JOIN performed_step AS t USING (sop_instance_uid)
+WHERE s.order_id = %(id)s ORDER BY t.start_date, t.start_time, sop_instance_uid
+"""
 _MATCH = """
 SELECT id AS study_instance_uid, outcome, "by", version, order_ids, candidates, differences, coercible, notes, cause, changed_at,
        accepted_version, accepted_by, accepted_why
@@ -147,6 +176,7 @@ FROM match WHERE about = 'study' AND id = %(study)s
 _PATIENTS = """
 SELECT p.patient_key, p.patient_id, p.issuer, p.name, p.birth_date, p.sex, p.merged_into, s.patient_id AS survivor_id, p.changed_at,
        ARRAY(SELECT former ->> 'value' FROM jsonb_array_elements(coalesce(p.detail -> 'former_ids', '[]')) AS former) AS former,
+       ARRAY(SELECT linked ->> 'value' FROM jsonb_array_elements(coalesce(p.detail -> 'linked_ids', '[]')) AS linked) AS linked,
        (SELECT count(*) FROM scheduled_order AS o WHERE o.patient_key = p.patient_key AND o.superseded_by IS NULL)::int AS orders,
        ARRAY(SELECT DISTINCT note ->> 'code' FROM jsonb_array_elements(coalesce(p.notes, '[]')) AS note ORDER BY 1) AS noted
 FROM patient AS p LEFT JOIN patient AS s ON s.patient_key = p.merged_into
@@ -179,6 +209,7 @@ def show_order(dsn: str, name: str) -> list[OrderDetail]:
                 superseded_by=rest.superseded_by,
                 studies=[each.id for each in rows(dsn, _Uid, _STUDIES, {"id": summary.order_id})],
                 documents=_documents(dsn, summary, rest.detail),
+                performed=rows(dsn, Performed, _PERFORMED, {"id": summary.order_id}),
             )
         )
     if not found:

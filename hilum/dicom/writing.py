@@ -1,6 +1,7 @@
 """DICOM JSON (PS3.18 F.2) into an encoded data set, for answers to queries: text, UIDs, numbers in text and sequences.
 
-Text that a character set does not hold is transliterated, so that a device that knows one set only still shows a name.
+Text that a character set does not hold is transliterated, so that a device that knows one set only still shows a name; ideographs are
+not, since nobody can tell how they are read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 from anyascii import anyascii
 from msgspec import Struct
 from pydicom.charset import convert_encodings, decode_bytes, encode_string
+
+from hilum.dicom.romanizing import has_ideographs, romanized
 
 SPECIFIC_CHARACTER_SET = "00080005"
 UNICODE = "ISO_IR 192"
@@ -102,7 +105,7 @@ def _nearest(character: str, fits: Callable[[str], bool]) -> str:
     bare = "".join(each for each in unicodedata.normalize("NFKD", character) if not unicodedata.combining(each))
     if bare and fits(bare):
         return bare
-    return anyascii(character).translate(_SEPARATORS) or "?"
+    return "?" if has_ideographs(character) else anyascii(character).translate(_SEPARATORS) or "?"
 
 
 def _texts(attributes: Json) -> Iterator[str]:
@@ -159,15 +162,21 @@ def _value(vr: str, values: Sequence[Any], chosen: CharacterSet, explicit: bool)
 
 
 def _name(value: Mapping[str, str], chosen: CharacterSet) -> bytes:
-    """Groups beside the alphabetic one are left out if the set does not hold them: the alphabetic one says who it is."""
-    groups = []
-    for n, label in enumerate(_GROUPS):
-        group = value.get(label, "")
-        if n and group and value.get("Alphabetic") and chosen.encode(group) is None:
-            group = ""
-        # A code extension ends at each delimiter, so each component is encoded by itself (PS3.5 6.2.1.2).
-        groups.append(b"^".join(_text(component, chosen) for component in group.split("^")))
-    return b"=".join(groups).rstrip(b"=")
+    """Groups beside the alphabetic one are left out if the set does not hold them; the alphabetic one says who it is."""
+    given = [value.get(label, "") for label in _GROUPS]
+    groups = [_spelled(given, chosen), *("" if chosen.encode(group) is None else group for group in given[1:])]
+    # A code extension ends at each delimiter, so each component is encoded by itself (PS3.5 6.2.1.2).
+    return b"=".join(b"^".join(_text(component, chosen) for component in group.split("^")) for group in groups).rstrip(b"=")
+
+
+def _spelled(groups: Sequence[str], chosen: CharacterSet) -> str:
+    """The alphabetic group as `chosen` can say it; made of the phonetic one, if it has ideographs or is missed. Empty if nobody can."""
+    alphabetic, *others = groups
+    if alphabetic and (chosen.encode(alphabetic) is not None or not has_ideographs(alphabetic)):
+        return alphabetic
+    if not alphabetic and all(chosen.encode(group) is not None for group in others):
+        return ""
+    return next((romanized(group) for group in reversed(others) if group and not has_ideographs(group)), "")
 
 
 def _text(text: str, chosen: CharacterSet) -> bytes:
@@ -188,9 +197,11 @@ def _encode(text: str, encodings: tuple[str, ...]) -> bytes | None:
         return text.encode()
     if len(encodings) == 1:
         try:
-            return text.encode(encodings[0])
+            encoded = text.encode(encodings[0])
         except UnicodeError:
             return None
+        # ISO_IR 13 is JIS X 0201, in which every character is a byte; Python's codec has more.
+        return None if encodings[0] == "shift_jis" and len(encoded) > len(text) else encoded
     if encodings[0] == "ascii":  # pydicom takes the default repertoire for Latin-1, which no device need read
         if any("\x80" <= character <= "\xff" for character in text):
             return None

@@ -18,6 +18,7 @@ from hilum.media.intake import Found, Intake, Taken
 from hilum.media.journal import Journal
 from hilum.media.sources import Archive, File, Member, delete, is_archive, shown, walk
 from hilum.spool import Incoming, Spool, SpoolFull
+from hilum.structs import prepare_structs
 
 #: Files that are taken at the same time; they share syncs of the spool's directory.
 WORKERS = 4
@@ -144,6 +145,7 @@ class Import:
 
     def run(self) -> Summary:
         """Import everything. Ctrl-C ends it after what is under way; the summary says so."""
+        prepare_structs()
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="import") as pool:
             try:
                 for path in self._files(self._folder_trouble):

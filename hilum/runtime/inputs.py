@@ -19,6 +19,9 @@ from hilum.settings import Settings
 
 log = telemetry.logger("runtime")
 
+#: So long after its session has lapsed a static member may be ended by a request of its own that reached the broker late.
+_LATE_S = 60.0
+
 #: A topic and one of its partitions.
 Of = tuple[str, int]
 
@@ -72,6 +75,7 @@ class Inputs:
         self._kept: dict[int, PartitionState] = {}
         self._rebalances = 0
         self._held = False
+        self._lost_at = float("-inf")
 
     def check(self) -> None:
         """Raises `Misconfigured` if a topic is missing, or if joined ones differ in their number of partitions; `TryAgain`."""
@@ -147,6 +151,8 @@ class Inputs:
             raise self._overrun(message.topic() or "", message.partition() or 0, None)
         if error.fatal() or error.code() == KafkaError._FATAL:
             if self._static:  # what ends a consumer for good is a member of the same name
+                if time.monotonic() - self._lost_at < _LATE_S:
+                    raise BeginAnew("Kafka did not answer for a while; a late request of this member's own has taken its place.")
                 raise taken(self._identity)
             raise BeginAnew(f"The consumer cannot go on ({error.name()}).")
         log.warning("consumer_stumbled", stage=self._stage.name, reason=error.name())
@@ -218,6 +224,7 @@ class Inputs:
 
     def lost(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
         """Others may have had these partitions meanwhile."""
+        self._lost_at = time.monotonic()
         self.revoked(consumer, partitions)
         self._kept.clear()
 

@@ -7,6 +7,7 @@ what they share is in memory once. On other systems, where forking is not safe, 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib
 import multiprocessing
 import os
@@ -102,6 +103,7 @@ def become(program: Sequence[str], name: str, log: Path, env: Mapping[str, str],
         os.dup2(source, target)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # they are what Python made them
+    faulthandler.enable(2)  # a crash within a library says where it was: in the log
     os.environ.update(env)
     module, *arguments = program
     importlib.import_module(module).main(arguments)

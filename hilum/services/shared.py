@@ -8,5 +8,8 @@ from __future__ import annotations
 
 import gc
 
+from hilum.structs import prepare_structs
+
+prepare_structs()
 gc.collect()
 gc.freeze()

@@ -52,8 +52,8 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """The port it listens on, also where the settings say 0; 0 while it does not listen."""
-        return self._listener.port if self._listener else 0
+        """The port it listens on, also where the settings say 0; that for TLS if there is no other; 0 while it does not listen."""
+        return (self._listener.port or self._listener.tls_port) if self._listener else 0
 
     def run(self, stop: threading.Event) -> None:
         """Listen and publish until `stop`. Raises `Misconfigured` and `Stopped`."""
@@ -121,10 +121,11 @@ class Receiver:
     def health(self) -> Health:
         """Whether it listens, and whether what it took gets on."""
         listener, publisher, journal = self._listener, self._publisher, self._journal
-        if listener is None or publisher is None or journal is None or not listener.port:
+        if listener is None or publisher is None or journal is None or not self.port:
             return Health(ready=False, says=self._fault or "not listening")
         hl7 = self._settings.hl7
-        says = f"HL7 on {hl7.host}:{listener.port}{f', with TLS on {hl7.tls_port}' if self._tls else ''}"
+        ports = [f"on {hl7.host}:{listener.port}"] if hl7.without_tls else []
+        says = f"HL7 {', '.join([*ports, *([f'with TLS on {hl7.tls_port}'] if self._tls else [])])}"
         says += f", {counted(listener.connections, 'connection')} open."
         trouble = publisher.trouble
         if not trouble and publisher.waits_s > SILENCE_S:

@@ -121,7 +121,7 @@ def _examined(content: bytes, peer: str, senders: Senders, odd: tuple[str, ...],
     except NotHl7 as error:
         reason = {1: "field-separator", 2: "encoding-characters"}.get(error.field, "no-header")
         problem = Problem(code=error.code, sentence=str(error), segment=error.segment, field=error.field)
-        return _refused(content, peer, decoded, reason, problem, len(content))
+        return _refused(content, peer, senders, decoded, reason, problem, len(content))
     envelope = envelope_of(message)
     found = Examined(
         content=content,
@@ -143,11 +143,11 @@ def _examined(content: bytes, peer: str, senders: Senders, odd: tuple[str, ...],
     return found
 
 
-def examine_beginning(beginning: bytes, peer: str, reason: str, size_bytes: int) -> Examined:
+def examine_beginning(beginning: bytes, peer: str, senders: Senders, reason: str, size_bytes: int) -> Examined:
     """What there is of something that is no whole message, for the reason given."""
     refusal = REFUSALS[reason]
     problem = Problem(code=refusal.condition, sentence=refusal.sentence)
-    return _refused(beginning, peer, decode(beginning), reason, problem, size_bytes)
+    return _refused(beginning, peer, senders, decode(beginning), reason, problem, size_bytes)
 
 
 def refused(examined: Examined, reason: str, *problems: Problem) -> Examined:
@@ -248,11 +248,13 @@ def _kept_refused(examined: Examined, receipt: UUID, received_at: datetime) -> K
     return Kept("x", encode(event))
 
 
-def _refused(content: bytes, peer: str, decoded: Decoded, reason: str, problem: Problem, size_bytes: int) -> Examined:
+def _refused(content: bytes, peer: str, senders: Senders, decoded: Decoded, reason: str, problem: Problem, size_bytes: int) -> Examined:
     envelope = envelope_of_beginning(decoded.text)
-    return Examined(
+    found = Examined(
         content=content, peer=peer, decoded=decoded, envelope=envelope, reason=reason, problems=(problem,), size_bytes=size_bytes
     )
+    found.sender_name, found.sender = senders.find(peer, envelope) or ("", UNKNOWN)
+    return found
 
 
 def _odd(envelope: Envelope) -> Iterator[str]:

@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 import msgspec
 
 from hilum import telemetry
-from hilum.errors import Misconfigured
 from hilum.hl7.acknowledgement import Answer
 from hilum.hl7.validation import validated
 from hilum.journal import Journal, JournalFull
@@ -29,6 +28,7 @@ from hilum.tls import ServerTls
 from ingest.dicom.strangers import Strangers
 
 from .connection import Connection, Exchange
+from .doors import Doors
 from .intake import Examined, Kept, examine, examine_beginning, judged, kept, refused
 from .refusals import LIMITED, REFUSALS
 from .repeats import Known, Repeats
@@ -42,8 +42,6 @@ LOOK_S = 0.1
 MOST_WAITING_BYTES = 64 * 2**20
 #: Connections that may have a large message in memory at once.
 MOST_LARGE = 4
-#: A TLS handshake may take so long.
-HANDSHAKE_S = 10.0
 #: At its end the listener waits so long for what is on its way to the disk.
 ENDING_S = 5.0
 _ENCODER = msgspec.msgpack.Encoder()
@@ -57,7 +55,9 @@ class Listener:
     ) -> None:
         """`validators` hold messages of strict senders against the grammar; if None, processes are started for that when one comes."""
         self.settings = settings.hl7
+        #: The ports it listens on, without TLS and with it; 0: none.
         self.port = 0
+        self.tls_port = 0
         self._bucket = settings.s3.bucket
         self._journal = journal
         self._repeats = repeats
@@ -85,11 +85,12 @@ class Listener:
     async def serve(self, stop: threading.Event) -> None:
         """Listen until `stop`. Raises `Misconfigured` if a port cannot be had."""
         self._loop = loop = asyncio.get_running_loop()
-        servers = [await self._listen(self.settings.port, "hl7.port", None)]
-        self.port = servers[0].sockets[0].getsockname()[1]
-        if self._tls is not None:
-            servers.append(await self._listen(self.settings.tls_port, "hl7.tls_port", self._tls))
+        doors = Doors(self.settings.host, lambda: Connection(self, loop), Strangers(time.monotonic).is_remembered)
         try:
+            if self._tls is not None:
+                self.tls_port = await doors.open(self.settings.tls_port, "hl7.tls_port", self._tls)
+            if self.settings.without_tls:
+                self.port = await doors.open(self.settings.port, "hl7.port")
             while not stop.is_set():
                 await asyncio.sleep(LOOK_S)
                 if self._tls is not None:
@@ -98,29 +99,9 @@ class Listener:
                 for connection in list(self._connections):
                     connection.look(now)
         finally:
-            self.port = 0
-            for server in servers:
-                server.close()
+            self.port = self.tls_port = 0
+            doors.close()
             await self._end(loop)
-
-    async def _listen(self, port: int, setting: str, tls: ServerTls | None) -> asyncio.Server:
-        assert self._loop is not None
-        loop = self._loop
-        try:
-            return await loop.create_server(
-                lambda: Connection(self, loop),
-                self.settings.host,
-                port,
-                ssl=tls.context if tls else None,
-                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
-                backlog=256,
-            )
-        except OSError as error:
-            raise Misconfigured(
-                "port-unusable",
-                f"{setting}: {self.settings.host}:{port} cannot be listened on ({error.strerror or error}).",
-                fix="Choose another port or address, or end what uses it.",
-            ) from None
 
     async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
         until = loop.time() + ENDING_S
@@ -196,7 +177,7 @@ class Listener:
     def beginning(self, block: Block, peer: str) -> Examined | None:
         """See `connection.Owner`."""
         reason = "message-too-long" if block.problem == "too-long" else block.problem
-        return examine_beginning(block.content, peer, reason, block.size_bytes)
+        return examine_beginning(block.content, peer, self._senders, reason, block.size_bytes)
 
     def is_quick(self, examined: Examined) -> bool:
         """See `connection.Owner`."""

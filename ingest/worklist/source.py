@@ -13,6 +13,9 @@ from hilum.errors import Misconfigured
 from hilum.order_events import Order
 from hilum.settings import Settings
 
+# Images take a step off the list if they are of its procedure: by StudyInstanceUID, also one that it had before; or since their study fits
+# its order by accession number, where that has no other procedure of this modality. Those that were made by the wrong entry of the list
+# (110514) are of another patient.
 # An order that modalities alone have ended has steps of which messages say that they wait: these leave the list as `worklist.leaves` says.
 _OPEN = """
     SELECT s.order_id, s.procedure_number, s.step_number, o.version, s.study_instance_uid, s.step_id
@@ -25,9 +28,23 @@ _OPEN = """
             SELECT FROM performed_of p JOIN performed_step t USING (sop_instance_uid)
             WHERE p.study_instance_uid = s.study_instance_uid AND p.step_id = s.step_id AND NOT t.wrong_entry AND t.state = ANY(%(states)s))
         AND NOT (%(images)s AND EXISTS (
-            SELECT FROM study_state st JOIN series USING (study_instance_uid)
-            WHERE st.study_instance_uid = s.study_instance_uid AND st.state = 'complete'
-                AND (s.modality IS NULL OR series.modality = s.modality)))
+            SELECT FROM (
+                SELECT s.study_instance_uid AS uid
+                UNION ALL SELECT jsonb_array_elements_text(o.detail -> 'procedures' -> s.procedure_number -> 'former_uids')
+                UNION ALL SELECT m.id FROM match m
+                WHERE m.about = 'study' AND m.order_ids @> ARRAY[s.order_id] AND m.outcome IN ('matched', 'mismatched')
+                    AND NOT m.differences @> '[{"attribute": "PatientID"}]'
+                    AND NOT EXISTS (
+                        SELECT FROM scheduled_step other WHERE other.order_id = s.order_id
+                            AND other.procedure_number <> s.procedure_number AND other.modality IS NOT DISTINCT FROM s.modality)) AS own
+            JOIN study_state st ON st.study_instance_uid = own.uid JOIN series ON series.study_instance_uid = own.uid
+            WHERE st.state = 'complete' AND (s.modality IS NULL OR series.modality = s.modality)
+                AND (EXISTS (
+                        SELECT FROM performed_of p JOIN performed_step t USING (sop_instance_uid)
+                        WHERE p.study_instance_uid = s.study_instance_uid AND p.step_id = s.step_id AND NOT t.wrong_entry)
+                    OR NOT EXISTS (
+                        SELECT FROM performed_of p JOIN performed_step t USING (sop_instance_uid)
+                        WHERE p.study_instance_uid = st.study_instance_uid AND t.wrong_entry))))
 """
 _ORDERS = "SELECT order_id, version, detail::text FROM scheduled_order WHERE order_id = ANY (%s)"
 _CHUNK = 500

@@ -150,10 +150,10 @@ class _Work:
         after = (joined.outcome, joined.by, joined.orders, joined.differences, joined.candidates)
         changed_orders = set(row.orders) ^ set(joined.orders)
         if before != after:
-            outcome = row.outcome
+            outcome, differing = row.outcome, {each[0] for each in row.differences}
             row.outcome, row.by, row.orders, row.differences, row.candidates = after
             row.told = self._version(row.told)
-            yield self._told_of_study(uid, row, joined, outcome, cause)
+            yield self._told_of_study(uid, row, joined, outcome, differing, cause)
         elif cause in ("order", "patient"):  # it is remembered as it is, timer included
             return
         self._memory.put(study_key(uid), row, due=self._study_due(row))
@@ -209,12 +209,15 @@ class _Work:
     def _orders(self, order_ids: Iterable[str]) -> dict[str, OrderRow]:
         return {order_id: row for order_id in order_ids if (row := self._order(order_id)) is not None}
 
-    def _told_of_study(self, uid: str, row: StudyRow, joined: Joined, before: str, cause: str) -> MatchChanged:
+    def _told_of_study(self, uid: str, row: StudyRow, joined: Joined, before: str, differing: set[str], cause: str) -> MatchChanged:
         notes = []
+        at = f"{self._now:%Y-%m-%d %H:%M} UTC"
         if cause in ("order", "patient") and before in ("unmatched", "no-order"):
-            notes.append(Note(code="order-came-late", sentence="The order came after the images."))
+            notes.append(Note(code="order-came-late", sentence=f"The order came after the images, at {at}."))
         elif cause in ("order", "patient") and before:
-            notes.append(Note(code="order-corrected", sentence="The order or its patient was changed after the images came."))
+            what = ", ".join(sorted(differing ^ {each[0] for each in joined.differences})) or joined.outcome
+            sentence = f"The order or its patient was changed after the images came, at {at}: {what}."
+            notes.append(Note(code="order-corrected", sentence=sentence))
         if len(joined.orders) > 1:
             notes.append(Note(code="several-orders", sentence="Several orders have this one study."))
         telemetry.MATCHES_CHANGED.labels("study", joined.outcome).inc()

@@ -21,7 +21,7 @@ def differences(order: OrderRow, study: StudyRow) -> list[tuple[str, str, str]]:
     """Attributes of patient and order that both say and not alike: keyword, as ordered, as found. An empty value differs from none."""
     found = []
     if order.ids and study.ids and not same_patient(order.ids, study.ids):
-        found.append(("PatientID", order.ids[0][0], study.ids[0][0]))
+        found.append(("PatientID", *_apart(order.ids[0], study.ids[0])))
     if not same_name(order.name, study.name):
         found.append(("PatientName", order.name, study.name))
     if order.birth_date and study.birth_date and order.birth_date != study.birth_date:
@@ -29,13 +29,20 @@ def differences(order: OrderRow, study: StudyRow) -> list[tuple[str, str, str]]:
     if {order.sex, study.sex} == {"M", "F"}:
         found.append(("PatientSex", order.sex, study.sex))
     if order.accession is not None and study.accessions and not any(same_id(order.accession, each) for each in study.accessions):
-        found.append(("AccessionNumber", order.accession[0], study.accessions[0][0]))
+        found.append(("AccessionNumber", *_apart(order.accession, study.accessions[0])))
     return found
 
 
 def same_id(first: Id, second: Id) -> bool:
     """The same value, of the same issuer as far as both say."""
     return first[0] == second[0] and (not first[1] or not second[1] or first[1] == second[1])
+
+
+def _apart(ordered: Id, found: Id) -> tuple[str, str]:
+    """Two identifiers as a person can tell them apart: with their issuers, if that is what differs."""
+    if ordered[0] != found[0]:
+        return ordered[0], found[0]
+    return f"{ordered[0]} of {ordered[1]}", f"{found[0]} of {found[1]}"
 
 
 def same_patient(first: Sequence[Id], second: Iterable[Id]) -> bool:

@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from hilum.errors import Misconfigured
 from hilum.roles import find_role, role_doubts, role_names
@@ -25,6 +26,19 @@ def test_messages_for_a_ris_want_the_role_that_enters_them() -> None:
     )
 
     assert ["No process of roles.processes has the role notices" in said for said in role_doubts(settings)] == [True]
+
+
+def test_what_waits_for_an_order_wants_the_roles_that_know_orders() -> None:
+    settings = Settings(
+        roles=Roles(processes=("dicom", "publish", "validate,route,ledger,index,orders", "deliver,commitment")),
+        destinations={"pacs": {"type": "dicom", "require_order": "hold"}, "old": {"type": "dicom"}},
+        senders={"CT1": Sender(coerce=("PatientName",))},
+    )
+
+    pacs, sender = role_doubts(settings)
+    assert pacs.startswith('destinations.pacs.require_order is "hold", and no process of roles.processes has the role match')
+    assert sender.startswith("senders.CT1.coerce")
+    assert role_doubts(replace(settings, roles=Roles(processes=(*settings.roles.processes, "match")))) == []
 
 
 def test_an_unknown_role_is_refused_with_the_nearest() -> None:

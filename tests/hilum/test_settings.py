@@ -250,6 +250,16 @@ def test_a_table_that_may_be_left_out_has_its_mistakes_named_key_by_key(tmp_path
         load(file, {})
 
 
+def test_a_destination_without_a_rule_is_a_doubt_unless_it_takes_messages(tmp_path: Path) -> None:
+    file = tmp_path / "hilum.toml"
+    kinds = {"pacs": "dicom", "ris": "hl7", "steps": "mpps"}
+    file.write_text("".join(f'[destinations.{name}]\ntype = "{kind}"\n' for name, kind in kinds.items()))
+
+    said = [doubt for doubt in doubts(load(file, {}).settings) if doubt.startswith("No rule sends")]
+
+    assert said == ["No rule sends anything to the destination pacs."]
+
+
 def test_a_sender_that_is_no_destination_of_the_file_is_a_doubt(tmp_path: Path) -> None:
     file = tmp_path / "hilum.toml"
     file.write_text('[senders.OUT]\nreturns = ["pac"]\n')

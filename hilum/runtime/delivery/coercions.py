@@ -103,14 +103,15 @@ class Coercions(Struct, frozen=True):
         details: Any,
         survivor: Any,
     ) -> Delivery:
-        remark = ""
-        if self.warns and outcome != "matched" and not accepted:
-            remark = f"No order fits its study ({outcome or 'none is known'})."
         wanted = self.by_sender.get((calling_aet or "").strip(), ())
+        differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
+        set_right = may_be_coerced(outcome or "", differing, wanted)
+        remark = ""
+        if self.warns and not accepted and not set_right:
+            remark = _warning(outcome)
         edits = None
         if wanted and details and changed_at is not None and outcome in ("matched", "mismatched"):
-            differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
-            if accepted or may_be_coerced(outcome, differing, wanted):
+            if accepted or set_right:
                 edits = _of_orders(msgspec.convert(details, list[Order]), wanted, changed_at, order_ids or ())
         elif wanted and survivor is not None:
             edits = _of_survivor(msgspec.convert(survivor, _Survivor), wanted)
@@ -121,6 +122,13 @@ class Coercions(Struct, frozen=True):
         if own in _WRITTEN_FIRST:
             edits, own = replace(edits, stored_as=own), EXPLICIT_VR_LITTLE_ENDIAN
         return replace(delivery, edits=edits, transfer_syntax_uid=own, remark=remark)
+
+
+def _warning(outcome: str | None) -> str:
+    """What a destination that warns says of a study; nothing of one that its order fits."""
+    if outcome is None:
+        return "Its study was not held against orders in time."
+    return f"No order fits its study ({outcome})." if outcome != "matched" else ""
 
 
 def _of_orders(orders: Sequence[Order], wanted: Sequence[str], at: datetime, order_ids: Sequence[str]) -> Edits | None:

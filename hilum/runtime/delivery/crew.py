@@ -47,6 +47,7 @@ class Crew:
                 titled=sink.titled_in(settings),
                 require_order=sink.require_order == "hold",
                 coerced=[aet for aet, sender in settings.senders.items() if sender.coerce],
+                warns=sink.require_order == "warn",
             )
             worker = Worker(shared, queue, store, settings, settled)
             self._threads.append(threading.Thread(target=self._run, args=(worker,), name=f"{shared.name} {n}", daemon=True))

@@ -40,10 +40,10 @@ _PENDING = "lower(d.state) = 'pending'"
 _KNOWN = " AND EXISTS (SELECT FROM receipt AS r WHERE r.receipt = d.receipt AND r.received)"
 #: Of a destination with `require_order = "hold"`: an order fits the study, or a person has accepted it as it is.
 _FITS = f" AND {AN_ORDER_FITS.format(study='d.study_instance_uid')}"
-#: Of senders whose objects take values from their order: who sent it is known, and its study was held against orders, unless that takes
-#: longer than such a look should: then it goes as it is. Messages came from none of them.
+#: Of senders whose objects take values from their order, and of all where the destination warns: who sent it is known, and its study was
+#: held against orders, unless that takes longer than such a look should: then it goes as it is. Messages came from none of them.
 _JUDGED = """ AND (d.receipt = '' OR EXISTS (SELECT FROM receipt AS j WHERE j.receipt = d.receipt AND j.received
-    AND (coalesce(btrim(j.calling_aet), '') <> ALL(%(coerced)s::text[]) OR d.created_at < now() - interval '30 seconds'
+    AND ((NOT %(warns)s AND coalesce(btrim(j.calling_aet), '') <> ALL(%(coerced)s::text[])) OR d.created_at < now() - interval '30 seconds'
          OR EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = d.study_instance_uid))))"""
 #: The titles of the association on which it came; an object that came otherwise has none.
 _TITLES = """
@@ -187,17 +187,18 @@ class Queue:
         titled: bool = False,
         require_order: bool = False,
         coerced: Collection[str] = (),
+        warns: bool = False,
     ) -> None:
         """With `titled` deliveries come with the titles of their senders; with `require_order` none of a study that no order fits.
 
-        Objects of senders in `coerced` wait until it is known, for a while, whether they have an order.
+        Objects of senders in `coerced`, or all if the destination `warns`, wait until it is known, for a while, whether they have an order.
         """
         self.worker = worker
         self._dsn = dsn
         self._destination = destination
         self._writer = writer
-        self._claim = _claim(grouped=grouped, titled=titled, fitting=require_order, judged=bool(coerced))
-        self._coerced = list(coerced)
+        self._claim = _claim(grouped=grouped, titled=titled, fitting=require_order, judged=bool(coerced) or warns)
+        self._coerced, self._warns = list(coerced), warns
         self._connection: psycopg.Connection[Any] | None = None
         self._seat: int | None = None
 
@@ -214,6 +215,7 @@ class Queue:
             "least": least_priority,
             "held": list(held),
             "coerced": self._coerced,
+            "warns": self._warns,
         }
         return [delivery_of(row) for row in self._connected().execute(self._claim.encode(), values)]
 

@@ -29,6 +29,9 @@ _PENDING = """
     FROM delivery WHERE state = 'pending' GROUP BY destination
 """
 _STUCK = "SELECT count(*) FROM study_state WHERE says IS NOT NULL"
+_MATCHES = """
+    SELECT outcome, count(*) FROM match WHERE about = 'study' AND changed_at > now() - interval '30 days' GROUP BY outcome
+"""
 _PARKED = "SELECT destination, count(*) FROM delivery WHERE state = 'parked' GROUP BY destination"
 _OVER = """
     DELETE FROM destination_outage WHERE (process = %(process)s AND destination <> ALL(%(away)s)) OR seen_at < now() - interval '1 day'
@@ -57,6 +60,10 @@ class Watch:
         self.pending: dict[str, int] = {}
         #: Likewise those that wait for a person.
         self.parked: dict[str, int] = {}
+        self._outcomes: set[str] = set()
+        #: Destinations with deliveries that no setting has: as it seemed last, and as was said; at its start a process knows none.
+        self._unknown: set[str] = set()
+        self._warned: set[str] = set()
         self.database_away = False
 
     def run(self, stop: threading.Event) -> None:
@@ -104,13 +111,20 @@ class Watch:
     def _measure(self, connection: psycopg.Connection[Any]) -> None:
         [(stuck,)] = connection.execute(_STUCK).fetchall()
         telemetry.STUDIES_STUCK.set(stuck)
+        matches: dict[str, int] = dict(connection.execute(_MATCHES).fetchall())
+        for outcome in self._outcomes | matches.keys():
+            telemetry.STUDIES_BY_MATCH.labels(outcome).set(matches.get(outcome, 0))
+        self._outcomes |= matches.keys()
         parked: dict[str, int] = dict(connection.execute(_PARKED).fetchall())
         for name in self._destinations.keys() | parked.keys() | self.parked.keys():
             telemetry.DELIVERIES_PARKED.labels(name).set(parked.get(name, 0))
         self.parked = parked
         found = {name: (count, age_s) for name, count, age_s in connection.execute(_PENDING)}
-        for name in found.keys() - self._destinations.keys() - self.pending.keys():
+        unknown = found.keys() - self._destinations.keys()
+        for name in unknown & self._unknown - self._warned:
             log.warning("destination_unknown", destination=name, count=found[name][0])
+            self._warned.add(name)
+        self._unknown, self._warned = unknown, self._warned & unknown
         for name in self._destinations.keys() | found.keys() | self.pending.keys():
             count, age_s = found.get(name, (0, 0.0))
             telemetry.DELIVERIES_PENDING.labels(name).set(count)

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
+from bench.peers import free_port
 from hilum.cli import app
 from hilum.contract.hl7_examples import HL7_EXAMPLES, MESSAGE_ID, TEXT
 from hilum.database import connect
 from hilum.database.hl7_messages import write_messages
 from hilum.errors import Misconfigured, TryAgain
 from hilum.events import MessageReceived, MessageRefused
-from tests.ingest.hl7.listening import a_message, listening
+from tests.ingest.hl7.listening import a_message, listening, secured
 
 
 def run(*arguments: object, **more: Any) -> Any:
@@ -44,6 +46,14 @@ def test_messages_are_sent_and_their_acknowledgements_shown(
     assert [each["code"] for each in json.loads(done.stdout)] == codes
 
 
+def test_what_an_answer_says_twice_is_shown_once(tmp_path: Path) -> None:
+    (tmp_path / "a.hl7").write_text("hello")
+    with listening(tmp_path) as running:
+        done = run("send", tmp_path / "a.hl7", "--to", f"127.0.0.1:{running.port}")
+
+    assert done.stdout.count("does not begin with MSH") == 1
+
+
 def test_a_batch_is_answered_message_by_message(tmp_path: Path) -> None:
     (tmp_path / "batch.hl7").write_text(f"BHS|^~\\&|RIS\r{a_message('M1')}{a_message('M2')}BTS|2\r")
     with listening(tmp_path) as running:
@@ -57,6 +67,19 @@ def test_what_is_sent_may_come_from_standard_input(tmp_path: Path) -> None:
         done = run("send", "-", "--to", f"127.0.0.1:{running.port}", input=a_message("M1"))
 
     assert "AA\tM1" in done.stdout
+
+
+def test_a_receiver_that_wants_a_certificate_is_shown_one(tmp_path: Path) -> None:
+    (tmp_path / "a.hl7").write_text(a_message("M1"))
+    tls, port = secured(tmp_path, trustme.CA()), free_port()
+    send = ("send", tmp_path / "a.hl7", "--to", f"127.0.0.1:{port}", "--ca", tmp_path / "ca.pem")
+    with listening(tmp_path, tls=tls, tls_port=port):
+        without = run(*send)
+        shown = run(*send, "--certificate", tmp_path / "ris.pem")
+
+    assert isinstance(without.exception, TryAgain)
+    assert "certificate" in str(without.exception)
+    assert "AA\tM1" in shown.stdout
 
 
 @pytest.mark.parametrize(

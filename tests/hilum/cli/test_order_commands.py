@@ -60,7 +60,7 @@ def run(*arguments: str) -> str:
 @pytest.mark.usefixtures("connection")
 def test_orders_are_listed_and_can_be_looked_for() -> None:
     assert "SYN0001\tSYNTH0001\tSynthetic^Sam\tCT\tCT of the head\tscheduled\tawaited\tstale-message" in run("order", "list", "SYN0001")
-    assert run("order", "list", "--images", "no-images") == "There is no such order.\n"
+    assert run("order", "list", "--images", "no-images") == "No such order is known.\n"
     assert json.loads(run("order", "list", "synthetic", "--noted", "--json"))[0]["accession_number"] == "SYN0001"
 
 
@@ -100,7 +100,8 @@ def test_a_study_shows_what_differs_with_both_values(connection: psycopg.Connect
     shown = run("study", "match", "SYN0001")
 
     assert "Outcome\tmismatched" in shown
-    assert "SYN0001\tPL0001\tFI0001\tSYNTH0001\tCT of the head\tscheduled\t" in shown
+    assert "SYN0001 of RIS\tPL0001\tFI0001\tSYNTH0001 of NORTH\t2026-01-02" in shown
+    assert "\tCT\tCT of the head\tscheduled\t" in shown
     assert "PatientName\tSynthetic^Sam\tSynthetic^Samuel" in shown
 
 
@@ -165,6 +166,30 @@ def test_a_matched_study_has_nothing_to_accept(connection: psycopg.Connection) -
 
     with pytest.raises(HilumError, match="nothing to accept"):
         run("study", "match", STUDY, "--accept", "--yes")
+
+
+def test_what_modalities_did_for_an_order_is_shown_with_it(connection: psycopg.Connection) -> None:
+    connection.execute("TRUNCATE performed_step, performed_of")
+    for uid, state, wrong in (("2.25.1", "discontinued", True), ("2.25.2", "completed", False)):
+        connection.execute(
+            "INSERT INTO performed_step (sop_instance_uid, revision, state, station_aet, modality, start_date, start_time, wrong_entry,"
+            " objects, calling_aet, began_at, changed_at)"
+            " VALUES (%s, 1, %s, 'CT01', 'CT', '20260102', '101500', %s, 3, 'CT01', now(), now())",
+            (uid, state, wrong),
+        )
+        connection.execute("INSERT INTO performed_of VALUES (%s, 0, '2.25.3211', 'SPS0001', '', '')", (uid,))
+    shown = run("order", "show", "PL0001")
+
+    assert "SPS0001\tdiscontinued, wrong entry chosen\tCT01\tCT\t20260102 101500\t\t3\t2.25.1" in shown
+    assert "SPS0001\tcompleted\tCT01" in shown
+
+
+def test_a_patient_is_shown_with_those_that_are_linked_with_it(connection: psycopg.Connection) -> None:
+    changed: PatientChanged = example(PatientChanged)
+    linked = replace(changed.patient, linked_ids=(Identifier(value="OTHER", issuer="SOUTH"),))
+    write_patients(connection, [replace(changed, patient=linked)])
+
+    assert "\tOTHER\t" in run("patient", "show", "SYNTH0001")
 
 
 def test_a_merged_patient_is_shown_and_would_be_unmerged(connection: psycopg.Connection) -> None:

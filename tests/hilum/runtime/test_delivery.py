@@ -3,20 +3,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import msgspec
 import psycopg
 import pytest
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from hilum import bus, telemetry
+from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.database import connect
 from hilum.database.deliveries import settled_id
+from hilum.database.orders import write_matches
 from hilum.database.queries import destination_counts
 from hilum.database.queues import outages
-from hilum.events import DeliverySettled, decode
+from hilum.events import DeliverySettled, MatchChanged, decode
 from hilum.part10 import Part10
 from hilum.runtime.deliver import Deliver
 from hilum.runtime.delivery.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
@@ -547,6 +551,36 @@ class TestWatch:
 
         eventually(shared.wake.is_set)
         assert watch.database_away is False
+
+    def test_studies_are_counted_by_how_they_fit_their_orders(self, postgres: str, shared: Shared) -> None:
+        example = ORDER_EXAMPLES[MatchChanged]()
+        assert isinstance(example, MatchChanged)
+        gauge = telemetry.STUDIES_BY_MATCH.labels("no-order")
+        watch = Watch(postgres, {"pacs": shared}, "p1")
+        with connect(postgres) as connection:
+            connection.execute("TRUNCATE match")
+            write_matches(connection, [replace(example, outcome="no-order", version=1, changed_at=datetime.now(UTC))])
+            watch._measure(connection)
+            assert gauge._value.get() == 1
+            connection.execute("TRUNCATE match")
+            watch._measure(connection)
+            assert gauge._value.get() == 0
+
+    def test_destinations_are_unknown_only_if_they_still_are_after_the_settings_were_read(
+        self, postgres: str, shared: Shared, store: MemoryStore, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        enter(postgres, *some(store, 1))
+        destinations: dict[str, Shared] = {}
+        watch = Watch(postgres, destinations, "p1")
+        with connect(postgres) as connection:
+            watch._measure(connection)
+            destinations["pacs"] = shared
+            watch._measure(connection)
+            assert "destination_unknown" not in capsys.readouterr().err
+            destinations.clear()
+            for _ in range(3):
+                watch._measure(connection)
+            assert capsys.readouterr().err.count("destination_unknown") == 1
 
     def test_leases_of_those_at_work_are_kept(self, postgres: str, shared: Shared, store: MemoryStore) -> None:
         enter(postgres, *some(store, 1))

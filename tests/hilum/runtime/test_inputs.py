@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+from hilum.errors import Stopped
 from hilum.events import InstanceReceived
 from hilum.runtime.inputs import Inputs, Position, metadata_of, written_in
 from hilum.runtime.pace import MOST_BYTES
 from hilum.runtime.processor import processor
 from hilum.runtime.stage import Incoming, Stage
 from hilum.runtime.state import PartitionState
+from hilum.runtime.transaction import BeginAnew
 from hilum.settings import Kafka, Settings
 from hilum.testing import Clock
 
@@ -106,3 +109,30 @@ def test_a_partition_of_which_events_wait_has_the_time_of_its_last_event(inputs:
     inputs.positions[TOPIC, 2].seen_at = 13.5
 
     assert [inputs.behind(partition, 0) for partition in range(3)] == [0, 12_500, 13_500]
+
+
+class Fatal:
+    """What a consumer says as it ends."""
+
+    def code(self) -> int:
+        return KafkaError._FATAL
+
+    def fatal(self) -> bool:
+        return True
+
+    def name(self) -> str:
+        return "FENCED_INSTANCE_ID"
+
+
+def test_a_member_that_is_ended_after_its_session_lapsed_begins_anew_and_else_its_slot_is_taken(consumer: Consumer) -> None:
+    settings = Settings(kafka=Kafka(bootstrap="127.0.0.1:1"))
+    member = Inputs(settings, Stage(settings, ignore, Clock()), "worker", static=True)
+    ended: Any = Fatal()
+    try:
+        with pytest.raises(Stopped, match="Another process runs as worker"):
+            member._stumbled(ended, Message())
+        member.lost(consumer, [])
+        with pytest.raises(BeginAnew):
+            member._stumbled(ended, Message())
+    finally:
+        member.close()

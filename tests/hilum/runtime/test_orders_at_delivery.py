@@ -182,6 +182,17 @@ class TestWait:
 
         assert queue.claim(10) == []
 
+    def test_all_wait_for_that_where_the_destination_warns(self, postgres: str, queue: Queue, connection: psycopg.Connection) -> None:
+        connection.execute("UPDATE receipt SET calling_aet = 'MR01'")
+        warning = Queue(postgres, "pacs", "v", bus.Writer(Settings(), "deliver"), warns=True)
+        try:
+            before = warning.claim(10)
+            write_matches(connection, [matched("matched")])
+
+            assert (before, len(warning.claim(10))) == ([], 1)
+        finally:
+            warning.close()
+
     def test_messages_wait_for_no_such_thing(self, queue: Queue, connection: psycopg.Connection) -> None:
         connection.execute("UPDATE delivery SET receipt = ''")
 
@@ -311,6 +322,17 @@ class TestCoercions:
         write_matches(connection, [matched("unmatched")])
 
         assert self.looked_up(connection, delivery, warns=True).remark == "No order fits its study (unmatched)."
+
+    def test_and_that_nobody_has_looked(self, connection: psycopg.Connection, delivery: Delivery) -> None:
+        assert self.looked_up(connection, delivery, warns=True).remark == "Its study was not held against orders in time."
+
+    @pytest.mark.parametrize(("outcome", "differing"), [("matched", ()), ("mismatched", ("PatientName",))])
+    def test_and_nothing_of_one_whose_order_fits_or_sets_it_right(
+        self, connection: psycopg.Connection, delivery: Delivery, outcome: MatchOutcome, differing: tuple[str, ...]
+    ) -> None:
+        write_matches(connection, [matched(outcome, *differing)])
+
+        assert self.looked_up(connection, delivery, "PatientName", warns=True).remark == ""
 
 
 class TestEditedObject:

@@ -72,12 +72,31 @@ def test_ctrl_c_does_not_disturb_what_is_being_imported_and_is_not_kept_from_pro
     assert (done.stdout.split(), done.stderr) == (["set()", "set()"], "")
 
 
+CRASHING = """
+import ctypes
+
+def main(arguments):
+    ctypes.string_at(0)
+"""
+
 FROZEN = """
 import gc
 
 def main(arguments):
     print(gc.get_freeze_count() > 1000)
 """
+
+
+@pytest.mark.skipif(not forked.POSSIBLE, reason="programs are started anew here")
+def test_a_program_that_a_library_crashes_says_in_its_log_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(CRASHING)
+    program = PROGRAM.format(folder=str(tmp_path))
+    path = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    done = subprocess.run([sys.executable, "-c", program], env=path, capture_output=True, text=True, timeout=60, check=False)
+
+    assert "Segmentation fault" in done.stdout
+    assert "program.py" in done.stdout
 
 
 @pytest.mark.skipif(not forked.POSSIBLE, reason="programs are started anew here")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import trustme
 
 from hilum.events import MessageReceived, MessageRefused, decode
 from hilum.hl7.message import Message, parse
@@ -72,11 +73,21 @@ def listening(
         thread = threading.Thread(target=lambda: asyncio.run(listener.serve(stop)))
         thread.start()
         try:
-            eventually(lambda: listener.port != 0)
+            eventually(lambda: (listener.port or listener.tls_port) != 0)
             yield Running(listener, journal)
         finally:
             stop.set()
             thread.join(30)
+
+
+def secured(path: Path, authority: trustme.CA) -> ServerTls:
+    """TLS of a listener that wants certificates of the authority, such as that in `ris.pem`; the authority's own is in `ca.pem`."""
+    certificate = authority.issue_cert("127.0.0.1")
+    (path / "cert.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
+    (path / "key.pem").write_bytes(certificate.private_key_pem.bytes())
+    authority.issue_cert("ris.invalid").private_key_and_cert_chain_pem.write_to_path(path / "ris.pem")
+    authority.cert_pem.write_to_path(path / "ca.pem")
+    return ServerTls("hl7", str(path / "cert.pem"), str(path / "key.pem"), str(path / "ca.pem"))
 
 
 class Peer:

@@ -14,8 +14,8 @@ from hilum.events import MessageReceived, MessageRefused, decode
 from hilum.hl7.acknowledgement import Answer, answers
 from hilum.hl7.validation import Fault
 from hilum.mllp import framed
-from hilum.settings import Hl7
-from ingest.hl7.intake import Examined, examine, judged, kept
+from hilum.settings import Hl7, Hl7Sender
+from ingest.hl7.intake import Examined, examine, examine_beginning, judged, kept
 from ingest.hl7.senders import Senders
 
 from .listening import Peer, a_message, listening
@@ -90,3 +90,11 @@ def test_a_listener_lives_through_streams_that_are_broken_anywhere(tmp_path: Pat
         with Peer(running.port) as peer:
             assert peer.asked(a_message("good")).get("MSA-2") == "good"
         assert "good" in [event.control_id for event in running.received()]
+
+
+def test_what_is_no_whole_message_is_its_senders_too() -> None:
+    senders = Senders(Hl7(senders={"ris": Hl7Sender(applications=("RIS",))}))
+    beginning = a_message().encode()[:60]
+
+    assert examine_beginning(beginning, "192.0.2.1", senders, "unterminated", 60).sender_name == "ris"
+    assert examine_beginning(b"GET / HTTP/1.1", "192.0.2.1", senders, "unterminated", 14).sender_name == ""

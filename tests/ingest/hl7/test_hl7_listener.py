@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -13,9 +15,8 @@ from bench.peers import free_port
 from hilum.hl7.message import parse
 from hilum.mllp import END, START, framed
 from hilum.testing import eventually
-from hilum.tls import ServerTls
 
-from .listening import Peer, a_message, listening
+from .listening import Peer, a_message, listening, secured
 
 
 def test_a_message_is_acknowledged_and_durable(tmp_path: Path) -> None:
@@ -264,11 +265,7 @@ def test_a_listener_that_ends_answers_what_it_took(tmp_path: Path) -> None:
 
 def test_tls_is_spoken_and_the_certificate_is_asked_for(tmp_path: Path) -> None:
     authority = trustme.CA()
-    certificate, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("ris.invalid")
-    (tmp_path / "cert.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
-    (tmp_path / "key.pem").write_bytes(certificate.private_key_pem.bytes())
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    tls = ServerTls("hl7", str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"), str(tmp_path / "ca.pem"))
+    tls = secured(tmp_path, authority)
     context = ssl.create_default_context()
     authority.configure_trust(context)
     port = free_port()
@@ -282,10 +279,39 @@ def test_tls_is_spoken_and_the_certificate_is_asked_for(tmp_path: Path) -> None:
             Peer(port, lambda raw: context.wrap_socket(raw, server_hostname="127.0.0.1")) as peer,
         ):
             peer.asked(a_message("M1"))
-        client.configure_cert(context)
+        context.load_cert_chain(tmp_path / "ris.pem")
         with Peer(port, wrap) as peer:
             assert peer.asked(a_message("M2")).get("MSA-1") == "AA"
         assert [event.control_id for event in running.received()] == ["M2"]
+
+
+def test_where_nothing_is_taken_without_tls_there_is_no_other_port(tmp_path: Path) -> None:
+    tls = secured(tmp_path, trustme.CA())
+    with listening(tmp_path, tls=tls, tls_port=free_port(), without_tls=False) as running:
+        assert running.port == 0
+        with Peer(running.listener.tls_port) as peer:
+            peer.send(START + a_message("M1").encode() + END)
+            with suppress(ConnectionError):
+                assert not peer.socket.recv(1024).startswith(START)
+        assert running.received() == []
+
+
+def test_who_fails_to_shake_hands_is_logged_with_the_reason(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tls = secured(tmp_path, trustme.CA())
+    stranger = ssl.create_default_context()
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+    port = free_port()
+    with listening(tmp_path, tls=tls, tls_port=port):
+        with suppress(OSError), stranger.wrap_socket(socket.create_connection(("127.0.0.1", port))) as secure:
+            secure.recv(1)
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            plain.sendall(START + a_message("M1").encode() + END)
+            with suppress(ConnectionError):
+                plain.recv(1024)
+        said = eventually(lambda: [json.loads(line) for line in capfd.readouterr().err.splitlines() if "handshake_failed" in line])
+
+    assert [each["peer"] for each in said] == ["127.0.0.1"] * len(said)
+    assert "peer did not return a certificate" in said[0]["says"]
 
 
 def test_an_end_of_line_is_tolerated_after_the_end_block(tmp_path: Path) -> None:

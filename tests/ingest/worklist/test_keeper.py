@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from hilum.database import connect
 from hilum.errors import TryAgain
-from hilum.events import OrderChanged, ProcedureStepChanged
-from hilum.order_events import Order
+from hilum.events import MatchChanged, OrderChanged, ProcedureStepChanged
+from hilum.order_events import Difference, MatchOutcome, Order
 from hilum.procedure_events import PerformedOf
 from hilum.procedures import Procedures
 from hilum.runtime.tables import Envelope
@@ -315,16 +315,100 @@ class TestSource:
         source, without = self.source(postgres), self.source(postgres, leaves=("started",))
         with connect(postgres) as connection:
             put(connection, *self.waiting(ORDERS[8]))
-            connection.execute(
-                "INSERT INTO series (series_instance_uid, study_instance_uid, modality, receipt, received_at, header)"
-                " VALUES ('2.25.1', '2.25.109', 'CT', 'r', now(), '{}')"
-            )
+            a_series(connection, "2.25.109")
             assert len(source.open()) == 2
-            connection.execute(
-                "INSERT INTO study_state (study_instance_uid, step, state, revision, instances, new, missing, withdrawn, changed_at)"
-                " VALUES ('2.25.109', 1, 'complete', 1, 1, 1, 0, 0, now())"
-            )
+            complete(connection, "2.25.109")
             assert [step.step_id for step in source.open()] == ["SPS9"]
             assert len(without.open()) == 2
         source.close()
         without.close()
+
+    @pytest.mark.parametrize(
+        ("outcome", "differing", "waiting"),
+        [("matched", (), 0), ("mismatched", ("PatientName",), 0), ("mismatched", ("PatientID",), 1), ("order-cancelled", (), 1)],
+    )
+    def test_so_does_one_that_is_its_orders_by_accession_number(
+        self, postgres: str, outcome: MatchOutcome, differing: tuple[str, ...], waiting: int
+    ) -> None:
+        source = self.source(postgres)
+        with connect(postgres) as connection:
+            put(connection, *self.waiting(ORDERS[0]))
+            a_series(connection, "2.25.7777")
+            complete(connection, "2.25.7777")
+            assert len(source.open()) == 1
+            a_match(connection, "2.25.7777", outcome, differing)
+
+            assert len(source.open()) == waiting
+        source.close()
+
+    def test_if_the_order_has_another_procedure_of_the_modality_it_may_be_of_that(self, postgres: str) -> None:
+        source = self.source(postgres)
+        (order,) = self.waiting(ORDERS[0])
+        second = replace(order.procedures[0], procedure_id="RPB", study_instance_uid="2.25.102")
+        with connect(postgres) as connection:
+            put(connection, replace(order, procedures=(*order.procedures, second)))
+            a_series(connection, "2.25.7777")
+            complete(connection, "2.25.7777")
+            a_match(connection, "2.25.7777", "matched")
+
+            assert len(source.open()) == 2
+        source.close()
+
+    def test_so_does_one_with_a_uid_that_was_offered_before(self, postgres: str) -> None:
+        source = self.source(postgres)
+        (order,) = self.waiting(ORDERS[0])
+        with connect(postgres) as connection:
+            put(connection, replace(order, procedures=(replace(order.procedures[0], former_uids=("2.25.7777",)),)))
+            a_series(connection, "2.25.7777")
+            complete(connection, "2.25.7777")
+
+            assert source.open() == []
+        source.close()
+
+    def test_images_by_the_wrong_entry_take_no_step_off_the_list(self, postgres: str) -> None:
+        envelope = Envelope(id="1", time=NOW, traceparent="")
+        source = self.source(postgres)
+        with connect(postgres) as connection:
+            put(connection, *self.waiting(ORDERS[0]))
+            a_series(connection, "2.25.101")
+            complete(connection, "2.25.101")
+            assert source.open() == []
+            Index().apply(connection, [(a_performed(2, "discontinued", reason="110514"), envelope)])
+            assert [step.step_id for step in source.open()] == ["SPS1"]
+
+            right = replace(a_performed(1, "completed"), sop_instance_uid="2.25.501")
+            Index().apply(connection, [(right, envelope)])
+            assert source.open() == []
+        source.close()
+
+
+def a_series(connection: psycopg.Connection, study: str) -> None:
+    connection.execute(
+        "INSERT INTO series (series_instance_uid, study_instance_uid, modality, receipt, received_at, header)"
+        " VALUES (%s, %s, 'CT', 'r', now(), '{}')",
+        (f"{study}.1", study),
+    )
+
+
+def complete(connection: psycopg.Connection, study: str) -> None:
+    connection.execute(
+        "INSERT INTO study_state (study_instance_uid, step, state, revision, instances, new, missing, withdrawn, changed_at)"
+        " VALUES (%s, 1, 'complete', 1, 1, 1, 0, 0, now())",
+        (study,),
+    )
+
+
+def a_match(connection: psycopg.Connection, study: str, outcome: MatchOutcome, differing: tuple[str, ...] = ()) -> None:
+    differences = tuple(Difference(attribute=each, ordered="a", found="b") for each in differing)
+    match = MatchChanged(
+        about="study",
+        study_instance_uid=study,
+        order_ids=("o1",),
+        outcome=outcome,
+        by="accession-number",
+        differences=differences,
+        cause="images",
+        version=1,
+        changed_at=NOW,
+    )
+    Index().apply(connection, [(match, Envelope(id="2", time=NOW, traceparent=""))])

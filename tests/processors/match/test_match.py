@@ -245,3 +245,19 @@ def test_windows_are_those_of_the_settings(hours: float) -> None:
     room.pass_time(hours=0.2)
 
     assert room.of("1.2.3").outcome == "no-order"
+
+
+def test_identifiers_that_differ_in_their_issuer_are_told_with_it() -> None:
+    room = Room()
+    room.give(an_order(), a_study(patient_issuer="SOUTH"))
+
+    (difference,) = room.of("1.2.3").differences
+    assert (difference.ordered, difference.found) == ("4711 of NORTH", "4711 of SOUTH")
+
+
+def test_a_correction_is_noted_with_when_and_what() -> None:
+    room = Room()
+    room.give(an_order(name="Maier^Anna"), a_study(), an_order(version=2))
+
+    (note,) = room.of("1.2.3").notes
+    assert note.sentence == "The order or its patient was changed after the images came, at 2026-11-26 12:00 UTC: PatientName."
