@@ -11,7 +11,7 @@ from hilum.database import AWAY, away, connect
 from hilum.errors import HilumError
 from hilum.notices import Outgoing
 from hilum.part10 import Part10
-from hilum.sink import Delivery, Outage, Park, Session, Settled, Waits
+from hilum.sink import Delivery, NotYet, Outage, Park, Session, Settled
 
 #: How soon messages that wait for an older one are looked at again, in seconds.
 AGAIN_S = 0.5
@@ -27,10 +27,6 @@ _OLDER = """
 """
 
 Outcome = Settled | HilumError
-
-
-class NotYet(Waits):
-    """It is not its turn, and the destination was not asked: that says nothing of whether the destination is there."""
 
 
 class Queued:

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hilum.dicom.edits import Edits
-from hilum.errors import HilumError, Misconfigured, TryAgain
+from hilum.errors import HilumError, Misconfigured
 from hilum.events import DeliveryState, ObjectRef
 from hilum.hours import Hours
 from hilum.kinds import CharacterSet
@@ -28,12 +28,14 @@ from hilum.part10 import Part10
 from hilum.profiles import with_profile
 from hilum.settings import Settings, is_secret
 from hilum.structs import prepare_structs
+from hilum.untaken import Later, NotYet, Outage, Park, Waits
 
 __all__ = [
     "URGENT",
     "Delivery",
     "Expected",
     "Later",
+    "NotYet",
     "Outage",
     "Park",
     "Part10",
@@ -116,38 +118,6 @@ class Settled(Struct, frozen=True, kw_only=True):
     member: str = ""
     #: The SOP instance UID under which the destination has it, if that is not the object's own: an image compressed with loss.
     sent_as: str = ""
-
-
-class Later(TryAgain):
-    """This one object was not taken now and may be later: it is tried again, after growing pauses, up to `max_attempts` times."""
-
-    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", peer_comment: str = "") -> None:
-        """`peer_comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
-        super().__init__(sentence, fix=fix)
-        self.peer_status = peer_status
-        self.peer_comment = peer_comment
-
-
-class Park(HilumError):
-    """This one object needs a person before it can be delivered: it is put aside at once, and the others go on."""
-
-    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", peer_comment: str = "") -> None:
-        """`peer_comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
-        super().__init__(sentence, fix=fix)
-        self.peer_status = peer_status
-        self.peer_comment = peer_comment
-
-
-class Waits(TryAgain):
-    """The object is at the destination, which has yet to say what became of it: looked at again after `after_s`, no attempt counted."""
-
-    def __init__(self, sentence: str, *, after_s: float) -> None:
-        super().__init__(sentence)
-        self.after_s = after_s
-
-
-class Outage(TryAgain):
-    """The destination as a whole takes nothing now: its queue waits, and no attempt is counted against any object."""
 
 
 class Session(Protocol):

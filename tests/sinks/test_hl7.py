@@ -18,12 +18,11 @@ from hilum.errors import Misconfigured, TryAgain
 from hilum.events import MessageReceived, ObjectRef
 from hilum.hl7.message import Message, parse
 from hilum.hl7.outgoing import FACTS, changed, filled, xpn
-from hilum.in_order import NotYet
 from hilum.mllp_client import MllpClient
 from hilum.notices import Notice, Notified, Outgoing
 from hilum.part10 import Part10
 from hilum.settings import Rule, Settings
-from hilum.sink import Delivery, Outage, Park, sink_of, sinks_of
+from hilum.sink import Delivery, NotYet, Outage, Park, sink_of, sinks_of
 from hilum.testing import MemoryStore
 from sinks.hl7 import Hl7
 from sinks.hl7.client import Client

@@ -16,13 +16,12 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
 from hilum.events import ProcedureStepChanged, decode, encode
-from hilum.in_order import NotYet
 from hilum.notices import Notice, Notified, Outgoing
 from hilum.part10 import Part10
 from hilum.procedures import Procedures
 from hilum.settings import Settings
 from hilum.settings import Spool as SpoolSettings
-from hilum.sink import Outage, Park, sink_of
+from hilum.sink import NotYet, Outage, Park, sink_of
 from hilum.testing import MemoryStore
 from ingest.worklist.performed import event_of
 from sinks.mpps import Mpps, Steps

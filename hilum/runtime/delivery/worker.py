@@ -16,7 +16,6 @@ from hilum.database import AWAY
 from hilum.desired import Desired
 from hilum.edited import NotEditable, part10_of, remarked
 from hilum.errors import HilumError, TryAgain
-from hilum.in_order import NotYet
 from hilum.notices import Notified
 from hilum.part10 import Missing, Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
@@ -26,7 +25,7 @@ from hilum.runtime.delivery.orders import Orders
 from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
 from hilum.runtime.delivery.suspects import STRIKES, Suspects
 from hilum.settings import Settings
-from hilum.sink import URGENT, Delivery, Later, Park, Session, Settled, Sink, Waits
+from hilum.sink import URGENT, Delivery, Later, NotYet, Park, Session, Settled, Sink, Waits
 from hilum.storage.gone import why_gone
 from hilum.store import ObjectStore
 
