@@ -55,10 +55,17 @@ class Account(Struct, frozen=True, kw_only=True):
     expired: int = 0
     #: Of these, how many were read back: a piece of each, or with `verify` each whole, against its digest.
     read: int
+    #: HL7 messages on the log: each was looked for in the index.
+    messages: int = 0
+    #: Messages to other systems (HL7, MPPS) without a final state, and of these those that wait for a person.
+    messages_pending: int = 0
+    messages_parked: int = 0
     #: One sentence for each gap, by UID or id; the first ones of each kind.
     details: tuple[str, ...] = ()
     #: Deliveries by destination and state.
     destinations: dict[str, dict[str, int]] = {}
+    #: The same of messages to other systems.
+    messages_to: dict[str, dict[str, int]] = {}
 
     @property
     def ok(self) -> bool:
@@ -73,6 +80,8 @@ class Account(Struct, frozen=True, kw_only=True):
             said += f" Rejected deliveries: {self.rejected:,} (see `hilum dest rejected`)."
         if self.parked:
             said += f" Deliveries that wait for a person: {self.parked:,} (see `hilum deliver list --state parked`)."
+        if self.messages_parked:
+            said += f" Messages that wait for a person: {self.messages_parked:,} (see `hilum deliver list --state parked`)."
         if self.stuck:
             said += f" Objects whose study waits for a rule that can be evaluated: {self.stuck:,} (see `hilum status`)."
         if self.failing:

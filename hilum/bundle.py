@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, Self
 
@@ -98,6 +98,16 @@ def in_force(settings: Settings, bundle: Bundle | None) -> Settings:
         "destinations": settings.destinations | applied.destinations,
     }
     return InForce(**own, version=applied.version)
+
+
+def since(known: Sequence[Bundle], destination: str) -> datetime | None:
+    """When the destination took force that the last of these configurations has; None if it has none of that name."""
+    at = None
+    for each in reversed(known):
+        if destination not in each.applied.destinations:
+            break
+        at = each.applied.applied_at
+    return at
 
 
 # Reading the topic

@@ -62,6 +62,10 @@ class MessageReceived(Event, frozen=True, kw_only=True):
     text: str
     #: Whether `text` is not all of the message.
     text_cut: bool = False
+    #: As what its bytes were read: a codec of Python, such as `iso8859-1`; `iso2022` for code extension. Empty in older events.
+    read_as: str = ""
+    #: The bytes that came, if `text` in `read_as` is not just them, such as with other line ends, and they are not in the object store.
+    raw: bytes = b""
     #: Where the bytes are that came, if `text` does not tell all of them: a message that is very large, or not in the character set that
     #: it declares. Empty if it does.
     bucket: str = ""
@@ -70,6 +74,8 @@ class MessageReceived(Event, frozen=True, kw_only=True):
     changed_under_control_id: bool = False
     #: The message that this one says again, on somebody's wish (`hilum hl7 replay`); empty for what came.
     replays: str = ""
+    #: Whether a message that is said again is passed on to other systems again, too.
+    pass_on: bool = False
     findings: tuple[MessageFinding, ...] = ()
 
     @property

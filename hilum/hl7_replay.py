@@ -11,15 +11,17 @@ from confluent_kafka import KafkaException
 from hilum import bus
 from hilum.errors import TryAgain
 from hilum.events import MessageFinding, MessageReceived
+from hilum.notices import Notice, Notified
 from hilum.settings import Settings
+from hilum.sink import sinks_of
 from hilum.spool.receipts import Receipts
 
 #: How long the broker may take to answer.
 ANSWER_S = 10.0
 
 
-def again(row: Mapping[str, Any], message_id: str, moment: datetime) -> MessageReceived:
-    """The event that says the message of a row of `hl7_message` again, as `message_id`."""
+def again(row: Mapping[str, Any], message_id: str, moment: datetime, *, pass_on: bool = False) -> MessageReceived:
+    """The event that says the message of a row of `hl7_message` again, as `message_id`; with `pass_on` to other systems, too."""
     text = {name: row[name] or "" for name in _TEXTS}
     return MessageReceived(
         **text,
@@ -28,13 +30,25 @@ def again(row: Mapping[str, Any], message_id: str, moment: datetime) -> MessageR
         size_bytes=row["size_bytes"],
         text=row["text"],
         text_cut=bool(row["text_cut"]),
+        raw=bytes(row["raw"] or b""),
         changed_under_control_id=bool(row["changed_under_control_id"]),
         findings=tuple(MessageFinding(**each) for each in row["findings"] or ()),
         replays=row["replays"] or row["message_id"],
+        pass_on=pass_on,
     )
 
 
-def replayed(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def passed_on_to(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The destinations of these settings that are passed one of these messages."""
+    notices = []
+    for row in rows:
+        event = again(row, row["message_id"], row["received_at"])
+        notices.append(Notice(kind="message", control_id=event.control_id, message=event))
+    sinks = {name: sink for name, sink in sinks_of(settings).items() if isinstance(sink, Notified)}
+    return [name for name, sink in sinks.items() if any(map(sink.wants, notices))]
+
+
+def replayed(settings: Settings, rows: Sequence[Mapping[str, Any]], *, pass_on: bool = False) -> list[tuple[str, str]]:
     """Say the messages of these rows again, in this order; old and new id of each. Raises `TryAgain` if Kafka does not take them."""
     receipts, pairs, failed = Receipts(), [], []
     producer = bus.producer(settings)
@@ -43,7 +57,7 @@ def replayed(settings: Settings, rows: Sequence[Mapping[str, Any]]) -> list[tupl
         for row in rows:
             moment = datetime.now(UTC)
             message_id = str(receipts.make(moment))
-            record = writer.record(again(row, message_id, moment), message_id)
+            record = writer.record(again(row, message_id, moment, pass_on=pass_on), message_id)
             producer.produce(
                 record.topic,
                 record.value,
@@ -74,6 +88,7 @@ _TEXTS = (
     "character_set",
     "message_time",
     "sha256",
+    "read_as",
     "bucket",
     "object_key",
 )

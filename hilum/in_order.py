@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 import psycopg
 
@@ -10,13 +11,16 @@ from hilum.database import AWAY, away, connect
 from hilum.errors import HilumError
 from hilum.notices import Outgoing
 from hilum.part10 import Part10
-from hilum.sink import Delivery, Outage, Park, Session, Settled, Waits
+from hilum.sink import Delivery, NotYet, Outage, Park, Session, Settled
 
 #: How soon messages that wait for an older one are looked at again, in seconds.
 AGAIN_S = 0.5
 #: Messages that were settled here of late.
 _REMEMBER = 1000
-_MESSAGES = "SELECT delivery_id, number, control_id, text FROM hl7_outgoing WHERE delivery_id = ANY(%s) ORDER BY number"
+_MESSAGES = """
+    SELECT delivery_id, number, control_id, text, content, bucket, object_key FROM hl7_outgoing
+    WHERE delivery_id = ANY(%s) ORDER BY number
+"""
 _OLDER = """
     SELECT delivery_id FROM hl7_outgoing JOIN delivery USING (delivery_id)
     WHERE hl7_outgoing.destination = %s AND number < %s AND delivery.state = 'pending' AND NOT (delivery_id = ANY(%s)) LIMIT 1
@@ -35,7 +39,7 @@ class Queued:
     def messages(self, delivery_ids: Sequence[str]) -> list[Outgoing]:
         """These messages, oldest first. Raises `TryAgain`."""
         rows = self._rows(_MESSAGES, (list(delivery_ids),))
-        return [Outgoing(delivery_id=id_, number=number, control_id=control_id, text=text) for id_, number, control_id, text in rows]
+        return [Outgoing(**dict(zip(Outgoing.__struct_fields__, row, strict=True))) for row in rows]
 
     def has_older(self, destination: str, number: int, but: Iterable[str]) -> bool:
         """Whether an older message than the one with that number is pending for the destination, others than `but`. Raises `TryAgain`."""
@@ -61,31 +65,37 @@ class InOrder(Session):
     """Sends what is claimed together in the order of the messages' numbers, whatever the order of the rows.
 
     So the first `deliver` of a batch sends all of it; the others only say what became of theirs. What comes after one that could
-    not be sent waits, and so does a batch that a pending older message is not in.
+    not be sent waits, and so does a batch that a pending older message is not in. The worker gives back untouched what an outage left
+    over, so that it keeps its place.
     """
 
-    def __init__(self, queued: Queued, rejections: int) -> None:
-        """What is rejected `rejections` times in a row is put aside."""
+    def __init__(self, queued: Queued, clock: Callable[[], float] = time.monotonic) -> None:
         self._queued = queued
-        self._rejections = rejections
+        self._clock = clock
         self._batch: Sequence[Delivery] = ()
         self._outcomes: dict[str, Outcome] | None = None
+        #: What the batch was broken off by.
+        self._outage: HilumError | None = None
         #: Settled here, perhaps not yet recorded.
         self._done: dict[str, None] = {}
-        self._rejected: dict[str, int] = {}
+        #: The message that is rejected at present, and since when.
+        self._rejected = ""
+        self._rejected_at = 0.0
 
     def begin(self, deliveries: Sequence[Delivery]) -> None:
         """See `Session.begin`."""
-        self._batch, self._outcomes = deliveries, None
+        self._batch, self._outcomes, self._outage = deliveries, None, None
 
     def deliver(self, delivery: Delivery, part10: Part10) -> Settled:
         """See `Session.deliver`. Sending again what was taken before is harmless: it has the same id."""
         del part10
         if self._outcomes is None:
             self._outcomes = self._send_all()
-        outcome = self._outcomes.get(delivery.delivery_id)
+        outcome = self._outcomes.pop(delivery.delivery_id, None)
         if outcome is None:
-            raise Waits("It waits for an older message.", after_s=AGAIN_S)
+            if self._outage is not None and not self._outcomes:
+                raise self._outage
+            raise NotYet("It waits for an older message.", after_s=AGAIN_S)
         if isinstance(outcome, Settled):
             return outcome
         raise outcome
@@ -99,7 +109,7 @@ class InOrder(Session):
         self._queued.close()
 
     def _send_all(self) -> dict[str, Outcome]:
-        """Send the batch; what became of each of it. Raises `Outage` if nothing could be sent, `TryAgain` while the database is away."""
+        """Send the batch; what became of each of it, up to an outage. Raises `TryAgain` while the database is away."""
         found: dict[str, Outcome] = {}
         destination = self._batch[0].destination
         messages = {message.delivery_id: message for message in self._queued.messages([each.delivery_id for each in self._batch])}
@@ -113,23 +123,22 @@ class InOrder(Session):
         for message in in_order:
             try:
                 outcome = self._send(message)
-            except Outage:
-                if found:
-                    return found  # what was sent is recorded first; the next batch meets the outage at once
-                raise
+            except HilumError as outage:
+                self._outage = outage  # what was sent is recorded first
+                return found
             found[message.delivery_id] = outcome
             self._done[message.delivery_id] = None
             if len(self._done) > _REMEMBER:
                 del self._done[next(iter(self._done))]
-            self._rejected.pop(message.delivery_id, None)
         return found
 
     def _send(self, message: Outgoing) -> Outcome:
         """Send one message; what became of it. Raises `Outage` if the destination is away, or nobody knows."""
         raise NotImplementedError
 
-    def _rejected_for_now(self, message: Outgoing, outage: Outage) -> None:
-        """Raise `outage`, unless the message was rejected often enough to be put aside."""
-        count = self._rejected[message.delivery_id] = self._rejected.get(message.delivery_id, 0) + 1
-        if count < self._rejections:
+    def _rejected_for_now(self, message: Outgoing, outage: Outage, patience_s: float) -> None:
+        """Raise `outage`, unless the message was rejected again and again for so long that it is to be put aside; 0: it never is."""
+        if self._rejected != message.delivery_id:
+            self._rejected, self._rejected_at = message.delivery_id, self._clock()
+        if not patience_s or self._clock() - self._rejected_at < patience_s:
             raise outage

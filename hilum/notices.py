@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from hilum.errors import Misconfigured
 from hilum.hl7_events import MessageReceived
-from hilum.procedure_events import ProcedureStepChanged
+from hilum.procedure_events import PerformedOf, ProcedureStepChanged
 from hilum.settings import Settings
+from hilum.sink import sink_class, types
 
 
 class Notice(Struct, frozen=True, kw_only=True):
@@ -27,6 +28,20 @@ class Notice(Struct, frozen=True, kw_only=True):
     message: MessageReceived | None = None
     #: The step that a modality said something of, if it is to be said to others as it was.
     step: ProcedureStepChanged | None = None
+    #: What is performed, if it is about a step.
+    performs: PerformedOf | None = None
+
+
+class Composed(Struct, frozen=True, kw_only=True):
+    """A message that is to go out."""
+
+    #: The message for people. What goes out, in the destination's character set, if neither `content` nor `object_key` says otherwise.
+    text: str
+    #: What goes out, byte for byte.
+    content: bytes | None = None
+    #: Where in the object store the bytes are that go out.
+    bucket: str = ""
+    object_key: str = ""
 
 
 @runtime_checkable
@@ -37,8 +52,8 @@ class Notified(Protocol):
         """Whether it is to be told of this."""
         ...
 
-    def compose(self, notice: Notice, study: Mapping[str, str]) -> str:
-        """The message; `study` has the attributes of its study, each empty if nobody knows. Empty if it cannot be passed on."""
+    def compose(self, notice: Notice, study: Mapping[str, str]) -> Composed | None:
+        """The message; `study` has the attributes of its study, each empty if nobody knows. None if it cannot be passed on."""
         ...
 
 
@@ -64,6 +79,12 @@ def refuse_rules(name: str, settings: Settings) -> None:
             raise Misconfigured("destination-takes-messages", says, fix=fix)
 
 
+def message_destinations(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of those that are told of what happens, and are sent no objects, whether or not they are configured as they should be."""
+    kinds = {name: table.get("type") for name, table in tables.items()}
+    return [name for name, kind in kinds.items() if isinstance(kind, str) and kind in types() and issubclass(sink_class(kind), Notified)]
+
+
 class Outgoing(Struct, frozen=True, kw_only=True):
     """A message that waits in the ledger."""
 
@@ -71,4 +92,8 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     #: Its place among all of its destination.
     number: int
     control_id: str
+    #: As in `Composed`; empty if it cannot be passed on.
     text: str
+    content: bytes | None = None
+    bucket: str = ""
+    object_key: str = ""

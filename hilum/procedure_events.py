@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from hilum.event import Event, Topic
@@ -89,9 +91,12 @@ class ProcedureStepChanged(Event, frozen=True, kw_only=True):
     #: Objects that the series refer to, also where `series` leaves them out because they are too many for one event.
     objects: int = 0
     references_cut: bool = False
-    #: What the message itself said, as DICOM JSON (PS3.18 F.2), with its (0008,0005); `{}` if that is too much for one event. The first
-    #: revision is the N-CREATE, all others are N-SETs.
+    #: What the message itself said, as DICOM JSON (PS3.18 F.2), with its (0008,0005); of an N-SET, without what it may not set. The first
+    #: revision is the N-CREATE, all others are N-SETs. `{}` if it is in `said_packed`, or too much for one event (`said_cut`).
     said: dict[str, Any] = {}  # noqa: RUF012  # msgspec copies an empty one
+    #: The same JSON compressed (RFC 1950), if it is too long as it is: UIDs of many objects are alike.
+    said_packed: bytes = b""
+    said_cut: bool = False
     #: Who said so.
     calling_aet: str = ""
     called_aet: str = ""
@@ -104,6 +109,11 @@ class ProcedureStepChanged(Event, frozen=True, kw_only=True):
     def study_instance_uids(self) -> tuple[str, ...]:
         """The studies that it is for; more than one in the group case."""
         return tuple(dict.fromkeys(each.study_instance_uid for each in self.scheduled if each.study_instance_uid))
+
+    @property
+    def all_said(self) -> dict[str, Any]:
+        """`said`, unpacked if need be."""
+        return msgspec.json.decode(zlib.decompress(self.said_packed), type=dict[str, Any]) if self.said_packed else self.said
 
     @property
     def is_wrong_entry(self) -> bool:

@@ -16,13 +16,19 @@ class Provisioned(Struct, frozen=True, kw_only=True):
 
 
 def provision(settings: Settings) -> list[Provisioned]:
-    """Make topics, tables and buckets. Raises `TryAgain` if one of the servers does not answer, `Misconfigured` if it refuses."""
+    """Make topics, tables and buckets; destinations of messages begin.
+
+    Raises `TryAgain` if one of the servers does not answer, `Misconfigured` if it refuses.
+    """
     from hilum.bus import provision_topics
     from hilum.database import migrate
+    from hilum.database.told import begin_now
+    from hilum.notices import message_destinations
     from hilum.store import open_store
 
     topics, new_topics = provision_topics(settings)
     migrations = migrate(settings.postgres.dsn)
+    begin_now(settings.postgres.dsn, message_destinations(settings.destinations))
     store = open_store(settings)
     made = store.ensure_bucket(settings.s3.bucket)
     return [

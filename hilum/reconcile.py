@@ -275,11 +275,13 @@ def _account(
         now_missing = _missing(connection, settings, spooled_since)
         [counted] = connection.execute(_COUNTS.encode(), {"received": bus.topic_of(settings, InstanceReceived)}).fetchall()
         counts: dict[str, int] = dict(zip(_COUNTED, counted, strict=True))
+        [(messages,)] = connection.execute("SELECT count(*) FROM logged_message").fetchall()
         destinations: dict[str, dict[str, int]] = {}
-        for name, state, count in connection.execute(
-            "SELECT destination, state, count(*) FROM delivery WHERE receipt <> '' GROUP BY destination, state ORDER BY destination, state"
+        messages_to: dict[str, dict[str, int]] = {}
+        for of_message, name, state, count in connection.execute(
+            "SELECT receipt = '', destination, state, count(*) FROM delivery GROUP BY 1, 2, 3 ORDER BY destination, state"
         ):
-            destinations.setdefault(name, {})[state] = count
+            (messages_to if of_message else destinations).setdefault(name, {})[state] = count
     states = {state: sum(each.get(state, 0) for each in destinations.values()) for state in _STATES}
     states["pending"] += states["parked"]  # these need a person, and have no final state either
     gaps = [sentence for sentence, _ in _GAPS] + [_UNREADABLE, _CHANGED, _DAMAGED]
@@ -298,6 +300,10 @@ def _account(
         read=read.read,
         details=tuple(sentence.format(identity) for sentence, ids in zip(gaps, lost, strict=True) for identity in sorted(ids)[:NAMED]),
         destinations=destinations,
+        messages=messages,
+        messages_pending=sum(each.get("pending", 0) + each.get("parked", 0) for each in messages_to.values()),
+        messages_parked=sum(each.get("parked", 0) for each in messages_to.values()),
+        messages_to=messages_to,
     )
 
 

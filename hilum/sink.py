@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hilum.dicom.edits import Edits
-from hilum.errors import HilumError, Misconfigured, TryAgain
+from hilum.errors import HilumError, Misconfigured
 from hilum.events import DeliveryState, ObjectRef
 from hilum.hours import Hours
 from hilum.kinds import CharacterSet
@@ -28,12 +28,14 @@ from hilum.part10 import Part10
 from hilum.profiles import with_profile
 from hilum.settings import Settings, is_secret
 from hilum.structs import prepare_structs
+from hilum.untaken import Later, NotYet, Outage, Park, Waits
 
 __all__ = [
     "URGENT",
     "Delivery",
     "Expected",
     "Later",
+    "NotYet",
     "Outage",
     "Park",
     "Part10",
@@ -116,38 +118,6 @@ class Settled(Struct, frozen=True, kw_only=True):
     member: str = ""
     #: The SOP instance UID under which the destination has it, if that is not the object's own: an image compressed with loss.
     sent_as: str = ""
-
-
-class Later(TryAgain):
-    """This one object was not taken now and may be later: it is tried again, after growing pauses, up to `max_attempts` times."""
-
-    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", peer_comment: str = "") -> None:
-        """`peer_comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
-        super().__init__(sentence, fix=fix)
-        self.peer_status = peer_status
-        self.peer_comment = peer_comment
-
-
-class Park(HilumError):
-    """This one object needs a person before it can be delivered: it is put aside at once, and the others go on."""
-
-    def __init__(self, sentence: str, *, fix: str = "", peer_status: str = "", peer_comment: str = "") -> None:
-        """`peer_comment` are the peer's own words, for the ledger only: nobody knows what a peer puts there."""
-        super().__init__(sentence, fix=fix)
-        self.peer_status = peer_status
-        self.peer_comment = peer_comment
-
-
-class Waits(TryAgain):
-    """The object is at the destination, which has yet to say what became of it: looked at again after `after_s`, no attempt counted."""
-
-    def __init__(self, sentence: str, *, after_s: float) -> None:
-        super().__init__(sentence)
-        self.after_s = after_s
-
-
-class Outage(TryAgain):
-    """The destination as a whole takes nothing now: its queue waits, and no attempt is counted against any object."""
 
 
 class Session(Protocol):
@@ -341,16 +311,16 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
     where = f"destinations.{name}"
     kind = table.get("type")
     if not isinstance(kind, str) or not kind:
-        raise Misconfigured("destination-type-missing", f"{where} has no `type`.", fix=f"Set it to one of: {', '.join(_types())}.")
-    if kind not in _types():
-        near = nearest(kind, _types())
-        fix = f"Did you mean {near}?" if near else f"Types are: {', '.join(_types())}."
+        raise Misconfigured("destination-type-missing", f"{where} has no `type`.", fix=f"Set it to one of: {', '.join(types())}.")
+    if kind not in types():
+        near = nearest(kind, types())
+        fix = f"Did you mean {near}?" if near else f"Types are: {', '.join(types())}."
         raise Misconfigured("destination-type-unknown", f"{where}: there is no destination type {kind!r}.", fix=fix)
     values = {key: value for key, value in with_secrets(name, table).items() if key != "type"}
-    values = with_profile(where, kind, values, _sink_class(kind).__struct_fields__)
-    if problems := list(misfits(values, _sink_class(kind), where, secret=is_secret)):
+    values = with_profile(where, kind, values, sink_class(kind).__struct_fields__)
+    if problems := list(misfits(values, sink_class(kind), where, secret=is_secret)):
         raise together(problems)
-    sink = msgspec.convert(values, _sink_class(kind), strict=False)
+    sink = msgspec.convert(values, sink_class(kind), strict=False)
     try:
         sink.open_hours()
     except ValueError as error:
@@ -364,7 +334,7 @@ def named_secrets(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, st
     Without those whose file the sink reads itself, so that they may change while it works.
     """
     kind = table.get("type")
-    its_own = _sink_class(kind).__struct_fields__ if kind in _types() else ()
+    its_own = sink_class(kind).__struct_fields__ if kind in types() else ()
     for key in table:
         secret = key.removesuffix("_file")
         if key not in its_own and secret != key and is_secret(f"destinations.{name}.{secret}"):
@@ -379,20 +349,20 @@ def with_secrets(name: str, table: dict[str, Any]) -> dict[str, Any]:
         try:
             found[secret] = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, TypeError, UnicodeDecodeError) as error:
-            raise Misconfigured(
-                "secret-unreadable",
-                f"destinations.{name}.{key} names a file that cannot be read here ({type(error).__name__}).",
-                fix="Put it on every machine on which Hilum delivers, readable for Hilum's account.",
-            ) from None
+            says = f"destinations.{name}.{key} names a file that cannot be read here ({type(error).__name__})."
+            fix = "Put it on every machine on which Hilum delivers, readable for Hilum's account."
+            raise Misconfigured("secret-unreadable", says, fix=fix) from None
     return found
 
 
-def _types() -> list[str]:
+def types() -> list[str]:
+    """The types that a destination may have."""
     modules = pkgutil.iter_modules(importlib.import_module("sinks").__path__)
     return sorted(module.name for module in modules if not module.name.startswith("_"))
 
 
-def _sink_class(kind: str) -> type[Sink]:
+def sink_class(kind: str) -> type[Sink]:
+    """The class of a type."""
     module = importlib.import_module(f"sinks.{kind}")
     prepare_structs()  # of a type that `hilum apply` brings, several workers begin at once
     classes = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Sink) and each is not Sink]

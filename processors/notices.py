@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 from msgspec.structs import replace
-from psycopg.rows import dict_row
 
 from hilum import telemetry
-from hilum.bundle import Following
+from hilum.bundle import Bundle, Following, InForce, since
+from hilum.bundle import history as history_of
 from hilum.database.deliveries import CHANNEL
-from hilum.database.merges import current
+from hilum.database.notice_facts import OfOrder, matched, of_patient, of_study, order_facts, order_of_step, orders_of
+from hilum.database.told import begin, begun
 from hilum.errors import TryAgain
 from hilum.events import (
     DeliverySettled,
@@ -27,7 +28,8 @@ from hilum.events import (
     StudyChanged,
     following_id,
 )
-from hilum.notices import Notice, Notified
+from hilum.notices import Composed, Notice, Notified
+from hilum.procedure_events import PerformedOf
 from hilum.role import Role
 from hilum.runtime.tables import Envelope, TableRole
 from hilum.settings import Settings
@@ -38,6 +40,9 @@ log = telemetry.logger("notices")
 Said = StudyChanged | DeliverySettled | InstanceQuarantined | ProcedureStepChanged | MessageReceived | OrderChanged
 #: So long a study may not be in the index yet; then its message says what is known.
 _INDEXED_WITHIN = timedelta(seconds=60)
+#: So long how a study fits its orders may not be known yet, where orders are matched at all.
+_MATCHED_WITHIN = timedelta(seconds=5)
+_LOOK_S = 0.1
 #: How long messages are kept after they were entered, once they are settled.
 _KEPT_DAYS = 30
 _TIDY_S = 3600.0
@@ -50,31 +55,6 @@ _ORDERS = {
 }
 _STEP = {"in-progress": "step-started", "completed": "step-completed", "discontinued": "step-discontinued"}
 
-_STUDY = """
-    SELECT current_patient_id AS "PatientID", current_issuer AS "IssuerOfPatientID", current_patient_name AS "PatientName",
-        current_patient_birth_date AS "PatientBirthDate", current_patient_sex AS "PatientSex", accession_number AS "AccessionNumber",
-        study_date AS "StudyDate", study_time AS "StudyTime", study_description AS "StudyDescription",
-        array_to_string(modalities_in_study, '\\') AS "ModalitiesInStudy", instance_count::text AS "Instances", revision::text AS "Revision"
-    FROM v_study WHERE study_instance_uid = %s
-"""
-#: The orders that a study was matched with; those of which it has the StudyInstanceUID, while it was held against none.
-_ORDERS_OF = """
-    SELECT o.order_id, o.placer_number AS "PlacerOrderNumber", o.filler_number AS "FillerOrderNumber",
-        o.accession_number AS "AccessionNumber", first.procedure_id AS "RequestedProcedureID"
-    FROM scheduled_order AS o LEFT JOIN LATERAL (
-        SELECT s.procedure_id FROM scheduled_step AS s WHERE s.order_id = o.order_id
-        ORDER BY s.study_instance_uid = %(study)s DESC, s.procedure_number, s.step_number LIMIT 1) AS first ON true
-    WHERE o.superseded_by IS NULL AND o.order_id IN (
-        SELECT unnest(order_ids) FROM match WHERE about = 'study' AND id = %(study)s
-        UNION ALL SELECT s.order_id FROM scheduled_step AS s WHERE s.study_instance_uid = %(study)s
-            AND NOT EXISTS (SELECT FROM match WHERE about = 'study' AND id = %(study)s AND order_ids <> '{}'))
-    ORDER BY o.order_id LIMIT 20
-"""
-_PERSON = """
-    SELECT patient_id AS "PatientID", issuer AS "IssuerOfPatientID", name AS "PatientName", birth_date AS "PatientBirthDate",
-        sex AS "PatientSex"
-    FROM ({person}) AS merged
-""".replace("{person}", current("%(id)s", "%(issuer)s"))
 _SETTLED = """
     SELECT st.revision FROM study_state st
     WHERE st.study_instance_uid = %(study)s AND st.state = 'complete' AND st.revision > 0
@@ -82,18 +62,16 @@ _SETTLED = """
         AND NOT EXISTS (
             SELECT FROM delivery WHERE study_instance_uid = %(study)s AND destination = %(destination)s AND state IN ('pending', 'parked'))
 """
-_SINCE = """
-    WITH new AS (INSERT INTO hl7_destination (destination) VALUES (%(name)s) ON CONFLICT DO NOTHING RETURNING since)
-    SELECT since FROM new UNION ALL SELECT since FROM hl7_destination WHERE destination = %(name)s
-"""
 _ENTER = """
     WITH entered AS (
         INSERT INTO delivery (delivery_id, destination, receipt, study_instance_uid, sop_instance_uid, rules, config_version, traceparent,
-            received_at)
-        VALUES (%(delivery_id)s, %(destination)s, '', '', '', %(rules)s, '', %(traceparent)s, %(at)s)
+            received_at, not_before)
+        VALUES (%(delivery_id)s, %(destination)s, '', '', '', %(rules)s, '', %(traceparent)s, %(at)s, clock_timestamp())
         ON CONFLICT DO NOTHING RETURNING delivery_id)
-    INSERT INTO hl7_outgoing (delivery_id, destination, kind, study_instance_uid, control_id, text)
-    SELECT delivery_id, %(destination)s, %(kind)s, %(study)s, %(control_id)s, %(text)s FROM entered
+    INSERT INTO hl7_outgoing (delivery_id, destination, kind, study_instance_uid, control_id, message_id, text, content, bucket,
+        object_key)
+    SELECT delivery_id, %(destination)s, %(kind)s, %(study)s, %(control_id)s, %(message_id)s, %(text)s, %(content)s, %(bucket)s,
+        %(object_key)s FROM entered
 """
 _TIDY = """
     DELETE FROM hl7_outgoing o USING delivery d
@@ -107,18 +85,46 @@ class Notices:
     name = "notices"
     apart_s = 0.1
 
-    def __init__(self, settings: Settings, following: Following | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        following: Following | None = None,
+        history: Callable[[Settings], Sequence[Bundle]] = history_of,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`history` gives every configuration that was ever published; `pause` waits so many seconds."""
+        self._pause = pause
         self._following = following
+        self._settings = settings
         self._sinks: dict[str, Notified] = {}
-        self._about: frozenset[str] = frozenset()
-        self._since: dict[str, datetime] = {}
+        self._delivered_to: frozenset[str] = frozenset()
+        self._since: Mapping[str, datetime] = {}
+        self._begun = False
+        self._history = history
         self._tidy_at = time.monotonic() + _TIDY_S
         if following is None:
             self._configure(settings)
 
     def _configure(self, settings: Settings) -> None:
         self._sinks = {name: sink for name, sink in sinks_of(settings).items() if isinstance(sink, Notified)}
-        self._about = frozenset(each for sink in self._sinks.values() for each in getattr(sink, "delivered_to", ()))
+        self._delivered_to = frozenset(each for sink in self._sinks.values() for each in getattr(sink, "delivered_to", ()))
+        self._settings = settings
+        self._begun = False
+
+    def follow(self, connection: psycopg.Connection) -> None:
+        """Take what is configured, and write down since when each destination is told. To be called also while nothing happens."""
+        if self._following is not None:
+            self._following.take(self._configure)
+        if self._begun:
+            return
+        self._since = begun(connection)
+        new = self._sinks.keys() - self._since.keys()
+        if new:
+            known = self._history(self._settings) if isinstance(self._settings, InForce) else []
+            for name in new:
+                begin(connection, [name], since(known, name))
+            self._since = begun(connection)
+        self._begun = True
 
     def apply(
         self,
@@ -128,8 +134,8 @@ class Notices:
         ],
     ) -> None:
         """See `hilum.runtime.tables.Tables`."""
-        if self._following is not None:
-            self._following.take(self._configure)
+        if not self._begun:
+            self.follow(connection)
         if not self._sinks:
             return
         told: set[str] = set()
@@ -145,9 +151,10 @@ class Notices:
     def _notices(self, connection: psycopg.Connection, event: Said) -> Iterator[Notice]:
         """What an event is to those that may be told, each with a control id that is the same whenever the event comes."""
         if isinstance(event, MessageReceived):
-            yield Notice(kind="message", control_id=event.control_id, message=event)
+            if not event.replays or event.pass_on:
+                yield Notice(kind="message", control_id=event.control_id, message=event)
         elif isinstance(event, ProcedureStepChanged):
-            yield _of_step(event)
+            yield from _of_step(event)
             what = f"{event.sop_instance_uid}/{event.revision}"
             yield Notice(kind="mpps", study_instance_uid=event.study_instance_uid, control_id=_control_id(f"mpps/{what}"), step=event)
         elif isinstance(event, OrderChanged):
@@ -164,9 +171,9 @@ class Notices:
                 facts = {"Instances": str(event.instances), "Revision": str(event.revision)}
                 yield _of_study(kind, event.study_instance_uid, f"{event.study_instance_uid}/{event.change}/{event.revision}", facts)
             if event.change == "completed":
-                for destination in sorted(self._about):
+                for destination in sorted(self._delivered_to):
                     yield from self._delivered(connection, event.study_instance_uid, destination)
-        elif event.destination in self._about and event.study_instance_uid:
+        elif event.destination in self._delivered_to and event.study_instance_uid:
             yield from self._delivered(connection, event.study_instance_uid, event.destination)
 
     def _delivered(self, connection: psycopg.Connection, study: str, destination: str) -> Iterator[Notice]:
@@ -181,10 +188,13 @@ class Notices:
         told: set[str] = set()
         about: list[tuple[Notice, Mapping[str, str]]] = []
         for name, sink in self._sinks.items():
-            if not sink.wants(notice) or envelope.time < self._of(connection, name):
+            if not sink.wants(notice) or envelope.time < self._since[name]:
                 continue
-            about = about or list(self._about_orders(connection, notice, envelope))
+            about = about or list(self._about(connection, notice, envelope))
             for each, study in about:
+                if each.message is None:  # two receivers may be one system, which is told two things
+                    each = replace(each, control_id=_control_id(f"{each.control_id}/{name}"))
+                message = sink.compose(each, study) or Composed(text="")
                 source = event.message_id if isinstance(event, MessageReceived) else each.control_id
                 values: dict[str, Any] = {
                     "delivery_id": following_id(f"{source}/{each.kind}", f"notices/{name}", 0),
@@ -194,59 +204,64 @@ class Notices:
                     "at": envelope.time,
                     "kind": each.kind,
                     "study": each.study_instance_uid,
-                    "control_id": each.control_id,
-                    "text": sink.compose(each, study).replace("\0", ""),
+                    "control_id": each.control_id.replace("\0", ""),  # PostgreSQL has no NUL
+                    "message_id": event.message_id if isinstance(event, MessageReceived) else "",
+                    "text": message.text.replace("\0", ""),
+                    "content": message.content,
+                    "bucket": message.bucket,
+                    "object_key": message.object_key,
                 }
                 if connection.execute(_ENTER, values).rowcount:
                     telemetry.NOTICES.labels(notice.kind).inc()
                 told.add(name)
         return told
 
-    def _of(self, connection: psycopg.Connection, destination: str) -> datetime:
-        """Since when a destination is told."""
-        if destination not in self._since:
-            [since] = connection.execute(_SINCE, {"name": destination}).fetchone() or [datetime.now(UTC)]
-            self._since[destination] = since
-        return self._since[destination]
+    def _about(self, connection: psycopg.Connection, notice: Notice, envelope: Envelope) -> Iterator[tuple[Notice, Mapping[str, str]]]:
+        """What is known of a notice's study and patient, of a study once for each of its orders.
 
-    def _about_orders(
-        self, connection: psycopg.Connection, notice: Notice, envelope: Envelope
-    ) -> Iterator[tuple[Notice, Mapping[str, str]]]:
-        """What is known of the study, once for each of its orders. Raises `TryAgain` while the index may yet hear of it."""
-        uid = notice.study_instance_uid
-        if not uid or notice.message is not None or notice.step is not None:
+        Raises `TryAgain` while the index may yet hear of the study.
+        """
+        if notice.message is not None or notice.step is not None:
             yield notice, {}
             return
-        with connection.cursor(row_factory=dict_row) as cursor:
-            study = cursor.execute(_STUDY, (uid,)).fetchone()
-            orders = cursor.execute(_ORDERS_OF, {"study": uid}).fetchall()
-        if study is None and notice.kind.startswith("study-") and datetime.now(UTC) - envelope.time < _INDEXED_WITHIN:
-            raise TryAgain(f"Study {uid} is not in the index yet.", after_s=0.5)
-        if notice.kind in _STEP.values():
-            notice = replace(notice, facts={**notice.facts, **self._person(connection, notice.facts)})
-        if notice.kind in _STEP.values() or notice.kind in _ORDERS.values():
-            orders = orders[:1]  # it says itself which order it is about
-        for order in orders or [{}]:
-            order_id = order.pop("order_id", "")
-            found = {name: value for row in (study, order) if row for name, value in row.items() if value}
+        uid = notice.study_instance_uid
+        study = of_study(connection, uid) if uid else None
+        if notice.performs is not None:  # it says itself which order it is about
+            order = order_of_step(connection, notice.performs)
+            known = {"StudyInstanceUID": uid, **(study or {}), **order, **notice.facts}
+            told = replace(notice, facts={**notice.facts, **of_patient(connection, known)})
+            yield told, {"StudyInstanceUID": uid, **(study or {}), **order}
+            return
+        if notice.kind in _ORDERS.values():
+            yield notice, {"StudyInstanceUID": uid, **(study or {})}
+            return
+        self._wait(connection, notice, envelope, is_known=study is not None)
+        orders = orders_of(connection, uid) if uid else []
+        found = {"StudyInstanceUID": uid, **(study or {})}
+        found = {**found, **of_patient(connection, found)}
+        for order_id, facts in orders or [OfOrder("", {})]:
             told = replace(notice, control_id=_control_id(f"{notice.control_id}/{order_id}")) if len(orders) > 1 else notice
-            yield told, {"StudyInstanceUID": uid, **found}
+            yield told, {**found, **facts}
 
-    @staticmethod
-    def _person(connection: psycopg.Connection, facts: Mapping[str, str]) -> Mapping[str, str]:
-        """Who the patient that a modality named is after merges, if that is another one."""
-        values = {"id": facts.get("PatientID", ""), "issuer": facts.get("IssuerOfPatientID", "")}
-        with connection.cursor(row_factory=dict_row) as cursor:
-            found = cursor.execute(_PERSON.encode(), values).fetchone() or {}
-        return {name: value for name, value in found.items() if value}
+    def _wait(self, connection: psycopg.Connection, notice: Notice, envelope: Envelope, *, is_known: bool) -> None:
+        """Wait a while until it is known how a new study fits its orders. Raises `TryAgain` while the index may yet hear of the study."""
+        age = datetime.now(UTC) - envelope.time
+        uid = notice.study_instance_uid
+        if not notice.kind.startswith("study-"):
+            return
+        if not is_known and age < _INDEXED_WITHIN:
+            raise TryAgain(f"Study {uid} is not in the index yet.", after_s=0.5)
+        while datetime.now(UTC) - envelope.time < _MATCHED_WITHIN and not matched(connection, uid):
+            self._pause(_LOOK_S)  # here, since to read these events once more takes longer
 
 
 def _of_study(kind: str, study: str, what: str, facts: Mapping[str, str]) -> Notice:
     return Notice(kind=kind, study_instance_uid=study, control_id=_control_id(f"{kind}/{what}"), facts=facts)
 
 
-def _of_step(event: ProcedureStepChanged) -> Notice:
-    first = event.scheduled[0] if event.scheduled else None
+def _of_step(event: ProcedureStepChanged) -> Iterator[Notice]:
+    """One for each order that is performed: in the group case there are several."""
+    kind = _STEP[event.state]
     facts = {
         "PatientID": event.patient_id,
         "IssuerOfPatientID": event.issuer_of_patient_id,
@@ -260,42 +275,39 @@ def _of_step(event: ProcedureStepChanged) -> Notice:
         "Instances": str(event.objects) if event.objects else "",
         "Reason": event.reason_code,
         "Sentence": event.reason_meaning,
-        "AccessionNumber": first.accession_number if first else "",
-        "PlacerOrderNumber": first.placer_number if first else "",
-        "FillerOrderNumber": first.filler_number if first else "",
-        "RequestedProcedureID": first.procedure_id if first else "",
-        "ScheduledProcedureStepID": first.step_id if first else "",
     }
-    kind = _STEP[event.state]
-    # An N-SET that changes no state is no news: it has the control id, and so the delivery, of the first of that state.
-    control_id = _control_id(f"{kind}/{event.sop_instance_uid}")
-    said = {name: value for name, value in facts.items() if value}
-    return Notice(kind=kind, study_instance_uid=event.study_instance_uid, control_id=control_id, facts=said)
+    for number, each in enumerate(_orders_of_step(event)):
+        own = {
+            "AccessionNumber": each.accession_number,
+            "PlacerOrderNumber": each.placer_number,
+            "FillerOrderNumber": each.filler_number,
+            "RequestedProcedureID": each.procedure_id,
+            "ScheduledProcedureStepID": each.step_id,
+        }
+        # An N-SET that changes no state is no news: it has the control id, and so the delivery, of the first of that state.
+        control_id = _control_id(f"{kind}/{event.sop_instance_uid}" + f"/{number}" * bool(number))
+        said = {name: value for name, value in (facts | own).items() if value}
+        uid = each.study_instance_uid or event.study_instance_uid
+        yield Notice(kind=kind, study_instance_uid=uid, control_id=control_id, facts=said, performs=each)
+
+
+def _orders_of_step(event: ProcedureStepChanged) -> Sequence[PerformedOf]:
+    """The first scheduled step of each requested procedure; the same at each change, since no N-SET changes what is performed."""
+    found: dict[tuple[str, ...], PerformedOf] = {}
+    for each in event.scheduled:
+        key = (each.study_instance_uid, each.accession_number, each.placer_number, each.filler_number, each.procedure_id)
+        found.setdefault(key, each)
+    return list(found.values()) or [PerformedOf(study_instance_uid=event.study_instance_uid)]
 
 
 def _of_order(event: OrderChanged) -> Iterator[Notice]:
     """The order's status as modalities have made it; none of one that a message called off or put on hold."""
     order = event.order
-    procedure, patient = next(iter(order.procedures), None), order.patient
-    if order.status not in _ORDERS or procedure is None:
+    if order.status not in _ORDERS or not order.procedures:
         return
-    first = patient.ids[0] if patient.ids else None
-    facts = {
-        "PatientID": first.value if first else "",
-        "IssuerOfPatientID": first.issuer if first else "",
-        "PatientName": patient.name,
-        "PatientBirthDate": patient.birth_date,
-        "PatientSex": patient.sex,
-        "StudyDescription": procedure.description,
-        "AccessionNumber": order.accession.value if order.accession else "",
-        "PlacerOrderNumber": order.placer.value if order.placer else "",
-        "FillerOrderNumber": order.filler.value if order.filler else "",
-        "RequestedProcedureID": procedure.procedure_id,
-    }
-    what = f"order/{order.order_id}/{order.version}"
-    said = {name: value for name, value in facts.items() if value}
-    uid = procedure.study_instance_uid
-    yield Notice(kind=_ORDERS[order.status], study_instance_uid=uid, control_id=_control_id(what), facts=said)
+    control_id = _control_id(f"order/{order.order_id}/{order.version}")
+    uid = order.procedures[0].study_instance_uid
+    yield Notice(kind=_ORDERS[order.status], study_instance_uid=uid, control_id=control_id, facts=order_facts(order))
 
 
 def _control_id(what: str) -> str:
@@ -308,7 +320,13 @@ class NoticesRole(TableRole):
 
     def __init__(self, settings: Settings) -> None:
         self._follows = Following(settings, "notices") if settings.kafka.bootstrap else None
-        super().__init__(settings, Notices(settings, self._follows))
+        self._notices = Notices(settings, self._follows)
+        super().__init__(settings, self._notices)
+
+    def between(self, connection: psycopg.Connection) -> None:
+        """See `TableRole.between`."""
+        with suppress(TryAgain), connection.transaction():  # where it is needed, it is tried again
+            self._notices.follow(connection)
 
     def run(self, stop: threading.Event) -> None:
         """See `hilum.role.Role`."""

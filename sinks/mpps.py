@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from typing import Annotated, Any, ClassVar
 
@@ -19,7 +20,7 @@ from hilum.client_tls import ClientTls
 from hilum.dicom.writing import SPECIFIC_CHARACTER_SET, UNICODE, character_set, encode
 from hilum.in_order import InOrder, Outcome, Queued
 from hilum.kinds import AeTitle, BareAeTitle, Host, Seconds
-from hilum.notices import Notice, Outgoing, refuse_rules
+from hilum.notices import Composed, Notice, Outgoing, refuse_rules
 from hilum.settings import Settings
 from hilum.sink import Outage, Park, Session, Settled, Sink, Step, step
 
@@ -62,8 +63,9 @@ class Mpps(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout_s: Seconds = 30.0
     #: Calling AE titles of modalities whose steps are passed on; empty: of all.
     modalities: tuple[BareAeTitle, ...] = ()
-    #: So often a message that it cannot take for now is said again before it is put aside; meanwhile the others wait.
-    rejections: Annotated[int, Meta(ge=1)] = 20
+    #: A message whose processing fails (0110H) is put aside after so long, in seconds; 0: never. Meanwhile it is said again after growing
+    #: pauses, and the others wait. One that it has no resources for (0213H) is said again for as long as it takes.
+    rejected_for_s: Annotated[float, Meta(ge=0)] = 600.0
     #: Messages go one after the other.
     workers: Annotated[int, Meta(ge=1, le=1)] = 1
     #: Over all processes, too.
@@ -82,16 +84,19 @@ class Mpps(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def wants(self, notice: Notice) -> bool:
         """See `hilum.notices.Notified`."""
-        return notice.step is not None and (not self.modalities or notice.step.calling_aet in self.modalities)
+        event = notice.step
+        if event is None or (self.modalities and event.calling_aet not in self.modalities):
+            return False
+        return event.said_cut or bool(event.all_said.keys() - {SPECIFIC_CHARACTER_SET})  # else there is nothing to say
 
-    def compose(self, notice: Notice, study: Mapping[str, str]) -> str:
-        """See `hilum.notices.Notified`. Empty if the event does not have all of the message."""
+    def compose(self, notice: Notice, study: Mapping[str, str]) -> Composed | None:
+        """See `hilum.notices.Notified`. None if the event does not have all of the message."""
         del study
         event = notice.step
-        if event is None or not event.said:
-            return ""
-        said = Said(sop_instance_uid=event.sop_instance_uid, create=event.revision == 1, attributes=event.said)
-        return f"{event.calling_aet}\n{msgspec.json.encode(said).decode()}"
+        if event is None or event.said_cut:
+            return None
+        said = Said(sop_instance_uid=event.sop_instance_uid, create=event.revision == 1, attributes=event.all_said)
+        return Composed(text=f"{event.calling_aet}\n{msgspec.json.encode(said).decode()}")
 
     def peer(self) -> Peer:
         """The SCP. Raises `Misconfigured` if a file of TLS cannot be used."""
@@ -108,7 +113,7 @@ class Mpps(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
-        return Steps(self.peer(), Queued(settings.postgres.dsn), self.rejections)
+        return Steps(self.peer(), Queued(settings.postgres.dsn), self.rejected_for_s)
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: an association for performed steps; nothing is said on it."""
@@ -180,9 +185,10 @@ class Peer:
 class Steps(InOrder):
     """Says messages in their order."""
 
-    def __init__(self, peer: Peer, queued: Queued, rejections: int) -> None:
-        super().__init__(queued, rejections)
+    def __init__(self, peer: Peer, queued: Queued, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(queued, clock)
         self._peer = peer
+        self._patience_s = patience_s
 
     def rest(self) -> None:
         """See `Session.rest`."""
@@ -206,7 +212,8 @@ class Steps(InOrder):
         if (said.create and status == _DUPLICATE) or (not said.create and status == _PROCESSING_FAILURE and error_id == _FINAL):
             return Settled(state="already_there", peer_status=code, comment="it was said before")
         if status in (_PROCESSING_FAILURE, _RESOURCES):
-            self._rejected_for_now(message, Outage(f"{self._peer.where} cannot take it now ({code}).", fix="Look at its log."))
+            outage = Outage(f"{self._peer.where} cannot take it now ({code}).", fix="Look at its log.")
+            self._rejected_for_now(message, outage, self._patience_s if status == _PROCESSING_FAILURE else 0.0)
         fix = "Correct what it objects to, then `hilum deliver retry`."
         return Park(f"{self._peer.where} does not take it ({code}).", fix=fix, peer_status=code)
 

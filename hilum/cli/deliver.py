@@ -28,7 +28,7 @@ from hilum.cli.moments import moment_of
 from hilum.errors import Misconfigured, NotFound, TryAgain
 
 if TYPE_CHECKING:
-    from hilum.database.deliveries import Counted, Selection
+    from hilum.database.deliveries import Counted, ListedDelivery, Selection
     from hilum.deliveries import Run
     from hilum.settings import Settings
 
@@ -95,8 +95,8 @@ def list_all(
             d.destination + (f" ({d.member})" if d.member else ""),
             "in hand" if d.in_hand else d.state,
             moment(d.settled_at or d.parked_at or d.entered_at),
-            d.sop_instance_uid,
-            d.study_instance_uid,
+            _what(d),
+            d.message.study_instance_uid if d.message else d.study_instance_uid,
             d.priority or "",
             d.attempts,
             d.peer_status,
@@ -106,7 +106,19 @@ def list_all(
         )
         for d in found
     ]
-    columns = ("To", "State", "Since", "Instance", "Study", "Priority", "Attempts", "Status", "Answer", "Waits because", "Next try at")
+    columns = (
+        "To",
+        "State",
+        "Since",
+        "Instance or message",
+        "Study",
+        "Priority",
+        "Attempts",
+        "Status",
+        "Answer",
+        "Waits because",
+        "Next try at",
+    )
     show_table("", columns, rows, nothing="There is no such delivery.")
 
 
@@ -140,17 +152,25 @@ def show(
                 "Priority": d.priority or "",
                 "Asked for by": f"run {d.run}" if d.run else ", ".join(d.rules or ()),
                 "Tried again": f"{d.round} times after it had ended" if d.round else "",
+                "Message": _what(d) if d.message else "",
+                "Tells": d.message.kind if d.message else "",
+                "Passed on": d.message.message_id if d.message else "",
                 "SOPInstanceUID": d.sop_instance_uid + (f", sent as {d.sent_as}" if d.sent_as else ""),
-                "StudyInstanceUID": d.study_instance_uid,
+                "StudyInstanceUID": d.message.study_instance_uid if d.message else d.study_instance_uid,
                 "SOP class": d.sop_class_uid,
                 "Transfer syntax": d.transfer_syntax_uid,
-                "Object": f"{d.bucket}/{d.object_key}",
+                "Object": f"{d.bucket}/{d.object_key}" if d.object_key else "",
                 "SHA-256": d.sha256,
                 "Receipt": d.receipt,
                 "Trace": d.traceparent,
             }
         )
         out.print()
+
+
+def _what(d: ListedDelivery) -> str:
+    """The object of a delivery, or its message."""
+    return f"{d.message.type} {d.message.control_id}".strip() if d.message else d.sop_instance_uid
 
 
 def retry(

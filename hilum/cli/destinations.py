@@ -102,6 +102,7 @@ def add(
 ) -> None:
     """Add a destination while Hilum runs, or change one that was added so. Rules that are applied may name it, too."""
     from hilum import desired
+    from hilum.notices import message_destinations
     from hilum.settings import is_secret
 
     settings = connected(config, data)
@@ -120,6 +121,9 @@ def add(
             fix = "Add the destination to the settings, where a secret can be read from a file."
             raise Misconfigured("secret-on-kafka", f"{key} is a secret, and would be written to Kafka.", fix=fix)
         table[key] = _value(key, value)
+    if message_destinations({name: table}):
+        fix = "Put it into the settings or the files of `hilum apply`: what happens from then on is told."
+        raise Misconfigured("destination-takes-messages", f"A destination of type {table['type']} is not added by hand.", fix=fix)
     _refuse_misfits(name, table, settings)
     wanted = desired.change(settings, desired.destination(name), table=table, why=why)
     if json:

@@ -188,33 +188,43 @@ def validate(
 
 def replay(
     which: Annotated[list[str], typer.Argument(help="Ids of messages, or control ids that only one has.", metavar="MESSAGE...")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be said again.")] = False,
+    pass_on: Annotated[bool, typer.Option("--pass-on", help="Pass them on to other systems again, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be said again, and to whom.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say messages again on `hl7.message.received.v1`, such as after their sender's profile was corrected. Each gets a new id."""
+    """Say messages again on `hl7.message.received.v1`, such as after their sender's profile was corrected. Each gets a new id.
+
+    Destinations that messages are passed on to do not get them again without `--pass-on`.
+    """
+    from hilum import desired
     from hilum.database.hl7_messages import find_message
-    from hilum.hl7_replay import replayed
+    from hilum.hl7_replay import passed_on_to, replayed
 
     settings = connected(config, data)
     found = [find_message(settings.postgres.dsn, each) for each in which]
     for each in found:
         if each["refused"]:
             raise Misconfigured("message-refused", f"{each['message_id']} was not taken: it is no message.", fix="Have it sent again.")
+    others = passed_on_to(desired.destinations(settings), found)
+    to = others if pass_on else []
     if not json:
         for each in found:
             out.print(f"{each['message_id']}  {each['code']}^{each['trigger']}  {moment(each['received_at'])}", markup=False)
+        if others:
+            says = "They are passed on again" if pass_on else "They are not passed on again (--pass-on does that)"
+            out.print(f"{says}: {', '.join(others)}.", markup=False)
     if dry_run:
         if json:
-            show_json([{"message_id": each["message_id"], "said_again_as": ""} for each in found])
+            show_json([{"message_id": each["message_id"], "said_again_as": "", "passed_on_to": to} for each in found])
         return
     if not yes and not typer.confirm(f"Say {counted(len(found), 'message')} again?", err=True):
         sys.exit(Exit.REFUSED)
-    pairs = replayed(settings, found)
+    pairs = replayed(settings, found, pass_on=pass_on)
     if json:
-        show_json([{"message_id": old, "said_again_as": new} for old, new in pairs])
+        show_json([{"message_id": old, "said_again_as": new, "passed_on_to": to} for old, new in pairs])
     else:
         for old, new in pairs:
             out.print(f"{old} is said again as {new}.", markup=False)
@@ -248,9 +258,13 @@ def _bytes_of(settings: Settings, found: dict[str, Any]) -> bytes:
 
     if found["object_key"]:
         return open_store(settings).get(found["bucket"], found["object_key"])
+    if found["raw"]:
+        return bytes(found["raw"])
     try:
+        if found["read_as"]:
+            return str(found["text"]).encode(found["read_as"])
         return encode(found["text"], (found["character_set"] or "").split("~")[0] or "UTF-8")
-    except ValueError:
+    except (ValueError, LookupError):
         err.print("hilum: this is UTF-8; the message came in another character set.", markup=False)
         return str(found["text"]).encode()
 

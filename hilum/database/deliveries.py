@@ -109,6 +109,19 @@ NOT_CORRECTED = """
 FREE = "(d.lease_until IS NULL OR d.lease_until < now())"
 
 
+class AboutMessage(Struct, frozen=True, kw_only=True):
+    """The message of a delivery that is of no object."""
+
+    #: What it tells, such as `study-completed` or `message`, as `on` has it.
+    kind: str
+    #: MSH-10, and MSH-9 such as `ADT^A08`; of a step that a modality performs, its SOPInstanceUID, and `N-CREATE` or `N-SET`.
+    control_id: str
+    type: str
+    #: The message that is passed on, as `hilum hl7 show` takes it.
+    message_id: str
+    study_instance_uid: str
+
+
 class ListedDelivery(Struct, frozen=True, kw_only=True):
     """One delivery. `next_attempt_at` is set while it is pending, in the past if it is due; `in_hand` if a worker has it now."""
 
@@ -133,6 +146,8 @@ class ListedDelivery(Struct, frozen=True, kw_only=True):
     settled_at: datetime | None
     #: The run by which a person asked for it; empty if a rule did.
     run: str
+    #: What it is, if it is of a message and not of an object.
+    message: AboutMessage | None = None
     #: Why it waits, in words, while it is pending; commands fill it in (`hilum.waiting`).
     waits_because: str | None = None
 
@@ -180,12 +195,22 @@ _LISTED = """
     d.attempts, nullif(d.peer_status, '') AS peer_status, nullif(d.comment, '') AS comment,
     CASE WHEN d.state = 'pending' THEN d.not_before END AS next_attempt_at,
     coalesce(d.state = 'pending' AND d.lease_until > now(), false) AS in_hand,
-    d.created_at AS entered_at, d.parked_at, d.settled_at, d.run
+    d.created_at AS entered_at, d.parked_at, d.settled_at, d.run, message.about AS message
+"""
+# MSH-9 stands between the eighth and the ninth field separator.
+_MESSAGE = """
+    LEFT JOIN LATERAL (
+        SELECT jsonb_build_object('kind', o.kind, 'message_id', o.message_id, 'study_instance_uid', o.study_instance_uid,
+            'control_id', CASE o.kind WHEN 'mpps' THEN substring(o.text FROM '"sop_instance_uid":"([0-9.]*)"') ELSE o.control_id END,
+            'type', CASE o.kind WHEN 'mpps' THEN CASE WHEN o.text LIKE '%%"create":true%%' THEN 'N-CREATE' ELSE 'N-SET' END
+                ELSE array_to_string((string_to_array(split_part(split_part(left(o.text, 4000), E'\\r', 1),
+                    substr(o.text, 4, 1), 9), substr(o.text, 5, 1)))[1:2], '^') END) AS about
+        FROM hl7_outgoing AS o WHERE o.delivery_id = d.delivery_id) AS message ON true
 """
 _SHOWN = f"""
     SELECT {_LISTED}, d.receipt, d.received_at, d.rules, d.config_version, d.sop_class_uid, d.transfer_syntax_uid, d.bucket, d.object_key,
         d.size_bytes, d.sha256, d.round, d.abandoned, d.claimed_by, d.traceparent
-    FROM delivery d WHERE {WHERE} ORDER BY d.created_at, d.delivery_id
+    FROM delivery d {_MESSAGE} WHERE {WHERE} ORDER BY d.created_at, d.delivery_id
 """  # constants
 _NEWEST = "ORDER BY coalesce(d.settled_at, d.parked_at, d.created_at) DESC, d.delivery_id LIMIT %(limit)s"
 # Destination by destination, each from the end of its index, so that a ledger of years is not read to show its last lines.
@@ -196,6 +221,7 @@ LIST = f"""
         SELECT (SELECT min(destination) FROM delivery WHERE destination > names.name) FROM names
         WHERE names.name IS NOT NULL AND %(destination)s = '')
     SELECT {_LISTED} FROM names CROSS JOIN LATERAL (SELECT d.* FROM delivery d WHERE d.destination = names.name AND {WHERE} {_NEWEST}) AS d
+    {_MESSAGE}
     {_NEWEST}
 """  # constants
 _COUNT = f"""

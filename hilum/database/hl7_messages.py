@@ -45,6 +45,8 @@ class MessageRow(Struct, frozen=True, kw_only=True):
     size_bytes: int
     text: str
     text_cut: bool = False
+    read_as: str | None = None
+    raw: bytes | None = None
     bucket: str | None = None
     object_key: str | None = None
     changed_under_control_id: bool = False
@@ -126,6 +128,8 @@ def _row(event: MessageReceived | MessageRefused) -> MessageRow:
         size_bytes=event.size_bytes,
         text=event.text,
         text_cut=event.text_cut,
+        read_as=event.read_as or None,
+        raw=event.raw or None,
         bucket=event.bucket or None,
         object_key=event.object_key or None,
         changed_under_control_id=event.changed_under_control_id,

@@ -206,6 +206,15 @@ def _decoded_2022(raw: bytes, declared: str, first: str, odd: tuple[str, ...]) -
     return Decoded(whole, declared, "iso2022", (*odd, "character-invalid") if broken else odd, lossy=broken)
 
 
+def fits(text: str, name: str) -> bool:
+    """Whether `encode` can write `text`."""
+    try:
+        encode(text, name)
+    except ValueError:
+        return False
+    return True
+
+
 def encode(text: str, name: str) -> bytes:
     """`text` in the character set with that name of table 0211; raises `ValueError` if it has no codec or no such characters."""
     found = codec(name) if name else "ascii"

@@ -36,9 +36,13 @@ FACTS = (
     "PlacerOrderNumber",
     "FillerOrderNumber",
     "RequestedProcedureID",
+    "ProcedureCode",
+    "ProcedureMeaning",
+    "ProcedureScheme",
     "ScheduledProcedureStepID",
     "PatientID",
     "IssuerOfPatientID",
+    "PatientIDType",
     "PatientName",
     "PatientBirthDate",
     "PatientSex",
@@ -124,7 +128,8 @@ def xpn(name: str) -> Field:
 
 
 def _pid(facts: Mapping[str, str]) -> tuple[str, list[str | Field]]:
-    identifier: Field = [[[facts["PatientID"]], [""], [""], [facts["IssuerOfPatientID"]], ["PI"]]] if facts["PatientID"] else []
+    kind = facts["PatientIDType"] or "PI"
+    identifier: Field = [[[facts["PatientID"]], [""], [""], [facts["IssuerOfPatientID"]], [kind]]] if facts["PatientID"] else []
     sex = facts["PatientSex"] if facts["PatientSex"] in ("M", "F", "O") else ""
     return "PID", ["1", "", identifier, "", xpn(facts["PatientName"]), "", facts["PatientBirthDate"], sex]
 
@@ -138,7 +143,7 @@ def _obr(facts: Mapping[str, str], *, result: bool) -> tuple[str, list[str | Fie
     fields: list[str | Field] = [""] * 27
     fields[0] = "1"
     fields[1], fields[2] = facts["PlacerOrderNumber"], facts["FillerOrderNumber"]
-    fields[3] = [[[facts["RequestedProcedureID"]], [facts["StudyDescription"] or "Imaging study"]]]
+    fields[3] = _service(facts)
     fields[6] = (facts["StudyDate"] + facts["StudyTime"][:6]) if facts["StudyDate"] else ""
     fields[17] = facts["AccessionNumber"]  # OBR-18, placer field 1 (IHE RAD TF-2 4.4)
     fields[18], fields[19] = facts["RequestedProcedureID"], facts["ScheduledProcedureStepID"]
@@ -146,6 +151,14 @@ def _obr(facts: Mapping[str, str], *, result: bool) -> tuple[str, list[str | Fie
     fields[23] = facts["ModalitiesInStudy"].split("\\")[0]
     fields[24] = _RESULT_STATUS.get(facts["Event"], "") if result else ""
     return "OBR", fields
+
+
+def _service(facts: Mapping[str, str]) -> Field:
+    """OBR-4: the service that was ordered; what is not known to have a code has a text alone."""
+    if not facts["ProcedureCode"]:
+        return [[[""], [facts["ProcedureMeaning"] or facts["StudyDescription"] or "Imaging study"]]]
+    parts = [facts["ProcedureCode"], facts["ProcedureMeaning"], facts["ProcedureScheme"]]
+    return [[[part] for part in parts if part or facts["ProcedureScheme"]]]
 
 
 def _obx(facts: Mapping[str, str]) -> Iterable[tuple[str, list[str | Field]]]:

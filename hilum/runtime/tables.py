@@ -93,6 +93,9 @@ class TableRole:
                 self._log.info("partition_overtaken", topic=overtaken.topic, partition=overtaken.partition)
                 telemetry.RESTARTS.labels(self.name).inc()
 
+    def between(self, connection: psycopg.Connection) -> None:
+        """What is to be done between two batches, also while nothing comes."""
+
     def _read(self, stop: threading.Event) -> None:
         """Read on until `stop`, an outage, or another worker's having a partition of ours."""
         dsn = self._settings.postgres.dsn
@@ -102,6 +105,7 @@ class TableRole:
                 connection.execute("SET lock_timeout = '10s'")
                 with Positions(self._settings, self.name, tuple(self._kinds), connection) as positions:
                     while not stop.is_set():
+                        self.between(connection)
                         messages = positions.next_batch(self._tables.apart_s, BATCH_EVENTS)
                         if positions.moved:
                             self._write(connection, positions, messages)

@@ -26,6 +26,8 @@ from .senders import UNKNOWN, Senders
 MOST_TEXT_BYTES = 800_000
 #: Messages that are shorter fit in any case, whatever is in them.
 _SURELY_FITS = 100_000
+#: Bytes that a message's text does not tell are in the event up to so many; of more, in the object store.
+_MOST_RAW_BYTES = 100_000
 _REFUSED_BYTES = 65_536
 
 #: What may be odd about a message that is taken: its code, and one sentence.
@@ -177,7 +179,9 @@ def kept(examined: Examined, receipt: UUID, received_at: datetime, bucket: str, 
     envelope, decoded = examined.envelope, examined.decoded
     text = _fitting(examined.text)
     whole = len(text) == len(examined.text)
-    must_keep = decoded.lossy or not whole
+    told = whole and not decoded.lossy and tells(text, decoded.used, examined.content)
+    raw = examined.content if whole and not (decoded.lossy or told) and examined.size_bytes <= _MOST_RAW_BYTES else b""
+    must_keep = not (told or raw)
     odd = (*examined.odd, "control-id-changed") if changed else examined.odd
     event = MessageReceived(
         message_id=str(receipt),
@@ -200,12 +204,22 @@ def kept(examined: Examined, receipt: UUID, received_at: datetime, bucket: str, 
         size_bytes=examined.size_bytes,
         text=text,
         text_cut=not whole,
+        read_as=decoded.used,
+        raw=raw,
         bucket=bucket if must_keep else "",
         object_key=object_key(receipt, received_at) if must_keep else "",
         changed_under_control_id=changed,
         findings=tuple(MessageFinding(code=code, sentence=FINDINGS[code], path=_PATHS.get(code, "")) for code in odd),
     )
     return Kept("r", encode(event), examined.key, examined.digest, examined.content if must_keep else b"")
+
+
+def tells(text: str, read_as: str, content: bytes) -> bool:
+    """Whether `text`, written as what the bytes were read as, is just these bytes."""
+    try:
+        return text.encode(read_as) == content
+    except (UnicodeEncodeError, LookupError):  # `iso2022` is no codec of Python's
+        return False
 
 
 def object_key(receipt: UUID, received_at: datetime) -> str:

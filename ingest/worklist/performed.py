@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from hilum.bus import MAX_EVENT_BYTES
@@ -143,10 +145,13 @@ def event_of(
     event = replace(event, **source)
     if len(encode(event)) <= _MOST_BYTES:
         return event
-    event = replace(event, said={})
+    event = replace(event, said={}, said_packed=zlib.compress(msgspec.json.encode(said)))
     if len(encode(event)) <= _MOST_BYTES:
         return event
-    return replace(event, series=tuple(replace(each, images=(), non_images=()) for each in series), references_cut=True)
+    event = replace(event, series=tuple(replace(each, images=(), non_images=()) for each in series), references_cut=True)
+    if len(encode(event)) <= _MOST_BYTES:
+        return event
+    return replace(event, said_packed=b"", said_cut=True)
 
 
 def references(attributes: Json) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -12,16 +13,18 @@ from hilum.client_tls import ClientTls
 from hilum.errors import Misconfigured
 from hilum.hl7 import outgoing
 from hilum.hl7.charset import encode
-from hilum.hl7.message import parse, parsed_path
+from hilum.hl7.message import parsed_path
 from hilum.in_order import Queued
 from hilum.kinds import Host, Seconds
 from hilum.mllp_client import MllpClient
-from hilum.notices import Notice, refuse_rules
+from hilum.notices import Composed, Notice, refuse_rules
 from hilum.settings import Settings
 from hilum.sink import Session, Sink, Step
+from hilum.store import open_store
 
 from .check import check
 from .client import Client
+from .passing import passed_on
 from .session import Messages
 
 Kind = Literal[
@@ -39,6 +42,7 @@ Kind = Literal[
     "message",
 ]
 MessageType = Annotated[str, Meta(pattern=r"^[A-Z0-9]{3}(\^[A-Z0-9]{3})?\Z", description="such as `ADT` or `ORM^O01`")]
+ErrorCode = Annotated[str, Meta(pattern=r"^\d{1,6}\Z", description="such as `207`")]
 SegmentName = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]{2}\Z", description="three characters, such as `ZPI`")]
 
 
@@ -87,10 +91,14 @@ class Hl7(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: Annotated[str, Meta(pattern=r"^2\.[1-9](\.\d)?\Z")] = "2.5.1"
     #: MSH-11.
     processing_id: Literal["P", "T", "D"] = "P"
-    #: MSH-18 and what messages are written in; what it does not hold is transliterated.
+    #: MSH-18 and what Hilum's own messages are written in; what it does not hold is transliterated. What others say is passed on in their
+    #: own character set, and in this one if what is set does not fit into theirs.
     character_set: str = "UNICODE UTF-8"
-    #: So often a message that the receiver rejects (`AR`, `CR`) is sent again before it is put aside; meanwhile the others wait.
-    rejections: Annotated[int, Meta(ge=1)] = 20
+    #: Codes of table 0357 with which an `AE` or `CE` means that it cannot take messages for now, as an `AR` does; such as `207`.
+    try_again: tuple[ErrorCode, ...] = ()
+    #: A message that is rejected for now (`AR`, `CR`, `try_again`) is put aside after so long, in seconds; 0: never. Meanwhile it is sent
+    #: again after growing pauses, and the others wait.
+    rejected_for_s: Annotated[float, Meta(ge=0)] = 0.0
 
     #: Messages go one after the other.
     workers: Annotated[int, Meta(ge=1, le=1)] = 1
@@ -149,12 +157,13 @@ class Hl7(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return not self.senders or said.sender in self.senders
         return True
 
-    def compose(self, notice: Notice, study: Mapping[str, str]) -> str:
-        """See `hilum.notices.Notified`."""
+    def compose(self, notice: Notice, study: Mapping[str, str]) -> Composed | None:
+        """See `hilum.notices.Notified`. None of a message that is too large to be changed."""
         if notice.message is not None:
-            if notice.message.text_cut:
-                return ""
-            return outgoing.changed(parse(notice.message.text), self.set, self.without)
+            return passed_on(notice.message, self.set, self.without, self.character_set)
+        return Composed(text=self._own(notice, study))
+
+    def _own(self, notice: Notice, study: Mapping[str, str]) -> str:
         facts = dict.fromkeys(outgoing.FACTS, "") | dict(study) | dict(notice.facts)
         facts |= {"Event": notice.kind, "Now": outgoing.now(), "ControlID": notice.control_id}
         if self.template:
@@ -190,9 +199,20 @@ class Hl7(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def open(self, settings: Settings) -> Session:
         """See `Sink.open`."""
-        return Messages(self.client(), Queued(settings.postgres.dsn), self.character_set, self.rejections)
+        return Messages(
+            self.client(),
+            Queued(settings.postgres.dsn),
+            self.character_set,
+            partial(_stored, settings),
+            try_again=self.try_again,
+            patience_s=self.rejected_for_s,
+        )
 
     def check(self, settings: Settings, *, with_object: bool = False) -> Iterator[Step]:
         """See `Sink.check`: the connection, and with `with_object` a query that any receiver answers somehow and that changes nothing."""
         del settings
         yield from check(self.client(), with_object=with_object)
+
+
+def _stored(settings: Settings, bucket: str, key: str) -> bytes:
+    return open_store(settings).get(bucket, key)

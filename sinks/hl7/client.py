@@ -71,8 +71,8 @@ def acknowledged(block: bytes, control_id: str) -> Acknowledged | None:
         answer = parse(decode(block).text)
     except NotHl7:
         return None
-    code, of = answer.get("MSA-1").strip().upper(), answer.get("MSA-2").strip()
-    if code not in ("AA", "AE", "AR", "CA", "CE", "CR") or (of and of != control_id):
+    code, of = answer.get("MSA-1").strip().upper(), answer.get("MSA-2").replace("\0", "").strip()
+    if code not in ("AA", "AE", "AR", "CA", "CE", "CR") or (of and of != control_id.strip()):
         return None
     error = answer.get("ERR-3") or answer.get("ERR-1.4") or answer.get("MSA-6")
     says = answer.get("MSA-3") or answer.get("ERR-8") or answer.get("ERR-7") or answer.get("ERR-3.2")

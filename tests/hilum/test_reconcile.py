@@ -292,6 +292,9 @@ class TestNothingLost:
             "stored": 5,
             "expired": 0,
             "read": 5,
+            "messages": 1,
+            "messages_pending": 0,
+            "messages_parked": 0,
         }
         assert account.balance == (
             "5 received = 2 to be delivered + 1 sent nowhere by any rule + 1 duplicates + 1 quarantined + 0 undecided."
@@ -323,6 +326,19 @@ class TestNothingLost:
         assert account.ok
         assert (account.pending, account.parked, account.destinations["pacs"]) == (2, 1, {"parked": 1, "pending": 1})
         assert "wait for a person: 1 (see `hilum deliver list --state parked`)" in account.verdict
+
+    def test_messages_to_other_systems_are_told_apart_from_objects(self, copy: Copy) -> None:
+        copy.change(
+            "INSERT INTO delivery (delivery_id, destination, receipt, study_instance_uid, sop_instance_uid, state)"
+            " SELECT 'm' || n, 'ris', '', '', '', CASE n WHEN 1 THEN 'parked' ELSE 'pending' END FROM generate_series(1, 3) AS n"
+        )
+
+        account = copy.account()
+
+        assert account.ok
+        assert (account.pending, account.messages_pending, account.messages_parked) == (2, 3, 1)
+        assert account.messages_to == {"ris": {"parked": 1, "pending": 2}}
+        assert "Messages that wait for a person: 1" in account.verdict
 
     def test_what_a_person_asked_for_is_expected_too(self, copy: Copy) -> None:
         copy.change(*A_RUN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from hilum import bus
 from hilum.database import connect
+from hilum.database.told import begin
 from hilum.errors import Reason, TryAgain
 from hilum.events import (
     DeliverySettled,
@@ -29,6 +31,7 @@ from hilum.events import (
     StudyChanged,
 )
 from hilum.hl7.message import parse
+from hilum.notices import message_destinations
 from hilum.order_events import Identifier, Patient
 from hilum.procedure_events import PerformedOf
 from hilum.runtime.delivery.queue import Queue
@@ -51,19 +54,19 @@ EVERYTHING = ("study-opened", "study-completed", "delivered", "quarantined", *ST
 
 
 class Hospital:
-    """A database with a study and its order, and HL7 destinations."""
+    """A database with a study and its order, and HL7 destinations, which begin when it is started."""
 
-    def __init__(self, dsn: str, **destinations: dict[str, Any]) -> None:
+    def __init__(self, dsn: str, since: datetime | None = None, **destinations: dict[str, Any]) -> None:
         tables = {name: {"type": "hl7", "host": "127.0.0.1", "port": 1, **table} for name, table in destinations.items()}
         pacs = {"type": "folder", "path": "/nowhere"}
         self.settings = Settings(postgres=Postgres(dsn=dsn), destinations={"pacs": pacs, **tables})
         self.notices = Notices(self.settings)
         self.connection = connect(dsn)
-        self.connection.execute("SELECT 1")
+        begin(self.connection, message_destinations(self.settings.destinations), since)
 
     def told(self, *events: Any, at: datetime | None = None) -> list[tuple[str, str]]:
         """Apply events; kind and destination of what is in the ledger."""
-        moment = at or datetime.now(UTC) + timedelta(seconds=1)
+        moment = at or datetime.now(UTC)
         with self.connection.transaction():
             self.notices.apply(
                 self.connection, [(event, Envelope(id=str(n), time=moment, traceparent="")) for n, event in enumerate(events)]
@@ -250,13 +253,14 @@ def test_what_was_before_a_destination_was_there_is_not_told(hospital: Hospital)
     assert hospital.told(a_change("completed"), at=NOW - timedelta(days=1)) == []
 
 
-def test_a_study_that_the_index_does_not_have_yet_is_waited_for_and_not_for_ever(hospital: Hospital) -> None:
+def test_a_study_that_the_index_does_not_have_yet_is_waited_for_and_not_for_ever(postgres: str) -> None:
+    hospital = Hospital(postgres, NOW - timedelta(days=1), ris={"on": EVERYTHING, "delivered_to": ["pacs"]})
     unknown = StudyChanged(study_instance_uid="2.25.9", change="completed", revision=1, instances=1, changed_at=NOW)
     with pytest.raises(TryAgain):
         hospital.told(unknown)
 
-    hospital.notices._since["ris"] = NOW - timedelta(days=1)
     assert hospital.told(unknown, at=NOW - timedelta(minutes=2)) == [("study-completed", "ris")]
+    hospital.connection.close()
 
 
 def test_a_study_is_delivered_once_it_is_complete_and_nothing_of_it_is_pending(hospital: Hospital) -> None:
@@ -350,3 +354,21 @@ def test_messages_arrive_in_order_over_a_receiver_that_comes_and_goes(hospital: 
     assert all(int(after[1:]) - int(before[1:]) in (0, 1) for before, after in pairwise(came))
     settled = hospital.connection.execute("SELECT DISTINCT state, peer_status FROM delivery").fetchall()
     assert settled == [("delivered", "AA")]
+
+
+def test_what_is_rejected_for_now_is_sent_again_after_growing_pauses_and_before_all_others(hospital: Hospital) -> None:
+    def answer(message: Any) -> bytes:
+        return acknowledgement(message, "AR" if len(peer.messages) <= 2 else "AA")
+
+    peer: Receiver
+    with receiver() as peer:
+        peer.answer = answer
+        hospital.told(*(a_message(n) for n in range(40)))
+        began = time.monotonic()
+        delivering = Delivering(hospital, peer.port)
+        try:
+            eventually(lambda: pending(hospital.connection) == 0, timeout_s=60, what="all are delivered")
+        finally:
+            delivering.end()
+        assert peer.control_ids == ["C0", "C0", *(f"C{n}" for n in range(40))]
+    assert time.monotonic() - began > 0.75 * (1 + 2)  # pauses of 1 and 2 s, a quarter less at most

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hilum.mllp_client import MllpClient
 from hilum.notices import Notice, Notified, Outgoing
 from hilum.part10 import Part10
 from hilum.settings import Rule, Settings
-from hilum.sink import Delivery, Outage, Park, Waits, sink_of, sinks_of
+from hilum.sink import Delivery, NotYet, Outage, Park, sink_of, sinks_of
 from hilum.testing import MemoryStore
 from sinks.hl7 import Hl7
 from sinks.hl7.client import Client
@@ -36,8 +36,12 @@ STUDY = {
     "PlacerOrderNumber": "P1",
     "FillerOrderNumber": "F1",
     "RequestedProcedureID": "RP1",
+    "ProcedureCode": "CTHEAD",
+    "ProcedureMeaning": "CT head",
+    "ProcedureScheme": "L",
     "PatientID": "PID1",
     "IssuerOfPatientID": "HOSP",
+    "PatientIDType": "MR",
     "PatientName": "Müller^Jörg^^Dr^Jr",
     "PatientBirthDate": "19850316",
     "PatientSex": "M",
@@ -61,6 +65,12 @@ def a_notice(kind: str = "study-completed", **facts: str) -> Notice:
     return Notice(kind=kind, study_instance_uid="2.25.1", control_id="H1", facts=facts)
 
 
+def text_of(sink: Hl7, notice: Notice, study: Mapping[str, str]) -> str:
+    composed = sink.compose(notice, study)
+    assert composed is not None
+    return composed.text
+
+
 def a_message(text: str = "", **values: Any) -> MessageReceived:
     text = text or "MSH|^~\\&|RIS|HOSP|HILUM||20260101||ADT^A08^ADT_A01|C1|P|2.5\rPID|1||A~B^^^X\rZPI|secret\r"
     said: dict[str, Any] = {
@@ -81,11 +91,13 @@ def a_message(text: str = "", **values: Any) -> MessageReceived:
 @pytest.mark.parametrize("kind", ["ORU^R01", "OMG^O19", "ORM^O01"])
 @pytest.mark.parametrize("event", ["study-opened", "study-completed", "delivered", "quarantined", "step-discontinued"])
 def test_each_message_has_who_it_is_about_and_how_things_stand(kind: str, event: str) -> None:
-    message = parse(a_sink(message=kind, receiving_application="RIS").compose(a_notice(event, Destination="pacs"), STUDY))
+    message = parse(text_of(a_sink(message=kind, receiving_application="RIS"), a_notice(event, Destination="pacs"), STUDY))
 
     assert f"{message.code}^{message.trigger}" == kind
     assert (message.get("MSH-3"), message.get("MSH-5"), message.get("MSH-10"), message.get("MSH-12")) == ("HILUM", "RIS", "H1", "2.5.1")
     assert (message.get("PID-3"), message.get("PID-3.4"), message.get("PID-7"), message.get("PID-8")) == ("PID1", "HOSP", "19850316", "M")
+    assert message.get("PID-3.5") == "MR"
+    assert [message.get(f"OBR-4.{n}") for n in (1, 2, 3)] == ["CTHEAD", "CT head", "L"]
     assert [message.get(f"PID-5.{n}") for n in range(1, 6)] == ["Müller", "Jörg", "", "Jr", "Dr"]
     assert (message.get("OBR-2"), message.get("OBR-3"), message.get("OBR-18"), message.get("OBR-24")) == ("P1", "F1", "ACC|1", "CT")
     if kind == "ORU^R01":
@@ -100,7 +112,7 @@ def test_each_message_has_who_it_is_about_and_how_things_stand(kind: str, event:
 
 @pytest.mark.parametrize("kind", ["ORU^R01", "OMG^O19"])  # of ORM^O01 hl7apy demands every member of a choice
 def test_what_is_said_fits_the_grammar_of_its_version(kind: str) -> None:
-    text = a_sink(message=kind).compose(a_notice(), STUDY)
+    text = text_of(a_sink(message=kind), a_notice(), STUDY)
 
     parsed = hl7apy.parser.parse_message(text, validation_level=VALIDATION_LEVEL.TOLERANT, find_groups=True)
 
@@ -108,10 +120,10 @@ def test_what_is_said_fits_the_grammar_of_its_version(kind: str) -> None:
 
 
 def test_what_is_not_known_is_empty_and_nothing_fails() -> None:
-    message = parse(a_sink().compose(a_notice(), {}))
+    message = parse(text_of(a_sink(), a_notice(), {}))
 
     assert message.get("PID-3") == ""
-    assert message.get("OBR-4.2") == "Imaging study"
+    assert (message.get("OBR-4.1"), message.get("OBR-4.2")) == ("", "Imaging study")
 
 
 def test_a_template_says_what_it_is_told_escaped(tmp_path: Path) -> None:
@@ -120,7 +132,7 @@ def test_a_template_says_what_it_is_told_escaped(tmp_path: Path) -> None:
         "MSH|^~\\&|X|||Y|${Now}||ZZZ^Z01|${ControlID}|P|2.3\nPID|||${PatientID}||${PatientName}\n\nOBX|1|ST|||${AccessionNumber}\n"
     )
 
-    text = a_sink(template=str(template)).compose(a_notice(), STUDY)
+    text = text_of(a_sink(template=str(template)), a_notice(), STUDY)
 
     message = parse(text)
     assert (message.get("MSH-10"), message.get("PID-5"), message.get("PID-5.4"), message.get("OBX-5")) == ("H1", "Müller", "Jr", "ACC|1")
@@ -166,7 +178,7 @@ def test_messages_are_filtered_by_type_and_sender() -> None:
 def test_a_message_is_passed_on_with_what_is_set_and_without_what_is_left_out() -> None:
     sink = a_sink(on=["message"], set={"MSH-5": "PACS", "PID-3[2].4": "${PID-3[2].4}-${MSH-4}", "PID-8": "a|b"}, without=["ZPI"])
 
-    text = sink.compose(Notice(kind="message", control_id="C1", message=a_message()), {})
+    text = text_of(sink, Notice(kind="message", control_id="C1", message=a_message()), {})
 
     assert text == "MSH|^~\\&|RIS|HOSP|PACS||20260101||ADT^A08^ADT_A01|C1|P|2.5\rPID|1||A~B^^^X-HOSP|||||a\\F\\b\r"
 
@@ -177,8 +189,11 @@ def test_what_is_not_changed_stays_to_the_letter() -> None:
     assert changed(parse(text), {"OBX[2]-5": "y", "ZZZ-1": "nobody"}, ()) == text.replace("|||x\r", "|||y\r")
 
 
-def test_a_message_of_which_not_all_is_here_is_not_composed() -> None:
-    assert a_sink(on=["message"]).compose(Notice(kind="message", control_id="C1", message=a_message(text_cut=True)), {}) == ""
+def test_a_message_of_which_not_all_is_here_is_not_changed() -> None:
+    assert (
+        a_sink(on=["message"], without=["ZPI"]).compose(Notice(kind="message", control_id="C1", message=a_message(text_cut=True)), {})
+        is None
+    )
 
 
 # Settings
@@ -367,10 +382,12 @@ def a_text(number: int) -> str:
 class Sending:
     """A session, as a worker uses it."""
 
-    def __init__(self, peer: Receiver, count: int, *, character_set: str = "UNICODE UTF-8", rejections: int = 3) -> None:
+    def __init__(self, peer: Receiver, count: int, *, character_set: str = "UNICODE UTF-8", **settings: Any) -> None:
         self.queued = Listed(count)
+        self.stored: dict[tuple[str, str], bytes] = {}
         client = a_client(peer.port, 0.3)
-        self.session = Messages(client, self.queued, character_set, rejections)  # type: ignore[arg-type]  # a list instead
+        queued: Any = self.queued  # a list instead
+        self.session = Messages(client, queued, character_set, lambda *which: self.stored[which], **settings)
 
     def work(self, *numbers: int) -> dict[int, Any]:
         """Deliver these as one batch, in this order; what became of each, until an outage."""
@@ -381,7 +398,7 @@ class Sending:
             try:
                 found[number] = self.session.deliver(delivery, Part10(MemoryStore(), delivery.object)).state
                 self.queued.pending.discard(delivery.delivery_id)
-            except (Park, Waits) as error:
+            except (Park, NotYet) as error:
                 found[number] = type(error)
                 if isinstance(error, Park):
                     self.queued.pending.discard(delivery.delivery_id)
@@ -413,7 +430,7 @@ def test_a_batch_goes_in_the_order_of_the_messages_whatever_the_order_of_its_row
 
 def test_a_batch_waits_for_an_older_message_that_is_not_in_it(peer: Receiver) -> None:
     sending = Sending(peer, 4)
-    assert sending.work(1, 2) == {1: Waits, 2: Waits}
+    assert sending.work(1, 2) == {1: NotYet, 2: NotYet}
     assert peer.messages == []
 
     assert sending.work(0) == {0: "delivered"}
@@ -424,7 +441,7 @@ def test_what_comes_after_one_that_could_not_be_sent_waits(peer: Receiver) -> No
     peer.answer = lambda message: None if message.get("MSH-10") == "H2" else acknowledgement(message)
     sending = Sending(peer, 4)
 
-    assert sending.work(3, 0, 2, 1) == {3: Waits, 0: "delivered", 2: Waits, 1: "delivered"}
+    assert sending.work(0, 1, 2, 3) == {0: "delivered", 1: "delivered", 2: Outage}
     assert sending.work(3, 2) == {3: Outage}
     peer.answer = acknowledgement
     assert sending.work(3, 2) == {3: "delivered", 2: "delivered"}
@@ -450,12 +467,38 @@ def test_what_the_receiver_objects_to_is_for_the_ledger_alone(peer: Receiver) ->
     assert (park.value.peer_status, park.value.peer_comment) == ("AE", "Doe is nobody")
 
 
-def test_a_rejection_is_tried_again_and_blocks_only_so_often(peer: Receiver) -> None:
-    peer.answer = lambda message: acknowledgement(message, "AR" if message.get("MSH-10") == "H0" else "AA")
-    sending = Sending(peer, 2, rejections=3)
+def test_what_was_sent_before_an_outage_is_said_before_it_whatever_the_order_of_rows(peer: Receiver) -> None:
+    peer.answer = lambda message: acknowledgement(message, "AR" if message.get("MSH-10") == "H1" else "AA")
 
-    assert [sending.work(0, 1) for _ in range(3)] == [{0: Outage}, {0: Outage}, {0: Park, 1: "delivered"}]
-    assert peer.control_ids == ["H0", "H0", "H0", "H1"]
+    assert Sending(peer, 3).work(2, 1, 0) == {2: NotYet, 1: NotYet, 0: "delivered"}
+
+
+def test_a_rejection_is_tried_again_for_as_long_as_it_takes_and_nothing_overtakes(peer: Receiver) -> None:
+    peer.answer = lambda message: acknowledgement(message, "AR" if len(peer.messages) <= 50 else "AA")
+    sending = Sending(peer, 2)
+
+    assert [sending.work(0, 1) for _ in range(50)] == [{0: Outage}] * 50
+    assert sending.work(0, 1) == {0: "delivered", 1: "delivered"}
+
+
+@pytest.mark.parametrize("code", ["AE", "CE"])
+def test_an_error_that_a_receiver_is_known_to_mean_for_now_is_tried_again(peer: Receiver, code: str) -> None:
+    peer.answer = lambda message: acknowledgement(message, code, error="207")
+
+    assert Sending(peer, 1).work(0) == {0: Park}
+    assert Sending(peer, 1, try_again=["207"]).work(0) == {0: Outage}
+
+
+def test_a_rejection_is_put_aside_after_so_long_if_that_is_asked_for(peer: Receiver) -> None:
+    now = 0.0
+    peer.answer = lambda message: acknowledgement(message, "AR" if message.get("MSH-10") == "H0" else "AA")
+    sending = Sending(peer, 2, patience_s=60.0, clock=lambda: now)
+
+    assert sending.work(0, 1) == {0: Outage}
+    now = 59.0
+    assert sending.work(0, 1) == {0: Outage}
+    now = 60.0
+    assert sending.work(0, 1) == {0: Park, 1: "delivered"}
 
 
 def test_what_the_character_set_does_not_hold_is_transliterated(peer: Receiver) -> None:
@@ -472,13 +515,32 @@ def test_a_message_that_is_not_here_is_put_aside(peer: Receiver) -> None:
     assert sending.work(7) == {7: Park}
 
 
+def test_the_bytes_of_a_message_go_out_as_they_are(peer: Receiver) -> None:
+    sending = Sending(peer, 2)
+    here, stored = (f"MSH|^~\\&|A||||20260101||ADT^A08|H{n}|P|2.5|||||||8859/1\rPID|||||Müller\r".encode("latin-1") for n in (0, 1))
+    sending.stored["b", "k"] = stored
+    sending.queued.all[0] = Outgoing(delivery_id="d0", number=0, control_id="H0", text="x", content=here)
+    sending.queued.all[1] = Outgoing(delivery_id="d1", number=1, control_id="H1", text="x", bucket="b", object_key="k")
+
+    assert sending.work(0, 1) == {0: "delivered", 1: "delivered"}
+    assert [raw.encode("latin-1") if isinstance(raw, str) else raw for raw in peer.raw] == [here, stored]
+
+
+def test_a_control_id_with_what_the_database_does_not_hold_is_acknowledged(peer: Receiver) -> None:
+    sending = Sending(peer, 1)
+    content = b"MSH|^~\\&|A||||20260101||ADT^A08|H\x000|P|2.5\r"
+    sending.queued.all[0] = Outgoing(delivery_id="d0", number=0, control_id="H0", text="x", content=content)
+
+    assert sending.work(0) == {0: "delivered"}
+
+
 def test_python_hl7_takes_every_message_once() -> None:
     with python_hl7() as (port, taken):
         client = a_client(port)
         facts = dict.fromkeys(FACTS, "") | STUDY | {"Event": "study-completed", "Now": "20260101000000+0000"}
         sink = a_sink()
         for n in range(50):
-            text = sink.compose(Notice(kind="study-completed", control_id=f"H{n}", facts={}), facts)
+            text = text_of(sink, Notice(kind="study-completed", control_id=f"H{n}", facts={}), facts)
             assert client.send(f"H{n}", text.encode()).code == "AA"
         client.close()
         assert [parse(text).get("MSH-10") for text in taken] == [f"H{n}" for n in range(50)]
@@ -491,6 +553,6 @@ def test_hapi_takes_what_is_said(kind: str) -> None:
     with hapi_server() as port:
         client, sink = a_client(port), a_sink(message=kind)
         for n, event in enumerate(("study-opened", "study-completed", "delivered", "quarantined", "step-discontinued")):
-            text = sink.compose(Notice(kind=event, control_id=f"H{n}", facts={}), STUDY)
+            text = text_of(sink, Notice(kind=event, control_id=f"H{n}", facts={}), STUDY)
             assert client.send(f"H{n}", text.encode()).code == "AA"
         client.close()

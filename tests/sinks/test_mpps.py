@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,14 +15,15 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
-from hilum.events import ProcedureStepChanged
+from hilum.events import ProcedureStepChanged, decode, encode
 from hilum.notices import Notice, Notified, Outgoing
 from hilum.part10 import Part10
 from hilum.procedures import Procedures
 from hilum.settings import Settings
 from hilum.settings import Spool as SpoolSettings
-from hilum.sink import Outage, Park, Waits, sink_of
+from hilum.sink import NotYet, Outage, Park, sink_of
 from hilum.testing import MemoryStore
+from ingest.worklist.performed import event_of
 from sinks.mpps import Mpps, Steps
 from tests.ingest.worklist.steps import running
 from tests.ingest.worklist.test_performed import CREATE, END, STEP, Modality
@@ -39,7 +41,8 @@ def a_sink(port: int, **settings: Any) -> Mpps:
 
 
 def texts_of(sink: Mpps, events: list[ProcedureStepChanged]) -> list[str]:
-    return [sink.compose(Notice(kind="mpps", control_id=f"H{n}", step=event), {}) for n, event in enumerate(events)]
+    made = [sink.compose(Notice(kind="mpps", control_id=f"H{n}", step=event), {}) for n, event in enumerate(events)]
+    return [each.text if each is not None else "" for each in made]
 
 
 @pytest.fixture
@@ -59,7 +62,8 @@ class Sending:
         self.queued = Listed(0)
         self.queued.all = [Outgoing(delivery_id=f"d{n}", number=n, control_id=f"H{n}", text=text) for n, text in enumerate(texts)]
         self.queued.pending = {each.delivery_id for each in self.queued.all}
-        self.session = Steps(sink.peer(), self.queued, 2)  # type: ignore[arg-type]  # a list instead
+        self.now = 0.0
+        self.session = Steps(sink.peer(), self.queued, 60.0, lambda: self.now)  # type: ignore[arg-type]  # a list instead
 
     def work(self, *numbers: int) -> list[Any]:
         """Deliver these as one batch; what became of each, until an outage."""
@@ -69,7 +73,7 @@ class Sending:
         for delivery in batch:
             try:
                 found.append(self.session.deliver(delivery, Part10(MemoryStore(), delivery.object)).state)
-            except (Park, Waits) as error:
+            except (Park, NotYet) as error:
                 found.append(type(error))
             except Outage:
                 return [*found, Outage]
@@ -144,13 +148,15 @@ def test_each_status_has_its_outcome(events: list[ProcedureStepChanged], status:
         sending.session.close()
 
 
-def test_what_it_cannot_take_for_now_holds_up_the_others_for_a_while(events: list[ProcedureStepChanged]) -> None:
-    with a_ris(lambda n: 0x0110 if n <= 2 else 0x0000) as (port, came):
+@pytest.mark.parametrize(("status", "at_last"), [(0x0110, Park), (0x0213, Outage)])
+def test_what_it_cannot_take_for_now_holds_up_the_others(events: list[ProcedureStepChanged], status: int, at_last: Any) -> None:
+    with a_ris(lambda n: status if n <= 4 else 0x0000) as (port, came):
         sending = Sending(a_sink(port), texts_of(a_sink(port), events))
-        assert sending.work(0, 1) == [Outage]
-        assert sending.work(0, 1) == [Park, "delivered"]
+        assert [sending.work(0, 1) for _ in range(3)] == [[Outage]] * 3
+        sending.now = 60.0
+        assert sending.work(0, 1) == [at_last, *(["delivered"] if at_last is Park else [])]
         sending.session.close()
-    assert [what for what, *_ in came] == ["create", "create", "set"]
+    assert [what for what, *_ in came] == ["create"] * 4 + ["set"] * (at_last is Park)
 
 
 def test_one_that_is_away_or_no_mpps_scp_is_an_outage(events: list[ProcedureStepChanged], tmp_path: Path) -> None:
@@ -178,7 +184,53 @@ def test_only_the_steps_of_some_modalities_are_passed_on(events: list[ProcedureS
 
 
 def test_a_message_of_which_the_event_has_not_all_is_put_aside(events: list[ProcedureStepChanged]) -> None:
-    cut = msgspec.structs.replace(events[0], said={})
+    cut = msgspec.structs.replace(events[0], said={}, said_cut=True)
+
+    assert a_sink(1).wants(Notice(kind="mpps", control_id="H1", step=cut))
 
     assert texts_of(a_sink(1), [cut]) == [""]
     assert Sending(a_sink(1), [""]).work(0) == [Park]
+
+
+def test_an_n_set_of_which_nothing_may_be_set_is_no_message_for_others(tmp_path: Path) -> None:
+    modality = Modality(Settings(data=str(tmp_path / "modality"), spool=SpoolSettings(min_free_bytes=0)))
+    modality.create()
+    modality.set({"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Doe^Jane"})
+
+    wanted = [a_sink(1).wants(Notice(kind="mpps", control_id="H1", step=event)) for event in modality.events()]
+    assert wanted == [True, False]
+
+
+def a_completion(objects: int) -> dict[str, Any]:
+    """An N-SET that refers to so many objects, whose UIDs have 20 digits at random, as some modalities make them."""
+    digits = random.Random(1)  # UIDs of a test
+
+    def refer(number: int) -> dict[str, Any]:
+        uid = f"1.3.12.2.1107.5.1.4.66045.{digits.randrange(10**19, 10**20)}.{number}"
+        return {"00081150": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.4"]}, "00081155": {"vr": "UI", "Value": [uid]}}
+
+    series = {"0020000E": {"vr": "UI", "Value": ["2.25.7"]}, "00081140": {"vr": "SQ", "Value": [refer(n) for n in range(objects)]}}
+    return {"00400252": {"vr": "CS", "Value": ["COMPLETED"]}, "00400340": {"vr": "SQ", "Value": [series]}}
+
+
+def test_what_is_said_of_30000_objects_fits_into_an_event_and_what_does_not_is_known_to_be_cut() -> None:
+    said = a_completion(30_000)
+    data = encode(event_of(STEP, 3, said, said, NOW))
+    event = decode(ProcedureStepChanged, data)
+
+    assert len(data) < 1_000_000
+    assert (event.all_said, event.objects, event.said_cut) == (said, 30_000, False)
+
+    more = a_completion(60_000)
+    cut = event_of(STEP, 3, more, more, NOW)
+    assert len(encode(cut)) < 1_000_000
+    assert (cut.all_said, cut.objects, cut.said_cut) == ({}, 60_000, True)
+
+
+def test_a_step_of_6000_objects_is_passed_on_whole() -> None:
+    said = a_completion(6_000)
+    with a_ris(lambda _: 0x0000) as (port, came):
+        sending = Sending(a_sink(port), texts_of(a_sink(port), [event_of(STEP, 3, said, said, NOW)]))
+        assert sending.work(0) == ["delivered"]
+        sending.session.close()
+    assert len(came[0][2].PerformedSeriesSequence[0].ReferencedImageSequence) == 6_000

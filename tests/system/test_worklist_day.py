@@ -14,6 +14,7 @@ from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[
 
 from hilum import desired
 from hilum.database import connect
+from hilum.database.told import begin_now
 from hilum.events import OrderChanged, ProcedureStepChanged, StepPerformed, StudyExpected
 from hilum.order_events import Identifier, Order
 from hilum.settings import Dicom, Postgres, Settings, Worklist
@@ -73,6 +74,7 @@ def test_a_day_of_a_modality(log: Log, postgres: str, tmp_path: Path) -> None:
             worklist=Worklist(serve=True, mpps=True, refresh_s=0.2),
             destinations=destinations,
         )
+        begin_now(postgres, destinations)  # as `hilum up` does
         with log.running(worklist_role(settings), index_role(settings), notices_role(settings)):
             modality = Running(settings)
             try:
@@ -92,10 +94,6 @@ def _day(log: Log, dsn: str, modality: Running) -> None:
     eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS1", "SPS2", "SPS3"], 30, what="the steps are on the worklist")
     [answer] = modality.find({"AccessionNumber": "ACC1", "StudyInstanceUID": "", **steps_query()})[0]
     assert answer.StudyInstanceUID == "2.25.101"
-    with connect(dsn) as connection:  # from when it is first configured on, a destination is told
-        connection.execute(
-            "INSERT INTO hl7_destination (destination, since) VALUES ('ris', now() - interval '1 hour') ON CONFLICT DO NOTHING"
-        )
 
     assert mpps(modality.port, ("create", "2.25.501", create_for("1")), ("create", "2.25.502", create_for("2"))) == [0, 0]
     eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS3"], 30, what="begun steps have left")

@@ -148,6 +148,8 @@ class PutOff(Struct, frozen=True, kw_only=True):
     after_s: float
     #: Whether it counts as an attempt; one that only waits for the destination's word does not.
     counted: bool = True
+    #: Whether the destination was asked at all.
+    asked: bool = True
     peer_status: str = ""
     #: What Hilum says about it, and the peer's own words, as in `Settled`.
     comment: str = ""

@@ -16,6 +16,7 @@ from hilum.database import AWAY
 from hilum.desired import Desired
 from hilum.edited import NotEditable, part10_of, remarked
 from hilum.errors import HilumError, TryAgain
+from hilum.notices import Notified
 from hilum.part10 import Missing, Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
 from hilum.runtime.delivery.coercions import Coercions
@@ -24,7 +25,7 @@ from hilum.runtime.delivery.orders import Orders
 from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
 from hilum.runtime.delivery.suspects import STRIKES, Suspects
 from hilum.settings import Settings
-from hilum.sink import URGENT, Delivery, Later, Park, Session, Settled, Sink, Waits
+from hilum.sink import URGENT, Delivery, Later, NotYet, Park, Session, Settled, Sink, Waits
 from hilum.storage.gone import why_gone
 from hilum.store import ObjectStore
 
@@ -41,7 +42,7 @@ AHEAD_S = 2.0
 ALONE_AFTER, PARKED_AFTER = 2, 5
 #: What failed so often in a way nobody foresaw is put aside.
 UNFORESEEN_ATTEMPTS = 5
-#: An object that is under way for so long is told of, and again after each step.
+#: What is under way for so long is told of, and again after each step.
 QUIET_S, QUIET_STEP_S = 10.0, 5
 _FIRST_RETRY_S = 1.0
 #: Why a correction is put aside where the destination's settings ask for a person (`corrections`).
@@ -82,7 +83,7 @@ class Shared:
         longest_s = max((time.monotonic() - began for began in list(self.under_way.values())), default=0.0)
         if longest_s < QUIET_S:
             return ""
-        return f"{self.name} has given no answer for {int(longest_s // QUIET_STEP_S * QUIET_STEP_S)} s to an object that is under way."
+        return f"{self.name} has given no answer for {int(longest_s // QUIET_STEP_S * QUIET_STEP_S)} s to what is under way."
 
 
 class Worker:
@@ -96,6 +97,8 @@ class Worker:
         self._store = store
         self._settings = settings
         self._settled = settled
+        #: Whether what could not be delivered must be the next again: messages are in order.
+        self._in_order = isinstance(shared.sink, Notified)
         sink = shared.sink
         self._coercions = Coercions.of_settings(settings, warns=sink.require_order == "warn", character_sets=sink.character_sets)
         self._outcomes: list[tuple[Delivery, Outcome]] = []
@@ -255,7 +258,7 @@ class Worker:
         except Park as park:
             return Parked(peer_status=park.peer_status, comment=str(park), peer_comment=park.peer_comment)
         except Waits as waits:
-            return PutOff(after_s=waits.after_s, counted=False, comment=waits.sentence)
+            return PutOff(after_s=waits.after_s, counted=False, asked=not isinstance(waits, NotYet), comment=waits.sentence)
         except Later as later:
             return self._put_off(delivery, later.sentence, self._sink.max_attempts, later.peer_status, later.peer_comment)
         except NotEditable as error:
@@ -314,6 +317,8 @@ class Worker:
                 says=outcome.comment,
             )
             return False
+        if isinstance(outcome, PutOff) and not outcome.asked:
+            return False
         self._shared.suspects.success(delivery)
         if self._shared.breaker.success():
             log.info("destination_back", destination=self._shared.name)
@@ -353,12 +358,12 @@ class Worker:
 
     def _release(self, left: Sequence[Delivery], tried: Delivery | None) -> None:
         """Give back what was not delivered. What the outage was met with is due a little after it, so that it is not always this one
-        that the destination is tried again with: it may be the cause.
+        that the destination is tried again with: it may be the cause. Unless what is delivered must be in order.
         """
         try:
-            if tried is not None:
+            if tried is not None and not self._in_order:
                 self._queue.defer(tried, 0.2 + 1.1 * self._shared.breaker.wait_s())
-            self._queue.release([each for each in left if each is not tried])
+            self._queue.release([each for each in left if each is not tried or self._in_order])
         except (*AWAY, TryAgain):
             self._queue.close()  # the lease runs out by itself
 

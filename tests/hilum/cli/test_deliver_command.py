@@ -274,6 +274,7 @@ def test_a_group_is_added_with_its_members_which_stay_as_long_as_it_does(hilum: 
         (("a b", "--set", "type=archive"), "cannot be called"),
         (("x", "--set", "type=dicon"), "there is no destination type"),
         (("x", "--set", "type"), "has no value"),
+        (("x", "--set", "type=hl7", "--set", "host=h", "--set", "port=1"), "not added by hand"),
         (("x", "--set", "type=archive", "--set", "secret_key=s"), "is a secret"),
         (("x", "--set", "type=group", "--set", 'members=["pacs", "nobody"]'), "there is no destination 'nobody'"),
         (("x", "--set", "type=group", "--set", "members=x"), "x is a group itself"),

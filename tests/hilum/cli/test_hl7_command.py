@@ -114,7 +114,10 @@ def elsewhere(postgres: str) -> dict[str, str]:
 
 
 @pytest.mark.system
-def test_messages_are_listed_shown_and_not_replayed_unasked(elsewhere: dict[str, str]) -> None:
+def test_messages_are_listed_shown_and_not_replayed_unasked(elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer = {"type": "hl7", "host": "127.0.0.1", "port": 1, "on": ["message"]}
+    lab = {**viewer, "forward": ["ZZZ"]}
+    monkeypatch.setattr("hilum.desired.destinations", lambda settings: replace(settings, destinations={"viewer": viewer, "lab": lab}))
     listed = run("list", "--json", env=elsewhere)
     assert {line["message_id"]: line["refused"] for line in json.loads(listed.stdout)} == {
         MESSAGE_ID: None,
@@ -129,5 +132,8 @@ def test_messages_are_listed_shown_and_not_replayed_unasked(elsewhere: dict[str,
     assert raw.stdout_bytes == TEXT.encode("latin-1")
 
     assert run("replay", "M000042", env=elsewhere, input="n\n").exit_code == 4
-    assert run("replay", "M000042", "--dry-run", env=elsewhere).exit_code == 0
+    dry = run("replay", "M000042", "--dry-run", env=elsewhere)
+    assert dry.exit_code == 0
+    assert "not passed on again (--pass-on does that): viewer." in dry.stdout
+    assert "They are passed on again: viewer." in run("replay", "M000042", "--dry-run", "--pass-on", env=elsewhere).stdout
     assert isinstance(run("replay", "refused", "--yes", env=elsewhere).exception, Misconfigured)

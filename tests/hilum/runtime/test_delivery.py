@@ -605,7 +605,7 @@ class TestWatch:
         thread.start()
         try:
             eventually(lambda: "pacs" in outages(postgres))
-            assert outages(postgres)["pacs"].says == "pacs has given no answer for 75 s to an object that is under way."
+            assert outages(postgres)["pacs"].says == "pacs has given no answer for 75 s to what is under way."
             assert shared.says() == outages(postgres)["pacs"].says
             shared.under_way.clear()
             eventually(lambda: outages(postgres) == {})
