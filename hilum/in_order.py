@@ -66,7 +66,7 @@ class InOrder(Session):
 
     So the first `deliver` of a batch sends all of it; the others only say what became of theirs. What comes after one that could
     not be sent waits, and so does a batch that a pending older message is not in. The worker gives back untouched what an outage left
-    over (`Sink.in_order`), so that it keeps its place.
+    over, so that it keeps its place.
     """
 
     def __init__(self, queued: Queued, clock: Callable[[], float] = time.monotonic) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -11,6 +11,7 @@ from hilum.errors import Misconfigured
 from hilum.hl7_events import MessageReceived
 from hilum.procedure_events import PerformedOf, ProcedureStepChanged
 from hilum.settings import Settings
+from hilum.sink import sink_class, types
 
 
 class Notice(Struct, frozen=True, kw_only=True):
@@ -76,6 +77,12 @@ def refuse_rules(name: str, settings: Settings) -> None:
         if table.get("type") == "group" and name in (table.get("members") or ()):
             says = f"destinations.{group} has the member {name!r}, which takes messages only."
             raise Misconfigured("destination-takes-messages", says, fix=fix)
+
+
+def message_destinations(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of those that are told of what happens, and are sent no objects, whether or not they are configured as they should be."""
+    kinds = {name: table.get("type") for name, table in tables.items()}
+    return [name for name, kind in kinds.items() if isinstance(kind, str) and kind in types() and issubclass(sink_class(kind), Notified)]
 
 
 class Outgoing(Struct, frozen=True, kw_only=True):

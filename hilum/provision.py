@@ -23,7 +23,7 @@ def provision(settings: Settings) -> list[Provisioned]:
     from hilum.bus import provision_topics
     from hilum.database import migrate
     from hilum.database.told import begin_now
-    from hilum.sink import message_destinations
+    from hilum.notices import message_destinations
     from hilum.store import open_store
 
     topics, new_topics = provision_topics(settings)

@@ -209,11 +209,6 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Whether `deliver` reads the object, so that it is worth reading ahead."""
         return True
 
-    @property
-    def in_order(self) -> bool:
-        """Whether what could not be delivered must be the next again, and nothing else may be tried instead."""
-        return False
-
     def titled_in(self, settings: Settings) -> bool:
         """Whether deliveries must come with the titles of the associations on which objects came."""
         del settings
@@ -316,27 +311,21 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
     where = f"destinations.{name}"
     kind = table.get("type")
     if not isinstance(kind, str) or not kind:
-        raise Misconfigured("destination-type-missing", f"{where} has no `type`.", fix=f"Set it to one of: {', '.join(_types())}.")
-    if kind not in _types():
-        near = nearest(kind, _types())
-        fix = f"Did you mean {near}?" if near else f"Types are: {', '.join(_types())}."
+        raise Misconfigured("destination-type-missing", f"{where} has no `type`.", fix=f"Set it to one of: {', '.join(types())}.")
+    if kind not in types():
+        near = nearest(kind, types())
+        fix = f"Did you mean {near}?" if near else f"Types are: {', '.join(types())}."
         raise Misconfigured("destination-type-unknown", f"{where}: there is no destination type {kind!r}.", fix=fix)
     values = {key: value for key, value in with_secrets(name, table).items() if key != "type"}
-    values = with_profile(where, kind, values, _sink_class(kind).__struct_fields__)
-    if problems := list(misfits(values, _sink_class(kind), where, secret=is_secret)):
+    values = with_profile(where, kind, values, sink_class(kind).__struct_fields__)
+    if problems := list(misfits(values, sink_class(kind), where, secret=is_secret)):
         raise together(problems)
-    sink = msgspec.convert(values, _sink_class(kind), strict=False)
+    sink = msgspec.convert(values, sink_class(kind), strict=False)
     try:
         sink.open_hours()
     except ValueError as error:
         raise Misconfigured("hours-invalid", f"{where}: {error}.", fix="Correct `hours` or `time_zone`.") from None
     return sink
-
-
-def message_destinations(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names of those that are told of what happens, and are sent no objects, whether or not they are configured as they should be."""
-    kinds = {name: table.get("type") for name, table in tables.items()}
-    return [name for name, kind in kinds.items() if isinstance(kind, str) and kind in _types() and hasattr(_sink_class(kind), "compose")]
 
 
 def named_secrets(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -345,7 +334,7 @@ def named_secrets(name: str, table: Mapping[str, Any]) -> Iterator[tuple[str, st
     Without those whose file the sink reads itself, so that they may change while it works.
     """
     kind = table.get("type")
-    its_own = _sink_class(kind).__struct_fields__ if kind in _types() else ()
+    its_own = sink_class(kind).__struct_fields__ if kind in types() else ()
     for key in table:
         secret = key.removesuffix("_file")
         if key not in its_own and secret != key and is_secret(f"destinations.{name}.{secret}"):
@@ -360,20 +349,20 @@ def with_secrets(name: str, table: dict[str, Any]) -> dict[str, Any]:
         try:
             found[secret] = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, TypeError, UnicodeDecodeError) as error:
-            raise Misconfigured(
-                "secret-unreadable",
-                f"destinations.{name}.{key} names a file that cannot be read here ({type(error).__name__}).",
-                fix="Put it on every machine on which Hilum delivers, readable for Hilum's account.",
-            ) from None
+            says = f"destinations.{name}.{key} names a file that cannot be read here ({type(error).__name__})."
+            fix = "Put it on every machine on which Hilum delivers, readable for Hilum's account."
+            raise Misconfigured("secret-unreadable", says, fix=fix) from None
     return found
 
 
-def _types() -> list[str]:
+def types() -> list[str]:
+    """The types that a destination may have."""
     modules = pkgutil.iter_modules(importlib.import_module("sinks").__path__)
     return sorted(module.name for module in modules if not module.name.startswith("_"))
 
 
-def _sink_class(kind: str) -> type[Sink]:
+def sink_class(kind: str) -> type[Sink]:
+    """The class of a type."""
     module = importlib.import_module(f"sinks.{kind}")
     prepare_structs()  # of a type that `hilum apply` brings, several workers begin at once
     classes = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Sink) and each is not Sink]

@@ -78,11 +78,6 @@ class Mpps(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.reads`: there are no objects."""
         return False
 
-    @property
-    def in_order(self) -> bool:
-        """See `Sink.in_order`."""
-        return True
-
     def fits(self, name: str, settings: Settings) -> None:
         """See `Sink.fits`."""
         refuse_rules(name, settings)

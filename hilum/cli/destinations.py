@@ -102,8 +102,8 @@ def add(
 ) -> None:
     """Add a destination while Hilum runs, or change one that was added so. Rules that are applied may name it, too."""
     from hilum import desired
+    from hilum.notices import message_destinations
     from hilum.settings import is_secret
-    from hilum.sink import message_destinations
 
     settings = connected(config, data)
     if not _NAME.fullmatch(name):

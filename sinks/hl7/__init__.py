@@ -123,11 +123,6 @@ class Hl7(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """See `Sink.reads`: there are no objects."""
         return False
 
-    @property
-    def in_order(self) -> bool:
-        """See `Sink.in_order`."""
-        return True
-
     def fits(self, name: str, settings: Settings) -> None:
         """See `Sink.fits`."""
         where = f"destinations.{name}"

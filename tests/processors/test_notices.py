@@ -31,13 +31,14 @@ from hilum.events import (
     StudyChanged,
 )
 from hilum.hl7.message import parse
+from hilum.notices import message_destinations
 from hilum.order_events import Identifier, Patient
 from hilum.procedure_events import PerformedOf
 from hilum.runtime.delivery.queue import Queue
 from hilum.runtime.delivery.worker import Shared, Worker
 from hilum.runtime.tables import Envelope, events_of
 from hilum.settings import Postgres, Settings
-from hilum.sink import message_destinations, sinks_of
+from hilum.sink import sinks_of
 from hilum.testing import MemoryStore, an_instance, eventually
 from processors.index import Index
 from processors.notices import Notices

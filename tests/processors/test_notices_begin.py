@@ -12,8 +12,8 @@ from hilum.bundle import Bundle, InForce, since
 from hilum.database import connect
 from hilum.database.told import begun
 from hilum.events import ConfigApplied
+from hilum.notices import message_destinations
 from hilum.settings import Postgres, Settings
-from hilum.sink import message_destinations
 from hilum.testing import MemoryStore
 from processors.notices import Notices
 from tests.processors.test_notices import Hospital, a_message

@@ -16,6 +16,7 @@ from hilum.database import AWAY
 from hilum.desired import Desired
 from hilum.edited import NotEditable, part10_of, remarked
 from hilum.errors import HilumError, TryAgain
+from hilum.notices import Notified
 from hilum.part10 import Missing, Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
 from hilum.runtime.delivery.coercions import Coercions
@@ -96,6 +97,8 @@ class Worker:
         self._store = store
         self._settings = settings
         self._settled = settled
+        #: Whether what could not be delivered must be the next again: messages are in order.
+        self._in_order = isinstance(shared.sink, Notified)
         sink = shared.sink
         self._coercions = Coercions.of_settings(settings, warns=sink.require_order == "warn", character_sets=sink.character_sets)
         self._outcomes: list[tuple[Delivery, Outcome]] = []
@@ -358,9 +361,9 @@ class Worker:
         that the destination is tried again with: it may be the cause. Unless what is delivered must be in order.
         """
         try:
-            if tried is not None and not self._sink.in_order:
+            if tried is not None and not self._in_order:
                 self._queue.defer(tried, 0.2 + 1.1 * self._shared.breaker.wait_s())
-            self._queue.release([each for each in left if each is not tried or self._sink.in_order])
+            self._queue.release([each for each in left if each is not tried or self._in_order])
         except (*AWAY, TryAgain):
             self._queue.close()  # the lease runs out by itself
 
