@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hilum.events import OrderChanged
 from hilum.order_events import Order
 from tests.processors.orders.ris import Site, codes, order_message
@@ -178,3 +181,23 @@ def test_a_number_without_its_authority_of_another_sender_is_another_order() -> 
     site.take(other, "other")
 
     assert len(site.orders()) == 2
+
+
+IDS = st.tuples(st.sampled_from(("RP1", "RP2", "RP3", "")), st.sampled_from(("S1", "S2", "")), st.sampled_from(("A1", "A2", "")))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(IDS, min_size=1, max_size=6))
+def test_however_often_an_order_is_changed_its_one_procedure_is_one_study(said: list[tuple[str, str, str]]) -> None:
+    site = Site()
+    uids = set()
+    for minute, (procedure_id, step_id, accession) in enumerate(said):
+        control = "XO" if minute else "NW"
+        at = f"2026112609{minute:02}"
+        site.take(order_message(control=control, at=at, procedure_id=procedure_id, step_id=step_id, accession=accession))
+        uids |= {procedure.study_instance_uid for procedure in site.order("P1").procedures}
+
+    (procedure,) = site.order("P1").procedures
+    assert len(uids) == 1
+    named = [each for each, _, _ in said if each]
+    assert procedure.procedure_id == (named[-1] if named else procedure.procedure_id)
