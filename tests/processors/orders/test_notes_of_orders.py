@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from hilum.events import OrderChanged, PatientChanged
@@ -98,3 +100,12 @@ def test_an_order_may_share_its_accession_number_with_its_own_patient_and_with_a
     site.take(order_message(placer="P3", filler="F3"))
 
     assert noted(site)["P3"] == {"accession-of-another-patient", "accession-shared"}
+
+
+def test_what_is_about_nobody_is_in_the_log_by_the_id_of_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site()
+    said = site.take(without_patient(order_message(placer="", filler="", accession="").replace("^HIS", "").replace("^RIS", "")))
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said == []
+    assert (json.loads(line)["event"], json.loads(line)["receipt"]) == ("message_about_nobody", "m1")
