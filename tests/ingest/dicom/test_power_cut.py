@@ -57,7 +57,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Call]
     """The receiver's data directory, which did not exist before, and its calls: new files are written, given back, and written again."""
     logs = tmp_path_factory.mktemp("strace")
     data = tmp_path_factory.mktemp("disk") / "site" / "data"
-    with traced_role("dicom", data, logs) as port:
+    # The files of the worklist lie in the spool, and SQLite syncs that folder, too.
+    with traced_role("dicom", data, logs, HILUM_WORKLIST__SERVE="false", HILUM_WORKLIST__MPPS="false") as port:
         send(port, 1)
         subprocess.run(traced(logs, "publisher", sys.executable, "-c", PUBLISHER, data / "spool"), check=True)
         send(port, 2)
