@@ -15,6 +15,7 @@ from hilum.candidate import Candidate
 from hilum.database.known import IndexedInstances
 from hilum.events import InstanceAccepted, InstanceRouted, decode
 from hilum.runtime.loop import ProcessorRole
+from hilum.sections import Roles
 from hilum.settings import Postgres, Settings
 from hilum.testing import MemoryStore, an_instance, eventually
 from processors.route import Route, StoredHeaders
@@ -40,7 +41,7 @@ def arrivals(since: int, count: int) -> list[InstanceAccepted]:
 @pytest.fixture
 def settings(log: Log, postgres: str) -> Settings:
     log.make(bus.state_topic("route"), partitions=2)
-    return msgspec.structs.replace(log.settings, postgres=Postgres(dsn=postgres))
+    return msgspec.structs.replace(log.settings, postgres=Postgres(dsn=postgres), roles=Roles(processes=("route",)))
 
 
 def a_worker(settings: Settings, store: MemoryStore, slot: str) -> ProcessorRole:
