@@ -18,7 +18,7 @@ from bench.endtoend import count_files, wait_until
 from bench.peers import dcmsend, free_port, installed, storescp
 from bench.report import Report
 from bench.running import RunningHilum, running_hilum
-from hilum.find import ready
+from hilum.asking import ready
 from hilum.synthetic import write_ct_study
 
 #: What waits is of one patient, and goes to the destination that is down, too.

@@ -25,7 +25,7 @@ from bench.ingest.sets import SETS
 from bench.peers import FORWARD_EVERY_INSTANCE, dcmsend, free_port, installed, orthanc, storescp
 from bench.report import Report
 from bench.running import running_hilum
-from hilum.find import ready
+from hilum.asking import ready
 from hilum.services.runstate import RunState
 from hilum.synthetic import write_ct_study
 

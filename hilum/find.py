@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]  # made when it is imported
 
+from hilum.asking import associated, ready
 from hilum.errors import TryAgain
-from hilum.peer import Peer, addresses, connect, secure
+from hilum.peer import Peer
 
 _PENDING = (0xFF00, 0xFF01)
 #: So many answers to `count_of_study` are read at most: there are peers that answer with all that they have.
@@ -73,39 +73,14 @@ def _number(answer: Dataset, keyword: str) -> int:
         return 0
 
 
-@contextmanager
-def _asking(peer: Peer) -> Iterator[Association]:
-    """An association for C-FIND. Raises `TryAgain` if there is none to be had."""
-    ae = AE(peer.calling_aet)
-    ae.connection_timeout, ae.acse_timeout = peer.connect_timeout_s, peer.association_timeout_s
-    ae.dimse_timeout = ae.network_timeout = peer.response_timeout_s
-    ae.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
-    secure(peer, connect(peer, addresses(peer))).close()  # says in words why it cannot be reached
-    tls = (peer.tls.context(), peer.tls.server_name or peer.host) if peer.tls else None
-    association = ae.associate(peer.host, peer.port, ae_title=peer.aet, tls_args=tls)
-    if not association.is_established:
-        raise TryAgain(
-            f"{peer.aet} at {peer.address} does not admit {peer.calling_aet} for C-FIND.",
-            fix=f"Ask its administrator to let {peer.calling_aet} query, or set where it is queried: `query_aet`, `query_port`.",
-        )
-    try:
-        if not any(context.abstract_syntax == StudyRootQueryRetrieveInformationModelFind for context in association.accepted_contexts):
-            fix = "Set `query_aet` or `query_port`, if it is queried elsewhere."
-            raise TryAgain(f"{peer.aet} takes no C-FIND in the Study Root model.", fix=fix)
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
-
-
-def ready(association: Association) -> None:
-    """Wait until one more request can be sent on an association of pynetdicom.
-
-    Its `send_*` methods pause a thread that reads what comes. Where that thread has not yet woken from the pause of the request before,
-    the next one is sent at once, and the thread may then take its answer and drop it as unexpected (pynetdicom #875).
-    """
-    while association.is_established and association._is_paused:
-        time.sleep(0.0002)
+def _asking(peer: Peer) -> AbstractContextManager[Association]:
+    return associated(
+        peer,
+        StudyRootQueryRetrieveInformationModelFind,
+        "C-FIND in the Study Root model",
+        admit=f"Ask its administrator to let {peer.calling_aet} query, or set where it is queried: `query_aet`, `query_port`.",
+        take="Set `query_aet` or `query_port`, if it is queried elsewhere.",
+    )
 
 
 class _Conversation:

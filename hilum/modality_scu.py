@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -12,16 +12,15 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made when it is imported
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
 )
 
+from hilum.asking import associated
 from hilum.errors import Misconfigured, TryAgain
-from hilum.find import ready
-from hilum.peer import Peer, addresses, connect, secure
+from hilum.peer import Peer
 
 _PENDING = (0xFF00, 0xFF01)
 #: What is asked for of an order and its patient, and of its step (PS3.4 Table K.6-1).
@@ -57,7 +56,7 @@ def scheduled_steps(peer: Peer, *, of_order: Sequence[tuple[str, str]] = (), of_
     asked.ScheduledProcedureStepSequence = [step]
     asked.SpecificCharacterSet = "ISO_IR 192"
     found = []
-    with _associated(peer, ModalityWorklistInformationFind, "worklist queries") as association:
+    with _asking(peer, ModalityWorklistInformationFind, "worklist queries") as association:
         for answer, identifier in association.send_c_find(asked, ModalityWorklistInformationFind):
             status = _status(peer, answer)
             if status in _PENDING and identifier is not None:
@@ -128,7 +127,7 @@ class Performed:
         return self._say("send_n_set", said)
 
     def _say(self, how: str, said: Dataset) -> int:
-        with _associated(self._peer, ModalityPerformedProcedureStep, "performed procedure steps") as association:
+        with _asking(self._peer, ModalityPerformedProcedureStep, "performed procedure steps") as association:
             answer, _ = getattr(association, how)(said, ModalityPerformedProcedureStep, self._uid)
             return _status(self._peer, answer)
 
@@ -139,27 +138,11 @@ def _status(peer: Peer, answer: Any) -> int:
     return int(answer.Status)
 
 
-@contextmanager
-def _associated(peer: Peer, sop_class: str, what: str) -> Iterator[Association]:
-    """An association for one service. Raises `TryAgain` if there is none to be had."""
-    ae = AE(peer.calling_aet)
-    ae.connection_timeout, ae.acse_timeout = peer.connect_timeout_s, peer.association_timeout_s
-    ae.dimse_timeout = ae.network_timeout = peer.response_timeout_s
-    ae.add_requested_context(sop_class)
-    secure(peer, connect(peer, addresses(peer))).close()  # says in words why it cannot be reached
-    tls = (peer.tls.context(), peer.tls.server_name or peer.host) if peer.tls else None
-    association = ae.associate(peer.host, peer.port, ae_title=peer.aet, tls_args=tls)
-    if association.is_rejected:
-        fix = f"Ask its administrator to admit {peer.calling_aet}, and check the AE title {peer.aet}."
-        raise TryAgain(f"{peer.aet} at {peer.address} does not admit {peer.calling_aet} for {what}.", fix=fix)
-    try:
-        # pynetdicom itself ends an association on which nothing is agreed to.
-        if not any(context.abstract_syntax == sop_class for context in association.accepted_contexts):
-            raise TryAgain(f"{peer.aet} takes no {what}.", fix="Of a Hilum, see `worklist.serve` and `worklist.mpps`.")
-        if not association.is_established:
-            raise TryAgain(f"{peer.aet} at {peer.address} ended the association.", fix="Look at its log.")
-        ready(association)
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
+def _asking(peer: Peer, sop_class: str, what: str) -> AbstractContextManager[Association]:
+    return associated(
+        peer,
+        sop_class,
+        what,
+        admit=f"Ask its administrator to admit {peer.calling_aet}, and check the AE title {peer.aet}.",
+        take="Of a Hilum, see `worklist.serve` and `worklist.mpps`.",
+    )

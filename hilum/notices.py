@@ -17,7 +17,7 @@ from hilum.sink import sink_class, types
 class Notice(Struct, frozen=True, kw_only=True):
     """Something that happened, on its way to become a message."""
 
-    #: One of `hilum.hl7.outgoing.KINDS`, or `mpps`.
+    #: One of `hilum.hl7.outgoing.Kind`, or `mpps`.
     kind: str
     study_instance_uid: str = ""
     #: The control id that the message gets: the same whenever it is made.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Literal
 
 from .delimiters import DEFAULT, Delimiters
 from .message import Field, Message, build, parsed_path
@@ -12,7 +13,8 @@ from .message import Field, Message, build, parsed_path
 #: What a template, or a value that is set, may ask for: `${PatientID}`, or of a message that is passed on `${PID-3.1}`.
 _PLACE = re.compile(r"\$\{([^}]*)\}")
 
-KINDS = (
+#: What a receiver can be told of.
+Kind = Literal[
     "study-opened",
     "study-completed",
     "delivered",
@@ -25,7 +27,7 @@ KINDS = (
     "order-completed",
     "order-discontinued",
     "message",
-)
+]
 #: What Hilum knows of a study, by DICOM's keywords where it has one.
 FACTS = (
     "Event",

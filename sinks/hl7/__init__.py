@@ -14,6 +14,7 @@ from hilum.errors import Misconfigured
 from hilum.hl7 import outgoing
 from hilum.hl7.charset import encode
 from hilum.hl7.message import parsed_path
+from hilum.hl7.outgoing import Kind
 from hilum.in_order import Queued
 from hilum.kinds import Host, Seconds
 from hilum.mllp_client import MllpClient
@@ -27,20 +28,6 @@ from .client import Client
 from .passing import passed_on
 from .session import Messages
 
-Kind = Literal[
-    "study-opened",
-    "study-completed",
-    "delivered",
-    "quarantined",
-    "step-started",
-    "step-completed",
-    "step-discontinued",
-    "order-scheduled",
-    "order-started",
-    "order-completed",
-    "order-discontinued",
-    "message",
-]
 MessageType = Annotated[str, Meta(pattern=r"^[A-Z0-9]{3}(\^[A-Z0-9]{3})?\Z", description="such as `ADT` or `ORM^O01`")]
 ErrorCode = Annotated[str, Meta(pattern=r"^\d{1,6}\Z", description="such as `207`")]
 SegmentName = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]{2}\Z", description="three characters, such as `ZPI`")]

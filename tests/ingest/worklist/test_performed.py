@@ -15,10 +15,10 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
+from hilum.asking import ready
 from hilum.dicom import tag_of
 from hilum.errors import TryAgain
 from hilum.events import ProcedureStepChanged, ResourceWanted, StepPerformed, StudyExpected, encode
-from hilum.find import ready
 from hilum.procedures import Procedures
 from hilum.settings import Settings
 from hilum.settings import Spool as SpoolSettings

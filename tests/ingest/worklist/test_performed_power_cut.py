@@ -17,7 +17,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
 from hilum import upper_layer as ul
-from hilum.find import ready
+from hilum.asking import ready
 from hilum.procedures import Procedures
 from hilum.settings import Settings
 from hilum.settings import Spool as SpoolSettings
