@@ -111,8 +111,8 @@ def lost(recorded: tuple[Path, list[Call]], folder: Path, chance: Chance) -> tup
         if uid := acknowledged(call):
             told.add(uid)
             everything_told.add(uid)
-        elif call.name not in ("fsync", "fdatasync", "rename"):
-            continue  # takes nothing from the disk
+        elif call.name not in ("fsync", "fdatasync", "rename", "pwrite64"):
+            continue  # takes nothing from the disk, and seals nothing
         survives, renamed = chance()
         kept = in_spool(disk.left(survives, renamed=renamed), folder)
         gone |= {uid for uid in told if uid not in kept} | {uid for uid, content in kept.items() if content != data_set(uid)}
