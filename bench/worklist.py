@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import socket
 import struct
 import tempfile
@@ -16,7 +17,7 @@ from shutil import which
 from statistics import median
 from typing import Any
 
-from bench.peers import free_port, running
+from bench.peers import free_port, running, wait_for_port
 from bench.report import Report
 from hilum import upper_layer as ul
 from hilum.dicom import tag_of
@@ -26,7 +27,7 @@ from hilum.host import spare_the_garbage_collector
 from hilum.order_events import Code, Identifier, Order, Patient, RequestedProcedure, ScheduledStep
 from hilum.settings import Dicom, Settings, Worklist
 from hilum.worklist import Worklist as WorklistFile
-from ingest.dicom import Receiver, role
+from ingest.dicom import role
 from ingest.worklist.items import items_of
 from ingest.worklist.packed import pack
 
@@ -136,30 +137,33 @@ class Asking:
         self._socket.close()
 
 
+def serve(settings: Settings) -> None:
+    """Be the receiver until the process is ended."""
+    spare_the_garbage_collector()  # as every process of Hilum does
+    role(settings).run(threading.Event())
+
+
 @contextmanager
 def hilum(folder: Path, items: Mapping[str, Any]) -> Iterator[int]:
-    """A receiver with these steps; its port."""
-    settings = Settings(data=str(folder), dicom=Dicom(port=0), worklist=Worklist(serve=True, refresh_s=0.1, max_answers=0))
+    """A receiver with these steps, in a process of its own; its port."""
+    port = free_port()
+    settings = Settings(data=str(folder), dicom=Dicom(port=port), worklist=Worklist(serve=True, refresh_s=0.1, max_answers=0))
     WorklistFile(settings).put({id_: ("1", pack(item)) for id_, item in items.items()}, set())
-    receiver = role(settings)
-    assert isinstance(receiver, Receiver)
-    stop = threading.Event()
-    thread = threading.Thread(target=receiver.run, args=(stop,))
-    thread.start()
-    while not receiver.port:
-        time.sleep(0.01)
-    while True:  # until the steps are read
-        asking = Asking(receiver.port)
-        status = asking.ask(identifier({"PatientID": "nobody"}))[3]
-        asking.close()
-        if not status:
-            break
-        time.sleep(0.1)
+    receiver = multiprocessing.get_context("spawn").Process(target=serve, args=(settings,))
+    receiver.start()
     try:
-        yield receiver.port
+        wait_for_port(port, 60)
+        while True:  # until the steps are read
+            asking = Asking(port)
+            status = asking.ask(identifier({"PatientID": "nobody"}))[3]
+            asking.close()
+            if not status:
+                break
+            time.sleep(0.1)
+        yield port
     finally:
-        stop.set()
-        thread.join()
+        receiver.terminate()
+        receiver.join()
 
 
 @contextmanager
