@@ -19,6 +19,8 @@ _PARTS = (
     "web_requests",
     "web_patient",
     "hapi",
+    "deid_peers",
+    "deid_mutations",
 )  # modules that the benchmarks share
 
 

@@ -33,6 +33,14 @@ from hilum.synthetic import write_ct_study
 SHAPES: dict[str, dict[str, int]] = {"ct": {}, "small": {"rows": 64, "columns": 64}}
 
 
+FILES_HELP = "originals are files (s3.folder)"
+
+
+def originals_in(folder: Path, *, files: bool) -> str:
+    """Settings that make originals files in a folder of `folder`; none if they are to be in the store that Hilum runs."""
+    return f'[s3]\nfolder = "{folder / "originals"}"\n' if files else ""
+
+
 def count_files(folder: Path) -> int:
     return sum(1 for entry in folder.iterdir() if entry.is_file())
 
@@ -93,27 +101,27 @@ class System:
 
 
 @contextmanager
-def systems(folder: Path) -> Iterator[dict[str, System]]:
-    """Hilum and the Orthancs, each with a destination of its own; those that wait are at rest."""
+def systems(folder: Path, more: str) -> Iterator[dict[str, System]]:
+    """Hilum with `more` settings and the Orthancs, each with a destination of its own; those that wait are at rest."""
     with ExitStack() as stack:
         found = {}
         pacs = free_port()
         stack.enter_context(storescp(folder / "from-hilum", pacs))
-        hilum = stack.enter_context(running_hilum(folder, pacs))
+        hilum = stack.enter_context(running_hilum(folder, pacs, more))
         connection = stack.enter_context(psycopg.connect(hilum.settings.postgres.dsn, autocommit=True))
         found[HILUM] = System(hilum.port, folder / "from-hilum", lambda: settled(connection))
-        for n, (name, (lua, more)) in enumerate(ORTHANCS.items()):
+        for n, (name, (lua, own_settings)) in enumerate(ORTHANCS.items()):
             port, delivers = free_port(), folder / f"from-orthanc-{n}"
             stack.enter_context(storescp(delivers, pacs := free_port()))
-            stack.enter_context(orthanc(folder / f"orthanc-{n}", port, free_port(), pacs, lua, more))
+            stack.enter_context(orthanc(folder / f"orthanc-{n}", port, free_port(), pacs, lua, own_settings))
             found[name] = System(port, delivers, lambda delivers=delivers: count_files(delivers))  # type: ignore[misc]
         yield found
 
 
-def throughput(name: str, count: int, rounds: int, folder: Path) -> dict[str, list[float]]:
+def throughput(name: str, count: int, rounds: int, folder: Path, more: str = "") -> dict[str, list[float]]:
     """Objects/s of each system with the set `name`, turn about, each round with a study of its own."""
     rates: dict[str, list[float]] = {}
-    with systems(folder) as measured:
+    with systems(folder, more) as measured:
         for n in range(rounds):
             files = write_ct_study(folder / f"round-{n}", count, seed=n, **SHAPES[name])
             for system, of in measured.items():
@@ -123,12 +131,12 @@ def throughput(name: str, count: int, rounds: int, folder: Path) -> dict[str, li
     return rates
 
 
-def latency(files: Sequence[Path], per_second: float, folder: Path) -> tuple[list[float], float, list[tuple[str, int]]]:
+def latency(files: Sequence[Path], per_second: float, folder: Path, more: str = "") -> tuple[list[float], float, list[tuple[str, int]]]:
     """Seconds from Success to stored at the destination for each object; seconds until ready; memory of each process at rest, MB."""
     received = folder / "paced"
     pacs_port = free_port()
     (folder / "paced-hilum").mkdir()
-    with storescp(received, pacs_port), running_hilum(folder / "paced-hilum", pacs_port) as hilum:
+    with storescp(received, pacs_port), running_hilum(folder / "paced-hilum", pacs_port, more) as hilum:
         time.sleep(5)
         rest = memory(hilum.state)
         acknowledged: dict[str, float] = {}
@@ -171,18 +179,21 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--part", type=float, default=1.0, help="of each set's objects")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=30, help="how long the latency part sends 20 objects/s; 0: not at all")
+    parser.add_argument("--files", action="store_true", help=FILES_HELP)
     given = parser.parse_args(arguments)
     if not (installed("storescp") and installed("Orthanc")):
         sys.exit("This benchmark needs dcmtk and Orthanc: apt-get install dcmtk orthanc")
-    report = Report("endtoend", "End to end: C-STORE in, archived, indexed, C-STORE out")
+    title = f"End to end: C-STORE in, archived{' as files' * given.files}, indexed, C-STORE out"
+    report = Report("endtoend_files" if given.files else "endtoend", title)
     for name in given.sets.split(","):
         with tempfile.TemporaryDirectory(prefix="hilum-bench-") as folder:
             count = max(1, round(SETS[name].count * given.part))
-            show_throughput(report, name, count, throughput(name, count, given.rounds, Path(folder)))
+            more = originals_in(Path(folder), files=given.files)
+            show_throughput(report, name, count, throughput(name, count, given.rounds, Path(folder), more))
     if given.seconds:
         with tempfile.TemporaryDirectory(prefix="hilum-bench-") as folder:
             paced = write_ct_study(Path(folder) / "paced-ct", given.seconds * 20, patient="SYNTH0002")
-            show_latency(report, *latency(paced, 20.0, Path(folder)))
+            show_latency(report, *latency(paced, 20.0, Path(folder), originals_in(Path(folder), files=given.files)))
     report.write()
 
 

@@ -131,7 +131,7 @@ def run(hilum: RunningHilum, pacs: RawReceiver, count: int, folder: Path, within
     finally:
         if added is not None:
             added.terminate()
-            added.wait(30)
+            added.wait(60)
     settled = Counter(uid for uid, _ in dict.fromkeys(_log(hilum, "delivery.settled.v1")))
     stalls = _stalls(hilum, acknowledged)
     return Outcome(count, account, time.monotonic() - began, set(pacs.received), settled, happened, stalls)

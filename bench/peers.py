@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -11,6 +13,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from hilum.services.ports import is_free
 
 #: dcmtk waits for delayed acknowledgements unless told otherwise, and then sends 22 images a second.
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
@@ -24,15 +28,24 @@ def installed(program: str) -> bool:
     return shutil.which(program) is not None
 
 
+#: Where servers of benchmarks and tests listen: below the ports that systems give to whom asks for any (and to the near end of
+#: connections), so that none of these takes one between its being chosen and its being listened on; and apart from what
+#: `hilum.services.ports` chooses from. Each of the processes that share the tests of a run (pytest-xdist: gw0, gw1, …) has its own.
+_PROCESSES = 8
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES
+_PORTS = range(10_000 + _PROCESS, 20_000, _PROCESSES)
+_next_port = itertools.count(random.randrange(len(_PORTS)))  # runs on one machine begin apart
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 on which nothing listens; each call in a process gives another one."""
+    for number in itertools.islice(_next_port, len(_PORTS)):
+        if is_free("127.0.0.1", port := _PORTS[number % len(_PORTS)]):
+            return port
+    raise AssertionError(f"No port of {_PORTS} is free.")
 
 
-def wait_for_port(port: int, within_s: float = 20) -> None:
+def wait_for_port(port: int, within_s: float = 60) -> None:
     """Return once something accepts connections on `port`; raises `TimeoutError`."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
@@ -75,6 +88,20 @@ def dcmsend(files: Sequence[Path] | Path, port: int, aet: str, *options: str) ->
     paths = ["+sd", "+r", files] if isinstance(files, Path) else list(files)
     command = ["dcmsend", "--no-halt", "--decompress-never", "-aet", "BENCH", "-aec", aet, *options, "127.0.0.1", port, *paths]
     return subprocess.run([str(part) for part in command], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def gdcmanon(files: Path, out: Path, certificate: Path) -> subprocess.CompletedProcess[str]:
+    """GDCM's `gdcmanon` of a folder (Debian: libgdcm-tools): its implementation of the Basic Profile, values encrypted for a recipient."""
+    command = ["gdcmanon", "--de-identify", "--certificate", certificate, "--recursive", "--input", files, "--output", out]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+
+
+def recipient(folder: Path) -> Path:
+    """A certificate of somebody who could read what `gdcmanon` encrypts (Debian: openssl); its key is in `folder`."""
+    certificate = folder / "recipient.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=bench", "-days", "2"]
+    subprocess.run([*command, "-keyout", str(folder / "recipient.key"), "-out", str(certificate)], capture_output=True, check=True)
+    return certificate
 
 
 FORWARD_EVERY_INSTANCE = """

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +21,9 @@ import psycopg
 from hilum.reconcile import Account, reconcile
 from hilum.services.endpoints import with_endpoints
 from hilum.services.process import is_running
-from hilum.services.runstate import RunState, read_run_state
+from hilum.services.runstate import ChildState, RunState, read_run_state
 from hilum.settings import Settings, forget_environment, load
+from hilum.testing import eventually
 
 SETTINGS = """\
 data = "{data}"
@@ -32,6 +36,7 @@ type = "dicom"
 host = "127.0.0.1"
 port = {pacs_port}
 aet = "PACS"
+{pacs}
 [[rules]]
 name = "everything"
 when = "true"
@@ -44,6 +49,28 @@ serve = false
 mpps = false
 [roles]
 processes = ["dicom", "publish", "validate,route,ledger,index", "deliver,commitment,query,expire"]
+"""
+
+
+#: Gives settings of servers that run already, for one Hilum.
+Servers = Callable[[], Settings]
+#: The same as text.
+SERVERS = """
+[kafka]
+bootstrap = "{kafka.bootstrap}"
+prefix = "{kafka.prefix}"
+security_protocol = "{kafka.security_protocol}"
+sasl_mechanism = "{kafka.sasl_mechanism}"
+sasl_username = "{kafka.sasl_username}"
+sasl_password = "{kafka.sasl_password}"
+[postgres]
+dsn = "{postgres.dsn}"
+[s3]
+endpoint = "{s3.endpoint}"
+access_key = "{s3.access_key}"
+secret_key = "{s3.secret_key}"
+sync_path = "{s3.sync_path}"
+bucket = "{s3.bucket}"
 """
 
 
@@ -91,7 +118,7 @@ class RunningHilum:
         """A `hilum` command on this Hilum."""
         return hilum(*arguments, "--config", self.config, check=check)
 
-    def come_to_rest(self, within_s: float = 120) -> Account:
+    def come_to_rest(self, within_s: float = 240) -> Account:
         """Wait until nothing is on its way any more, then reconcile; what waits for a person is at rest. Raises `TimeoutError`."""
         end = time.monotonic() + within_s
         spool = self.settings.spool_dir / "objects"
@@ -127,28 +154,53 @@ class RunningHilum:
             process.resume()
 
     def _processes(self, name: str) -> list[psutil.Process]:
-        [child] = [child for child in self.state.children if name in child.name and is_running(child.pid, child.start_time)][:1]
-        process = psutil.Process(child.pid)
+        def running() -> list[ChildState]:
+            return [child for child in self.state.children if name in child.name and is_running(child.pid, child.start_time)]
+
+        # It may have ended a moment ago, also by itself, and be started again.
+        process = psutil.Process(eventually(running, what=f"a process that runs {name}")[0].pid)
         return [*process.children(recursive=True), process]
 
 
 @contextmanager
-def running_hilum(folder: Path, pacs_port: int, more: str = "", *, port: int = 0, images_only: bool = False) -> Iterator[RunningHilum]:
+def alone_on_this_machine() -> Iterator[None]:
+    """Waits until no other process of tests or benchmarks starts a Hilum: between being chosen and being listened on, ports are free."""
+    with (Path(tempfile.gettempdir()) / f"hilum-starts-{os.getuid()}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def running_hilum(
+    folder: Path,
+    pacs_port: int,
+    more: str = "",
+    *,
+    port: int = 0,
+    images_only: bool = False,
+    pacs: str = "",
+    servers: Settings | None = None,
+) -> Iterator[RunningHilum]:
     """`hilum up` on `folder`, delivering everything to the archive and to `pacs_port`; `hilum down` on the way out.
 
     Its listener has `port`; 0: a free one. It has the roles that `more` says; else those that are the default, or with `images_only`
-    those of images.
+    those of images. `pacs` are further settings of the destination at `pacs_port`. It runs Kafka, PostgreSQL and S3 itself, unless
+    `servers` has settings of such that run.
     """
     if images_only:
         more += f"\n{IMAGES_ONLY}"
     elif "[hl7]" not in more:
         more += "\n[hl7]\nport = 0\n"
+    if servers is not None:
+        more += SERVERS.format(kafka=servers.kafka, postgres=servers.postgres, s3=servers.s3)
     config = folder / "hilum.toml"
     forget_environment()
-    config.write_text(SETTINGS.format(data=folder / "data", port=port, pacs_port=pacs_port) + more, encoding="utf-8")
-    began = time.monotonic()
-    up = json.loads(hilum("up", "--config", config, "--detach", "--json").stdout)
+    config.write_text(SETTINGS.format(data=folder / "data", port=port, pacs_port=pacs_port, pacs=pacs) + more, encoding="utf-8")
+    with alone_on_this_machine():
+        began = time.monotonic()
+        up = json.loads(hilum("up", "--config", config, "--detach", "--json").stdout)
+        ready_s = time.monotonic() - began
     try:
-        yield RunningHilum(config, up, time.monotonic() - began)
+        yield RunningHilum(config, up, ready_s)
     finally:
         hilum("down", "--config", config)

@@ -9,7 +9,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,12 @@ class Empty:
 
     def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Noted]:
         return {}
+
+    def studies_made_here(self, study_instance_uids: Sequence[str]) -> Collection[str]:
+        return ()
+
+    def made_here(self, sop_instance_uids: Sequence[str]) -> Collection[str]:
+        return ()
 
     def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:
         return {}

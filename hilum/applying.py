@@ -64,6 +64,7 @@ def publish(settings: Settings, candidate: Candidate, *, why: str = "", actor: s
         version=candidate.version,
         destinations=candidate.destinations,
         rules=candidate.rules,
+        policies=candidate.policies,
         actor=actor or account(),
         why=why,
         applied_at=datetime.now(UTC),

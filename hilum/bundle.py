@@ -70,9 +70,13 @@ class Bundle(Struct, frozen=True, kw_only=True):
 
 
 class InForce(Settings, frozen=True, kw_only=True):
-    """Settings with the rules and destinations of a bundle, whose version they have."""
+    """Settings with the rules, destinations and policies of a bundle, whose version they have."""
 
     version: str
+    #: By name, as `hilum.anonymizing.policy_table` gives them.
+    policies: Mapping[str, dict[str, Any]] = {}
+    #: The destinations of the bundle, which have their policies of it and of nowhere else.
+    applied: frozenset[str] = frozenset()
 
     @property
     def config_version(self) -> str:
@@ -80,9 +84,14 @@ class InForce(Settings, frozen=True, kw_only=True):
         return self.version
 
 
-def version_of(destinations: Mapping[str, Mapping[str, Any]], rules: tuple[dict[str, Any], ...]) -> str:
+def version_of(
+    destinations: Mapping[str, Mapping[str, Any]],
+    rules: tuple[dict[str, Any], ...],
+    policies: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
     """Twelve hexadecimal digits of the digest of a configuration: equal ones have the same."""
-    return hashlib.sha256(msgspec.json.encode([destinations, rules], order="deterministic")).hexdigest()[:12]
+    said = [destinations, rules, policies] if policies else [destinations, rules]
+    return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()[:12]
 
 
 def in_force(settings: Settings, bundle: Bundle | None) -> Settings:
@@ -97,7 +106,7 @@ def in_force(settings: Settings, bundle: Bundle | None) -> Settings:
         "rules": msgspec.convert(applied.rules, tuple[Rule, ...]),
         "destinations": settings.destinations | applied.destinations,
     }
-    return InForce(**own, version=applied.version)
+    return InForce(**own, version=applied.version, policies=applied.policies, applied=frozenset(applied.destinations))
 
 
 def since(known: Sequence[Bundle], destination: str) -> datetime | None:
@@ -169,7 +178,7 @@ class KafkaReader:
 
     def all_until_end(self, since: int, deadline: float) -> list[Bundle | Misconfigured]:
         """What there is from the offset `since` on, -1 for the last one alone; what cannot be read is an error in its place."""
-        end = self.begin(since)
+        end = self.begin(since, max(0.1, deadline - time.monotonic()))
         found: list[Bundle | Misconfigured] = []
         position = since if since >= 0 else max(0, end - 1)
         while position < end:
@@ -180,11 +189,11 @@ class KafkaReader:
                 raise TryAgain("Kafka does not give its configuration topic in time.", fix="Check that the broker runs.")
         return found
 
-    def begin(self, since: int) -> int:
+    def begin(self, since: int, timeout_s: float = 10.0) -> int:
         """See `Reader.begin`."""
-        bus.partition_counts(self._consumer, [self._topic])
+        bus.partition_counts(self._consumer, [self._topic], timeout_s=timeout_s)
         try:
-            _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=5.0)
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=min(5.0, timeout_s))
             self._consumer.assign([TopicPartition(self._topic, 0, since if since >= 0 else max(0, end - 1))])
         except KafkaException as error:
             raise bus.away(error) from None
@@ -192,7 +201,7 @@ class KafkaReader:
 
     def more(self, timeout_s: float) -> Iterator[tuple[int, Bundle | Misconfigured]]:
         """See `Reader.more`."""
-        for message in self._consumer.consume(100, timeout_s):
+        for message in bus.taken(self._consumer, 100, timeout_s):
             error = message.error()
             if error is not None:
                 if error.retriable() or error.code() < 0:

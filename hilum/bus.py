@@ -71,6 +71,8 @@ def producer(
 ) -> Producer:
     """An idempotent producer; with `transactional_id`, a transactional one. With `message_timeout_ms=0` it never gives a message up.
 
+    Also for a single message: of topics where the last word decides, a repetition that comes after a later word would undo that.
+
     All producers agree on the partition of a key (`murmur2_random`), also with Java's and with Faust's.
     """
     config = client(settings) | {
@@ -125,6 +127,15 @@ def consumer(settings: Settings, group: str, **more: Any) -> Consumer:
         }
         | more
     )
+
+
+def taken(consumer: Consumer, count: int, timeout_s: float) -> list[Message]:
+    """Up to `count` messages (events of the consumer among them) as soon as there is one; none if none comes within `timeout_s`.
+
+    `Consumer.consume` waits its time out as long as there are fewer.
+    """
+    first = consumer.poll(timeout_s)
+    return [] if first is None else [first, *consumer.consume(count - 1, 0)]
 
 
 def admin(settings: Settings) -> AdminClient:

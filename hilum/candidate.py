@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from hilum.anonymizing import named_policies, policy_problems, policy_table
 from hilum.bundle import Bundle, in_force, version_of
 from hilum.errors import Misconfigured, NotFound
 from hilum.events import ConfigApplied
@@ -30,11 +31,13 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
     destinations: dict[str, dict[str, Any]]
     rules: tuple[dict[str, Any], ...]
+    #: The policies that the destinations name, as `hilum.anonymizing.policy_table` gives them.
+    policies: dict[str, dict[str, Any]] = {}
 
     @property
     def version(self) -> str:
         """The version that it will have."""
-        return version_of(self.destinations, self.rules)
+        return version_of(self.destinations, self.rules, self.policies)
 
     def settings(self, base: Settings) -> Settings:
         """What will be in force where `base` is the settings file. Raises `Misconfigured` that names every mistake."""
@@ -54,7 +57,13 @@ class Candidate(Struct, frozen=True, kw_only=True):
         return settings
 
     def _settings(self, base: Settings) -> Settings:
-        applied = ConfigApplied(version=self.version, destinations=self.destinations, rules=self.rules, applied_at=datetime.now(UTC))
+        applied = ConfigApplied(
+            version=self.version,
+            destinations=self.destinations,
+            rules=self.rules,
+            policies=self.policies,
+            applied_at=datetime.now(UTC),
+        )
         return in_force(base, Bundle(applied=applied, offset=-1))
 
 
@@ -68,7 +77,7 @@ def problems_of(settings: Settings) -> list[Misconfigured]:
     failed = tried(*(partial(examples.check, rule) for rule in settings.rules if rule.name not in wrong))
     aside = {name: _secrets_aside(name, table) for name, table in settings.destinations.items()}
     sinks = tried(partial(sinks_of, msgspec.structs.replace(settings, destinations=aside)))
-    return [*(each for problems in wrong.values() for each in problems), *failed, *sinks]
+    return [*(each for problems in wrong.values() for each in problems), *failed, *sinks, *policy_problems(settings)]
 
 
 def _secrets_aside(name: str, table: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +90,7 @@ def _secrets_aside(name: str, table: dict[str, Any]) -> dict[str, Any]:
 
 def of_bundle(bundle: Bundle) -> Candidate:
     """What was published."""
-    return Candidate(destinations=bundle.applied.destinations, rules=bundle.applied.rules)
+    return Candidate(destinations=bundle.applied.destinations, rules=bundle.applied.rules, policies=bundle.applied.policies)
 
 
 def of_settings(base: Settings) -> Candidate:
@@ -97,7 +106,7 @@ def effective(base: Settings, candidate: Candidate | None) -> Candidate:
     }
     if candidate is None:
         candidate = of_settings(base)
-    return Candidate(destinations=own | candidate.destinations, rules=candidate.rules)
+    return Candidate(destinations=own | candidate.destinations, rules=candidate.rules, policies=candidate.policies)
 
 
 def _plain(rule: dict[str, Any]) -> dict[str, Any]:
@@ -126,11 +135,17 @@ def read(path: Path) -> Candidate:
     rules: dict[str, tuple[Path, dict[str, Any]]] = {}
     for file in files:
         problems += tried(partial(_take, file, destinations, rules))
+    tables = {name: table for name, (_, table) in destinations.items()}
+    policies: dict[str, dict[str, Any]] = {}
+    for name in named_policies(tables):
+        problems += tried(partial(_take_policy, name, (path if path.is_dir() else path.parent) / "policies", policies))
     if problems:
         raise together(problems, str(path))
-    return Candidate(
-        destinations={name: table for name, (_, table) in destinations.items()}, rules=tuple(table for _, table in rules.values())
-    )
+    return Candidate(destinations=tables, rules=tuple(table for _, table in rules.values()), policies=policies)
+
+
+def _take_policy(name: str, folder: Path, policies: dict[str, dict[str, Any]]) -> None:
+    policies[name] = policy_table(name, folder)
 
 
 def _take(file: Path, destinations: dict[str, tuple[Path, dict[str, Any]]], rules: dict[str, tuple[Path, dict[str, Any]]]) -> None:
@@ -234,9 +249,16 @@ def changes(before: Candidate, after: Candidate) -> list[Change]:
     found = [*_changes("destination", before.destinations, after.destinations)]
     old, new = ({str(rule.get("name")): _plain(rule) for rule in each.rules} for each in (before, after))
     found += _changes("rule", old, new)
+    # What was published comes as JSON has it, of a file there are tuples.
+    found += _changes("policy", *({name: _as_json(table) for name, table in each.policies.items()} for each in (before, after)))
     if not found and list(old) != list(new):
         found.append(Change(what="rules", name="", change="moved"))
     return found
+
+
+def _as_json(table: Mapping[str, Any]) -> dict[str, Any]:
+    read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(table))
+    return read
 
 
 def _changes(what: str, before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> Iterator[Change]:

@@ -67,11 +67,13 @@ class ConfigApplied(Event, frozen=True, kw_only=True):
 
     topic = Topic(name="control.config.v1", phi="limited", partitions=1, retention_ms=-1)
 
-    #: Twelve hexadecimal digits of the digest of destinations and rules: equal ones have the same version.
+    #: Twelve hexadecimal digits of the digest of destinations, rules and policies: equal ones have the same version.
     version: str
     #: Destinations by name, and rules in their order, each as in the settings file; secrets are named by files, never held.
     destinations: dict[str, dict[str, Any]]
     rules: tuple[dict[str, Any], ...]
+    #: The policies of de-identification that destinations name, by name: `version`, and `policy` as it is read.
+    policies: dict[str, dict[str, Any]] = {}  # noqa: RUF012  # msgspec copies an empty one
     #: The account that applied it, and why.
     actor: str = ""
     why: str = ""

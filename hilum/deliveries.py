@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hilum import bus
 from hilum.database import AWAY, away, cancelling, connect
 from hilum.database.deliveries import CHANNEL, FREE, NOT_CORRECTED, NOT_WITHDRAWN, OPEN, WHERE, DeliveryRow, Selection
 from hilum.database.found import rows
+from hilum.database.past import LEFT_BY
 from hilum.database.rows import Insert
 from hilum.desired import account_name
 from hilum.errors import Misconfigured, NotFound
@@ -37,11 +38,14 @@ _RETRY = f"""
     WITH changed AS (
         UPDATE delivery d SET state = 'pending', not_before = now(), attempts = 0, abandoned = 0, settled_at = NULL, parked_at = NULL,
             replaces = d.replaces AND d.state <> 'parked',
-            round = d.round + (d.settled_at IS NOT NULL)::int, claimed_by = NULL, lease_until = NULL
+            round = d.round + (d.settled_at IS NOT NULL)::int, claimed_by = NULL, lease_until = NULL, identified = %(identified)s
         WHERE {WHERE} AND d.state = ANY(%(retryable)s) AND {FREE} AND {NOT_WITHDRAWN} AND {NOT_CORRECTED}
             AND NOT {EXPIRED.format("d")}
             AND (d.state <> 'pending' OR d.attempts > 0 OR d.not_before > now())
-        RETURNING d.destination),
+        RETURNING d.delivery_id, d.destination, d.under_policy),
+    decided AS (
+        INSERT INTO identified_decision (delivery_id, destination, policy, decided_by, why)
+        SELECT delivery_id, destination, under_policy, %(by)s, %(why)s FROM changed WHERE %(identified)s),
     told AS (SELECT pg_notify(%(channel)s, destination) FROM (SELECT DISTINCT destination FROM changed) AS each)
     SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM told)
 """  # noqa: S608  # constants
@@ -62,13 +66,14 @@ _HURRY = """
 """
 _OF_STUDY = f"""
     SELECT d.sop_instance_uid, d.series_instance_uid, d.study_instance_uid, d.sop_class_uid, d.transfer_syntax_uid, d.bucket, d.object_key,
-        d.size_bytes, d.sha256, d.receipt
+        d.size_bytes, d.sha256, d.receipt, NULL AS under_policy
     FROM instance d WHERE d.study_instance_uid = %(study)s AND {NOT_WITHDRAWN} AND {{expired}}
 """  # noqa: S608  # constants
 #: Of several deliveries of one object to the destination, one is enough.
 _DELIVERED = f"""
     SELECT DISTINCT ON (d.sop_instance_uid, d.sha256) d.sop_instance_uid, d.series_instance_uid, d.study_instance_uid, d.sop_class_uid,
-        d.transfer_syntax_uid, d.bucket, d.object_key, d.size_bytes, d.sha256, d.receipt
+        d.transfer_syntax_uid, d.bucket, d.object_key, d.size_bytes, d.sha256, d.receipt,
+        CASE WHEN d.destination = %(to)s THEN coalesce(d.under_policy, d.policy) END AS under_policy
     FROM delivery d WHERE {WHERE} AND {NOT_WITHDRAWN} AND {{expired}} ORDER BY d.sop_instance_uid, d.sha256, d.settled_at
 """  # noqa: S608  # constants
 _COUNT_OF = """
@@ -98,6 +103,8 @@ class Source(Struct, frozen=True):
     size_bytes: int
     sha256: str
     receipt: str
+    #: By which the destination has it.
+    under_policy: str | None = None
 
 
 class _Count(Struct, frozen=True):
@@ -125,17 +132,26 @@ class Run(Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...] = ()
     #: Whether it is what was delivered there before, and not what is in the index.
     again: bool = False
+    #: With `again`, the destination whose deliveries are meant, if that is another one.
+    of: str = ""
+    #: What left by this policy, for `of` or, without it, for any other destination than this one; with `held` also what was held.
+    policy: str = ""
+    held: bool = False
     priority: int = 0
     why: str = ""
 
     @property
     def _source(self) -> tuple[str, dict[str, Any]]:
         """A query with a place, `{expired}`, for what is asked of expiry; and its values."""
+        if self.policy:
+            values = {"policy": self.policy, "of": self.of, "to": self.destination, "since": self.since, "held": self.held}
+            return LEFT_BY.replace("{more}", ""), values
         if not self.again:
             return _OF_STUDY, {"study": self.study}
         there = ("delivered", "already_there", "returned")
-        chosen = Selection(destination=self.destination, study=self.study, states=there, since=self.since, until=self.until, ids=self.ids)
-        return _DELIVERED, chosen.values
+        to = self.of or self.destination
+        chosen = Selection(destination=to, study=self.study, states=there, since=self.since, until=self.until, ids=self.ids)
+        return _DELIVERED, {**chosen.values, "to": self.destination}
 
     def count(self, dsn: str) -> tuple[int, int, int]:
         """How many objects, of how many studies, and their size in bytes. Raises `TryAgain`, `Misconfigured`."""
@@ -154,9 +170,10 @@ class Run(Struct, frozen=True, kw_only=True):
         )
         return f"{counted_words(gone.objects, 'object')} expired {when} by {', '.join(gone.policies)}: their bytes are not kept any more."
 
-    def enter(self, settings: Settings) -> tuple[str, int]:
+    def enter(self, settings: Settings, policy: str | None = None) -> tuple[str, int]:
         """Enter the deliveries into the ledger, all or none, with ids of their own; the run's id and how many there are.
 
+        They are to leave by `policy`, that of the destination, by this run's or by that of the deliveries that they repeat.
         Raises `NotFound` if there is nothing to deliver, `TryAgain`, `Misconfigured`.
         """
         run, entered = str(uuid.uuid4()), 0
@@ -166,7 +183,7 @@ class Run(Struct, frozen=True, kw_only=True):
             with connection.cursor("sources") as cursor:
                 cursor.execute(query.format(expired=_HERE).encode(), values)
                 while chunk := cursor.fetchmany(CHUNK):
-                    new = [self._row(Source(*each), run, settings) for each in chunk]
+                    new = [self._row(Source(*each), run, settings, policy) for each in chunk]
                     entered += _insert(connection, new)
             if not entered:
                 expired = self.expired(settings.postgres.dsn)
@@ -176,14 +193,14 @@ class Run(Struct, frozen=True, kw_only=True):
                 "INSERT INTO delivery_run (run, command, destination, study_instance_uid, since, until, asked_by, why, deliveries)"
                 " VALUES (%s, %s, %s, nullif(%s, ''), %s, %s, %s, %s, %s)",
                 (
-                    *(run, "resend" if self.again else "send", self.destination, self.study, self.since, self.until),
+                    *(run, "resend" if self.again or self.policy else "send", self.destination, self.study, self.since, self.until),
                     *(account_name(), self.why, entered),
                 ),
             )
             connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self.destination))
         return run, entered
 
-    def _row(self, source: Source, run: str, settings: Settings) -> DeliveryRow:
+    def _row(self, source: Source, run: str, settings: Settings, policy: str | None) -> DeliveryRow:
         return DeliveryRow(
             delivery_id=delivery_id_for(source.sha256, source.sop_instance_uid, self.destination, run=run),
             destination=self.destination,
@@ -203,16 +220,20 @@ class Run(Struct, frozen=True, kw_only=True):
             traceparent=bus.next_traceparent(None).decode(),
             received_at=None,  # its wait begins now, not when the object came in
             run=run,
+            under_policy=policy or self.policy or source.under_policy,
         )
 
 
-def retry(settings: Settings, selection: Selection) -> int:
+def retry(settings: Settings, selection: Selection, *, identified: bool = False, why: str = "") -> int:
     """Have deliveries tried again at once, with a new count of attempts; how many. Raises `TryAgain`, `Misconfigured`.
 
     Without states: `RETRIED`. Those that have ended begin a new round, whose end is an event of its own; no other state than
-    `RETRYABLE` is taken, and nothing that a rejection note names.
+    `RETRYABLE` is taken, and nothing that a rejection note names. With `identified` only those that were entered to leave by a policy: if
+    their destination has none, they leave as they are, which is written down with `why`; a later call without it takes that back.
     """
-    values = {**selection.values, "states": list(selection.states or RETRIED), "retryable": list(RETRYABLE), "channel": CHANNEL}
+    selection = structs.replace(selection, under_policy=selection.under_policy or identified, states=selection.states or RETRIED)
+    values = {**selection.values, "retryable": list(RETRYABLE), "channel": CHANNEL}
+    values |= {"identified": identified, "by": account_name(), "why": why}
     with _connected(settings) as connection, connection.transaction():
         connection.execute(SHARED_LOCK)
         [(count, _)] = connection.execute(_RETRY.encode(), values).fetchall()

@@ -62,9 +62,9 @@ def study(uid: str) -> str:
 
 def read(settings: Settings, *, timeout_s: float = ANSWERS_WITHIN_S) -> Desired:
     """What is wanted now. Raises `TryAgain` while the broker does not answer, `Misconfigured` if the topic was never made."""
-    with _reader(settings, timeout_s) as reader:
+    with _reader(settings, timeout_s, end_ms=20) as reader:
         deadline = time.monotonic() + timeout_s
-        while not reader.read(0.5):
+        while not reader.read(0.2):
             if time.monotonic() > deadline:
                 raise TryAgain("Kafka does not answer.", fix="Check that the broker runs.")
         return reader.desired()
@@ -84,7 +84,10 @@ def with_added(settings: Settings, added: Mapping[str, dict[str, Any]]) -> Setti
     if not added:
         return settings
     own = {name: getattr(settings, name) for name in Settings.__struct_fields__}
-    return bundle.InForce(**own | {"destinations": {**added, **settings.destinations}}, version=settings.config_version)
+    tables = {**added, **settings.destinations}
+    if isinstance(settings, bundle.InForce):
+        return replace(settings, destinations=tables)
+    return bundle.InForce(**own | {"destinations": tables}, version=settings.config_version)
 
 
 def change(settings: Settings, resource: str, **changes: Any) -> ResourceWanted:
@@ -146,7 +149,7 @@ class _Reader:
 
     def read(self, timeout_s: float) -> bool:
         """Read what there is, for up to `timeout_s` if nothing comes. Whether the end was reached. Raises `KafkaException`."""
-        for message in self._consumer.consume(500, timeout_s):
+        for message in bus.taken(self._consumer, 500, timeout_s):
             error = message.error()
             if error is not None:
                 if error.code() != KafkaError._PARTITION_EOF:
@@ -174,8 +177,9 @@ class _Reader:
 
 
 @contextmanager
-def _reader(settings: Settings, timeout_s: float = ANSWERS_WITHIN_S) -> Iterator[_Reader]:
-    consumer = bus.consumer(settings, "hilum-desired", **{"enable.partition.eof": True})
+def _reader(settings: Settings, timeout_s: float = ANSWERS_WITHIN_S, end_ms: int = 500) -> Iterator[_Reader]:
+    """`end_ms`: how long the broker waits at the end of the topic whether more comes, before it says that this is the end."""
+    consumer = bus.consumer(settings, "hilum-desired", **{"enable.partition.eof": True, "fetch.wait.max.ms": end_ms})
     try:
         yield _Reader(settings, consumer, timeout_s)
     except KafkaException as error:

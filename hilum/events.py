@@ -214,13 +214,13 @@ class PlannedDelivery(Struct, frozen=True, kw_only=True):
     #: Names of the rules that asked for it, in the order of the settings.
     rules: tuple[str, ...]
     priority: int = 0
+    #: That of its destination: it leaves de-identified by one or not at all.
+    policy: str = ""
 
 
 Decision = Literal["deliver", "duplicate", "no-rule", "returned", "held", "waits", "corrected", "ignored", "withdrawn"]
-#: `deliver`: to the destinations named; `duplicate`: the same object came before, perhaps encoded otherwise; `no-rule`: no rule
-#: wants it; `returned`: a destination sent back what it got; `waits`: for its study to be complete; `corrected`: it takes the place
-#: of an object that differs in its header, and goes where rules send it; `ignored`: such an object that its sender's settings
-#: leave aside; `withdrawn`: a rejection note names it. `held`: a person or an order is waited for, in later releases.
+#: `deliver`: to the destinations named; `duplicate`: it came before; `no-rule`: no rule wants it; `returned`: it was sent back; `waits`:
+#: for its study; `corrected`: it replaces one with another header; `ignored`: such a one, by its sender's settings; `withdrawn`: by a note.
 
 
 class RuleFailure(Struct, frozen=True, kw_only=True):
@@ -295,8 +295,12 @@ class DeliverySettled(Event, frozen=True, kw_only=True):
     peer_status: str = ""
     #: What Hilum says about it. Never a value of the object, hence not the peer's own words: these are in the ledger.
     comment: str = ""
-    #: The SOP instance UID under which the destination has it, if that is not `sop_instance_uid`: an image compressed with loss.
+    #: The SOP instance UID under which the destination has it, if that is another: of an image compressed with loss.
     sent_as: str = ""
+    #: By which policy and key it was de-identified; empty if it went as it is. Under which UIDs it left is in the ledger alone.
+    policy: str = ""
+    policy_version: str = ""
+    key_id: str = ""
     config_version: str
     settled_at: datetime
 
@@ -356,8 +360,7 @@ class AssociationEnded(Event, frozen=True, kw_only=True):
     #: Objects that were stored, and their size in bytes of data set.
     objects: int = 0
     size_bytes: int = 0
-    #: How often each status was given to a C-STORE, such as `0x0000`, or to an instance or a request of STOW-RS; how often a file
-    #: was `taken`, or why it was not.
+    #: How often each status was given to a C-STORE, such as `0x0000`, or by STOW-RS; how often a file was `taken`, or why it was not.
     statuses: dict[str, int] = field(default_factory=dict)
     opened_at: datetime
     ended_at: datetime

@@ -64,7 +64,7 @@ class Layout:
     def path(self, delivery: Delivery, part10: Part10) -> str:
         """The relative path of an object. Reads its beginning only if the template needs that. Raises what `Part10.head` raises."""
         values = {name: getter(delivery) for name, getter in _FROM_LEDGER.items()}
-        values |= {"sha256": delivery.object.sha256, "destination": delivery.destination}
+        values |= {"sha256": part10.sha256, "destination": delivery.destination}
         values["received_date"] = f"{delivery.received_at:%Y%m%d}" if delivery.received_at else ""
         if self._of_header:
             head = part10.head(_HEAD_BYTES)

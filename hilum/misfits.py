@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -67,7 +67,7 @@ def misfits(
         bare = others[0]  # a table that may be left out
     if isinstance(value, dict) and isinstance(bare, type) and issubclass(bare, Struct):
         yield from _in_table(value, bare, dotted, origin, secret)
-    elif isinstance(value, dict) and get_origin(bare) is dict:
+    elif isinstance(value, dict) and get_origin(bare) in (dict, Mapping):
         key, kind = get_args(bare)
         for name, item in value.items():
             if not _fits(name, key):

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from mmap import ACCESS_READ, mmap
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from hilum.errors import HilumError, NotFound, TryAgain
 from hilum.events import ObjectRef
-from hilum.store import ObjectStore
+
+if TYPE_CHECKING:
+    from hilum.store import ObjectStore  # which brings all of S3's client along, and every `hilum` command comes by here
 
 #: Objects up to this size are held in memory, so that they can be read ahead; larger ones are streamed.
 IN_MEMORY_BYTES = 8 * 2**20
@@ -44,6 +46,11 @@ class Part10:
     def size_bytes(self) -> int:
         """Size of the Part 10 file that is sent."""
         return self.ref.size_bytes
+
+    @property
+    def sha256(self) -> str:
+        """By which digest a destination knows it: of the stored object's data set, SHA-256 in hexadecimal."""
+        return self.ref.sha256
 
     def read_ahead(self, executor: Executor) -> None:
         """Begin to read the object into memory in another thread, if it is small; errors show where it is used."""

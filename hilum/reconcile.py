@@ -143,6 +143,7 @@ _GAPS: tuple[tuple[str, str], ...] = (
         """
         SELECT receipt FROM receipt
         WHERE accepted_at IS NOT NULL AND NOT EXISTS (SELECT FROM instance WHERE instance.sop_instance_uid = receipt.sop_instance_uid)
+          AND NOT EXISTS (SELECT FROM deidentified AS d WHERE d.sent_as = receipt.sop_instance_uid AND d.sent_as <> d.sop_instance_uid)
         """,
     ),
     (
@@ -334,7 +335,8 @@ def _damaged(settings: Settings) -> set[str]:
 def _headers(settings: Settings, kind: type[Event], *names: str) -> Iterator[tuple[str, ...]]:
     """These headers of each committed event on the topic of `kind`, at least to the end that it has now."""
     topic = bus.topic_of(settings, kind)
-    consumer = bus.consumer(settings, "hilum-reconcile", **{"enable.partition.eof": True})
+    # At the end of a partition a broker waits whether more comes, for half a second unless told otherwise.
+    consumer = bus.consumer(settings, "hilum-reconcile", **{"enable.partition.eof": True, "fetch.wait.max.ms": 20})
     try:
         starts, ends = [], {}
         for partition in range(bus.partition_counts(consumer, [topic])[topic]):
@@ -346,7 +348,7 @@ def _headers(settings: Settings, kind: type[Event], *names: str) -> Iterator[tup
         consumer.assign(starts)
         heard = time.monotonic()
         while ends:
-            for message in consumer.consume(5000, 0.1):
+            for message in bus.taken(consumer, 5000, 0.1):
                 heard = time.monotonic()
                 partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -84,9 +83,7 @@ def _at_once(path: Path, head: bytes) -> Outgoing | None:
 
 
 def _parsed(path: Path, head: bytes) -> Outgoing:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what pydicom finds odd in an object is for its receiver to judge
-        parsed = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+    parsed = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
     return Outgoing(
         path=path,
         sop_class_uid=str(parsed.SOPClassUID),

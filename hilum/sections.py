@@ -187,6 +187,14 @@ class S3(Section, frozen=True, kw_only=True):
     #: Directory of a store that runs on this machine alone: its disk is synced before an object counts as durable. `hilum up`
     #: fills it in; empty: the store's answer is enough, as it is for one that keeps copies.
     sync_path: str = ""
+    #: Absolute path of a folder in which the originals are files, the same for all roles that read or write them; empty: they are in the
+    #: store. What is in the store already stays there, and is found.
+    folder: Annotated[str, Meta(pattern=r"^(/[^\n]*)?\Z", description="an absolute path, or empty")] = ""
+
+    @property
+    def synced(self) -> str:
+        """Directory whose disk is synced before an original counts as durable; empty: none, the store's answer is enough."""
+        return self.folder or self.sync_path
 
 
 class Probe(Section, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
+from hilum.deid_sections import Deid, Feed
 from hilum.errors import Misconfigured
 from hilum.hl7_sections import Hl7, Hl7Sender
 from hilum.kinds import BareAeTitle
@@ -67,7 +68,6 @@ __all__ = [
     "Postgres",
     "Probe",
     "Query",
-    "Retention",
     "Roles",
     "Rule",
     "Section",
@@ -115,6 +115,8 @@ class Settings(Section, frozen=True, kw_only=True):
     completeness: Completeness = field(default_factory=Completeness)
     studies: Studies = field(default_factory=Studies)
     retention: Retention = field(default_factory=Retention)
+    deid: Deid = field(default_factory=Deid)
+    feed: Feed = field(default_factory=Feed)
     destinations: dict[str, dict[str, Any]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
@@ -390,8 +392,7 @@ def wrong_rules(settings: Settings) -> Iterator[Misconfigured]:
             yield Misconfigured("rule-name-taken", f"{count} rules have the name {name!r}.", fix="Give each a name of its own.")
     for rule in settings.rules:
         if not rule.to:
-            fix = "Name destinations in its `to`, or take the rule out."
-            yield Misconfigured("rule-without-destination", f"Rule {rule.name!r} sends to no destination.", fix=fix)
+            yield Misconfigured("rule-without-destination", f"Rule {rule.name!r} sends to no destination.", fix="Name some in its `to`.")
         for name in rule.to:
             if name not in settings.destinations:
                 near = nearest(name, settings.destinations)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 import msgspec
 from msgspec import Meta, Struct
 
+from hilum.anonymizing import Cleaning, Deidentified, TakesBack, refuse_policy
 from hilum.dicom.edits import Edits
 from hilum.errors import HilumError, Misconfigured
 from hilum.events import DeliveryState, ObjectRef
@@ -78,13 +79,23 @@ class Delivery(Struct, frozen=True, kw_only=True):
     abandoned: int = 0
     #: Attributes that are to be another value at the destination, as its order has them.
     edits: Edits | None = None
+    #: That the object goes out de-identified; the UIDs above are then those by which it goes out.
+    cleaning: Cleaning | None = None
     #: What is to be said of it with its outcome.
     remark: str = ""
     #: Whether the destination may have another object under this UID, and no person has looked yet.
     replaces: bool = False
+    #: The policy that its destination had when it was entered: without one now it does not leave, unless somebody decided (`identified`).
+    under_policy: str = ""
+    identified: bool = False
     #: The titles of the association on which it came; empty if it came otherwise.
     calling_aet: str = ""
     called_aet: str = ""
+
+    @property
+    def origin(self) -> Delivery:
+        """The delivery as the ledger has it, with the UIDs of the stored object."""
+        return self.cleaning.original if self.cleaning is not None else self
 
     @property
     def stored_syntax_uid(self) -> str:
@@ -116,8 +127,10 @@ class Settled(Struct, frozen=True, kw_only=True):
     peer_comment: str = ""
     #: Which destination of a group has it; empty if the destination is no group.
     member: str = ""
-    #: The SOP instance UID under which the destination has it, if that is not the object's own: an image compressed with loss.
+    #: The SOP instance UID under which it is there, if that is not the object's own: of an image compressed with loss, or de-identified.
     sent_as: str = ""
+    #: What was sent, if it was de-identified.
+    deidentified: Deidentified | None = None
 
 
 class Session(Protocol):
@@ -191,9 +204,17 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_attempts: Annotated[int, Meta(ge=1)] = 1000
     #: Longest pause between two attempts of one object, in seconds.
     retry_max_s: Annotated[float, Meta(gt=0, le=604_800)] = 600.0
+    #: The policy by which objects are de-identified; empty: they go as they are: [de-identification](../operations/deidentification.md).
+    policy: Annotated[str, Meta(max_length=32)] = ""
+    #: With a policy: `opt-out`, objects of patients who opted out do not leave; `consent`, nor do those of patients who did not consent.
+    patients: Literal["opt-out", "consent"] = "opt-out"
+    #: With a policy, what becomes of what was de-identified here before, or made of that by a receiver: `hold`, a person looks; `again`.
+    deidentified: Literal["hold", "again"] = "hold"
 
     #: Objects claimed at once.
     batch: ClassVar[int] = 64
+    #: Whether `policy` is of use: it sends nothing of an object but what `part10_of` gives it.
+    takes_policy: ClassVar[bool] = False
 
     def open_hours(self) -> Hours:
         """When it is delivered to. Raises `ValueError` if the setting says no hours."""
@@ -241,6 +262,12 @@ class Sink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             f"A destination of type {type(self).__name__.lower()} cannot be asked what it has.",
             fix="Compare by hand, or deliver again with `hilum deliver resend`: what is there already stays as it is.",
         )
+
+    def taking_back(self, settings: Settings) -> TakesBack:
+        """What takes objects back from the destination. Raises `Misconfigured` if destinations of this type let nothing go."""
+        del settings
+        fix = "Have it deleted there: `hilum deid outputs` lists what was sent."
+        raise Misconfigured("not-taken-back", "Nothing can be taken back from a destination of this type.", fix=fix)
 
     def open(self, settings: Settings) -> Session:
         """A session for one thread. Connects on first use. Raises `Misconfigured` if the settings cannot work."""
@@ -321,6 +348,8 @@ def sink_of(name: str, table: dict[str, Any]) -> Sink:
     if problems := list(misfits(values, sink_class(kind), where, secret=is_secret)):
         raise together(problems)
     sink = msgspec.convert(values, sink_class(kind), strict=False)
+    if sink.policy:
+        refuse_policy(where, kind, takes=sink.takes_policy, lossy=bool(values.get("lossy")), layout=str(values.get("layout", "")))
     try:
         sink.open_hours()
     except ValueError as error:

@@ -27,14 +27,12 @@ from hilum.settings import Settings
 
 #: Larger objects go up in parts, so that a broken connection costs one part and not the object.
 MULTIPART_FROM_BYTES = 64 * 2**20
-#: Memory held per part under way.
-PART_BYTES = 16 * 2**20
+PART_BYTES = 16 * 2**20  #: memory held per part under way
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _NO_LOCK = "ObjectLockConfigurationNotFoundError"
-#: Hilum's own rule among those of a bucket's lifecycle.
-_EXPIRE_RULE = "hilum-expire"
+_EXPIRE_RULE = "hilum-expire"  #: Hilum's own rule among those of a bucket's lifecycle
 RetentionMode = Literal["governance", "compliance"]
 
 
@@ -118,10 +116,13 @@ class KeepingStore(ObjectStore, Protocol):
         ...
 
 
-def open_store(settings: Settings) -> S3Store:
+def open_store(settings: Settings) -> KeepingStore:
     """The store that `settings.s3` names. Connects on first use. Raises `Misconfigured` if the settings cannot work."""
+    from hilum.storage.folder import FolderStore  # which is made of what is here
+
     s3 = settings.s3
-    return S3Store(s3.endpoint, s3.access_key, s3.secret_key, region=s3.region, ca_file=s3.ca_file)
+    store = S3Store(s3.endpoint, s3.access_key, s3.secret_key, region=s3.region, ca_file=s3.ca_file)
+    return FolderStore(store, s3.bucket, Path(s3.folder)) if s3.folder else store
 
 
 class S3Store:
@@ -145,7 +146,7 @@ class S3Store:
             maxsize=connections,
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
             retries=False,  # who calls knows whether to repeat; hidden repeats only stretch an outage
-            blocksize=256 * 1024,
+            blocksize=2**20,  # an object of usual size is one piece: each costs other threads their turn
             ca_certs=ca_file or None,
             cert_reqs="CERT_REQUIRED",
         )
@@ -153,9 +154,8 @@ class S3Store:
         self._url = url._replace(path="")
         self._region = region
         self._credentials = Credentials(access_key, secret_key)
-        # In the clear over a network the SDK signs a digest of the payload, at 0.4 ms for 528 kB. TLS guards the payload by
-        # itself, and the loopback interface loses no bytes, so there the object streams from the file, and only the request is
-        # signed. Amazon's own addresses hold the bucket's name in the host, which the SDK knows to build.
+        # The SDK signs a digest of the payload (0.4 ms for 528 kB). Over TLS and the loopback interface only the request is signed, and the
+        # object streams from the file. Amazon's own addresses hold the bucket's name in the host, which the SDK knows to build.
         self._streams = (url.scheme == "https" and not url.netloc.endswith("amazonaws.com")) or _is_loopback(url.hostname or "")
 
     def put(self, bucket: str, key: str, content: BinaryIO, size_bytes: int) -> None:

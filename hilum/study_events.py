@@ -1,9 +1,12 @@
-"""What Hilum says on Kafka of studies as a whole, and of originals that are no longer kept. `hilum.events` has all events."""
+"""What Hilum says on Kafka of studies as a whole, of originals that are no longer kept, and of what is in a bucket for research.
+
+`hilum.events` has all events.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -109,3 +112,72 @@ class InstanceExpired(Event, frozen=True, kw_only=True):
     def subject(self) -> str:
         """See `Event.subject`."""
         return self.sop_instance_uid
+
+
+class InstanceDeidentified(Event, frozen=True, kw_only=True):
+    """A de-identified object is in a bucket for research. The last word on each object stays; an empty message says that it is withdrawn.
+
+    Nothing in it leads back to the original.
+    """
+
+    topic = Topic(name="research.instance.deidentified.v1", phi="limited", cleanup="compact")
+
+    #: The bucket and the new SOP instance UID, with a slash between: what an empty message names that withdraws it.
+    resource: str
+    #: Whose pseudonyms it has, by which policy and key.
+    project: str
+    policy: str
+    policy_version: str
+    key_id: str
+    #: The new UIDs.
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    #: Where it is, and the SHA-256 of the whole file there, in hexadecimal.
+    bucket: str
+    object_key: str
+    size_bytes: int
+    sha256: str
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`: one object's words are in order, and the last one stays."""
+        return self.resource
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.sop_instance_uid
+
+
+class PatientLinked(Event, frozen=True, kw_only=True):
+    """Two pseudonyms of a project are one patient since a merge, or no longer. The last word on each two stays.
+
+    What left under the first stays as it is; what comes of the patient leaves under the second. Nothing in it leads back to the patient.
+    """
+
+    topic = Topic(name="research.patient.linked.v1", phi="limited", cleanup="compact")
+
+    #: Project, key and both pseudonyms, with slashes between.
+    resource: str
+    #: Whose pseudonyms they are, and under which key.
+    project: str
+    key_id: str
+    prior: str
+    surviving: str
+    #: `ended`: the merge was taken back, and they are two patients.
+    state: Literal["linked", "ended"]
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        """See `Event.key`: one link's words are in order, and the last one stays."""
+        return self.resource
+
+    @property
+    def subject(self) -> str:
+        """See `Event.subject`."""
+        return self.prior

@@ -121,6 +121,13 @@ STUDIES_BY_MATCH = Gauge("hilum_studies_by_match", "Studies by how they fit thei
 QUERIES = Counter(
     "hilum_queries", "Times a sender was asked how many instances a study has: `answered`, `unknown` to it, or `failed`.", ["outcome"]
 )
+FEED_LOGINS_FAILED = Counter("hilum_feed_logins_failed", "Logins that failed at the door of research feeds: `kafka` or `s3`.", ["kind"])
+FEED_REFUSED = Counter(
+    "hilum_feed_connections_refused",
+    "Connections that the door of research feeds ended at once, by reason: `failed-logins` of its address, or too many `connections` "
+    "of it or of all.",
+    ["reason"],
+)
 
 
 def metrics() -> list[MetricWrapperBase]:

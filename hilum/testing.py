@@ -168,8 +168,11 @@ class Clock:
         self.moment += timedelta(**time)
 
 
-def eventually(condition: Callable[[], T], timeout_s: float = 10.0, *, what: str = "") -> T:
-    """Wait until `condition` gives something true, and return that. Raises `AssertionError` after `timeout_s`."""
+def eventually(condition: Callable[[], T], timeout_s: float = 60.0, *, what: str = "") -> T:
+    """Wait until `condition` gives something true, and return that. Raises `AssertionError` after `timeout_s`.
+
+    Only a test that fails waits so long: a machine that does other things too may need many times what it needs alone.
+    """
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         if time.monotonic() > deadline:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from hilum.database import AWAY, away, connect
-from hilum.database.deliveries import THERE, WHERE, Selection
+from hilum.database.deliveries import TAKEN_BACK, THERE, WHERE, Selection
 from hilum.errors import Misconfigured
 from hilum.sink import Expected, Sink
 
@@ -23,11 +23,13 @@ _THERE = f"""
     SELECT DISTINCT ON (d.study_instance_uid, d.sop_instance_uid) coalesce(d.member, ''), d.study_instance_uid,
         coalesce(d.series_instance_uid, ''), coalesce(d.sop_class_uid, ''), d.sop_instance_uid,
         coalesce(d.sent_as, d.sop_instance_uid), d.delivery_id, d.settled_at,
+        coalesce(d.sent_study, d.study_instance_uid), coalesce(d.sent_series, d.series_instance_uid, ''),
         EXISTS (
             SELECT FROM delivery AS first
             WHERE first.sop_instance_uid = d.sop_instance_uid AND first.study_instance_uid = d.study_instance_uid
                 AND first.destination = d.destination AND first.sha256 <> d.sha256
-                AND (first.attempts > 0 OR first.state = ANY(%(states)s)))
+                AND (first.attempts > 0 OR first.state = ANY(%(states)s))),
+        {TAKEN_BACK}
     FROM delivery d WHERE {WHERE} ORDER BY d.study_instance_uid, d.sop_instance_uid, d.settled_at DESC
 """  # noqa: S608  # constants
 
@@ -40,6 +42,10 @@ class Asked(Struct, frozen=True, kw_only=True):
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
+    #: By which the destination has it: others, if it left de-identified or compressed with loss.
+    sent_study: str
+    sent_series: str
+    sent_as: str
     settled_at: datetime
 
 
@@ -55,6 +61,8 @@ class Verified(Struct, frozen=True, kw_only=True):
     #: Of those that are there, those that it was sent in another form, too, before they were corrected: which form it has, nobody can
     #: tell by a UID.
     unproven: tuple[Asked, ...] = ()
+    #: What was taken back from it since (`hilum deid patients withdraw`): it is not asked for, and not among `objects`.
+    withdrawn: int = 0
 
 
 class _Delivered(Struct, frozen=True):
@@ -67,12 +75,17 @@ class _Delivered(Struct, frozen=True):
     sent_as: str
     delivery_id: str
     settled_at: datetime
+    #: The study and the series by which it was sent.
+    sent_study: str
+    sent_series: str
     #: Whether the destination was sent another object under this UID, too.
     corrected: bool
+    #: Whether it was taken back since.
+    withdrawn: bool
 
     @property
     def expected(self) -> Expected:
-        return Expected(series_instance_uid=self.series, sop_class_uid=self.sop_class_uid, sop_instance_uid=self.sent_as)
+        return Expected(series_instance_uid=self.sent_series, sop_class_uid=self.sop_class_uid, sop_instance_uid=self.sent_as)
 
     def asked(self, destination: str) -> Asked:
         return Asked(
@@ -81,6 +94,9 @@ class _Delivered(Struct, frozen=True):
             study_instance_uid=self.study,
             series_instance_uid=self.series,
             sop_instance_uid=self.sop_instance_uid,
+            sent_study=self.sent_study,
+            sent_series=self.sent_series,
+            sent_as=self.sent_as,
             settled_at=self.settled_at,
         )
 
@@ -97,17 +113,20 @@ def verify(
     `ask` asks a sink for what it has of these instances of a study. `progress` is told how many studies and objects were looked at.
     Raises `Misconfigured` if the destination cannot be asked, `TryAgain` while it or PostgreSQL is away.
     """
-    studies = objects = 0
+    studies = objects = withdrawn = 0
     missing: list[Asked] = []
     unproven: list[Asked] = []
-    for study, of_study in groupby(_delivered(dsn, selection), key=lambda each: each.study):
-        studies += 1
-        for member, expected in _by_member(of_study).items():
+    for _, each_of_study in groupby(_delivered(dsn, selection), key=lambda each: each.study):
+        of_study = list(each_of_study)
+        withdrawn += sum(each.withdrawn for each in of_study)
+        asked_of = _by_member(each for each in of_study if not each.withdrawn)
+        studies += bool(asked_of)
+        for (member, sent_study), expected in asked_of.items():
             name = member or selection.destination
             if name not in sinks:
                 fix = "Add it to the settings again, or ask with --since what was delivered after it was taken out."
                 raise Misconfigured("member-unknown", f"{name} got objects of the group {selection.destination}, and is gone.", fix=fix)
-            there = ask(sinks[name], study, [each.expected for each in expected])
+            there = ask(sinks[name], sent_study, [each.expected for each in expected])
             objects += len(expected)
             missing += [each.asked(name) for each in expected if each.sent_as not in there]
             unproven += [each.asked(name) for each in expected if each.sent_as in there and each.corrected]
@@ -119,14 +138,16 @@ def verify(
         there=objects - len(missing),
         missing=tuple(missing),
         unproven=tuple(unproven),
+        withdrawn=withdrawn,
     )
 
 
-def _by_member(delivered: Iterator[_Delivered]) -> dict[str, list[_Delivered]]:
-    found: dict[str, list[_Delivered]] = {}
+def _by_member(delivered: Iterator[_Delivered]) -> dict[tuple[str, str], list[_Delivered]]:
+    """By the member that has them, and the study by which it was sent them."""
+    found: dict[tuple[str, str], list[_Delivered]] = {}
     for each in delivered:
         if each.series:
-            found.setdefault(each.member, []).append(each)
+            found.setdefault((each.member, each.sent_study), []).append(each)
     return found
 
 

@@ -22,6 +22,8 @@ from hilum.spool import Arrival, mapped, read_arrival, received_at
 from hilum.store import ObjectStore
 
 _READ_BYTES = 2**18
+#: Objects up to this size are read once; of larger ones only the header is looked at in memory, and the rest passes through it.
+_IN_MEMORY_BYTES = 4 * 2**20
 
 
 class Described(Struct, frozen=True, kw_only=True):
@@ -32,6 +34,8 @@ class Described(Struct, frozen=True, kw_only=True):
     head: bytes
     #: Where the data set begins in the spool file.
     data_set_at: int
+    #: The spool file's object, if it is small.
+    content: bytes | None
     #: The whole header as DICOM JSON, if the event's lacks more of it than bulk values; it is stored beside the object.
     full_header: bytes | None
 
@@ -42,12 +46,17 @@ def describe(path: Path, receipt: str, bucket: str, keep: frozenset[str]) -> Des
     Raises `OSError` if the file cannot be read, and `ValueError` if it is no spool file. What is wrong with the data set is
     part of the description.
     """
-    with mapped(path) as content:
+    with mapped(path) as view:
+        small = view[:] if len(view) <= _IN_MEMORY_BYTES else None
+        content = view if small is None else small
         arrival, data_set_at = read_arrival(content[:MAX_META_BYTES])
         size_bytes = len(content) - data_set_at
-        with path.open("rb") as file:  # read, not mapped: pages of a huge object would count as this process's memory
-            file.seek(data_set_at)
-            sha256 = _sha256(file, size_bytes)
+        if small is not None:
+            sha256 = hashlib.sha256(memoryview(small)[data_set_at:]).hexdigest()
+        else:
+            with path.open("rb") as file:  # read, not mapped: pages of a huge object would count as this process's memory
+                file.seek(data_set_at)
+                sha256 = _sha256(file, size_bytes)
         header = read_header(content, arrival.transfer_syntax_uid, start=data_set_at, keep=keep)
         full_header = None
         shown, cut = (b"{}", ()) if header.fault and not header.truncated else fitted(header, keep)
@@ -74,7 +83,8 @@ def describe(path: Path, receipt: str, bucket: str, keep: frozenset[str]) -> Des
         unreadable=header.fault if not header.truncated else "",
         truncated=header.fault if header.truncated else "",
     )
-    return Described(event=InstanceReceived(instance=instance), head=head, data_set_at=data_set_at, full_header=full_header)
+    event = InstanceReceived(instance=instance)
+    return Described(event=event, head=head, data_set_at=data_set_at, content=small, full_header=full_header)
 
 
 def _sha256(file: BinaryIO, size_bytes: int) -> str:
@@ -120,10 +130,14 @@ def protected_tags(settings: Settings) -> frozenset[str]:
 def store_object(store: ObjectStore, path: Path, described: Described) -> None:
     """Put the object, and its whole header if the event's is not. Raises as `ObjectStore.put` does."""
     ref = described.event.instance.object
-    with path.open("rb") as file:
-        file.seek(described.data_set_at)
-        data_set = _Joined(described.head, file, ref.size_bytes - len(described.head))
-        store.put(ref.bucket, ref.key, cast("BinaryIO", data_set), ref.size_bytes)
+    if described.content is not None:
+        whole = b"".join((described.head, memoryview(described.content)[described.data_set_at :]))
+        store.put(ref.bucket, ref.key, BytesIO(whole), ref.size_bytes)
+    else:
+        with path.open("rb") as file:
+            file.seek(described.data_set_at)
+            data_set = _Joined(described.head, file, ref.size_bytes - len(described.head))
+            store.put(ref.bucket, ref.key, cast("BinaryIO", data_set), ref.size_bytes)
     if described.full_header is not None:
         key = ref.key.removesuffix(".dcm") + ".json"
         store.put(ref.bucket, key, BytesIO(described.full_header), len(described.full_header))

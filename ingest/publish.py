@@ -30,6 +30,7 @@ from hilum.records import Records
 from hilum.role import Health, Role
 from hilum.settings import Settings
 from hilum.spool import Spool
+from hilum.spool.files import Seldom
 from hilum.store import ObjectStore, open_store
 from hilum.words import counted
 from ingest.backlog import Backlog
@@ -50,8 +51,11 @@ RETRY_S = 1.0
 #: How often records of associations and damaged files are looked for, and how many records are told at once.
 RECORDS_S = 1.0
 MOST_RECORDS = 500
-#: While more are being stored, those that are wait so long for each other: one sync of the disk and one message to Kafka for all.
-GATHER_S = 0.1
+#: While more are being stored, those that are wait so long for each other: one sync of the disk, one look at the marker and one message to
+#: Kafka for all, and one transaction for all in each stage that follows. Each of these costs the broker what it costs for a single object.
+GATHER_S = 0.25
+#: Twice as long if more than so many are being stored, and fewer than so many are: for what is told last, all others wait.
+FEW = 64
 #: Kafka is called away once an event has waited so long for its acknowledgement.
 SILENCE_S = 5.0
 
@@ -105,6 +109,7 @@ class Publisher:
         self._troubles: dict[str, str] = {"start": "starting"}
         self._looked_at = 0.0
         self._seen_change = -1
+        self._looks = Seldom()
 
     def run(self, stop: threading.Event) -> None:
         """Publish until `stop`. Raises `Misconfigured` if the store or Kafka refuses, `Stopped` if the producer cannot go on."""
@@ -189,7 +194,7 @@ class Publisher:
             self._tell_records(kafka)
             self._odd = len(self._strange) + len(self._spool.damaged())
             telemetry.SPOOL_DAMAGED.set(self._odd)
-        if not self._waiting:
+        if not self._waiting and self._looks.is_due():
             self._look(now)
         while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
             receipt = self._waiting.popleft()
@@ -207,7 +212,8 @@ class Publisher:
         self._seen_change = change if time.time_ns() - change > 50_000_000 else -1
         self._looked_at = now
         known = self._under_way | self._strange
-        self._waiting.extend(receipt for receipt in self._spool.waiting() if receipt not in known)
+        with self._looks.one():  # each upload that ends wakes us, and the folder has hundreds of files to be written again
+            self._waiting.extend(receipt for receipt in self._spool.waiting() if receipt not in known)
         telemetry.SPOOL_OBJECTS.set(self._lag())
         telemetry.SPOOL_FREE_BYTES.set(self._spool.free_bytes())
 
@@ -249,17 +255,17 @@ class Publisher:
             self._under_way.discard(receipt)
         finally:
             del self._uploading[receipt]
-        self._wake.set()
+        if not self._uploading:  # else what is stored waits for others anyway, and this thread's turn is theirs
+            self._wake.set()
 
     def _in_order(self) -> list[tuple[str, Record]]:
         """What is stored and may be told now: nothing that overtakes an older object which has been uploading for a short time only."""
         now = time.monotonic()
-        if self._uploading and now - self._told_at < GATHER_S:
+        if self._uploading and now - self._told_at < GATHER_S * (1 + (len(self._uploading) > FEW > len(self._stored))):
             return []
         self._told_at = now
-        older = [receipt for receipt, until in list(self._uploading.items()) if now < until]  # looked at first: see `_upload`'s end
+        oldest = min([each for each, until in list(self._uploading.items()) if now < until], default=None)  # first: see `_upload`'s end
         stored = sorted(drained(self._stored), key=lambda each: each[0])
-        oldest = min(older, default=None)
         ready = [each for each in stored if oldest is None or each[0] < oldest]
         self._stored.extend(stored[len(ready) :])
         return ready
@@ -387,7 +393,7 @@ def role(settings: Settings) -> Role:
         partition_counts(kafka, [topic_of(settings, InstanceReceived), topic_of(settings, AssociationEnded)])
         return cast("Log", kafka)
 
-    path = Path(settings.s3.sync_path) if settings.s3.sync_path else None
+    path = Path(settings.s3.synced) if settings.s3.synced else None
     sync = (lambda: sync_file_system(path)) if path else None
     following = Following(settings, Publisher.name)
     spool = Spool.of(settings)

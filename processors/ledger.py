@@ -78,6 +78,7 @@ class Ledger:
                     config_version=event.config_version,
                     traceparent=envelope.traceparent,
                     received_at=event.received_at,
+                    under_policy=delivery.policy or None,
                 )
         if rows:  # what expires is decided before these are planned, or sees them
             connection.execute(SHARED_LOCK)

@@ -22,6 +22,8 @@ from hilum.settings import Sender, Settings
 #: Without these an instance can be neither kept nor found (PS3.3 C.7.2.1, C.7.3.1, C.12.1).
 IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
+#: How a value of DeidentificationMethod begins that Hilum wrote (`processors.anonymize.stamp`).
+_OF_HILUM = "Hilum policy "
 #: Every finding: its code, and one sentence.
 FINDINGS: Mapping[str, str] = {
     "sop-class-private": "The SOP class is private: only systems of its maker can show the object.",
@@ -30,6 +32,7 @@ FINDINGS: Mapping[str, str] = {
     "uid-leading-zero": "A UID has a component with a leading zero (PS3.5 9.1); strict systems may refuse the object.",
     "encoding-differs": "The data set is in implicit VR and its transfer syntax says explicit, or vice versa; others may not read it.",
     "patient-id-empty": "PatientID is absent or empty (Type 2, PS3.3 C.7.1.1): the object can be matched by its study only.",
+    "deidentified-by-hilum": "It says that Hilum de-identified it (0012,0063), or what it was made of: it is no original.",
     "accession-number-empty": "AccessionNumber is absent or empty (Type 2, PS3.3 C.7.2.1): no order is named.",
 }
 
@@ -110,6 +113,10 @@ def findings(instance: Instance) -> Iterator[Finding]:
         yield _finding("patient-id-empty")
     if not any(_values(instance, "AccessionNumber")):
         yield _finding("accession-number-empty")
+    if "YES" in _values(instance, "PatientIdentityRemoved") and any(
+        each.startswith(_OF_HILUM) for each in _values(instance, "DeidentificationMethod")
+    ):
+        yield _finding("deidentified-by-hilum")
 
 
 def _finding(code: str) -> Finding:

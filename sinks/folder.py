@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -29,6 +29,8 @@ _LEFT_OVER_S = 86_400
 
 class Folder(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A folder."""
+
+    takes_policy: ClassVar[bool] = True
 
     #: It must exist, so that a lost mount is noticed.
     path: Annotated[str, Meta(min_length=1, description="a folder's path")]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
-from typing import Literal
+from typing import ClassVar, Literal
 
 from msgspec.structs import replace
 
+from hilum.anonymizing import refuse_policy
 from hilum.errors import Misconfigured
 from hilum.part10 import Part10
 from hilum.runtime.delivery.breaker import Breaker
@@ -17,6 +18,8 @@ from hilum.sink import Delivery, Expected, Outage, Session, Settled, Sink, Step,
 
 class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Destinations of the settings of which one gets each object; the ledger says which. Each may have deliveries of its own, too."""
+
+    takes_policy: ClassVar[bool] = True
 
     #: Names of destinations, none of them a group.
     members: tuple[str, ...]
@@ -49,6 +52,16 @@ class Group(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise Misconfigured("member-unknown", f"destinations.{name}: there is no destination {member!r}.", fix="Correct `members`.")
             if settings.destinations[member].get("type") == "group":
                 raise Misconfigured("member-group", f"destinations.{name}: {member} is a group itself.", fix="Name its members instead.")
+            if (of_member := settings.destinations[member].get("policy") or "") not in ("", self.policy):
+                raise Misconfigured(
+                    "member-policy",
+                    f"destinations.{name}: its member {member} gets only what the policy {of_member} lets out, and the group has"
+                    f" {f'the policy {self.policy}' if self.policy else 'none'}.",
+                    fix="Give the group the same `policy`.",
+                )
+            if self.policy:
+                of = settings.destinations[member]
+                refuse_policy(f"destinations.{name}", "group", takes=True, lossy=bool(of.get("lossy")), layout=str(of.get("layout", "")))
         if len(set(self.members)) < len(self.members):
             raise Misconfigured("member-twice", f"destinations.{name}: a member is named twice.", fix="Correct `members`.")
 

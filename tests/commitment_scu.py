@@ -84,9 +84,22 @@ class Asking:
         context = next(each for each in self.association.accepted_contexts if each.abstract_syntax == abstract_syntax)
         assert context.context_id is not None
         self.association.dimse.send_msg(request, context.context_id)
-        status = self._answers.get(timeout=30).Status
+        status = self._answers.get(timeout=60).Status
         assert status is not None
         return int(status)
+
+
+def _release(association: Association) -> None:
+    """Release it, also where pynetdicom waits for ever for its reactor to pause.
+
+    Where a report comes in while it is released, the reactor may wait without its being noted that it does (pynetdicom's issue 820).
+    """
+    releasing = threading.Thread(target=association.release, name="release", daemon=True)
+    releasing.start()
+    releasing.join(10)
+    association._is_paused = association._is_paused or releasing.is_alive()
+    releasing.join(60)
+    assert not releasing.is_alive(), "the association is not released"
 
 
 class Scu:
@@ -144,7 +157,7 @@ class Scu:
             yield Asking(association)
         finally:
             if association.is_established:
-                association.release()
+                _release(association)
 
     def close(self) -> None:
         """Listen no more."""

@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 from hilum import bus
 from hilum.database import connect
+from hilum.deid_sections import Deid
 from hilum.errors import HilumError
 from hilum.part10 import Part10
 from hilum.runtime.delivery.orders import Orders
@@ -34,11 +35,12 @@ def enter(dsn: str, *deliveries: Delivery, priority: int = 0) -> None:
             connection.execute(
                 "INSERT INTO delivery (delivery_id, destination, receipt, study_instance_uid, series_instance_uid, sop_instance_uid,"
                 " sop_class_uid, transfer_syntax_uid, bucket, object_key, size_bytes, sha256, priority, config_version, traceparent,"
-                " received_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'v1', %s, now())",
+                " under_policy, received_at)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'v1', %s, nullif(%s, ''), now())",
                 (
                     *(each.delivery_id, each.destination, each.receipt, each.study_instance_uid, each.series_instance_uid),
                     *(each.sop_instance_uid, each.sop_class_uid, each.transfer_syntax_uid),
-                    *(ref.bucket, ref.key, ref.size_bytes, ref.sha256, priority, TRACE),
+                    *(ref.bucket, ref.key, ref.size_bytes, ref.sha256, priority, TRACE, each.under_policy),
                 ),
             )
 
@@ -106,10 +108,21 @@ def raises(error: Callable[[], HilumError | Exception], *, times: int = 10**9, o
 
 @contextmanager
 def working(
-    dsn: str, store: MemoryStore, sink: Sink, name: str = "pacs", workers: int = 1, orders: Orders | None = None
+    dsn: str,
+    store: MemoryStore,
+    sink: Sink,
+    name: str = "pacs",
+    workers: int = 1,
+    orders: Orders | None = None,
+    deid: Deid | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Shared]:
-    """Workers of one destination, for as long as the block lasts."""
-    stop, shared, settings = threading.Event(), Shared(name, sink, orders), Settings(postgres=Postgres(dsn=dsn))
+    """Workers of one destination, for as long as the block lasts. `stop` is set when they are told to end."""
+    stop, shared, settings = (
+        stop or threading.Event(),
+        Shared(name, sink, orders),
+        Settings(postgres=Postgres(dsn=dsn), deid=deid or Deid()),
+    )
     threads = []
     for n in range(workers):
         queue = Queue(dsn, name, f"{uuid.uuid4()}/{n}", bus.Writer(settings, "deliver"), grouped=sink.grouped)
@@ -122,5 +135,5 @@ def working(
         stop.set()
         shared.wake.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()

@@ -122,4 +122,4 @@ def python_hl7() -> Iterator[tuple[int, list[str]]]:
         yield eventually(lambda: ready[0], what="python-hl7 listens"), taken
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
+        thread.join(60)

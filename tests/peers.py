@@ -148,7 +148,7 @@ def raw_peer(behaviour: Callable[[socket.socket], None]) -> Iterator[int]:
             except OSError:
                 return
             with connection:
-                connection.settimeout(10)
+                connection.settimeout(60)
                 behaviour(connection)
 
     thread = threading.Thread(target=serve, daemon=True)
@@ -158,20 +158,13 @@ def raw_peer(behaviour: Callable[[socket.socket], None]) -> Iterator[int]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(5)
+        thread.join(60)
 
 
 def says_nothing(connection: socket.socket) -> None:
     """A behaviour of a `raw_peer`: take everything, answer nothing."""
     while connection.recv(65_536):
         pass
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def give_to_orthanc(address: str, files: Iterable[Path]) -> list[str]:

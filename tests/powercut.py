@@ -66,7 +66,7 @@ def traced_role(role: str, data: Path, logs: Path, **more: str) -> Iterator[int]
         finally:
             for child in psutil.Process(strace.pid).children():
                 child.terminate()
-            strace.wait(30)
+            strace.wait(60)
 
 
 @dataclass(frozen=True, order=True)

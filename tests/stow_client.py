@@ -109,14 +109,14 @@ class Running:
     def end(self) -> None:
         """Stop it, and wait until it has."""
         self.stop.set()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
     def post(
         self, body: bytes | Iterator[bytes], kind: str = TO_DICOM, path: str = "/dicom-web/studies", method: str = "POST", **headers: str
     ) -> Answered:
         """Ask it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         sent = {"Content-Type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
         connection.request(method, path, body, sent, encode_chunked=not isinstance(body, bytes))
         try:

@@ -71,7 +71,7 @@ def an_environment(checkout: Path, mode: int) -> Path:
 def test_an_environment_is_made_once_and_then_used(checkout: Path) -> None:
     (checkout / "may-be-made").touch()
 
-    outcomes = [dev(checkout).communicate(timeout=30) for _ in range(2)]
+    outcomes = [dev(checkout).communicate(timeout=60) for _ in range(2)]
 
     assert outcomes == [("runs\n", "")] * 2
     assert (checkout / "environments").read_text() == "made\n"
@@ -81,7 +81,7 @@ def test_an_environment_whose_interpreter_is_gone_is_made_anew(checkout: Path) -
     (checkout / "may-be-made").touch()
     an_environment(checkout, 0o700).unlink()
 
-    assert dev(checkout).communicate(timeout=30) == ("runs\n", "")
+    assert dev(checkout).communicate(timeout=60) == ("runs\n", "")
 
 
 def test_two_at_once_make_it_once(checkout: Path) -> None:
@@ -93,14 +93,14 @@ def test_two_at_once_make_it_once(checkout: Path) -> None:
 
             (checkout / "may-be-made").touch()
 
-            assert [each.communicate(timeout=30) for each in (first, second)] == [("runs\n", "")] * 2
+            assert [each.communicate(timeout=60) for each in (first, second)] == [("runs\n", "")] * 2
     assert (checkout / "environments").read_text() == "made\n"
 
 
 def test_an_interpreter_that_may_not_be_executed_is_told_of_and_left_alone(checkout: Path) -> None:
     python = an_environment(checkout, 0o600)
 
-    said = dev(checkout).communicate(timeout=30)
+    said = dev(checkout).communicate(timeout=60)
 
     assert said == ("", f"./dev: {python} may not be executed. Allow it, or remove {checkout / '.venv'} if nothing runs from it.\n")
     assert python.exists()
@@ -110,7 +110,7 @@ def test_an_interpreter_that_may_not_be_executed_is_told_of_and_left_alone(check
 def test_the_environment_of_another_account_is_told_of_and_left_alone(checkout: Path) -> None:
     python = an_environment(checkout, 0o700)
 
-    said, errors = dev(checkout, user="daemon").communicate(timeout=30)
+    said, errors = dev(checkout, user="daemon").communicate(timeout=60)
 
     assert said == ""
     assert errors.startswith(f"./dev: {checkout / '.venv'} belongs to another account and is not ready for this one. ")
@@ -122,7 +122,7 @@ def test_the_environment_of_another_account_is_told_of_and_left_alone(checkout: 
 def test_a_checkout_that_may_not_be_written_to_is_told_of(checkout: Path) -> None:
     checkout.chmod(0o755)
 
-    said, errors = dev(checkout, user="daemon").communicate(timeout=30)
+    said, errors = dev(checkout, user="daemon").communicate(timeout=60)
 
     assert (said, len(errors.splitlines())) == ("", 1)
     assert errors.startswith(f"./dev: {checkout} may not be written to, so .venv cannot be made. ")

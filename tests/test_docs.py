@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -150,8 +151,13 @@ def test_a_page_on_operations_says_first_which_hilum_its_commands_mean(name: str
     assert any({"--data", "--config"} <= set(words) for words in said_commands(name))
 
 
+@cache
+def hilum_command() -> Any:
+    return typer.main.get_command(app)  # which takes a tenth of a second, and pages name hundreds of commands
+
+
 def check_hilum(words: list[str], where: str) -> None:
-    command: Any = typer.main.get_command(app)
+    command = hilum_command()
     rest = list(words)
     while rest and getattr(command, "commands", None) is not None:
         word = rest.pop(0)

@@ -45,6 +45,10 @@ def test_no_module_is_too_long_to_be_read_in_one_sitting() -> None:
     assert {path: length for path, length in lengths.items() if length > LINES} == {}, "make it a folder of the same name"
 
 
+def test_warnings_are_silenced_in_one_place_since_threads_would_lift_or_leave_each_others_filters() -> None:
+    assert [path.relative_to(ROOT).as_posix() for path in modules("hilum", *STAGES) if "catch_warnings(" in path.read_text("utf-8")] == []
+
+
 def test_test_files_have_names_of_their_own_and_are_in_no_package() -> None:
     names = Counter(path.name for path in modules("tests"))
 

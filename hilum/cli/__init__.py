@@ -47,6 +47,7 @@ def _commands() -> None:
     from hilum.cli import (
         commitments,
         config,
+        deid,
         deliver,
         demo,
         dicom,
@@ -65,7 +66,7 @@ def _commands() -> None:
     )
 
     first = (services, run, config, rules, studies, orders, storage, deliver, senders)
-    for module in (*first, commitments, dicom, stow, media, demo, hl7, hl7_map, worklist):
+    for module in (*first, deid, commitments, dicom, stow, media, demo, hl7, hl7_map, worklist):
         module.add_to(app)
 
 
@@ -89,6 +90,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(Exit.FAILED)
+    except Exception as error:  # its text may hold values of an object: where it happened is told, and not what it says
+        from hilum.telemetry import described
+
+        fix = "Report it with this line; it names no patient."
+        _end(HilumError(f"This failed in a way nobody foresaw: {described(error)}.", fix=fix), Exit.FAILED)
 
 
 def _end(error: HilumError, code: Exit) -> None:

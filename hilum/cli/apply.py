@@ -24,6 +24,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything 
 ConfirmOption = Annotated[
     bool, typer.Option("--confirm", help="Go on although deliveries wait for a destination that goes; they wait until it is back.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", help="Go on although a policy is taken off a destination, or lets out more than it did.")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for workers.", min=0.0)]
 
 
@@ -40,6 +41,7 @@ def apply(
     path: Annotated[Path, typer.Option("--file", "-f", help="The directory with the configuration's files *.toml, or one file.")],
     dry_run: DryRunOption = False,
     confirm: ConfirmOption = False,
+    yes: YesOption = False,
     why: WhyOption = "",
     timeout: TimeoutOption = 60.0,
     config: ConfigOption = None,
@@ -48,8 +50,8 @@ def apply(
 ) -> None:
     """Check rules, their tests and destinations, put them in force as one, and return when every worker runs them.
 
-    Exit code 4: refused, since deliveries wait for a destination that goes. Exit code 6: it is in force, and the workers that are
-    named do not run it yet.
+    Exit code 4: refused, since deliveries wait for a destination that goes, or more would leave than by the policies in force. Exit code 6:
+    it is in force, and the workers that are named do not run it yet.
     """
     from hilum.candidate import read
 
@@ -68,7 +70,7 @@ def apply(
             raise
         _say_checked(candidate, json)
         return
-    _put_in_force(settings, candidate, dry_run=dry_run, confirm=confirm, why=why, timeout_s=timeout, json=json)
+    _put_in_force(settings, candidate, dry_run=dry_run, confirm=confirm, yes=yes, why=why, timeout_s=timeout, json=json)
 
 
 def rollback(
@@ -80,6 +82,7 @@ def rollback(
     ] = "",
     dry_run: DryRunOption = False,
     confirm: ConfirmOption = False,
+    yes: YesOption = False,
     why: WhyOption = "",
     timeout: TimeoutOption = 60.0,
     config: ConfigOption = None,
@@ -93,7 +96,7 @@ def rollback(
     known = published(own)
     said, candidate = _former(own, known, version) if version else _before(own, known)
     why = why or f"back to {said}"
-    _put_in_force(_with_added(own), candidate, dry_run=dry_run, confirm=confirm, why=why, timeout_s=timeout, json=json)
+    _put_in_force(_with_added(own), candidate, dry_run=dry_run, confirm=confirm, yes=yes, why=why, timeout_s=timeout, json=json)
 
 
 def _with_added(settings: Settings) -> Settings:
@@ -104,37 +107,69 @@ def _with_added(settings: Settings) -> Settings:
 
 
 def _put_in_force(
-    settings: Settings, candidate: Candidate, *, dry_run: bool, confirm: bool, why: str, timeout_s: float, json: bool
+    settings: Settings, candidate: Candidate, *, dry_run: bool, confirm: bool, yes: bool, why: str, timeout_s: float, json: bool
 ) -> None:
-    from hilum.applying import in_force_now, look_again, orphans, overtaken, publish, refuse_orphans, wait
+    from hilum.applying import account, in_force_now, look_again, orphans, overtaken, publish, refuse_orphans, wait
     from hilum.bundle import in_force
     from hilum.candidate import changes, effective
+    from hilum.database import let_out
+    from hilum.database.projects import note
+    from hilum.loosened import applied, lets_out, looser, members_of, refuse_looser
+    from hilum.moved import moved, projects_of
 
     after = candidate.settings(settings)
     bundle, before = in_force_now(settings)
     changed = changes(before, effective(settings, candidate))
-    left = orphans(settings, in_force(settings, bundle), after)
+    present = in_force(settings, bundle)
+    left = orphans(settings, present, after)
+    # What held before is as it was accepted, too: the files of a machine may have become looser meanwhile.
+    about = [(name, lets_out(name, after)) for name in sorted(applied(present) | applied(after)) if name in after.destinations]
+    members = {name: members_of(name, after) for name, _ in about}
+    besides = [each for _, found in let_out.differing(settings.postgres.dsn, about, members) for each in found]
+    more = list(dict.fromkeys([*looser(present, after), *besides]))
+    moves = moved(present, after)
     if not json:
         _show_changes(changed)
+        told = more if dry_run or yes else []  # a refusal says the same
+        for says in [*(each.says() for each in moves), *(each.says() for each in told)]:
+            err.print(says, markup=False, soft_wrap=True)
     if dry_run:
         if json:
-            show_json({"version": candidate.version, "dry_run": True, "changes": changed, "orphans": left})
+            show_json({"version": candidate.version, "dry_run": True, "changes": changed, "orphans": left, "moved": moves, "looser": more})
         else:
             for each in left:
                 out.print(f"{each.pending} deliveries wait for {each.destination}, which goes: it would be refused without --confirm.")
+            if more:
+                out.print("More would leave than by the configuration in force: it would be refused without --yes.")
             out.print(f"Version {candidate.version} is right; nothing was published.")
         return
     if not confirm:
         refuse_orphans(left)
+    if not yes:
+        refuse_looser(more)
+    # Before anything can leave by it, so that opt-outs of a former project count.
+    note(settings.postgres.dsn, projects_of(present).values())
+    note(settings.postgres.dsn, projects_of(after).values(), present=True)
     if bundle is None or bundle.version != candidate.version:
         bundle = publish(settings, candidate, why=why)
+    # Not before, lest what still holds be taken for old files.
+    let_out.accept(settings.postgres.dsn, about, members=members, by=account(), why=why)
     with err.status(f"Waiting for workers to run {candidate.version}"):
         waited = wait(settings, candidate.version, timeout_s)
     look_again(settings, candidate.version)
     other = overtaken(settings, bundle)
     if json:
         show_json(
-            {"version": candidate.version, "dry_run": False, "changes": changed, "orphans": left, "overtaken_by": other, **_told(waited)}
+            {
+                "version": candidate.version,
+                "dry_run": False,
+                "changes": changed,
+                "orphans": left,
+                "moved": moves,
+                "looser": more,
+                "overtaken_by": other,
+                **_told(waited),
+            }
         )
     else:
         _show_waited(waited, other)
@@ -143,7 +178,7 @@ def _put_in_force(
 
 def _say_checked(candidate: Candidate, json: bool) -> None:
     if json:
-        show_json({"version": candidate.version, "dry_run": True, "changes": None, "orphans": None})
+        show_json({"version": candidate.version, "dry_run": True, "changes": None, "orphans": None, "moved": None, "looser": None})
     else:
         out.print(f"Version {candidate.version} is right; nothing was published. No Hilum runs here to compare it with.")
 

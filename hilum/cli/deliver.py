@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import structs
 
 from hilum.cli import holds, waits
 from hilum.cli.context import (
@@ -19,16 +20,16 @@ from hilum.cli.context import (
     err,
     moment,
     out,
-    show_facts,
     show_json,
     show_table,
 )
+from hilum.cli.delivery_shown import show, what
 from hilum.cli.holds import WhyOption
 from hilum.cli.moments import moment_of
 from hilum.errors import Misconfigured, NotFound, TryAgain
 
 if TYPE_CHECKING:
-    from hilum.database.deliveries import Counted, ListedDelivery, Selection
+    from hilum.database.deliveries import Counted, Selection
     from hilum.deliveries import Run
     from hilum.settings import Settings
 
@@ -95,7 +96,7 @@ def list_all(
             d.destination + (f" ({d.member})" if d.member else ""),
             "in hand" if d.in_hand else d.state,
             moment(d.settled_at or d.parked_at or d.entered_at),
-            _what(d),
+            what(d),
             d.message.study_instance_uid if d.message else d.study_instance_uid,
             d.priority or "",
             d.attempts,
@@ -122,57 +123,6 @@ def list_all(
     show_table("", columns, rows, nothing="There is no such delivery.")
 
 
-def show(
-    which: Annotated[str, typer.Argument(help="Delivery id or SOPInstanceUID.", metavar="ID")],
-    config: ConfigOption = None,
-    data: DataOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Show all that the ledger knows of a delivery: attempts, the peer's answer, when it is tried next and why it waits."""
-    from hilum.database.deliveries import show_deliveries
-
-    settings = connected(config, data)
-    found = waits.explained(settings, show_deliveries(settings.postgres.dsn, which), place=True)
-    if json:
-        show_json(found)
-        return
-    for d in found:
-        show_facts(
-            {
-                "Delivery": d.delivery_id,
-                "To": d.destination + (f", at {d.member}" if d.member else ""),
-                "State": f"{d.state}, in the hands of {d.claimed_by}" if d.in_hand else d.state,
-                "Answer": f"{d.peer_status or ''} {d.comment or ''}".strip(),
-                "Attempts": d.attempts,
-                "Next try at": moment(d.next_attempt_at),
-                "Waits because": d.waits_because,
-                "Entered at": moment(d.entered_at),
-                "Put aside at": moment(d.parked_at),
-                "Settled at": moment(d.settled_at),
-                "Priority": d.priority or "",
-                "Asked for by": f"run {d.run}" if d.run else ", ".join(d.rules or ()),
-                "Tried again": f"{d.round} times after it had ended" if d.round else "",
-                "Message": _what(d) if d.message else "",
-                "Tells": d.message.kind if d.message else "",
-                "Passed on": d.message.message_id if d.message else "",
-                "SOPInstanceUID": d.sop_instance_uid + (f", sent as {d.sent_as}" if d.sent_as else ""),
-                "StudyInstanceUID": d.message.study_instance_uid if d.message else d.study_instance_uid,
-                "SOP class": d.sop_class_uid,
-                "Transfer syntax": d.transfer_syntax_uid,
-                "Object": f"{d.bucket}/{d.object_key}" if d.object_key else "",
-                "SHA-256": d.sha256,
-                "Receipt": d.receipt,
-                "Trace": d.traceparent,
-            }
-        )
-        out.print()
-
-
-def _what(d: ListedDelivery) -> str:
-    """The object of a delivery, or its message."""
-    return f"{d.message.type} {d.message.control_id}".strip() if d.message else d.sop_instance_uid
-
-
 def retry(
     ids: IdsArgument = None,
     destination: DestinationOption = "",
@@ -180,6 +130,15 @@ def retry(
     study: StudyOption = "",
     since: SinceOption = "",
     until: UntilOption = "",
+    identified: Annotated[
+        bool,
+        typer.Option(
+            "--identified",
+            help="Only those that were to leave de-identified and whose destination has no policy any more: they leave as they are, with "
+            "names, unless their patient opted out. Needs --why, which is kept.",
+        ),
+    ] = False,
+    why: WhyOption = "",
     yes: YesOption = False,
     config: ConfigOption = None,
     data: DataOption = None,
@@ -194,7 +153,19 @@ def retry(
     if wrong := set(selection.states) - set(RETRYABLE):
         fix = "What arrived is sent once more with `hilum deliver resend`."
         raise Misconfigured("state-not-retried", f"What is {', '.join(sorted(wrong))} cannot be tried again.", fix=fix)
-    _do(settings, selection, yes, json, "retried", "would be tried again", lambda: try_again(settings, selection), some_stay=True)
+    would = "would be tried again"
+    if identified:
+        if not why or not (destination or study or ids):
+            fix = "Choose with --destination, --study or ids, and say why with --why."
+            raise Misconfigured("why-missing", "What leaves with names is chosen, and it is kept why.", fix=fix)
+        selection, would = structs.replace(selection, under_policy=True), "would leave as they are, with names"
+    elif why:
+        raise Misconfigured("why-of-nothing", "--why is kept of --identified alone.", fix="Take it out.")
+
+    def act() -> int:
+        return try_again(settings, selection, identified=identified, why=why)
+
+    _do(settings, selection, yes, json, "retried", would, act, some_stay=True)
 
 
 def cancel(
@@ -271,10 +242,14 @@ def send_studies(settings: Settings, studies: list[str], to: str, dry_run: bool,
 
 def enter(settings: Settings, run: Run, yes: bool, json: bool) -> None:
     """Enter a run into the ledger, or say what it would be."""
+    from hilum import desired
+
     objects, studies, size_bytes = run.count(settings.postgres.dsn)
     expired = run.expired(settings.postgres.dsn)
     if yes:
-        run_id, entered = run.enter(settings)
+        # Of what was applied or added by hand, too: without them it could not be said that this is to leave by a policy.
+        table = desired.destinations(settings).destinations.get(run.destination, {})
+        run_id, entered = run.enter(settings, table.get("policy"))
     if json:
         show_json(
             {"destination": run.destination, "objects": objects, "studies": studies, "size_bytes": size_bytes, "expired": expired}

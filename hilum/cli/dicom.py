@@ -48,19 +48,20 @@ def try_destination(
     """Do nearly what a delivery does, step by step; exit code 5 if a step fails. Nothing is stored there without `--with-object`."""
     import difflib
 
+    from hilum.runtime.delivery.cleans import try_policy
     from hilum.sink import sinks_of
 
-    settings = _with_those_of_now(loaded(config, data).settings, config, data)
+    settings, runs = _settings_of_now(config, data)
     if name not in settings.destinations:
         near = difflib.get_close_matches(name, settings.destinations, n=1)
         raise NotFound(f"There is no destination {name!r}.", fix=f"Did you mean {near[0]}?" if near else "See `hilum dest list`.")
-    try:
-        settings = replace(connected(config, data), destinations=settings.destinations)
-    except NotFound:
-        if settings.destinations[name].get("type") == "archive":
-            raise  # a peer can be tested before Hilum runs; its own store cannot
+    if not runs and settings.destinations[name].get("type") == "archive":
+        connected(config, data)  # says so: a peer can be tested before Hilum runs, its own store cannot
     with err.status(f"Testing {name}"):
-        steps = list(sinks_of(settings)[name].check(settings, with_object=with_object))
+        sink = sinks_of(settings)[name]
+        steps = list(try_policy(name, sink, settings))
+        if all(step.ok for step in steps):
+            steps += sink.check(settings, with_object=with_object)
     if json:
         show_json(steps)
     else:
@@ -72,14 +73,18 @@ def try_destination(
     sys.exit(Exit.DONE if all(step.ok for step in steps) else Exit.UNREACHABLE)
 
 
-def _with_those_of_now(settings: Settings, config: Path | None, data: Path | None) -> Settings:
-    """With the destinations as they were applied or added by hand, if Hilum runs."""
+def _settings_of_now(config: Path | None, data: Path | None) -> tuple[Settings, bool]:
+    """If Hilum runs, with the destinations and policies as they were applied, or added by hand; and whether it runs."""
     from hilum import desired
 
     try:
-        return replace(settings, destinations=desired.destinations(connected(config, data)).destinations)
-    except (NotFound, TryAgain, Misconfigured):
-        return settings
+        own = connected(config, data)
+    except NotFound:
+        return loaded(config, data).settings, False
+    try:
+        return desired.destinations(own), True
+    except (TryAgain, Misconfigured):
+        return own, True
 
 
 def list_rejected(

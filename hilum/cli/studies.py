@@ -32,6 +32,7 @@ from hilum.words import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hilum.database.deidentified import Origin
     from hilum.database.queries import QuarantinedEvent, Study, StudySummary
     from hilum.database.troubles import FailedRule
     from hilum.waiting import Circumstances
@@ -101,6 +102,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show one study: what was ordered and performed, what came, from whom, where it went, what waits and why."""
+    from hilum.database.deidentified import origin_of
     from hilum.database.ordered import ordered, studies_of
     from hilum.database.queries import show_study
     from hilum.waiting import circumstances
@@ -114,11 +116,16 @@ def show(
         found = [each for uid in studies_of(dsn, study) for each in show_study(dsn, uid)]
         if not found:
             if not _shown_as_awaited(dsn, study, now, json):
+                if left_by := origin_of(dsn, study).left_by:
+                    raise NotFound(
+                        f"Under that StudyInstanceUID objects left de-identified, by {' and '.join(left_by)}; nothing else of it is here.",
+                        fix=f"See what left: hilum deid outputs --policy {left_by[0]} --json",
+                    ) from None
                 raise
             return
     uids = [each.summary.study_instance_uid for each in found]
     found = [
-        replace(each, deliveries=waits.of_study(now, uid, each.deliveries, dsn), ordered=ordered(dsn, uid))
+        replace(each, deliveries=waits.of_study(now, uid, each.deliveries, dsn), ordered=ordered(dsn, uid), origin=origin_of(dsn, uid))
         for uid, each in zip(uids, found, strict=True)
     ]
     if json:
@@ -146,6 +153,13 @@ def _shown_as_awaited(dsn: str, study: str, now: Circumstances, json: bool) -> b
     return True
 
 
+def _origin_in_words(origin: Origin) -> str:
+    """That it is no original; empty if nothing says so."""
+    if origin.left_by:
+        return f"no original: a study left under this UID by {' and '.join(origin.left_by)}, of which its objects were made"
+    return f"no originals: {origin.stamped:,} of its objects say that Hilum de-identified them" if origin.stamped else ""
+
+
 def _show_study(study: Study, held: str) -> None:
     summary = study.summary
     show_facts(
@@ -157,6 +171,7 @@ def _show_study(study: Study, held: str) -> None:
             "In its images": f"{summary.patient_id}  {summary.patient_name or ''}".strip() if summary.current_patient_id else "",
             "Study": f"{summary.study_date or ''} {'/'.join(summary.modalities)} {summary.study_description or ''}".strip(),
             "Objects": f"{summary.instances} in {summary.series} series",
+            "De-identified": _origin_in_words(study.origin) if study.origin is not None else "",
             "Complete": completeness(summary),
             "Waits because": summary.says or "",
             "Order": order_in_words(study.ordered) if study.ordered is not None else "",
@@ -175,7 +190,7 @@ def _show_study(study: Study, held: str) -> None:
     deliveries = [
         (
             d.destination,
-            d.state,
+            f"{d.state}, {d.withdrawn:,} taken back since" if d.withdrawn else d.state,
             d.deliveries,
             d.attempts,
             f"{d.peer_status or ''} {d.comment or ''}".strip(),

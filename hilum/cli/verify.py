@@ -14,7 +14,7 @@ from hilum.settings import Settings
 if TYPE_CHECKING:
     from hilum.verify import Asked
 
-COLUMNS = ("At", "Study", "Instance", "Delivered at")
+COLUMNS = ("At", "Study there", "Instance there", "Delivered at", "Instance here")
 
 
 def verify_destination(settings: Settings, name: str, since: str, study: str, resend: bool, json: bool) -> NoReturn:
@@ -43,12 +43,14 @@ def verify_destination(settings: Settings, name: str, since: str, study: str, re
     run = ""
     if resend and found.missing:
         ids = tuple(each.delivery_id for each in found.missing)
-        run, _ = Run(destination=name, again=True, ids=ids, why="missing there").enter(settings)
+        run, _ = Run(destination=name, again=True, ids=ids, why="missing there").enter(settings, settings.destinations[name].get("policy"))
     if json:
         show_json({"verified": found, "run": run or None})
     else:
         show_table("Missing there", COLUMNS, _rows(found.missing), nothing="Nothing is missing there.")
         out.print(f"{name} has {found.there:,} of {found.objects:,} objects, in {found.studies:,} studies, that were delivered to it.")
+        if found.withdrawn:
+            out.print(f"{found.withdrawn:,} more were taken back from it since: see `hilum deid outputs`.", markup=False)
         if found.unproven:
             show_table("Corrected: which form is there cannot be told", COLUMNS, _rows(found.unproven))
             out.print(f"{name} was sent these {len(found.unproven):,} in two forms. That one is there is known, not which: look there.")
@@ -60,4 +62,11 @@ def verify_destination(settings: Settings, name: str, since: str, study: str, re
 
 
 def _rows(asked: Sequence[Asked]) -> list[tuple[str, ...]]:
-    return [(each.destination, each.study_instance_uid, each.sop_instance_uid, moment(each.settled_at)) for each in asked]
+    """By the UIDs that the destination's administrator can look for; the stored object's where it has another one."""
+    return [
+        (
+            *(each.destination, each.sent_study, each.sent_as, moment(each.settled_at)),
+            each.sop_instance_uid if each.sop_instance_uid != each.sent_as else "",
+        )
+        for each in asked
+    ]

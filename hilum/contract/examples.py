@@ -41,6 +41,7 @@ from hilum.events import (
     encode,
 )
 from hilum.procedure_events import PerformedOf, PerformedReference, PerformedSeries
+from hilum.study_events import InstanceDeidentified, PatientLinked
 
 RECEIVED_AT = datetime(2026, 1, 2, 10, 10, 10, 123000, tzinfo=UTC)
 RECEIPT = "0b6f6f0a-53a1-4c6e-8f5e-6a8f3f1f6a01"
@@ -307,6 +308,38 @@ def _performed_step() -> ProcedureStepChanged:
     )
 
 
+def _deidentified() -> InstanceDeidentified:
+    return InstanceDeidentified(
+        resource="study-x/2.25.4203",
+        project="research",
+        policy="research",
+        policy_version="3f2a9c0d1e4b",
+        key_id="9a8b7c6d5e4f",
+        study_instance_uid="2.25.4201",
+        series_instance_uid="2.25.4202",
+        sop_instance_uid="2.25.4203",
+        sop_class_uid=SOP_CLASS,
+        transfer_syntax_uid=TRANSFER_SYNTAX,
+        bucket="study-x",
+        object_key="2.25.4201/2.25.4202/2.25.4203.dcm",
+        size_bytes=526_990,
+        sha256="d1e2f3a4" * 8,
+        at=RECEIVED_AT + timedelta(minutes=6),
+    )
+
+
+def _linked() -> PatientLinked:
+    return PatientLinked(
+        resource="research/9a8b7c6d5e4f/0V7M3K9Q2R8T4X6Z/7H2N5P8S1W4Y0B3D",
+        project="research",
+        key_id="9a8b7c6d5e4f",
+        prior="0V7M3K9Q2R8T4X6Z",
+        surviving="7H2N5P8S1W4Y0B3D",
+        state="linked",
+        at=RECEIVED_AT + timedelta(minutes=7),
+    )
+
+
 EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     InstanceReceived: _received,
     InstanceAccepted: _accepted,
@@ -323,6 +356,8 @@ EXAMPLES: dict[type[Event], Callable[[], Event]] = {
     StudyCommand: _command,
     CommandOutcome: _outcome,
     ConfigApplied: _config,
+    InstanceDeidentified: _deidentified,
+    PatientLinked: _linked,
     **ORDER_EXAMPLES,
     **HL7_EXAMPLES,
 }

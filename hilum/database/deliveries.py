@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from hilum.database.deidentified import TAKEN_BACK as IS_BACK
 from hilum.database.found import rows
 from hilum.errors import NotFound
 from hilum.events import following_id
@@ -51,6 +52,8 @@ class DeliveryRow(Struct, frozen=True, kw_only=True):
     traceparent: str
     received_at: datetime | None
     run: str = ""
+    #: The policy of its destination, if it has one.
+    under_policy: str | None = None
 
 
 class Selection(Struct, frozen=True, kw_only=True):
@@ -67,6 +70,8 @@ class Selection(Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     #: Delivery ids, or SOPInstanceUIDs, those under which something was sent included.
     ids: tuple[str, ...] = ()
+    #: Only those that were entered to leave de-identified.
+    under_policy: bool = False
 
     @property
     def values(self) -> dict[str, Any]:
@@ -78,6 +83,7 @@ class Selection(Struct, frozen=True, kw_only=True):
             "since": self.since,
             "until": self.until,
             "ids": list(self.ids) or None,
+            "under_policy": self.under_policy,
         }
 
 
@@ -88,6 +94,7 @@ WHERE = """
     AND (%(since)s::timestamptz IS NULL OR coalesce(d.settled_at, d.parked_at, d.created_at) >= %(since)s)
     AND (%(until)s::timestamptz IS NULL OR coalesce(d.settled_at, d.parked_at, d.created_at) < %(until)s)
     AND (%(ids)s::text[] IS NULL OR d.delivery_id = ANY(%(ids)s) OR d.sop_instance_uid = ANY(%(ids)s) OR d.sent_as = ANY(%(ids)s))
+    AND (NOT %(under_policy)s OR d.under_policy IS NOT NULL)
 """
 #: What a rejection note names goes nowhere again, whoever asks for it.
 NOT_WITHDRAWN = """
@@ -105,6 +112,14 @@ NOT_CORRECTED = """
                     AND own.decision = 'corrected' AND own.sha256 = d.sha256
                     AND (own.received_at, own.receipt) > (r.received_at, r.receipt)))
 """
+#: It was taken back from its destination since it was delivered there.
+TAKEN_BACK = f"""
+    (d.policy IS NOT NULL
+    AND EXISTS (SELECT FROM deidentified AS known WHERE known.sent_as = d.sent_as AND known.delivery_id = d.delivery_id AND {IS_BACK})
+    AND NOT EXISTS (
+        SELECT FROM deidentified AS known
+        WHERE known.sent_as = d.sent_as AND known.delivery_id = d.delivery_id AND known.sent_at IS NOT NULL AND NOT {IS_BACK}))
+"""  # constants
 #: In nobody's hands.
 FREE = "(d.lease_until IS NULL OR d.lease_until < now())"
 
@@ -169,6 +184,13 @@ class ShownDelivery(ListedDelivery, frozen=True, kw_only=True):
     abandoned: int
     claimed_by: str | None
     traceparent: str | None
+    #: The policy by which it is to leave, whether or not its destination has one any more.
+    under_policy: str | None = None
+    #: That it leaves as it is where the destination has none, and who decided that, the last time.
+    identified: bool = False
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    decided_why: str | None = None
 
 
 class Counted(Struct, frozen=True, kw_only=True):
@@ -209,8 +231,12 @@ _MESSAGE = """
 """
 _SHOWN = f"""
     SELECT {_LISTED}, d.receipt, d.received_at, d.rules, d.config_version, d.sop_class_uid, d.transfer_syntax_uid, d.bucket, d.object_key,
-        d.size_bytes, d.sha256, d.round, d.abandoned, d.claimed_by, d.traceparent
-    FROM delivery d {_MESSAGE} WHERE {WHERE} ORDER BY d.created_at, d.delivery_id
+        d.size_bytes, d.sha256, d.round, d.abandoned, d.claimed_by, d.traceparent,
+        d.under_policy, d.identified, decided.decided_by, decided.decided_at, decided.why AS decided_why
+    FROM delivery d {_MESSAGE} LEFT JOIN LATERAL (
+        SELECT said.decided_by, said.decided_at, said.why FROM identified_decision AS said
+        WHERE said.delivery_id = d.delivery_id ORDER BY said.decided_at DESC LIMIT 1) AS decided ON true
+    WHERE {WHERE} ORDER BY d.created_at, d.delivery_id
 """  # constants
 _NEWEST = "ORDER BY coalesce(d.settled_at, d.parked_at, d.created_at) DESC, d.delivery_id LIMIT %(limit)s"
 # Destination by destination, each from the end of its index, so that a ledger of years is not read to show its last lines.

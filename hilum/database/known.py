@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import psycopg
 from msgspec import Struct
 from psycopg.rows import dict_row
 
+from hilum.database.deidentified import MADE_HERE, STUDIES_MADE_HERE
 from hilum.database.merges import is_of, person
 from hilum.errors import TryAgain
 from hilum.events import Finding, Instance, InstanceAccepted, ObjectRef, Source
@@ -162,6 +163,15 @@ class IndexedInstances:
         query = "SELECT sop_instance_uid, note, study_instance_uid FROM withdrawn WHERE sop_instance_uid = ANY(%(uids)s)"
         rows = self._ask(query, {"uids": list(sop_instance_uids)})
         return {row["sop_instance_uid"]: Noted(note=row["note"], study_instance_uid=row["study_instance_uid"]) for row in rows}
+
+    def made_here(self, sop_instance_uids: Sequence[str]) -> Collection[str]:
+        """Those of these instances that left de-identified, under these UIDs."""
+        return {row["sent_as"] for row in self._ask(MADE_HERE, {"uids": list(sop_instance_uids)})} if sop_instance_uids else ()
+
+    def studies_made_here(self, study_instance_uids: Sequence[str]) -> Collection[str]:
+        """Those of these studies that have a UID under which objects left de-identified."""
+        rows = self._ask(STUDIES_MADE_HERE, {"uids": list(study_instance_uids)}) if study_instance_uids else ()
+        return {row["sent_study"] for row in rows}
 
     def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:
         """Those of these instances on which rules of another version than this one failed, `limit` at most, without their headers."""

@@ -10,6 +10,8 @@ from datetime import datetime
 from msgspec import Struct
 
 from hilum.database.counting import COUNTS
+from hilum.database.deidentified import Origin
+from hilum.database.deliveries import TAKEN_BACK
 from hilum.database.found import rows
 from hilum.database.merges import current, is_of, same_person
 from hilum.database.ordered import Ordered
@@ -99,6 +101,8 @@ class DeliveriesOfStudy(Struct, frozen=True, kw_only=True):
     #: The highest of any, and how many of them are in a worker's hands.
     priority: int = 0
     in_hand: int = 0
+    #: How many of them were taken back from it since.
+    withdrawn: int = 0
 
 
 class QuarantinedEvent(Struct, frozen=True, kw_only=True):
@@ -148,6 +152,8 @@ class Study(Struct, frozen=True, kw_only=True):
     expired: list[Expired] = []
     #: What orders and modalities say of it; None where nobody looked (`hilum.database.ordered`).
     ordered: Ordered | None = None
+    #: What it has to do with what left de-identified; None where nobody looked.
+    origin: Origin | None = None
 
 
 class RejectedDelivery(Struct, frozen=True, kw_only=True):
@@ -268,16 +274,17 @@ GROUP BY calling_aet, peer, adapter, outcome
 ORDER BY first_received_at, outcome
 """
 
-_DELIVERIES = """
+_DELIVERIES = f"""
 SELECT destination, state, count(*) AS deliveries, max(attempts) AS attempts,
        (array_agg(peer_status ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE peer_status <> ''))[1] AS peer_status,
        (array_agg(comment ORDER BY settled_at DESC NULLS FIRST, attempts DESC) FILTER (WHERE comment <> ''))[1] AS comment,
        min(not_before) FILTER (WHERE state = 'pending') AS next_attempt_at, max(settled_at) AS last_settled_at, max(priority) AS priority,
-       count(*) FILTER (WHERE state = 'pending' AND lease_until > now()) AS in_hand
-FROM delivery WHERE study_instance_uid = %(study)s
+       count(*) FILTER (WHERE state = 'pending' AND lease_until > now()) AS in_hand,
+       count(*) FILTER (WHERE state IN ('delivered', 'already_there') AND {TAKEN_BACK}) AS withdrawn
+FROM delivery AS d WHERE study_instance_uid = %(study)s
 GROUP BY destination, state
 ORDER BY destination, state
-"""
+"""  # constants
 
 _EXPIRED = """
 SELECT count(*) AS objects, sum(size_bytes)::bigint AS size_bytes, policy, decided_by,

@@ -1,4 +1,4 @@
-"""The process in which compressed pixel data are decoded, so that a stream which breaks a codec breaks nothing else.
+"""The process in which pixel data are decoded and compressed, so that what breaks a codec breaks nothing else.
 
 It reads requests from its standard input and answers on its standard output, until that ends; see `hilum.dicom.decoding`.
 """
@@ -15,6 +15,7 @@ from typing import BinaryIO
 import msgspec
 from msgspec import Struct
 
+from hilum.dicom.lossless import Samples
 from hilum.dicom.lossy import Lossy
 from hilum.dicom.recode import CannotRecode, Change
 
@@ -27,12 +28,14 @@ END, BROKEN = -1, -2
 
 
 class Wanted(Struct, frozen=True):
-    """What is asked, on one line; the Part 10 file follows."""
+    """What is asked, on one line; the Part 10 file follows, or the frame."""
 
     transfer_syntax_uid: str
     size_bytes: int
     #: To compress it with loss, instead: then frames come first, and the answer after them.
     lossy: Lossy | None = None
+    #: To compress one frame, with samples that lie so, without loss into this transfer syntax, instead: answered in the same way.
+    samples: Samples | None = None
 
 
 class Found(Struct, frozen=True):
@@ -57,6 +60,9 @@ def main() -> None:
         wanted = msgspec.json.decode(line, type=Wanted)
         if wanted.lossy is not None:
             _compress(requests.read(wanted.size_bytes), wanted.transfer_syntax_uid, wanted.lossy, out)
+            continue
+        if wanted.samples is not None:
+            _compress_frame(requests.read(wanted.size_bytes), wanted.transfer_syntax_uid, wanted.samples, out)
             continue
         try:
             part10 = requests.read(wanted.size_bytes)
@@ -89,6 +95,20 @@ def _compress(part10: bytes, transfer_syntax_uid: str, lossy: Lossy, out: Binary
         found = Found(changes=made.header.changes())
     except Unsuited:
         found = Found(unsuited=True)
+    except (CannotRecode, MemoryError) as error:
+        found = Found(error=_words(error))
+    out.write(LENGTH.pack(END))
+    _say(out, found)
+
+
+def _compress_frame(frame: bytes, transfer_syntax_uid: str, samples: Samples, out: BinaryIO) -> None:
+    """Answer with the frame, if it comes back as it was, and then whether it does."""
+    from hilum.dicom.lossless import compressed
+
+    try:
+        made, found = compressed(frame, samples, transfer_syntax_uid), Found()
+        out.write(LENGTH.pack(len(made)))
+        out.write(made)
     except (CannotRecode, MemoryError) as error:
         found = Found(error=_words(error))
     out.write(LENGTH.pack(END))

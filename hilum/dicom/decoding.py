@@ -1,7 +1,7 @@
-"""Have pixel data decoded by another process (`hilum.dicom.decoder`): codecs are C and C++, and objects come from anywhere.
+"""Have pixel data decoded and compressed by another process (`hilum.dicom.decoder`): codecs are C and C++, objects come from anywhere.
 
-A stream that makes a codec crash, hang or take all memory costs that object its delivery, in words, and nothing else. A process is
-kept for the next object; each holds 100 MB.
+What makes a codec crash, hang or take all memory costs that object its delivery, in words, and nothing else. A process is
+kept for the next object, and one for frames that are compressed while others are decoded; each holds 100 MB.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ import msgspec
 from msgspec import Struct
 
 from hilum.dicom.decoder import BROKEN, END, LENGTH, Found, Wanted
+from hilum.dicom.lossless import Samples
 from hilum.dicom.lossy import Lossy
 from hilum.dicom.recode import DELIMITER, PIXEL_DATA, CannotRecode, Change
+from hilum.making import making
 
 COMMAND = (sys.executable, "-m", "hilum.dicom.decoder")
 #: A frame takes seconds at most.
 FRAME_S = 300.0
+#: Of each kind. Nobody waits for one that is taken: whoever finds none idle starts one of their own (0.4 s of a core), which ends with what
+#: it is for. More would save that where several workers paint compressed objects at once, and hold 100 MB each for good elsewhere.
 _MOST_IDLE = 1
 _PIECE_BYTES = 2**20
 _INSTANCE = 0x00080018
@@ -55,6 +59,7 @@ class Decoder:
 
     def __init__(self, command: Sequence[str] = COMMAND, frame_s: float = FRAME_S) -> None:
         self._frame_s = frame_s
+        self._task = "decoded"
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, start_new_session=True
         )
@@ -77,6 +82,12 @@ class Decoder:
     def compress(self, part10: bytes | mmap, transfer_syntax_uid: str, lossy: Lossy) -> tuple[list[bytes], Found]:
         """The frames of a Part 10 file compressed with loss, and the answer that tells of them."""
         self._want(part10, Wanted(str(transfer_syntax_uid), len(part10), lossy))
+        return list(self.frames()), self._found()
+
+    def compress_frame(self, frame: bytes, transfer_syntax_uid: str, samples: Samples) -> tuple[list[bytes], Found]:
+        """A frame compressed without loss, unless the answer has an error."""
+        self._task = "compressed"
+        self._want(frame, Wanted(transfer_syntax_uid, len(frame), samples=samples))
         return list(self.frames()), self._found()
 
     def _want(self, part10: bytes | mmap, wanted: Wanted) -> None:
@@ -108,7 +119,10 @@ class Decoder:
         line = b""
         while not line.endswith(b"\n"):
             line += self._read(1)
-        return msgspec.json.decode(line, type=Found)
+        try:
+            return msgspec.json.decode(line, type=Found)
+        except msgspec.DecodeError:
+            raise self._broken("answered what is no answer") from None
 
     def _read(self, size: int) -> bytes:
         parts: list[bytes] = []
@@ -124,10 +138,12 @@ class Decoder:
 
     def _broken(self, how: str) -> DecoderLost:
         self.close()
-        return DecoderLost(f"its pixel data cannot be decoded (the decoder {how})")
+        return DecoderLost(f"its pixel data cannot be {self._task} (the decoder {how})")
 
 
+#: Those that decode, and those that compress frames while another one decodes.
 _idle: list[Decoder] = []
+_idle_encoders: list[Decoder] = []
 _lock = threading.Lock()
 
 
@@ -136,8 +152,9 @@ def decoded(part10: bytes | mmap, transfer_syntax_uid: str) -> Decoded:
 
     Frames that are not read to their end hold a process until they are let go of.
     """
-    decoder = _taken()
-    found = decoder.decode(part10, transfer_syntax_uid)
+    with making():
+        decoder = _taken()
+        found = decoder.decode(part10, transfer_syntax_uid)
     if found.error:
         _give_back(decoder)
         raise CannotRecode(found.error)
@@ -146,8 +163,9 @@ def decoded(part10: bytes | mmap, transfer_syntax_uid: str) -> Decoded:
 
 def compressed(part10: bytes | mmap, transfer_syntax_uid: str, lossy: Lossy) -> Derived | None:
     """Have a Part 10 file, an image, compressed with loss; None if it is not to be. Raises `CannotRecode`."""
-    decoder = _taken()
-    frames, found = decoder.compress(part10, transfer_syntax_uid, lossy)
+    with making():
+        decoder = _taken()
+        frames, found = decoder.compress(part10, transfer_syntax_uid, lossy)
     _give_back(decoder)
     if found.error:
         raise CannotRecode(found.error)
@@ -161,21 +179,38 @@ def compressed(part10: bytes | mmap, transfer_syntax_uid: str, lossy: Lossy) -> 
     return Derived(sop_instance_uid=instance.value.rstrip(b"\0").decode(), changes=changes, frames=value, size_bytes=size_bytes)
 
 
+def frame_compressed(frame: bytes, transfer_syntax_uid: str, samples: Samples) -> bytes:
+    """Have a frame compressed without loss; see `hilum.dicom.lossless.compressed`. Raises `CannotRecode`."""
+    with making():
+        encoder = _taken(_idle_encoders)
+        made, found = encoder.compress_frame(frame, transfer_syntax_uid, samples)
+    _give_back(encoder, _idle_encoders)
+    if found.error or not made:
+        raise CannotRecode(found.error or "a frame cannot be compressed again without loss")
+    return made[0]
+
+
 def _item(fragment: bytes) -> bytes:
     length = len(fragment) + len(fragment) % 2
     return b"\xfe\xff\x00\xe0" + length.to_bytes(4, "little") + fragment.ljust(length, b"\0")
 
 
-def _taken() -> Decoder:
+def _taken(idle: list[Decoder] = _idle) -> Decoder:
     with _lock:
-        decoder = _idle.pop() if _idle else None
+        decoder = idle.pop() if idle else None
     return decoder if decoder is not None and decoder.lives else Decoder()
 
 
 def _frames(decoder: Decoder) -> Iterator[bytes]:
     done = False
     try:
-        yield from decoder.frames()
+        frames = decoder.frames()
+        while True:
+            with making():  # whoever reads them sends the one before meanwhile
+                frame = next(frames, None)
+            if frame is None:
+                break
+            yield frame
         done = True
     finally:
         if done:
@@ -184,9 +219,9 @@ def _frames(decoder: Decoder) -> Iterator[bytes]:
             decoder.close()
 
 
-def _give_back(decoder: Decoder) -> None:
+def _give_back(decoder: Decoder, idle: list[Decoder] = _idle) -> None:
     with _lock:
-        if len(_idle) < _MOST_IDLE:
-            _idle.append(decoder)
+        if len(idle) < _MOST_IDLE:
+            idle.append(decoder)
             return
     decoder.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -65,18 +64,16 @@ def decompressed(part10: BinaryIO, transfer_syntax_uid: str) -> Decompressed:
     """
     decoder = get_decoder(UID(transfer_syntax_uid))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ds = dcmread(part10, specific_tags=list(_NEEDED))
-            frames = int(ds.get("NumberOfFrames") or 1)
-            if ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated > 8 * _MOST_FRAME_BYTES:
-                raise CannotRecode("a frame of it is larger than 1 GiB")
-            decoding = decoder.iter_array(ds, raw=True)
-            try:
-                first, image = next(decoding)
-            except ValueError:  # pydicom cannot correct the sign of what it decodes in a row
-                decoding = (decoder.as_array(ds, index=index, raw=True) for index in range(frames))
-                first, image = next(decoding)
+        ds = dcmread(part10, specific_tags=list(_NEEDED))
+        frames = int(ds.get("NumberOfFrames") or 1)
+        if ds.Rows * ds.Columns * ds.SamplesPerPixel * ds.BitsAllocated > 8 * _MOST_FRAME_BYTES:
+            raise CannotRecode("a frame of it is larger than 1 GiB")
+        decoding = decoder.iter_array(ds, raw=True)
+        try:
+            first, image = next(decoding)
+        except ValueError:  # pydicom cannot correct the sign of what it decodes in a row
+            decoding = (decoder.as_array(ds, index=index, raw=True) for index in range(frames))
+            first, image = next(decoding)
     except (CannotRecode, MemoryError):
         raise
     except Exception as error:  # whatever pydicom and the codecs make of an object; their text may hold values

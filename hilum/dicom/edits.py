@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from mmap import mmap
 
 from msgspec import Struct
-from pydicom.charset import python_encoding
 
+from hilum.dicom.character_sets import python_encoding
 from hilum.dicom.dataset import read_header
 from hilum.dicom.encoding import DEFLATED, EXPLICIT_BIG, UNDEFINED, DataSetError, encoding_of
 from hilum.dicom.file_meta import LONG_VRS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
@@ -61,6 +62,7 @@ def encoding_of(head: bytes, size_bytes: int, transfer_syntax_uid: str) -> Encod
     raise DataSetError("The data set does not begin as one in its transfer syntax does.")
 
 
+@lru_cache(maxsize=256)
 def declared_encoding(transfer_syntax_uid: str) -> Encoding:
     """The encoding that a transfer syntax means (PS3.5 A); a private one is Explicit VR Little Endian, as PS3.5 10.2 has it."""
     return Encoding(">" if transfer_syntax_uid == EXPLICIT_BIG else "<", transfer_syntax_uid not in IMPLICIT_LITTLE)

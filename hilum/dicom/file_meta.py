@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 
 from hilum.upper_layer import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -33,6 +34,8 @@ _VRS = {
 }
 #: VRs whose length has 32 bits in explicit VR (PS3.5 7.1.2).
 LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+#: Values that are remembered encoded: of all objects' File Meta, most elements are the same.
+_SHORT = 64
 _SHORT_HEAD = struct.Struct("<HH2sH")
 _LONG_HEAD = struct.Struct("<HH2s2xI")
 _GROUP_LENGTH = struct.Struct("<HH2sHI")
@@ -52,11 +55,21 @@ def part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: 
         _IMPLEMENTATION_VERSION_NAME: IMPLEMENTATION_VERSION_NAME.encode(),
         **(more or {}),
     }
-    meta = b"".join(_element(element, value) for element, value in sorted(elements.items()))
+    in_order = sorted(elements.items()) if more else elements.items()
+    meta = b"".join([_element(element, value) for element, value in in_order])
     return PREAMBLE + _GROUP_LENGTH.pack(2, 0, b"UL", 4, len(meta)) + meta
 
 
 def _element(element: int, value: bytes) -> bytes:
+    return _short_element(element, value) if len(value) <= _SHORT else _encoded(element, value)
+
+
+@lru_cache(maxsize=1024)
+def _short_element(element: int, value: bytes) -> bytes:
+    return _encoded(element, value)
+
+
+def _encoded(element: int, value: bytes) -> bytes:
     vr = _VRS.get(element, b"UI")
     if len(value) % 2:
         value += b" " if vr in (b"AE", b"SH", b"UR") else b"\0"

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
-from pydicom.charset import python_encoding
 
+from hilum.dicom.character_sets import python_encoding
 from hilum.dicom.encoding import UNDEFINED, Encoding
 from hilum.dicom.file_meta import LONG_VRS
 from hilum.dicom.values import DEFAULT_ENCODINGS, Encodings, decoded, encodings_of

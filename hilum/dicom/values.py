@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import binascii
 import struct
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
-from pydicom.charset import convert_encodings, decode_bytes, default_encoding
+
+from hilum.dicom.character_sets import convert_encodings, default_encoding, read_extended
 
 Encodings = tuple[str, ...]
 #: JSON values of one element, None for an empty one; `[]` if the element is empty.
@@ -23,10 +23,6 @@ Convert = Callable[[bytes, Encodings], list[Any]]
 
 #: The repertoire where (0008,0005) says nothing; pydicom reads it as Latin-1, as most senders mean it.
 DEFAULT_ENCODINGS: Encodings = (default_encoding,)
-
-# At these, a code extension ends (PS3.5 6.1.2.5.3). The backslash and the equals sign are among them because a value is decoded
-# whole and divided afterwards: in GB18030, GBK and JIS X 0208 both can be the second byte of a character.
-_RESETS = {ord(character) for character in "\r\n\t\f^=\\"}
 
 
 class UnsayableError(ValueError):
@@ -49,12 +45,10 @@ class Vr(Struct, frozen=True):
 def encodings_of(specific_character_set: bytes) -> Encodings:
     """Python's names of the character sets in the value of (0008,0005); unknown ones are read as Latin-1."""
     terms = [term.strip(" \0") for term in specific_character_set.decode("latin-1").split("\\")]
-    with warnings.catch_warnings():  # its texts quote the value
-        warnings.simplefilter("ignore")
-        try:
-            return tuple(convert_encodings(terms)) or DEFAULT_ENCODINGS
-        except (LookupError, ValueError):
-            return DEFAULT_ENCODINGS
+    try:
+        return tuple(convert_encodings(terms)) or DEFAULT_ENCODINGS
+    except (LookupError, ValueError):
+        return DEFAULT_ENCODINGS
 
 
 def decoded(raw: bytes, encodings: Encodings) -> str:
@@ -64,12 +58,10 @@ def decoded(raw: bytes, encodings: Encodings) -> str:
             return raw.decode(encodings[0])
         except UnicodeError:
             return raw.decode(encodings[0], "replace")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return decode_bytes(raw, encodings, _RESETS)
-        except (UnicodeError, LookupError, ValueError):
-            return raw.decode(encodings[0], "replace")
+    try:
+        return read_extended(raw, encodings)
+    except (UnicodeError, LookupError, ValueError):
+        return raw.decode(encodings[0], "replace")
 
 
 def _clean(text: str) -> str:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import base64
 import struct
 import unicodedata
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from anyascii import anyascii
 from msgspec import Struct
-from pydicom.charset import convert_encodings, decode_bytes, encode_string
 
+from hilum.dicom.character_sets import STAND_ALONE, convert_encodings, extended, python_encoding
 from hilum.dicom.romanizing import has_ideographs, romanized
 
 SPECIFIC_CHARACTER_SET = "00080005"
@@ -29,8 +28,6 @@ _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _NUMBERS = {"US": "<H", "SS": "<h", "UL": "<I", "SL": "<i", "UV": "<Q", "SV": "<q", "FL": "<f", "FD": "<d"}
-#: At these, a code extension ends (PS3.5 6.1.2.5.3).
-_RESETS = {ord(character) for character in "\r\n\t\f^=\\"}
 
 #: Characters that separate values, here or in HL7.
 _SEPARATORS = {ord(character): " " for character in "\\^=|~&\r\n"}
@@ -54,12 +51,10 @@ def character_set(*terms: str) -> CharacterSet | None:
     """The set of these terms (PS3.3 C.12.1.1.2), or None if Hilum does not know it. Without terms: the default repertoire."""
     if all(term in _DEFAULT for term in terms):
         return CharacterSet(("",), ("ascii",))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # pydicom only warns of a term that it does not know
-        try:
-            found = tuple(convert_encodings(list(terms)))
-        except (LookupError, ValueError, Warning):
-            return None
+    alone = len(terms) == 1 or STAND_ALONE.isdisjoint(terms)
+    if not alone or not python_encoding.keys() >= set(terms):
+        return None  # pydicom would take another one
+    found = tuple(convert_encodings(list(terms)))
     if terms[0] in _DEFAULT:
         found = ("ascii", *found[1:])
     return CharacterSet(terms, found)
@@ -206,8 +201,4 @@ def _encode(text: str, encodings: tuple[str, ...]) -> bytes | None:
         if any("\x80" <= character <= "\xff" for character in text):
             return None
         encodings = ("iso8859", *encodings[1:])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        encoded = encode_string(text, encodings)
-        # What does not fit is replaced without an error: so it is read again.
-        return encoded if decode_bytes(encoded, encodings, _RESETS) == text else None
+    return extended(text, encodings)

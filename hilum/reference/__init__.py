@@ -30,6 +30,7 @@ from hilum.sink import Sink
 from hilum.telemetry import metrics
 
 from .answers import findings_page, reasons_page, statuses_page
+from .deid import page as deid_page
 from .hl7 import page as hl7_page
 from .markdown import code, table
 from .matching import page as matching_page
@@ -262,7 +263,9 @@ def cli_page() -> str:
     for words, command in commands():
         arguments, options = _parameters(command)
         usage = " ".join(["hilum", *words, *(name for name, *_ in arguments), *(["[OPTIONS]"] if options else [])])
-        lines += [f"\n## `hilum {' '.join(words)}`\n", inspect.cleandoc(command.help or ""), "", f"```console\n{usage}\n```\n"]
+        example = (command.epilog or "").removeprefix("Example: ")
+        shown = "\n".join(filter(None, (usage, example)))
+        lines += [f"\n## `hilum {' '.join(words)}`\n", inspect.cleandoc(command.help or ""), "", f"```console\n{shown}\n```\n"]
         if arguments or options:
             lines += [table(("Parameter", "Default", "Meaning"), [(code(name), *rest) for name, *rest in (*arguments, *options)])]
     return "\n".join(lines)
@@ -313,6 +316,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings": settings_page,
     "sql-views": views.page,
     "statuses": statuses_page,
+    "deid": deid_page,
     "hl7": hl7_page,
     "matching": matching_page,
     "topics": topics_page,

@@ -13,14 +13,17 @@ from typing import Any
 from msgspec.structs import replace
 
 from hilum import bus, telemetry
+from hilum.anonymizing import published_policy
 from hilum.bundle import Following
 from hilum.desired import Desired, Follower
 from hilum.errors import HilumError, Misconfigured, Stopped, TryAgain
 from hilum.role import Health
 from hilum.runtime.delivery.crew import Crew, key_of, without_paused
+from hilum.runtime.delivery.failing import Failing
+from hilum.runtime.delivery.linking import Linking
 from hilum.runtime.delivery.orders import Orders
 from hilum.runtime.delivery.outbox import Outbox
-from hilum.runtime.delivery.watch import Watch
+from hilum.runtime.delivery.watch import MEASURE_S, Watch
 from hilum.runtime.delivery.worker import Shared
 from hilum.settings import Settings
 from hilum.sink import sink_of, sinks_of
@@ -47,8 +50,8 @@ class Deliver:
 
     name = "deliver"
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises `Misconfigured` if a destination of the settings cannot work."""
+    def __init__(self, settings: Settings, *, measure_s: float = MEASURE_S) -> None:
+        """Queues are measured every `measure_s` seconds. Raises `Misconfigured` if a destination of the settings cannot work."""
         sinks_of(settings)
         self._settings = settings
         #: Those in force: what `hilum apply` published, or the file's; None until that is known.
@@ -64,7 +67,7 @@ class Deliver:
         self._retired: list[Crew] = []
         self._wrong: dict[str, tuple[Any, str]] = {}
         self._destinations: dict[str, Shared] = {}
-        self._watch = Watch(settings.postgres.dsn, self._destinations, self._process)
+        self._watch = Watch(settings.postgres.dsn, self._destinations, self._process, measure_s=measure_s)
         self._failed: list[HilumError] = []
 
     def run(self, stop: threading.Event) -> None:
@@ -74,6 +77,7 @@ class Deliver:
         threads = [
             self._thread("deliver watch", ended, lambda: self._watch.run(ended)),
             self._thread("outbox", ended, lambda: self._outbox.run(ended, settled)),
+            self._thread("links", ended, lambda: Linking(self._settings).run(ended)),
             self._thread("desired state", ended, lambda: self._follower.run(ended)),
         ]
         for thread in threads:
@@ -118,7 +122,7 @@ class Deliver:
         for name in [name for name in self._wrong if name not in tables]:
             del self._wrong[name]
         for name, table in tables.items():
-            key = key_of(table, tables)
+            key = key_of(table, tables), published_policy(name, table, in_force), in_force.deid
             if name in self._crews:
                 old_key, crew = self._crews[name]
                 if old_key == key and not crew.may_begin_again():
@@ -128,10 +132,22 @@ class Deliver:
                         crew.shared.wake.set()
                     continue
                 self._retire(name)
-            self._begin(name, table, key, desired, settings, settled)
+                failing = crew.shared.failing if crew.failed else None
+            else:
+                failing = None
+            self._begin(name, table, key, desired, settings, settled, failing)
         self._retired = [crew for crew in self._retired if not crew.wait(0)]
 
-    def _begin(self, name: str, table: dict[str, Any], key: Any, desired: Desired, settings: Settings, settled: threading.Event) -> None:
+    def _begin(
+        self,
+        name: str,
+        table: dict[str, Any],
+        key: Any,
+        desired: Desired,
+        settings: Settings,
+        settled: threading.Event,
+        failing: Failing | None,
+    ) -> None:
         if self._wrong.get(name, (None, ""))[0] == key:
             return
         try:
@@ -142,20 +158,22 @@ class Deliver:
             log.error("destination_wrong", destination=name, says=str(error))
             return
         self._wrong.pop(name, None)
-        shared = Shared(name, sink, Orders.of(name, sink, desired))
+        shared = Shared(name, sink, Orders.of(name, sink, desired), failing)
         writer = bus.Writer(settings, self.name)
         crew = Crew(shared, f"{self._process}/{next(self._numbers)}", writer, self._store, settings, settled)
         self._crews[name] = (key, crew)
         self._destinations[name] = shared
         crew.start()
-        log.info("workers_started", destination=name, count=sink.workers)
+        if not shared.failing.says:  # else it is tried again every few seconds
+            log.info("workers_started", destination=name, count=sink.workers)
 
     def _retire(self, name: str) -> None:
         _, crew = self._crews.pop(name)
         self._destinations.pop(name, None)
         crew.retire()
         self._retired.append(crew)
-        log.info("workers_retired", destination=name)
+        if not crew.failed:
+            log.info("workers_retired", destination=name)
 
     def health(self) -> Health:
         """See `hilum.role.Role.health`. A destination that is away is no fault of this process."""
@@ -167,9 +185,9 @@ class Deliver:
             why = self._follower.says or self._unknown or "it is being read"
             said.append(f"what is configured and paused is not known yet, and deliveries wait: {why}")
         for name, shared in destinations.items():
-            if says := shared.says():
+            if not shared.failing.says and (says := shared.says()):
                 said.append(f"{name} waits: {says}")
-        said += [f"{name} cannot work: {crew.failed}" for name, (_, crew) in dict(self._crews).items() if crew.failed]
+        said += [f"{name} cannot work: {shared.failing.says}" for name, shared in destinations.items() if shared.failing.says]
         said += [f"{name} cannot work: {says}" for name, (_, says) in dict(self._wrong).items()]
         if self._outbox.says:
             said.append(f"events wait: {self._outbox.says}")

@@ -21,6 +21,8 @@ log = telemetry.logger("runtime")
 
 #: So long after its session has lapsed a static member may be ended by a request of its own that reached the broker late.
 _LATE_S = 60.0
+#: How long a broker may need for a client's first answer.
+SLOW_S = 10.0
 
 #: A topic and one of its partitions.
 Of = tuple[str, int]
@@ -77,10 +79,22 @@ class Inputs:
         self._held = False
         self._lost_at = float("-inf")
 
-    def check(self) -> None:
-        """Raises `Misconfigured` if a topic is missing, or if joined ones differ in their number of partitions; `TryAgain`."""
+    def check(self, stopped: Callable[[], bool], waits: Callable[[TryAgain], None]) -> None:
+        """Raises `Misconfigured` if a topic is missing, or if joined ones differ in their number of partitions; `TryAgain`.
+
+        A slow broker is asked for 10 s, or until `stopped`, by the same client: the next try is another one, that begins anew. `waits` is
+        called with the outage meanwhile.
+        """
         joined = [*self._topics, *([self._changelog] if self._stage.wiring.state else [])]
-        counts = bus.partition_counts(self._admin, [*joined, *self._stage.says_on], timeout_s=ANSWER_S)
+        until = time.monotonic() + SLOW_S
+        while True:
+            try:
+                counts = bus.partition_counts(self._admin, [*joined, *self._stage.says_on], timeout_s=ANSWER_S)
+                break
+            except TryAgain as outage:
+                if stopped() or time.monotonic() > until:
+                    raise
+                waits(outage)
         if len({counts[topic] for topic in joined}) > 1:
             differ = ", ".join(f"{topic} {counts[topic]}" for topic in joined)
             raise Misconfigured(

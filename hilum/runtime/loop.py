@@ -146,7 +146,7 @@ class Session:
 
     def run(self) -> None:
         """Join the group and process until `stop` is set."""
-        self._inputs.check()
+        self._inputs.check(self._stop.is_set, self._waits)
         self._transactions.init()
         self._inputs.join()
         self._say(Health(ready=False, says="joining its group"))

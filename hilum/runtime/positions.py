@@ -192,7 +192,10 @@ class Positions:
             ).fetchall()
         for topic, partition, topic_id, offset, epoch in rows:
             if (topic, partition) in bounds:
-                self._check(topic, partition, topic_id, offset, *bounds[topic, partition])
+                low, high = bounds[topic, partition]
+                if offset > high:  # whoever had the partition before may have written since
+                    low, high = self._bounds(TopicPartition(topic, partition))
+                self._check(topic, partition, topic_id, offset, low, high)
                 self._stored[topic, partition] = Position(offset, epoch)
         self._consumer.assign(
             [TopicPartition(topic, partition, at.offset, leader_epoch=at.leader_epoch) for (topic, partition), at in self._stored.items()]

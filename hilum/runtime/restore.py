@@ -26,7 +26,8 @@ class Restore:
         self._states = {state.partition: state for state in states}
         self._ends = self._latest(self._states, IsolationLevel.READ_UNCOMMITTED)
         self._reading: set[int] = set()
-        self._consumer = bus.consumer(settings, f"{topic}.restore", **{"enable.partition.eof": True})
+        # At the end of a partition a broker waits whether more comes, for half a second unless told otherwise.
+        self._consumer = bus.consumer(settings, f"{topic}.restore", **{"enable.partition.eof": True, "fetch.wait.max.ms": 50})
         self.rows_read = 0
 
     @property

@@ -42,16 +42,23 @@ def embedded(data_dir: Path, settings: Settings | None = None) -> Iterator[Endpo
 
 
 def servers_for(settings: Settings, data_dir: Path) -> list[Server]:
-    """The servers that are to run here: those for which `settings` name none of the site's own."""
+    """The servers that are to run here: those for which `settings` name none of the site's own, and the door of research feeds.
+
+    Raises `Misconfigured` if nobody could reach that door.
+    """
     from hilum.services.endpoints import embedded_names
+    from hilum.services.feed_door import KAFKA_READERS, S3, FeedDoor
     from hilum.services.kafka import KafkaServer
     from hilum.services.postgres import PostgresServer
     from hilum.services.seaweedfs import SeaweedServer
 
     data = data_dir.expanduser().resolve()
+    feed, here = settings.feed, embedded_names(settings)
     servers: list[Server] = [
-        KafkaServer(data, port=settings.kafka.port),
+        KafkaServer(data, port=settings.kafka.port, readers=(feed.reached_as(), feed.kafka_port) if feed.host else None),
         PostgresServer(data, port=settings.postgres.port),
         SeaweedServer(data, port=settings.s3.port),
     ]
-    return [server for server in servers if server.name in embedded_names(settings)]
+    behind = {"kafka": (feed.kafka_port, KAFKA_READERS), "s3": (feed.s3_port, str(settings.s3.port or S3))}
+    door = [each for name, each in behind.items() if name in here and feed.host]
+    return [*(server for server in servers if server.name in here), *([FeedDoor(data, feed, door)] if door else [])]

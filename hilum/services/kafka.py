@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hilum.errors import HilumError, Misconfigured
+from hilum.services.feed_door import KAFKA_READERS
 from hilum.services.files import secret, write_atomically
 from hilum.services.jars import kafka_classpath
 from hilum.services.ports import Ports
@@ -34,6 +35,9 @@ sasl.mechanism.controller.protocol=PLAIN
 listener.name.controller.sasl.enabled.mechanisms=PLAIN
 listener.name.controller.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
     username="{user}" password="{controller_password}" user_{user}="{controller_password}";
+# Readers of research feeds may log in, too; they may do what rules allow and nothing else (readers.py).
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:{user}
 # Relative to its working folder: a path of the site's may hold commas.
 log.dirs={log_dir}
 metadata.log.segment.bytes=16777216
@@ -96,6 +100,15 @@ group.initial.rebalance.delay.ms=0
 offsets.retention.minutes=525600
 """
 
+# For readers of research feeds on other machines: behind the door that speaks TLS with them, and is where they are told to come.
+READERS_SETTINGS = """\
+listeners=CLIENT://{host}:{port},CONTROLLER://{host}:{controller_port},READERS://{host}:{readers_port}
+advertised.listeners=CLIENT://{host}:{port},READERS://{readers}
+listener.security.protocol.map=CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT,READERS:SASL_PLAINTEXT
+listener.name.readers.sasl.enabled.mechanisms={mechanism}
+listener.name.readers.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+"""
+
 LOG4J = """\
 <?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="ERROR">
@@ -135,12 +148,14 @@ MECHANISM = "SCRAM-SHA-256"
 class KafkaServer:
     """A broker with its data in `<data>/kafka`, listening on `host` only; `port` 0 lets Hilum choose one and keep it.
 
-    Only who knows the generated password is served.
+    Only who knows the generated password is served, and readers of research feeds with theirs (`hilum.services.readers`).
     """
 
     name = "kafka"
 
-    def __init__(self, data_dir: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, data_dir: Path, host: str = "127.0.0.1", port: int = 0, *, readers: tuple[str, int] | None = None) -> None:
+        """`readers` is the name and port under which readers on other machines reach it (`hilum.services.feed_door`)."""
+        self._readers = readers
         self.host = host
         self.port = port
         self._data = data_dir
@@ -178,6 +193,7 @@ class KafkaServer:
         ports = Ports(self._data)
         self.port = ports.take("kafka.port", self.host, self.port)
         controller_port = ports.take("kafka controller port", self.host)
+        readers_port = ports.take(KAFKA_READERS, self.host) if self._readers else 0
 
         formatted = self._is_formatted()
 
@@ -191,10 +207,13 @@ class KafkaServer:
                 user=USER,
                 password=secret(self._password_file),
                 controller_password=secret(self._secrets / "kafka-controller-password"),
+                readers_port=readers_port,
+                readers="{}:{}".format(*self._readers or ("", 0)),
             )
             write_atomically(self._folder / name, text)
             return self._folder / name
 
+        broker_settings = BROKER_SETTINGS + (READERS_SETTINGS if self._readers else "")  # of a key that is there twice the last counts
         log4j = self._folder / "log4j2.xml"
         write_atomically(log4j, LOG4J)
         run_java: tuple[str | Path, ...] = (
@@ -214,7 +233,7 @@ class KafkaServer:
                 "--cluster-id",
                 _kafka_uuid(),
                 "--config",
-                configuration("format.properties", BROKER_SETTINGS, part.name).name,
+                configuration("format.properties", broker_settings, part.name).name,
                 "--add-scram",
                 f"{MECHANISM}=[name={USER},password={secret(self._password_file)}]",
             )
@@ -231,7 +250,7 @@ class KafkaServer:
             argv=[
                 *(sys.executable, "-I", "-S", BROKER, self._log_dir / "__cluster_metadata-0"),
                 configuration("controller.properties", CONTROLLER_SETTINGS),
-                configuration("server.properties", BROKER_SETTINGS),
+                configuration("server.properties", broker_settings),
                 *run_java,
             ],
             log=self._log,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import shutil
 import ssl
@@ -12,9 +11,10 @@ from pathlib import Path
 
 from hilum.errors import Misconfigured
 from hilum.services.certificate import make_certificate
-from hilum.services.files import private_folder, secret, write_atomically
+from hilum.services.files import private_folder, secret
 from hilum.services.ports import Ports
 from hilum.services.process import Child
+from hilum.services.readers import own_keys, write_identities
 
 # One process with four servers in it; each has an HTTP and a gRPC port. Only S3's is for clients. The others speak TLS with who
 # has the certificate of `secrets/s3-inner.pem`: the master would let any account of the machine delete a bucket.
@@ -33,8 +33,8 @@ COLLECT_AT_PERCENT = "50"  # 211 MB under load instead of 300, at the same speed
 class SeaweedServer:
     """An S3 store in `<data>/s3`, listening on `host` only; `port` 0 lets Hilum choose one and keep it.
 
-    Only requests signed with the generated key pass; a request without a signature is answered 403. Its inner servers answer
-    only to each other.
+    Only requests signed with the generated key, or within their bucket with that of a feed's reader, pass; a request without a
+    signature is answered 403. Its inner servers answer only to each other.
     """
 
     name = "s3"
@@ -50,10 +50,11 @@ class SeaweedServer:
 
     def endpoint(self) -> dict[str, str]:
         """`endpoint`, `access_key`, `secret_key`, and `sync_path`, the directory that must be on disk before an object is."""
+        access_key, secret_key = own_keys(self._data)
         return {
             "endpoint": f"http://{self.host}:{self.port}",
-            "access_key": secret(self._secrets / "s3-access-key", 12),
-            "secret_key": secret(self._secrets / "s3-secret-key", 30),
+            "access_key": access_key,
+            "secret_key": secret_key,
             "sync_path": str(self._folder),
         }
 
@@ -89,7 +90,7 @@ class SeaweedServer:
             "filer.localSocket": "filer.sock",
             "s3": "true",
             "s3.port": self.port,
-            "s3.config": self._identities(),
+            "s3.config": write_identities(self._data),
             "s3.iam": "false",
             "s3.autoCreateBucket": "false",
             "s3.port.iceberg": 0,
@@ -110,14 +111,6 @@ class SeaweedServer:
             # It closes its volumes in milliseconds, then waits without end for streams between its own inner servers.
             stop_within_s=1.0,
         )
-
-    def _identities(self) -> Path:
-        file = self._secrets / "s3-identities.json"
-        keys = self.endpoint()
-        credentials = [{"accessKey": keys["access_key"], "secretKey": keys["secret_key"]}]
-        identity = {"name": "hilum", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-        write_atomically(file, json.dumps({"identities": [identity]}))
-        return file
 
     def _environment(self) -> dict[str, str]:
         """What its inner servers show each other: a certificate, without which none answers, and keys that sign each request."""

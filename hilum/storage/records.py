@@ -64,7 +64,7 @@ SELECT object.bucket, object.object_key, coalesce(object.study_instance_uid, '')
     under.quarantined OR set_aside.sop_instance_uid IS NOT NULL AS quarantined,
     under.waits OR coalesce(study_state.state = 'open', false) AS waits, coalesce(sent_under.open, 0) AS open, under.promised,
     coalesce(sent.archived, false) AS archived, coalesce(sent.rejected, false) AS rejected, coalesce(sent.arrived, false) AS arrived,
-    coalesce(instance.object_key = object.object_key, true) AS first,
+    coalesce(instance.object_key = object.object_key, object.decisions IS DISTINCT FROM ARRAY['returned']) AS first,
     coalesce(object.received_at, 'epoch') AS received_at,
     coalesce(greatest(under.changed_at, sent_under.settled_at), 'epoch') AS changed_at
 FROM object JOIN under USING (uid)

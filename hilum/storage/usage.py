@@ -225,8 +225,8 @@ def spooled(settings: Settings) -> Amount:
 def disks_of(settings: Settings) -> tuple[Disk, ...]:
     """The disks of this machine that hold what Hilum keeps, as far as its parts are on this machine."""
     parts = {"spool": settings.spool_dir}
-    if settings.s3.sync_path:
-        parts["object store"] = Path(settings.s3.sync_path)
+    if settings.s3.synced:
+        parts["object store"] = Path(settings.s3.synced)
     for name in ("s3", "kafka", "postgres"):
         if (settings.data_dir / name).is_dir():
             parts.setdefault("object store" if name == "s3" else name, settings.data_dir / name)

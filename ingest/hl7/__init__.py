@@ -168,7 +168,7 @@ def _publisher_of(settings: Settings, journal: Journal) -> Publisher:
         partition_counts(kafka, [topic_of(settings, MessageReceived), topic_of(settings, MessageRefused)], timeout_s=CONNECT_S)
         return cast("Log", kafka)
 
-    path = Path(settings.s3.sync_path) if settings.s3.sync_path else None
+    path = Path(settings.s3.synced) if settings.s3.synced else None
     return Publisher(settings, journal, connect, open_store(settings), (lambda: sync_file_system(path)) if path else None)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import ipaddress
 import threading
-import warnings
 from pathlib import Path
 
 from hilum import telemetry
@@ -58,7 +57,6 @@ class StowReceiver:
 
     def run(self, stop: threading.Event) -> None:
         """Listen until `stop`. Raises `Misconfigured` if port, certificate, clients or spool cannot be had, or nobody would be kept out."""
-        warnings.filterwarnings("ignore", module=r"pydicom\b")  # they quote values of patients' objects
         stow = self._settings.stow
         try:
             clients = self._clients = _clients_of(stow)

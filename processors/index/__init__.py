@@ -13,10 +13,12 @@ import psycopg
 from msgspec import Raw
 from msgspec.structs import replace
 
+from hilum.database.deidentified import MADE_HERE
 from hilum.database.hl7_messages import write_messages
 from hilum.database.orders import write_matches, write_orders, write_patients
 from hilum.database.quarantine import QuarantineRow, insert_quarantine
 from hilum.dicom import Header, tag_of
+from hilum.dicom.lossy import may_be_made
 from hilum.events import (
     AssociationEnded,
     Instance,
@@ -127,6 +129,7 @@ class Index:
         insert_quarantine(connection, [quarantined[event_id] for event_id in sorted(quarantined)])
         _write_changes(connection, changes)
         _write_failed(connection, failed)
+        accepted = _of_here(connection, accepted)
         accepted.sort(key=lambda instance: (instance.received_at, instance.receipt), reverse=True)
         described = [(instance, _Attributes(instance)) for instance in accepted]
         # Of each, the first received comes last and stays. They are written by key, so that no two workers wait for each other.
@@ -136,6 +139,13 @@ class Index:
         insert_study(connection, [_study(*studies[uid]) for uid in sorted(studies)])
         insert_series(connection, [_series(*series[uid]) for uid in sorted(series)])
         insert_instance(connection, [_instance(*instances[uid]) for uid in sorted(instances)])
+
+
+def _of_here(connection: psycopg.Connection, accepted: Sequence[Instance]) -> list[Instance]:
+    """Without what left de-identified and was sent back: its receipt says so, and there is no study of a patient of that name."""
+    maybe = [each.sop_instance_uid for each in accepted if may_be_made(each.sop_instance_uid)]
+    made = {uid for (uid,) in connection.execute(MADE_HERE, {"uids": maybe})} if maybe else ()
+    return [each for each in accepted if each.sop_instance_uid not in made]
 
 
 def role(settings: Settings) -> Role:

@@ -8,7 +8,7 @@ nowhere twice, and another one under the same UID is compared with the first. Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
@@ -18,8 +18,10 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from hilum import telemetry
+from hilum.anonymizing import policies_of
 from hilum.database.known import Decided, IndexedInstances, IndexedStudy, Noted
 from hilum.dicom import CutValue, Header
+from hilum.dicom.lossy import may_be_made
 from hilum.errors import NotFound, Quarantine
 from hilum.events import (
     CommandOutcome,
@@ -79,6 +81,14 @@ class Known(Registry, Protocol):
 
     def withdrawn(self, sop_instance_uids: Sequence[str]) -> Mapping[str, Noted]:
         """Those of these instances that a rejection note names, with the note."""
+        ...
+
+    def made_here(self, sop_instance_uids: Sequence[str]) -> Collection[str]:
+        """Those of these instances that left de-identified, under these UIDs."""
+        ...
+
+    def studies_made_here(self, study_instance_uids: Sequence[str]) -> Collection[str]:
+        """Those of these studies that have a UID under which objects left de-identified."""
         ...
 
     def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:
@@ -154,6 +164,7 @@ class Route:
         self._rules = rules
         self._config_version = config_version
         self._destinations = tuple(settings.destinations)
+        self._policies = policies_of(settings.destinations)
         self._fitting.policy = settings.studies
         self._persons.follow(settings)
         self._studies = Studies(rules, Thresholds.of(settings), self, step=self._step)
@@ -202,6 +213,8 @@ class Route:
             studies={uid: _indexed(study) for uid, study in indexed.items()},
             headers=headers,
             selections=selections,
+            made_here=self._known.made_here([uid for uid in uids if may_be_made(uid)]),
+            studies_made_here=self._known.studies_made_here([uid for uid in study_uids if may_be_made(uid)]),
         )
 
     def _learn(self, indexed: Mapping[str, IndexedStudy]) -> None:
@@ -359,7 +372,7 @@ class Route:
             yield from self._again.decide(uid, row, self._failing[uid], rows, study, saying)
 
     def _saying(self, now: datetime) -> Saying:
-        return Saying(config_version=self._config_version, now=now)
+        return Saying(config_version=self._config_version, now=now, policies=self._policies)
 
 
 def _with_header(instance: Instance, header: Header) -> Instance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -40,6 +40,10 @@ class Looked(Struct, kw_only=True):
     headers: Mapping[str, Header] = {}
     #: By receipt: what key object selections say.
     selections: Mapping[str, Selection] = {}
+    #: SOP instance UIDs under which objects left de-identified.
+    made_here: Collection[str] = ()
+    #: StudyInstanceUIDs under which objects left de-identified.
+    studies_made_here: Collection[str] = ()
 
 
 class Arrivals:
@@ -66,6 +70,9 @@ class Arrivals:
             known = _told(uid, instance.study_instance_uid, known or InstanceRow(), looked)
         if instance.receipt in known.receipts:
             return
+        if uid in looked.made_here:  # whoever sends it: rules are about patients' objects, and the original went where they say
+            yield saying.of_arrival(event, "returned")
+            return
         origins = self._origins.of_source(instance.source)
         if origins and self._is_made_of_ours(instance, rows, looked):
             yield saying.of_arrival(event, "returned")
@@ -88,6 +95,8 @@ class Arrivals:
     ) -> Iterator[InstanceRouted | StudyChanged]:
         instance = event.instance
         findings = self._fitting.findings(event)
+        if instance.study_instance_uid in looked.studies_made_here:
+            findings += (Finding(code="study-deidentified", sentence=FINDINGS["study-deidentified"]),)
         matched = self._rules.matched(event, looked.headers.get(instance.receipt))
         failing = None if told.note else failing_of(matched, saying)
         failed = matched.failed if failing else ()

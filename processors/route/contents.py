@@ -6,7 +6,6 @@ Objects are read into memory whole, so that this is for the rare case only, in t
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -71,13 +70,11 @@ class StoredContents:
 def compare(first: bytes, second: bytes) -> Comparison:
     """Compare two Part 10 files (PS3.10 7), whatever their transfer syntaxes. Never raises on their contents."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its texts quote values
-            one, other = (pydicom.dcmread(io.BytesIO(each), force=True) for each in (first, second))
-            tags = tuple(f"{tag:08X}" for tag in _differing(one, other))
-            if any(int(tag, 16) in _CONTENT for tag in tags):
-                return Comparison(result="pixels", tags=tags)
-            equal, says = _equal_pixels(one, other)
+        one, other = (pydicom.dcmread(io.BytesIO(each), force=True) for each in (first, second))
+        tags = tuple(f"{tag:08X}" for tag in _differing(one, other))
+        if any(int(tag, 16) in _CONTENT for tag in tags):
+            return Comparison(result="pixels", tags=tags)
+        equal, says = _equal_pixels(one, other)
     except Exception as error:  # whatever is wrong with them, a person must look
         return Comparison(result="unknown", says=f"They cannot be read ({type(error).__name__}).")
     if equal is None:

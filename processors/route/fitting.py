@@ -21,6 +21,7 @@ from .persons import Persons
 FINDINGS: Mapping[str, str] = {
     "patient-differs": "The study has objects of another patient: PatientID or its issuer differ.",
     "study-differs": "Attributes of the study differ from those of its first object.",
+    "study-deidentified": "The study has a UID under which one left de-identified: what a receiver made of that, and no original.",
     "rejects-elsewhere": "The rejection note names instances of other studies: these are not acted on.",
 }
 

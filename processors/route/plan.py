@@ -109,6 +109,8 @@ class Saying(Struct, frozen=True, kw_only=True):
 
     config_version: str
     now: datetime
+    #: The policies of destinations that have one, by the destinations' names.
+    policies: Mapping[str, str] = {}
 
     def of_arrival(
         self,
@@ -153,7 +155,7 @@ class Saying(Struct, frozen=True, kw_only=True):
             object=row.object,
             received_at=row.received_at or self.now,
             decision=decision,
-            deliveries=planned,
+            deliveries=tuple(replace(each, policy=self.policies.get(each.destination, "")) for each in planned),
             config_version=self.config_version,
             decided_at=self.now,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 from msgspec.structs import replace
@@ -27,6 +27,8 @@ from .session import Associations, Manner
 
 class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A DICOM node that takes C-STORE."""
+
+    takes_policy: ClassVar[bool] = True
 
     host: Host
     port: Annotated[int, Meta(ge=1, le=65535)]
@@ -98,6 +100,8 @@ class Dicom(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         refuse_tiny_pdus(self.max_pdu_bytes)
         lossy_of(self.lossy, self.lossy_ratio, transcode=self.transcode != "never")
+        if self.policy and self.calling_title == "sender":
+            raise ValueError("`policy` is set, so `calling_title` cannot be `sender`: it would tell of which device the objects are")
         if not self.tls and (self.tls_ca or self.tls_certificate or self.tls_key or self.tls_server_name):
             raise ValueError("`tls` is false, so no other setting of TLS may be there")
 

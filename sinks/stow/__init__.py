@@ -30,6 +30,8 @@ Url = Annotated[
 class Stow(Sink, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A DICOMweb service that takes STOW-RS."""
 
+    takes_policy: ClassVar[bool] = True
+
     #: Base of the service: what comes before `/studies`.
     url: Url
     #: Basic authentication (RFC 7617).

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from hilum.anonymizing import NotAnonymized
 from hilum.dicom.file_meta import part10_head
 from hilum.dicom.lossy import Lossy
 from hilum.dicom.recode import CannotRecode
@@ -132,11 +133,12 @@ class Requests:
         for each in rest if size <= IN_MEMORY_BYTES and not self._goes_rewritten(first.delivery) else []:
             size += each.object.size_bytes
             # One that is streamed is found to be unsound only on its way: it spoils no other's request.
-            alone = each.object.size_bytes > IN_MEMORY_BYTES or each.sop_instance_uid in uids or each.delivery_id in self._done
+            changes = each.cleaning is not None and each.cleaning.anonymizer.may_change_syntax
+            alone = changes or each.object.size_bytes > IN_MEMORY_BYTES or each.sop_instance_uid in uids or each.delivery_id in self._done
             if alone or self._goes_rewritten(each) or len(parts) >= manner.instances or size > self._max_request_bytes:
                 break
             uids.add(each.sop_instance_uid)
-            near = partial(near_by, self._spool, each) if self._spool else None
+            near = partial(near_by, self._spool, each.origin) if self._spool else None
             parts.append(_Part(each, part10_of(self._store, each, near)))
         return parts
 
@@ -154,7 +156,7 @@ class Requests:
             sending: list[_Part] = []
             try:
                 reply = self._post(parts, sending)
-            except (NotEditable, Unsound) as unsound:
+            except (NotAnonymized, NotEditable, Unsound) as unsound:
                 self._done[sending[-1].delivery.delivery_id] = unsound
                 parts = [part for part in parts if part is not sending[-1]]
                 continue
@@ -244,7 +246,9 @@ class Requests:
         return self._done.pop(part.delivery.delivery_id)
 
     def _too_large(self, part: _Part) -> bool:
-        limit, size = self._manner.max_instance_bytes, part.delivery.object.size_bytes
+        cleaning = part.delivery.cleaning  # what was painted over may have become larger; what is made only on its way, hardly does
+        made = cleaning is not None and bool(cleaning.sha256)
+        limit, size = self._manner.max_instance_bytes, part.part10.size_bytes if made else part.delivery.object.size_bytes
         if not limit or size <= limit:
             return False
         self._done[part.delivery.delivery_id] = self._is_too_large(size)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.peers import free_port
 from hilum.association import Association, AssociationLost, echo
 from hilum.peer import NoAssociation, Peer
 from hilum.testing import eventually
@@ -18,7 +19,6 @@ from tests.peers import (
     MR,
     VERIFICATION,
     aborts,
-    free_port,
     hangs_up,
     pacs,
     raw_peer,

@@ -95,7 +95,7 @@ def test_topics_are_made_once_with_what_their_events_declare(log: Log) -> None:
     assert counts[names["hilum.route.state.v1"]] == counts[names["imaging.instance.accepted.v1"]] == 4
     asked = {name: ConfigResource(ResourceType.TOPIC, names[name]) for name in ("hilum.route.state.v1", "imaging.instance.accepted.v1")}
     answers = client.describe_configs(list(asked.values()))
-    configs = {name: {entry.name: entry.value for entry in answers[resource].result(10).values()} for name, resource in asked.items()}
+    configs = {name: {entry.name: entry.value for entry in answers[resource].result(60).values()} for name, resource in asked.items()}
     assert configs["hilum.route.state.v1"]["cleanup.policy"] == "compact"
     assert int(configs["hilum.route.state.v1"]["segment.bytes"]) < 16 * 2**20
     assert configs["imaging.instance.accepted.v1"]["retention.ms"] == str(30 * 24 * 3600 * 1000)
@@ -130,13 +130,13 @@ def test_a_key_has_the_partition_that_every_other_client_computes_for_it(log: Lo
 def test_a_consumer_reads_only_what_is_committed(log: Log) -> None:
     log.make()
     topic = bus.topic_of(log.settings, InstanceReceived)
-    producer: Producer = bus.producer(log.settings, transactional_id="test")
-    producer.init_transactions(10)
+    producer: Producer = bus.producer(log.settings, transactional_id="test", transaction_timeout_ms=60_000)
+    producer.init_transactions(60)
     for value, end in ((b"undone", producer.abort_transaction), (b"done", producer.commit_transaction)):
         producer.begin_transaction()
         producer.produce(topic, value, b"k")
-        producer.flush(10)
-        end(10)
+        producer.flush(60)
+        end(60)
 
     assert [message.value() for message in log.messages(topic, 1)] == [b"done"]
 
@@ -144,14 +144,14 @@ def test_a_consumer_reads_only_what_is_committed(log: Log) -> None:
 @pytest.mark.system
 def test_the_commit_of_a_transaction_does_not_let_its_messages_linger(log: Log) -> None:
     log.make()
-    producer: Producer = bus.producer(log.settings, transactional_id="test")
-    producer.init_transactions(10)
+    producer: Producer = bus.producer(log.settings, transactional_id="test", transaction_timeout_ms=60_000)
+    producer.init_transactions(60)
 
     def takes() -> float:
         began = time.monotonic()
         producer.begin_transaction()
         producer.produce(bus.topic_of(log.settings, InstanceReceived), b"said", b"k")
-        producer.commit_transaction(10)
+        producer.commit_transaction(60)
         return time.monotonic() - began
 
     assert min(takes() for _ in range(5)) < bus.TRANSACTION_LINGER_MS / 1000
@@ -177,3 +177,18 @@ def test_what_a_kafka_client_logs_is_not_written_to_the_stderr_of_a_command() ->
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stderr == ""
+
+
+@pytest.mark.system
+def test_what_is_there_is_taken_without_waiting_for_more(log: Log) -> None:
+    log.make(partitions=1)
+    log.say(*(an_instance() for _ in range(3)))
+    consumer = bus.consumer(log.settings, "test")
+    consumer.assign([TopicPartition(bus.topic_of(log.settings, InstanceReceived), 0, 0)])
+
+    count = 0
+    while count < 3:
+        count += len(bus.taken(consumer, 100, timeout_s=3600))  # longer than a test may take
+
+    assert bus.taken(consumer, 100, timeout_s=0) == []
+    consumer.close()

@@ -1,8 +1,10 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from hilum.anonymizing import policy_table
 from hilum.candidate import Candidate, changes, effective, of_settings, read
 from hilum.errors import Misconfigured, NotFound
 from hilum.rule_sections import Rule
@@ -116,6 +118,49 @@ def test_all_mistakes_are_said_at_once(folder: Path) -> None:
         assert part in str(stop.value)
 
 
+# Policies
+
+LAB = """
+[destinations.lab]
+type = "folder"
+path = "/lab"
+policy = "mine"
+"""
+
+
+def test_policies_that_destinations_name_are_part_of_what_is_published(folder: Path) -> None:
+    (folder / "a.toml").write_text(PACS + LAB)
+    (folder / "policies").mkdir()
+    (folder / "policies" / "mine.toml").write_text("options = []")
+    first = read(folder)
+    (folder / "policies" / "mine.toml").write_text('options = ["retain-uids"]')
+    second = read(folder)
+
+    assert list(first.policies) == ["mine"]
+    assert first.version != second.version
+    assert [(each.change, each.what, each.name) for each in changes(first, second)] == [("changed", "policy", "mine")]
+    assert first.settings(Settings()).config_version == first.version
+
+
+def test_everything_that_is_wrong_with_a_policy_is_said_before_it_is_published(folder: Path) -> None:
+    (folder / "a.toml").write_text(PACS + LAB)
+    (folder / "policies").mkdir()
+    (folder / "policies" / "mine.toml").write_text('options = ["retain-uid"]\n[attributes]\nPatientNam = "keep"\n')
+
+    with pytest.raises(Misconfigured) as stop:
+        read(folder)
+
+    assert "retain-uid'" in str(stop.value)
+    assert "PatientNam" in str(stop.value)
+
+
+def test_a_policy_that_is_nowhere_is_not_published(folder: Path) -> None:
+    (folder / "a.toml").write_text(PACS + LAB)
+
+    with pytest.raises(Misconfigured, match="There is no policy 'mine'"):
+        read(folder)
+
+
 # Comparing
 
 
@@ -183,3 +228,16 @@ def test_the_rules_of_the_settings_can_be_published_as_they_are() -> None:
 
     assert own.settings(OWN).rules == OWN.rules
     assert changes(effective(OWN, None), effective(OWN, own)) == []
+
+
+def test_a_policy_that_is_as_it_was_published_is_no_change(tmp_path: Path) -> None:
+    mask = '[[masks]]\nmanufacturer = "acme"\nboxes = [[0, 0, 10, 10]]\n'
+    (tmp_path / "mine.toml").write_text(f'options = ["retain-device-identity"]\n{mask}')
+    table = policy_table("mine", tmp_path)
+    published = msgspec.json.decode(msgspec.json.encode(table))
+
+    def candidate(policy: dict[str, Any]) -> Candidate:
+        return Candidate(destinations={}, rules=(), policies={"mine": policy})
+
+    assert changes(candidate(published), candidate(table)) == []
+    assert [each.name for each in changes(candidate(published), candidate({**table, "version": "0"}))] == ["mine"]

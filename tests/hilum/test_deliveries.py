@@ -23,7 +23,8 @@ from hilum.database.deliveries import (
 from hilum.deliveries import CHUNK, Run, cancel, hurry, retry
 from hilum.errors import NotFound
 from hilum.events import DeliverySettled, decode
-from hilum.runtime.delivery.queue import Parked, PutOff, Queue
+from hilum.runtime.delivery.outcomes import Parked, PutOff
+from hilum.runtime.delivery.queue import Queue
 from hilum.settings import Postgres, Settings
 from hilum.sink import URGENT, Delivery, Settled
 from hilum.testing import MemoryStore
@@ -129,7 +130,7 @@ class TestRetry:
             listening.execute(f"LISTEN {CHANNEL}")
             retry(settings, Selection())
 
-            assert [told.payload for told in listening.notifies(timeout=5, stop_after=1)] == ["pacs"]
+            assert [told.payload for told in listening.notifies(timeout=60, stop_after=1)] == ["pacs"]
 
 
 class TestCancel:

@@ -19,10 +19,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made when it
     Verification,
 )
 
+from bench.peers import free_port
 from hilum import find, qido
 from hilum.errors import TryAgain
 from hilum.peer import Peer
-from tests.peers import free_port
 
 Found = Iterator[tuple[int, Dataset | None]]
 
@@ -36,7 +36,7 @@ def archive(answer: Callable[[Dataset], Found], *, takes: Any = StudyRootQueryRe
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)  # type: ignore[arg-type]  # its own tuples
     assert server is not None
     try:
-        yield Peer(host="127.0.0.1", port=server.server_address[1], aet="ARCHIVE", calling_aet="HILUM", response_timeout_s=5.0)
+        yield Peer(host="127.0.0.1", port=server.server_address[1], aet="ARCHIVE", calling_aet="HILUM", response_timeout_s=60.0)
     finally:
         server.shutdown()
 
@@ -114,7 +114,7 @@ def service(answer: Callable[[dict[str, list[str]]], tuple[int, Any]]) -> Iterat
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(60)
 
 
 def listed(*uids: str) -> list[Any]:

@@ -19,7 +19,8 @@ from hilum.database.deliveries import FINAL, OPEN, Selection, settled_id
 from hilum.deliveries import Run, cancel, hurry, retry
 from hilum.errors import NotFound
 from hilum.events import InstanceRouted, ObjectRef, PlannedDelivery, delivery_id_for
-from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
+from hilum.runtime.delivery.outcomes import Outcome, Parked, PutOff
+from hilum.runtime.delivery.queue import Queue
 from hilum.runtime.tables import Envelope
 from hilum.settings import Postgres, Settings
 from hilum.sink import Delivery, Settled

@@ -110,12 +110,12 @@ def test_a_store_that_is_away_is_no_loss(store: Lossy) -> None:
 
 
 @pytest.mark.system
-def test_the_real_store_that_lost_a_volume_still_lists_its_objects(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_real_store_that_lost_a_volume_still_lists_its_objects(s3: S3) -> None:
     store = open_store(Settings(s3=s3))
     ref = ObjectRef(bucket="lost-volume", key="1/2/3/a.dcm", size_bytes=100_000, sha256="")
     store.ensure_bucket(ref.bucket)
     store.put(ref.bucket, ref.key, BytesIO(bytes(ref.size_bytes)), ref.size_bytes)
-    volumes = list(tmp_path_factory.getbasetemp().rglob(f"{ref.bucket}_*.dat"))
+    volumes = list(Path(s3.sync_path).rglob(f"{ref.bucket}_*.dat"))
     assert volumes
     for volume in volumes:
         cut(volume)

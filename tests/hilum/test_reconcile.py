@@ -137,7 +137,7 @@ class Hospital:
             " (SELECT count(*) FROM delivery)"
         )
         with connect(self.settings.postgres.dsn) as connection:
-            eventually(lambda: connection.execute(counts).fetchall() == [(receipts, deliveries)], 30)
+            eventually(lambda: connection.execute(counts).fetchall() == [(receipts, deliveries)])
 
 
 def until_old_enough(bucket: str, settings: Settings) -> None:
@@ -446,7 +446,7 @@ class TestNothingLost:
         with log.running(index.role(settings), ledger.role(settings)):
             sender.start()
             try:
-                eventually(lambda: len(sent) > 20, 20)
+                eventually(lambda: len(sent) > 20)
                 accounts = [reconcile(settings) for _ in range(2)]
             finally:
                 stop.set()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +30,7 @@ from hilum.sink import Delivery, Later
 from hilum.testing import MemoryStore, a_delivery, eventually
 from sinks.dicom import Dicom
 from tests.peers import EXPLICIT, pacs
+from tests.processes import children_of, ended
 
 RLE = "1.2.840.10008.1.2.5"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -42,12 +47,29 @@ def compressed(store: MemoryStore) -> Delivery:
     return a_delivery(store, transfer_syntax_uid=RLE, data_set=whole[data_set_offset(whole) :], SOPClassUID=SECONDARY_CAPTURE)
 
 
-def stopped_decoder() -> int:
-    """The process that decodes next, at a halt."""
+@contextmanager
+def decoder_killed_at_its_work() -> Iterator[None]:
+    """The process that decodes next is killed once it was given something."""
     list(decoded(SAMPLE.read_bytes(), RLE).frames)
-    [idle] = decoding._idle
-    os.kill(idle._process.pid, signal.SIGSTOP)
-    return idle._process.pid
+    process = decoding._idle[-1]._process  # the one that is taken next
+    pipe = process.stdin
+    assert pipe is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    given = partial(unread, pipe.fileno())
+
+    def kill() -> None:
+        eventually(given, what="the decoder is given an object")
+        os.kill(process.pid, signal.SIGKILL)
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    yield
+    killing.join()
+
+
+def unread(pipe: int) -> int:
+    """How many bytes were written into a pipe and not read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_a_decoder_that_is_killed_at_its_work_puts_the_object_off_and_the_next_try_delivers_it(store: MemoryStore) -> None:
@@ -55,11 +77,8 @@ def test_a_decoder_that_is_killed_at_its_work_puts_the_object_off_and_the_next_t
     with pacs(contexts=[(SECONDARY_CAPTURE, EXPLICIT)]) as there:
         session = Dicom(host="127.0.0.1", port=there.port, aet="PACS").open(Settings())
         session.begin([delivery])
-        killing = threading.Timer(0.2, os.kill, (stopped_decoder(), signal.SIGKILL))
-        killing.start()
-        with pytest.raises(Later, match="the decoder ended") as later:
+        with decoder_killed_at_its_work(), pytest.raises(Later, match="the decoder ended") as later:
             session.deliver(delivery, Part10(store, delivery.object))
-        killing.join()
 
         assert session.deliver(delivery, Part10(store, delivery.object)).state == "delivered"
         session.close()
@@ -68,11 +87,8 @@ def test_a_decoder_that_is_killed_at_its_work_puts_the_object_off_and_the_next_t
 
 def test_a_compressor_that_is_killed_is_one_that_was_lost() -> None:
     whole = SAMPLE.read_bytes()
-    killing = threading.Timer(0.2, os.kill, (stopped_decoder(), signal.SIGKILL))
-    killing.start()
-    with pytest.raises(DecoderLost):
+    with decoder_killed_at_its_work(), pytest.raises(DecoderLost):
         lossy(whole, data_set_offset(whole), RLE, Lossy(ratio=10.0))
-    killing.join()
 
     assert lossy(whole, data_set_offset(whole), RLE, Lossy(ratio=10.0)) is not None
 
@@ -109,26 +125,10 @@ def test_a_worker_that_is_killed_leaves_no_decoder_behind() -> None:
     worker = subprocess.Popen([sys.executable, "-c", _WORKER, str(SAMPLE)], stdout=subprocess.PIPE)
     assert worker.stdout is not None
     worker.stdout.readline()
-    children = _children(worker.pid)
+    children = children_of(worker.pid)
     assert len(children) == 2
     worker.kill()
     worker.wait()
     worker.stdout.close()
 
-    eventually(lambda: not any(_runs(each) for each in children), what="the decoders end")
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    eventually(lambda: ended(children), what="the decoders end")

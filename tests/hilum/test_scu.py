@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import pydicom
@@ -48,12 +47,3 @@ def test_an_association_that_ends_without_an_answer_is_no_answer_of_the_peers(fi
         answers = [answer for _, answer in send_all(peer(there), [outgoing(path) for path in files])]
 
     assert [status_of(answer) for answer in answers] == ["no answer", "no answer"]
-
-
-def test_what_pydicom_finds_odd_is_not_said_to_who_sends() -> None:
-    odd = list(Path(pydicom.data.__file__).parent.rglob("SC_rgb_jpeg.dcm"))
-    assert odd
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for path in odd:
-            outgoing(path)

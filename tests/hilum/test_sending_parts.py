@@ -25,10 +25,10 @@ def sent(parts: list[bytes], reads: int = 4096) -> bytes:
 
     reader = threading.Thread(target=read)
     reader.start()
-    here.settimeout(10)
+    here.settimeout(60)
     _send_parts(here, parts)
     here.close()
-    reader.join(10)
+    reader.join(60)
     there.close()
     return b"".join(found)
 

@@ -17,7 +17,7 @@ from hilum.records import Records
 from hilum.settings import S3, Settings
 from hilum.spool import Spool
 from hilum.storage.marker import KEY, Marker
-from hilum.testing import MemoryLog, MemoryStore, eventually, spooled
+from hilum.testing import MemoryLog, MemoryStore, encoded, eventually, spooled
 from ingest.publish import Publisher
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -57,7 +57,7 @@ class Clockwork:
             yield self
         finally:
             stop.set()
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
 
     def _run(self, stop: threading.Event) -> None:
@@ -197,6 +197,19 @@ def test_killed_before_the_acknowledgement_it_says_the_same_again(spool: Spool) 
     assert first.store.objects == second.store.objects
 
 
+@pytest.mark.parametrize("size_bytes", [2**18, 5 * 2**20], ids=["small", "streamed"])
+def test_the_stored_object_has_every_byte_of_the_data_set(clockwork: Clockwork, size_bytes: int) -> None:
+    uids = {"StudyInstanceUID": "2.25.1", "SeriesInstanceUID": "2.25.2", "SOPInstanceUID": "2.25.3"}
+    data_set = encoded(uids | {"EncapsulatedDocument": bytes(range(256)) * (size_bytes // 256)})
+    spooled(clockwork.spool, data_set)
+    with clockwork.running():
+        eventually(lambda: clockwork.log.said)
+
+    ref = clockwork.events()[0].instance.object
+    stored = clockwork.store.objects[BUCKET, ref.key]
+    assert (stored[data_set_offset(stored) :], len(stored)) == (data_set, ref.size_bytes)
+
+
 def test_the_whole_header_of_a_cut_one_lies_beside_the_object(clockwork: Clockwork) -> None:
     spooled(clockwork.spool, ImageComments="c" * 70_000, transfer_syntax_uid=IMPLICIT)
     with clockwork.running():
@@ -265,7 +278,7 @@ def test_a_disk_that_cannot_be_synced_holds_events_back(spool: Spool) -> None:
         eventually(lambda: log.said)
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
 
 
 def test_its_lag_is_what_waits(clockwork: Clockwork) -> None:

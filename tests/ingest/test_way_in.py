@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,11 +21,10 @@ from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]  #
 
 from bench.wire import RawSender
 from hilum import bus
-from hilum.events import EVENTS, InstanceReceived, decode
+from hilum.events import InstanceReceived, decode
 from hilum.part10 import data_set_offset
 from hilum.roles import find_role
-from hilum.settings import S3, Dicom, Kafka, Settings
-from hilum.settings import Spool as SpoolSettings
+from hilum.settings import Dicom, Settings
 from hilum.spool import Arrival, Spool
 from hilum.store import open_store
 from hilum.testing import encoded, eventually
@@ -35,19 +33,9 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture
-def hilum(tmp_path: Path, kafka: Kafka, s3: S3) -> Settings:
-    """Settings with topics and a spool of the test's own, on servers that tests share."""
-    name = f"w{uuid.uuid4().hex[:8]}"
-    settings = Settings(
-        data=str(tmp_path),
-        dicom=Dicom(port=0),
-        spool=SpoolSettings(min_free_bytes=0, spare_bytes=0),
-        kafka=msgspec.structs.replace(kafka, prefix=f"{name}."),
-        s3=msgspec.structs.replace(s3, bucket="way-in", sync_path=str(tmp_path)),
-    )
-    bus.provision_topics(settings, [kind.topic for kind in EVENTS.values()])
-    open_store(settings).ensure_bucket("way-in")
-    return settings
+def hilum(site: Settings) -> Settings:
+    """Where modalities can send."""
+    return msgspec.structs.replace(site, dicom=Dicom(port=0))
 
 
 @contextmanager
@@ -57,11 +45,11 @@ def running(name: str, settings: Settings) -> Iterator[object]:
     thread = threading.Thread(target=role.run, args=(stop,))
     thread.start()
     try:
-        eventually(lambda: role.health().ready, 30, what=f"{name} is ready")
+        eventually(lambda: role.health().ready, what=f"{name} is ready")
         yield role
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
 
 
 def messages(settings: Settings) -> Callable[[], list[tuple[str, InstanceReceived]]]:
@@ -99,10 +87,10 @@ def test_every_sample_comes_into_the_store_byte_for_byte_with_its_header_on_the_
         for n, (syntax, data_set) in enumerate(samples):
             assert sender.send(CTImageStorage, f"2.25.{n}", syntax, data_set) in (0x0000, 0xB007)
         sender.release()
-        eventually(lambda: not Spool.of(hilum).waiting(), 60)
+        eventually(lambda: not Spool.of(hilum).waiting())
 
     read = messages(hilum)
-    eventually(lambda: len(read()) == len(samples), 30)
+    eventually(lambda: len(read()) == len(samples))
     by_announcement = {event.instance.announced_sop_instance_uid: event for _, event in read()}
     for n, (syntax, data_set) in enumerate(samples):
         event = by_announcement[f"2.25.{n}"]
@@ -144,11 +132,11 @@ def test_a_publisher_that_is_killed_again_and_again_loses_nothing_and_repeats_on
             assert publisher.stdin is not None
             publisher.stdin.write(json.dumps(msgspec.to_builtins(hilum)) + "\n")
             publisher.stdin.flush()
-            eventually(partial(fewer, spool, end), 60, what="it publishes")
+            eventually(partial(fewer, spool, end), what="it publishes")
             publisher.kill()
 
     read = messages(hilum)
-    eventually(lambda: {event_id for event_id, _ in read()} >= set(receipts), 30)
+    eventually(lambda: {event_id for event_id, _ in read()} >= set(receipts))
     said: dict[str, InstanceReceived] = {}
     for event_id, event in read():
         assert said.setdefault(event_id, event).instance.object == event.instance.object

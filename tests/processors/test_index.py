@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from hilum.database import connect
 from hilum.database.known import IndexedInstances
 from hilum.database.troubles import failed_rules, stuck_studies, studies_with_failed_rules
+from hilum.dicom.lossy import Lossy
 from hilum.errors import Reason
 from hilum.events import (
     AssociationEnded,
@@ -182,6 +183,26 @@ def test_an_accepted_instance_can_be_found_by_study_series_and_instance(connecti
     assert series["header"]["00180060"]["Value"] == [120] or series["header"]["00180060"]["Value"] == ["120"]
     assert (instance["rows"], instance["columns"], instance["instance_number"]) == (512, 256, "7")
     assert row(connection, "receipt")["findings"] == [{"code": "private", "sentence": "Private."}]
+
+
+def test_what_left_de_identified_and_comes_back_is_a_receipt_and_no_study(postgres: str, connection: psycopg.Connection) -> None:
+    made = Lossy(ratio=10.0).uid_of("2.25.3")  # a UUID of version 8, as pseudonyms are
+    connection.execute("TRUNCATE deidentified")
+    connection.execute(
+        "INSERT INTO deidentified (delivery_id, destination, policy, policy_version, key_id, study_instance_uid, sop_instance_uid,"
+        " sent_study, sent_series, sent_as) VALUES ('d', 'study', 'basic', 'v', 'k', '2.25.1', '2.25.3', '2.25.8', '2.25.9', %s),"
+        " ('e', 'study', 'keeps', 'v', 'k', '2.25.1', '2.25.3', '2.25.1', '2.25.2', '2.25.3')",
+        (made,),
+    )
+    received = an_instance(SOPInstanceUID=made, StudyInstanceUID="2.25.8")
+
+    write(connection, received, accepted(received), routed(received, decision="returned"))
+
+    assert row(connection, "receipt")["decision"] == "returned"
+    assert rows(connection, "study") == rows(connection, "series") == rows(connection, "instance") == []
+    known = IndexedInstances(Settings(postgres=Postgres(dsn=postgres)))
+    assert known.made_here([made, "2.25.3"]) == {made}
+    connection.execute("TRUNCATE deidentified")
 
 
 def test_a_decision_names_the_deliveries_that_are_to_be_expected(connection: psycopg.Connection) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from psycopg.rows import dict_row
 
 from hilum.database import connect
@@ -69,6 +70,15 @@ class TestOnPostgreSQL:
 
             assert connection.execute("SELECT state FROM delivery").fetchall() == [("pending",)]
 
+    def test_a_row_remembers_the_policy_that_its_destination_had(self, postgres: str) -> None:
+        under = replace(PACS, policy="research")
+        with connect(postgres) as connection:
+            Ledger().apply(connection, [(routed(ARCHIVE, under), ENVELOPE)])
+
+            rows = connection.execute("SELECT destination, under_policy FROM delivery ORDER BY destination").fetchall()
+
+        assert rows == [("archive", None), ("pacs", "research")]
+
     def test_each_planned_delivery_becomes_a_pending_row_with_what_its_worker_needs(self, postgres: str) -> None:
         with connect(postgres) as connection:
             Ledger().apply(connection, [(routed(ARCHIVE, PACS), ENVELOPE)])
@@ -111,7 +121,7 @@ class TestOnPostgreSQL:
             Ledger().apply(connection, [(routed(ARCHIVE, PACS), ENVELOPE), (routed(more, receipt="receipt-2"), ENVELOPE)])
             Ledger().apply(connection, [(routed(ARCHIVE, PACS), ENVELOPE)])
 
-            assert [told.payload for told in listening.notifies(timeout=5, stop_after=2)] == ["archive", "pacs"]
+            assert [told.payload for told in listening.notifies(timeout=60, stop_after=2)] == ["archive", "pacs"]
             assert list(listening.notifies(timeout=0)) == []
 
     def test_what_is_entered_of_an_urgent_study_is_urgent_too(self, postgres: str) -> None:

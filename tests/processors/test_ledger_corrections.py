@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from hilum import bus
 from hilum.database import connect
 from hilum.events import PlannedDelivery
-from hilum.runtime.delivery.queue import PutOff, Queue
+from hilum.runtime.delivery.outcomes import PutOff
+from hilum.runtime.delivery.queue import Queue
 from hilum.settings import Settings
 from hilum.sink import Settled
 from processors.ledger import Ledger

@@ -311,7 +311,7 @@ class Delivering:
     """One worker for the destination."""
 
     def __init__(self, hospital: Hospital, port: int) -> None:
-        table = {**hospital.settings.destinations["ris"], "port": port, "acknowledgement_timeout_s": 0.5, "retry_max_s": 0.1}
+        table = {**hospital.settings.destinations["ris"], "port": port, "retry_max_s": 0.1}
         settings = replace(hospital.settings, destinations={**hospital.settings.destinations, "ris": table})
         self.stop = threading.Event()
         self.shared = Shared("ris", sinks_of(settings)["ris"])
@@ -323,7 +323,7 @@ class Delivering:
     def end(self) -> None:
         self.stop.set()
         self.shared.wake.set()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 
@@ -345,7 +345,7 @@ def test_messages_arrive_in_order_over_a_receiver_that_comes_and_goes(hospital: 
         hospital.told(*(a_message(n) for n in range(count)))
         delivering = Delivering(hospital, peer.port)
         try:
-            eventually(lambda: pending(hospital.connection) == 0, timeout_s=60, what="all are delivered")
+            eventually(lambda: pending(hospital.connection) == 0, what="all are delivered")
         finally:
             delivering.end()
         came = peer.control_ids
@@ -367,7 +367,7 @@ def test_what_is_rejected_for_now_is_sent_again_after_growing_pauses_and_before_
         began = time.monotonic()
         delivering = Delivering(hospital, peer.port)
         try:
-            eventually(lambda: pending(hospital.connection) == 0, timeout_s=60, what="all are delivered")
+            eventually(lambda: pending(hospital.connection) == 0, what="all are delivered")
         finally:
             delivering.end()
         assert peer.control_ids == ["C0", "C0", *(f"C{n}" for n in range(40))]

@@ -115,10 +115,15 @@ def test_another_object_than_announced_waits_for_a_person(announced: dict[str, s
         ({"PatientID": None}, "patient-id-empty"),
         ({"AccessionNumber": ""}, "accession-number-empty"),
         ({"encoded_as": "1.2.840.10008.1.2"}, "encoding-differs"),
+        ({"PatientIdentityRemoved": "YES", "DeidentificationMethod": ["PS3.15", "Hilum policy research"]}, "deidentified-by-hilum"),
     ],
 )
 def test_what_is_merely_odd_is_a_finding_and_passes(instance: dict[str, Any], code: str) -> None:
     assert codes(**instance) == [code]
+
+
+def test_what_another_system_de_identified_is_not_said_to_be_ours() -> None:
+    assert codes(PatientIdentityRemoved="YES", DeidentificationMethod="Another system") == []
 
 
 def test_retired_is_what_the_standard_says() -> None:
@@ -162,6 +167,7 @@ def test_every_finding_has_a_sentence_and_each_can_be_found() -> None:
         "encoding-differs",
         "patient-id-empty",
         "accession-number-empty",
+        "deidentified-by-hilum",
     }
 
 

@@ -77,7 +77,7 @@ def test_a_worker_killed_while_the_peer_has_its_request_leaves_one_that_another_
     coming = several(store, 2)
     with committing(same=True, answers=False) as there:
         worker = subprocess.Popen([sys.executable, "-c", _WORKER, str(hilum.data), str(there.port)])
-        eventually(lambda: there.asked, 30, what="the worker asks")
+        eventually(lambda: there.asked, what="the worker asks")
         worker.kill()
         worker.wait()
         kept = Transactions.of(hilum).promise(coming[0].delivery_id)

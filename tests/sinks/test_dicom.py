@@ -6,6 +6,7 @@ import pydicom
 import pytest
 from pynetdicom import AllStoragePresentationContexts
 
+from bench.peers import free_port
 from hilum import testobject
 from hilum.database import connect
 from hilum.part10 import Part10, Unsound
@@ -15,7 +16,7 @@ from hilum.testing import MemoryStore, SinkContract, a_delivery, encoded, eventu
 from sinks.dicom import Dicom
 from sinks.dicom.check import hurried
 from sinks.dicom.session import contexts_of
-from tests.peers import CT, EXPLICIT, IMPLICIT, JPEG_2000, MR, Pacs, aborts, free_port, hangs_up, pacs, raw_peer, says_nothing, status
+from tests.peers import CT, EXPLICIT, IMPLICIT, JPEG_2000, MR, Pacs, aborts, hangs_up, pacs, raw_peer, says_nothing, status
 
 
 @pytest.fixture
@@ -309,7 +310,7 @@ def test_a_peer_that_does_not_answer_in_time_puts_the_object_off(store: MemorySt
     released = threading.Event()
 
     def hang(_: object) -> int:
-        released.wait(5)
+        released.wait(60)
         return 0x0000
 
     with pacs(hang) as there:

@@ -184,6 +184,6 @@ def test_orthanc_commits_what_it_has(hilum: Settings, store: MemoryStore, receiv
         session = sink_for(port).open(hilum)
         assert attempt(session, store, coming) == ["Waits"] * 3
 
-        eventually(lambda: attempt(session, store, coming[:1]) == ["delivered"], timeout_s=30, what="Orthanc reports")
+        eventually(lambda: attempt(session, store, coming[:1]) == ["delivered"], what="Orthanc reports")
         assert attempt(session, store, coming[1:]) == ["delivered"] * 2
         session.close()

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from bench.peers import free_port
 from hilum.errors import Misconfigured
 from hilum.part10 import Part10
 from hilum.settings import Settings
 from hilum.sink import Later, Outage, Settled, sink_of, sinks_of
 from hilum.testing import MemoryStore, SinkContract, a_delivery
 from sinks.group import Group
-from tests.peers import Pacs, free_port, pacs, status
+from tests.peers import Pacs, pacs, status
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import trustme
 from hl7apy.consts import VALIDATION_LEVEL
 
 from bench.hapi import hapi_server
+from bench.peers import free_port
 from hilum.errors import Misconfigured, TryAgain
 from hilum.events import MessageReceived, ObjectRef
 from hilum.hl7.message import Message, parse
@@ -28,7 +29,6 @@ from sinks.hl7 import Hl7
 from sinks.hl7.client import Client
 from sinks.hl7.session import Messages
 from tests.mllp_receiver import Receiver, acknowledgement, python_hl7, receiver
-from tests.peers import free_port
 
 STUDY = {
     "StudyInstanceUID": "2.25.1",
@@ -232,8 +232,8 @@ def test_no_rule_and_no_group_sends_objects_to_it(table: dict[str, Any]) -> None
 # The client
 
 
-def a_client(port: int, timeout_s: float = 5.0) -> Client:
-    return Client(MllpClient("127.0.0.1", port, connect_timeout_s=2.0, timeout_s=timeout_s))
+def a_client(port: int, timeout_s: float = 60.0) -> Client:
+    return Client(MllpClient("127.0.0.1", port, connect_timeout_s=60.0, timeout_s=timeout_s))
 
 
 TEXT = b"MSH|^~\\&|HILUM||||20260101||ORU^R01|H1|P|2.5\rPID|1\r"
@@ -304,7 +304,7 @@ def test_a_receiver_that_does_not_acknowledge_is_an_outage_and_the_next_message_
         raise ConnectionResetError
 
     with receiver(answer) as peer:
-        client = a_client(peer.port, 0.2 if silent else 5.0)
+        client = a_client(peer.port, 1.0 if silent else 60.0)
         with pytest.raises(Outage):
             client.send("H1", TEXT)
         assert client.send("H1", TEXT).code == "AA"
@@ -382,10 +382,12 @@ def a_text(number: int) -> str:
 class Sending:
     """A session, as a worker uses it."""
 
-    def __init__(self, peer: Receiver, count: int, *, character_set: str = "UNICODE UTF-8", **settings: Any) -> None:
+    def __init__(
+        self, peer: Receiver, count: int, *, character_set: str = "UNICODE UTF-8", timeout_s: float = 60.0, **settings: Any
+    ) -> None:
         self.queued = Listed(count)
         self.stored: dict[tuple[str, str], bytes] = {}
-        client = a_client(peer.port, 0.3)
+        client = a_client(peer.port, timeout_s)
         queued: Any = self.queued  # a list instead
         self.session = Messages(client, queued, character_set, lambda *which: self.stored[which], **settings)
 
@@ -439,7 +441,7 @@ def test_a_batch_waits_for_an_older_message_that_is_not_in_it(peer: Receiver) ->
 
 def test_what_comes_after_one_that_could_not_be_sent_waits(peer: Receiver) -> None:
     peer.answer = lambda message: None if message.get("MSH-10") == "H2" else acknowledgement(message)
-    sending = Sending(peer, 4)
+    sending = Sending(peer, 4, timeout_s=1.0)
 
     assert sending.work(0, 1, 2, 3) == {0: "delivered", 1: "delivered", 2: Outage}
     assert sending.work(3, 2) == {3: Outage}

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
+from bench.peers import free_port
 from hilum.events import ProcedureStepChanged, decode, encode
 from hilum.notices import Notice, Notified, Outgoing
 from hilum.part10 import Part10
@@ -27,14 +28,13 @@ from ingest.worklist.performed import event_of
 from sinks.mpps import Mpps, Steps
 from tests.ingest.worklist.steps import running
 from tests.ingest.worklist.test_performed import CREATE, END, STEP, Modality
-from tests.peers import free_port
 from tests.sinks.test_hl7 import Listed, a_delivery
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def a_sink(port: int, **settings: Any) -> Mpps:
-    found = sink_of("ris", {"type": "mpps", "host": "127.0.0.1", "port": port, "aet": "HILUM", "timeout_s": 5, **settings})
+    found = sink_of("ris", {"type": "mpps", "host": "127.0.0.1", "port": port, "aet": "HILUM", "timeout_s": 30, **settings})
     assert isinstance(found, Mpps)
     assert isinstance(found, Notified)
     return found

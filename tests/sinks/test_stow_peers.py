@@ -61,8 +61,8 @@ class TestOrthanc:
             }
 
         auth = (ADMITTED["username"], ADMITTED["password"])
-        ids = requests.get(f"{orthanc}/instances", auth=auth, timeout=10).json()
-        files = [requests.get(f"{orthanc}/instances/{id_}/file", auth=auth, timeout=10).content for id_ in ids]
+        ids = requests.get(f"{orthanc}/instances", auth=auth, timeout=60).json()
+        files = [requests.get(f"{orthanc}/instances/{id_}/file", auth=auth, timeout=60).content for id_ in ids]
         digests = {hashlib.sha256(file[data_set_offset(file) :]).hexdigest() for file in files}
         assert {each.object.sha256 for each in coming} <= digests
 

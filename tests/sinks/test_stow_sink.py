@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from bench.peers import free_port
 from hilum.errors import Misconfigured
 from hilum.outcomes import meanings
 from hilum.part10 import IN_MEMORY_BYTES, Part10, Unsound
@@ -16,7 +17,6 @@ from hilum.testing import MemoryStore, SinkContract, a_delivery, encoded
 from sinks.stow import Stow
 from sinks.stow.answer import read
 from sinks.stow.session import Manner, Requests
-from tests.peers import free_port
 from tests.stow_server import Reply, Request, StowServer, send, session_for, several, states, stores, stow_server, told
 
 
@@ -264,7 +264,7 @@ def test_a_service_that_does_not_answer_in_time_puts_the_object_off(store: Memor
     asked = threading.Event()
 
     def slow(_: Request) -> Reply:
-        asked.wait(5)
+        asked.wait(60)
         return Reply(0)
 
     with stow_server(slow) as there:

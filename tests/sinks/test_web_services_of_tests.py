@@ -28,7 +28,7 @@ SERVICES = [name for name in names() if "stow" in profile(name).types]
 
 
 def post(to: Service, *files: bytes, chunked: bool = False, **headers: str) -> Answered:
-    connection = http.client.HTTPConnection("127.0.0.1", to.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", to.port, timeout=60)
     body: Any = a_body(*files)
     if chunked:
         body = iter([body[:100], body[100:]])
@@ -39,7 +39,7 @@ def post(to: Service, *files: bytes, chunked: bool = False, **headers: str) -> A
 
 
 def get(to: Service, path: str) -> Answered:
-    connection = http.client.HTTPConnection("127.0.0.1", to.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", to.port, timeout=60)
     connection.request("GET", f"/dicom-web/{path}")
     answered = Answered(connection.getresponse())
     connection.close()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.running import RunningHilum, running_hilum
+from bench.running import RunningHilum, Servers, running_hilum
 from bench.wire import RawReceiver
 from hilum.association import Answer
 from hilum.peer import Peer
@@ -45,8 +45,8 @@ def pacs() -> Iterator[RawReceiver]:
 
 
 @pytest.fixture(scope="module")
-def hilum(tmp_path_factory: pytest.TempPathFactory, pacs: RawReceiver) -> Iterator[RunningHilum]:
-    with running_hilum(tmp_path_factory.mktemp("hilum"), pacs.port, images_only=True) as running:
+def hilum(tmp_path_factory: pytest.TempPathFactory, servers: Servers, pacs: RawReceiver) -> Iterator[RunningHilum]:
+    with running_hilum(tmp_path_factory.mktemp("hilum"), pacs.port, images_only=True, servers=servers()) as running:
         yield running
 
 
@@ -128,7 +128,7 @@ class Traffic:
     def passes(self) -> None:
         """Wait until some more was acknowledged."""
         before = len(self.acknowledged)
-        eventually(lambda: len(self.acknowledged) >= before + 20, 60, what="twenty more objects are acknowledged")
+        eventually(lambda: len(self.acknowledged) >= before + 20, what="twenty more objects are acknowledged")
 
     def __enter__(self) -> Traffic:
         self._thread.start()
@@ -218,7 +218,7 @@ def test_a_configuration_that_would_orphan_deliveries_is_refused_with_their_coun
     answer(hilum, "apply", "-f", folder)
     write_ct_study(tmp_path / "a", 2, rows=16, columns=16, patient="SYNTHG")
     answer(hilum, "send", tmp_path / "a")
-    eventually(lambda: hilum.rows("SELECT count(*) FROM delivery WHERE destination = 'gone'") == [(2,)], 30)
+    eventually(lambda: hilum.rows("SELECT count(*) FROM delivery WHERE destination = 'gone'") == [(2,)])
     (folder / "gone.toml").unlink()
 
     refused = answer(hilum, "apply", "-f", folder, code=4)
@@ -251,7 +251,7 @@ def test_a_rule_that_fails_takes_nothing_from_the_others_and_decides_once_it_is_
         failed = answer(hilum, "status")["failed_rules"]
         return [(each["says"], each["objects"]) for each in failed] == [("Rule 'wide' could not be evaluated: division by zero.", 2)]
 
-    eventually(both_failed, 60, what="the rule has failed on both objects")
+    eventually(both_failed, what="the rule has failed on both objects")
     counted = answer(hilum, "reconcile")
     assert (counted["failing"], counted["quarantined"], counted["unaccounted"]) == (2, 0, 0)
 
@@ -264,5 +264,27 @@ def test_a_rule_that_fails_takes_nothing_from_the_others_and_decides_once_it_is_
         )
         return hilum.rows(f"{went} AND state = 'delivered'") == [(2,)]
 
-    eventually(sent_there, 60, what="the mended rule has sent both objects")
+    eventually(sent_there, what="the mended rule has sent both objects")
     assert answer(hilum, "status")["failed_rules"] == []
+
+
+def test_a_policy_that_gets_another_project_is_told_with_who_opted_out_of_the_former_one(
+    hilum: RunningHilum, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "study.toml").write_text(f'[destinations.study]\ntype = "folder"\npath = "{tmp_path}"\npolicy = "heart"\n')
+    policy = folder / "policies" / "heart.toml"
+    policy.parent.mkdir()
+    policy.write_text('domain = "alpha"\n')
+    answer(hilum, "apply", "-f", folder)
+    answer(hilum, "deid", "patients", "add", "P1", "P2", "--project", "alpha")
+    policy.write_text('domain = "beta"\n')
+
+    dry = hilum.command("apply", "-f", folder, "--dry-run")
+    assert "project beta" in answer(hilum, "apply", "-f", folder, code=4)["error"]["sentence"]
+    (moved,) = answer(hilum, "apply", "-f", folder, "--yes")["moved"]
+
+    assert "2 patients opted out" in dry.stderr
+    assert "hilum deid projects carry alpha beta" in dry.stderr
+    assert (moved["policy"], moved["former"], moved["project"], moved["opted_out"]) == ("heart", "alpha", "beta", 2)
+    listed = {each["name"]: each for each in answer(hilum, "deid", "policies", "list")["policies"] if each["where"].startswith("published")}
+    assert (listed["heart"]["project"], listed["heart"]["undecided"]) == ("beta", ["alpha"])

@@ -114,7 +114,7 @@ def readme(one_hilum: RunningHilum, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_an_order_is_sent_and_seen_by_the_lines_of_the_readme(readme: Callable[[str], str]) -> None:
     assert "\tAA\t" in readme("hilum hl7 send")
-    eventually(lambda: "A4711" in readme("hilum worklist"), 30, what="the order on the worklist")
+    eventually(lambda: "A4711" in readme("hilum worklist"), what="the order on the worklist")
     assert "Nothing of the study A4711 has come yet. It is ordered." in readme("hilum study show")
     assert "A4711" in readme("findscu")
     assert "MSA|AA|" in readme("mllp_send"), "an equal repeat is acknowledged"
@@ -153,7 +153,7 @@ def test_a_sender_is_listed_and_shown_with_what_was_agreed_to(one_hilum: Running
     def listed() -> dict[str, dict[str, Any]]:
         return {row["calling_aet"]: row for row in json.loads(one_hilum.command("sender", "list", "--json").stdout)}
 
-    eventually(lambda: listed().get("HILUM_SEND", {}).get("objects", 0) >= 3, 30)
+    eventually(lambda: listed().get("HILUM_SEND", {}).get("objects", 0) >= 3)
     assert (listed()["HILUM_SEND"]["standing"], listed()["HILUM_SEND"]["served"]) == ("unknown", True)
     shown = json.loads(one_hilum.command("sender", "show", "HILUM_SEND", "--json").stdout)
     association = shown["associations"][-1]

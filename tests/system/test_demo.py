@@ -61,7 +61,7 @@ def test_the_demo_accounts_for_every_file_and_leaves_nothing_behind(tmp_path: Pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_demo_that_is_stopped_takes_everything_with_it(tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path) as demo:
-        eventually(lambda: any("kafka.Kafka" in command for command in processes_in(tmp_path)), 60, what="the broker is starting")
+        eventually(lambda: any("kafka.Kafka" in command for command in processes_in(tmp_path)), what="the broker is starting")
         demo.send_signal(number)
         demo.communicate(timeout=60)
 

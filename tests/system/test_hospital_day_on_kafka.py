@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -23,20 +21,18 @@ from hilum.hl7.validation import validated
 from hilum.hl7_sections import Hl7, Hl7Sender
 from hilum.mllp_client import MllpClient
 from hilum.order_sections import Orders as OrdersTable
-from hilum.runtime.tables import TableRole
 from hilum.sections import Probe, Spool
-from hilum.services.forked import Forked, have_imported
 from hilum.settings import S3, Postgres, Settings
 from hilum.testing import eventually
-from processors.index import Index
 from tests.conftest import Log
 from tests.hospital_day import QUEUES, TRUTH
+from tests.roles import Roles, a_role, roles
 
 pytestmark = pytest.mark.system
 
 #: Each in a process of its own.
-ROLES = {"hl7": "ingest.hl7", "grammar": "processors.grammar", "orders": "processors.orders", "match": "processors.match"}
-KILLED = ("match", "match", "match", "match", "hl7", "grammar", "orders")
+ROLES = ("hl7", "grammar", "orders", "match", "index")
+KILLED = ("match", "match", "match", "match", "hl7", "grammar", "orders", "index")
 #: Ten years: whenever the test runs, its day is not over.
 LONG = OrdersTable(time_zone="Europe/Vienna", order_within_hours=87_600, images_within_hours=87_600, match_days=3_650)
 #: Who sends messages, by MSH-3.
@@ -53,40 +49,13 @@ def shuffled(chance: random.Random) -> Iterator[tuple[str, str | MatchRequested]
         yield name, left[name].pop(0)
 
 
-class Roles:
-    """Roles in processes of their own, which can be killed and started again."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self._folder = folder
-        self._file = folder / "hilum.toml"
-        tables = {
-            name: msgspec.to_builtins(getattr(settings, name)) for name in ("kafka", "postgres", "s3", "spool", "probe", "hl7", "orders")
-        }
-        self._file.write_text("\n".join([f"data = {json.dumps(settings.data)}", *(_toml(name, table) for name, table in tables.items())]))
-        self._processes: dict[str, Forked] = {}
-
-    def start(self, name: str) -> None:
-        log = self._folder / f"{name}.log"
-        log.touch()
-        program = ("hilum.host", name, "--config", str(self._file))
-        self._processes[name] = Forked(program, name, log, {"HILUM_SLOT": "0"}, signal.SIGKILL)
-
-    def kill(self, name: str) -> None:
-        """As `kill -9` does."""
-        self._processes[name].send_signal(signal.SIGKILL)
-        self._processes[name].wait(20)
-
-    @contextmanager
-    def running(self) -> Iterator[Roles]:
-        """All of them."""
-        have_imported(["hilum.host", *ROLES.values()])
-        try:
-            for name in ROLES:
-                self.start(name)
-            yield self
-        finally:
-            for name in self._processes:
-                self.kill(name)
+def configured(settings: Settings, folder: Path) -> Path:
+    """A file with what of these settings the roles need."""
+    names = ("kafka", "postgres", "s3", "spool", "probe", "hl7", "orders")
+    tables = {name: msgspec.to_builtins(getattr(settings, name)) for name in names}
+    file = folder / "hilum.toml"
+    file.write_text("\n".join([f"data = {json.dumps(settings.data)}", *(_toml(name, table) for name, table in tables.items())]))
+    return file
 
 
 def _toml(name: str, table: dict[str, object]) -> str:
@@ -106,7 +75,7 @@ def send(client: MllpClient, message: str) -> None:
         except TryAgain:
             return None
 
-    assert parse(eventually(answer, 60, what="an acknowledgement").decode()).get("MSA-1") == "AA"  # type: ignore[union-attr]
+    assert parse(eventually(answer, what="an acknowledgement").decode()).get("MSA-1") == "AA"  # type: ignore[union-attr]
 
 
 def outcomes(dsn: str) -> dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]:
@@ -124,7 +93,7 @@ def outcomes(dsn: str) -> dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]
     }
 
 
-def live(chance: random.Random, roles: Roles, log: Log, port: int) -> None:
+def live(chance: random.Random, running: Roles, log: Log, port: int) -> None:
     """A day: each sender of messages has a connection of its own; images are what `route` says of them."""
     sent = list(shuffled(chance))
     kills = dict(zip(chance.sample(range(1, len(sent)), len(KILLED)), KILLED, strict=True))
@@ -139,8 +108,7 @@ def live(chance: random.Random, roles: Roles, log: Log, port: int) -> None:
                 # Killed at once, or up to half a second later: while it begins, works, or has said something more.
                 for _ in range(chance.randrange(10)):
                     said()
-                roles.kill(kills[number])
-                roles.start(kills[number])
+                running.kill_and_start(kills[number])
     for client in clients.values():
         client.close()
 
@@ -160,12 +128,13 @@ def test_the_truth_table_holds_whatever_comes_first_and_whichever_role_is_killed
         hl7=Hl7(port=free_port(), senders=SENDERS, history_bytes=2**20),
         orders=LONG,
     )
-    with log.running(TableRole(settings, Index())), Roles(settings, tmp_path).running() as roles:
-        live(random.Random(seed), roles, log, settings.hl7.port)
-        eventually(lambda: len(outcomes(postgres)) == len(TRUTH), 60, what="an outcome for every study")
-        roles.kill("match")
-        roles.start("match")
-        eventually(lambda: outcomes(postgres) == TRUTH, 60, what=f"the truth table, not {outcomes(postgres)}")
+    config = configured(settings, tmp_path)
+    with roles(*(a_role(name, tmp_path, config) for name in ROLES)) as running:
+        running.start()
+        live(random.Random(seed), running, log, settings.hl7.port)
+        eventually(lambda: len(outcomes(postgres)) == len(TRUTH), what="an outcome for every study")
+        running.kill_and_start("match")
+        eventually(lambda: outcomes(postgres) == TRUTH, what=f"the truth table, not {outcomes(postgres)}")
         messages = [each for queue in QUEUES.values() for each in queue if isinstance(each, str)]
         told = log.events(MessageReceived, len(messages))
         odd = {event.message_id for event in told if validated(event.text)}

@@ -62,10 +62,10 @@ def test_what_is_put_into_a_watched_folder_is_indexed(one_hilum: RunningHilum, t
         for file in files:
             shutil.copy(file, inbox / f".{file.name}")
             (inbox / f".{file.name}").rename(inbox / file.name)
-        eventually(lambda: not list(inbox.iterdir()), 30)
+        eventually(lambda: not list(inbox.iterdir()))
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
     one_hilum.come_to_rest()
 
     assert received(one_hilum, files) == [(digest, "folder", "SCANNER") for digest in digests(files)]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.peers import wait_for_port
-from bench.running import RunningHilum, running_hilum
+from bench.peers import free_port, wait_for_port
+from bench.running import RunningHilum, Servers, running_hilum
 from bench.wire import RawReceiver
+from hilum.services.process import Child
 from hilum.spool import Spool
 from tests.ingest.dicom.running import RawPeer, a_slice, encoded
-from tests.peers import free_port
+from tests.roles import Roles, a_role, roles
 
 pytestmark = pytest.mark.system
 ASSOCIATIONS, KILLS = 16, 20
@@ -59,35 +57,37 @@ class Modality(threading.Thread):
 
 
 @contextmanager
-def receiver(hilum: RunningHilum, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A receiver on that Hilum's spool, killed on the way out."""
-    environment = {**os.environ, "HILUM_DICOM__PORT": str(port), "HILUM_PROBE__PORT": str(free_port())}
-    command = [sys.executable, "-m", "hilum.host", "dicom", "--config", str(hilum.config)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_for_port(port, 30)
-            yield process
-        finally:
-            process.kill()
+def receiver(running: Roles, port: int) -> Iterator[None]:
+    """The receiver, killed on the way out."""
+    running.start("dicom")
+    wait_for_port(port)
+    yield
+    running.kill("dicom")
 
 
-def test_what_got_success_is_in_the_index_with_its_digest_and_nothing_is_half_there(tmp_path: Path) -> None:
+def on_spool_of(hilum: RunningHilum, port: int) -> Child:
+    """A receiver on that Hilum's spool."""
+    folder = hilum.config.parent
+    return a_role("dicom", folder, hilum.config, HILUM_DICOM__PORT=str(port), HILUM_PROBE__PORT=str(free_port()))
+
+
+def test_what_got_success_is_in_the_index_with_its_digest_and_nothing_is_half_there(tmp_path: Path, servers: Servers) -> None:
     pacs = RawReceiver(keep=False)
     port, stop = free_port(), threading.Event()
     modalities = [Modality(number, port, stop) for number in range(ASSOCIATIONS)]
-    with running_hilum(tmp_path, pacs.port, NO_RECEIVER) as hilum:
+    with running_hilum(tmp_path, pacs.port, NO_RECEIVER, servers=servers()) as hilum, roles(on_spool_of(hilum, port)) as running:
         for each in modalities:
             each.start()
         for _ in range(KILLS):
-            with receiver(hilum, port):
+            with receiver(running, port):
                 before = sum(len(each.succeeded) for each in modalities)
                 while sum(len(each.succeeded) for each in modalities) < before + 3 * ASSOCIATIONS:  # in full swing
                     stop.wait(0.01)
                 stop.wait(random.uniform(0, 0.2))
         stop.set()
         for each in modalities:
-            each.join(30)
-        with receiver(hilum, port):  # sweeps up what the killed ones left
+            each.join(60)
+        with receiver(running, port):  # sweeps up what the killed ones left
             account = hilum.come_to_rest(240)
         unfinished = Spool.of(hilum.settings).unfinished()
         received = hilum.rows("SELECT sop_instance_uid FROM receipt")

@@ -15,7 +15,7 @@ import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from bench.faults import objects
-from bench.running import RunningHilum, running_hilum
+from bench.running import RunningHilum, Servers, running_hilum
 from bench.wire import RawReceiver, RawSender
 from hilum.account import Account
 from hilum.profiles import GENERIC, profile
@@ -121,13 +121,13 @@ def scp_again(port: int) -> Iterator[Scp]:
             found.append(Scp(healthy(), port=port))
         return bool(found)
 
-    eventually(is_there, 60, what="the port is free")
+    eventually(is_there, what="the port is free")
     yield found[0]
     found[0].close()
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+def ended(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Ended]:
     folder = tmp_path_factory.mktemp("misbehaving")
     pacs = RawReceiver()
     with ExitStack() as stack:
@@ -148,12 +148,12 @@ retry_max_s = 1.0
             for name, each in DESTINATIONS.items()
         ]
         rule = f'[[rules]]\nname = "the others"\nwhen = "true"\nto = {list(DESTINATIONS)}\n'
-        running = stack.enter_context(running_hilum(folder, pacs.port, "\n".join(settings) + rule, images_only=True))
+        running = stack.enter_context(running_hilum(folder, pacs.port, "\n".join(settings) + rule, images_only=True, servers=servers()))
         made = objects(COUNT, folder, patient="MISBEHAVING")
         sender = RawSender(running.port, [(CTImageStorage, ExplicitVRLittleEndian)])
         assert {sender.send(CTImageStorage, uid, ExplicitVRLittleEndian, data_set) for uid, data_set in made} == {0x0000}
         sender.release()
-        eventually(lambda: running.rows(OUTAGE, "takes_nothing"), 60)
+        eventually(lambda: running.rows(OUTAGE, "takes_nothing"))
         outage = str(running.rows(OUTAGE, "takes_nothing")[0][0])
         untouched = running.rows("SELECT DISTINCT state, attempts FROM delivery WHERE destination = %s", "takes_nothing")
         port = peers["takes_nothing"].port

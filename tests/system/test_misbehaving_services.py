@@ -13,7 +13,7 @@ import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from bench.faults import objects
-from bench.running import RunningHilum, running_hilum
+from bench.running import RunningHilum, Servers, running_hilum
 from bench.wire import RawReceiver, RawSender
 from hilum.account import Account
 from tests.misbehaving_web import (
@@ -85,7 +85,7 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+def ended(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Ended]:
     folder = tmp_path_factory.mktemp("services")
     pacs = RawReceiver()
     made = objects(COUNT, folder, patient="SERVICES")
@@ -99,7 +99,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
             for name, each in DESTINATIONS.items()
         ]
         rule = f'[[rules]]\nname = "the services"\nwhen = "true"\nto = {list(DESTINATIONS)}\n'
-        running = stack.enter_context(running_hilum(folder, pacs.port, "\n".join(settings) + rule, images_only=True))
+        running = stack.enter_context(running_hilum(folder, pacs.port, "\n".join(settings) + rule, images_only=True, servers=servers()))
         sender = RawSender(running.port, [(CTImageStorage, ExplicitVRLittleEndian)])
         assert {sender.send(CTImageStorage, uid, ExplicitVRLittleEndian, data_set) for uid, data_set in made} == {0x0000}
         sender.release()

@@ -12,7 +12,7 @@ from pydicom.dataset import FileDataset
 from pydicom.filebase import DicomBytesIO
 
 from bench.peers import free_port
-from bench.running import RunningHilum, running_hilum
+from bench.running import RunningHilum, Servers, running_hilum
 from bench.wire import RawReceiver, RawSender, Sent
 from hilum.mllp_client import MllpClient
 from hilum.part10 import data_set_offset
@@ -78,7 +78,7 @@ def read(sent: Sent) -> pydicom.Dataset:
 
 
 def test_a_study_waits_for_its_order_and_goes_with_what_that_says(
-    viewer: RawReceiver, pacs: RawReceiver, tmp_path_factory: pytest.TempPathFactory
+    viewer: RawReceiver, pacs: RawReceiver, tmp_path_factory: pytest.TempPathFactory, servers: Servers
 ) -> None:
     hl7 = free_port()
     (image,) = ct_study(1, rows=16, columns=16, patient="WAITS")
@@ -86,11 +86,11 @@ def test_a_study_waits_for_its_order_and_goes_with_what_that_says(
     study, uid, patient = str(image.StudyInstanceUID), str(image.SOPInstanceUID), str(image.PatientID)
     name = str(image.PatientName)
     settings = SETTINGS.format(viewer=viewer.port, hl7=hl7)
-    with running_hilum(tmp_path_factory.mktemp("hilum"), pacs.port, settings) as running:
+    with running_hilum(tmp_path_factory.mktemp("hilum"), pacs.port, settings, servers=servers()) as running:
         send(running, image)
-        eventually(lambda: uid in pacs.received, 60, what="the object at the destination that asks for no order")
+        eventually(lambda: uid in pacs.received, what="the object at the destination that asks for no order")
         outcome = "SELECT outcome FROM v_match WHERE study_instance_uid = %s"
-        eventually(lambda: running.rows(outcome, study) == [("unmatched",)], 60, what="a study without order")
+        eventually(lambda: running.rows(outcome, study) == [("unmatched",)], what="a study without order")
         assert "waits for an order that fits" in running.command("study", "show", study).stdout
         assert uid not in viewer.received
 
@@ -98,7 +98,7 @@ def test_a_study_waits_for_its_order_and_goes_with_what_that_says(
         with MllpClient("127.0.0.1", hl7) as client:
             answer = client.send(message)
         assert b"MSA|AA|C1" in answer
-        eventually(lambda: uid in viewer.received, 60, what="the object at the destination that waited")
+        eventually(lambda: uid in viewer.received, what="the object at the destination that waited")
 
         got, kept = read(viewer.received[uid][0]), read(pacs.received[uid][0])
         assert (str(got.PatientName), got.AccessionNumber) == ("Müller^Jörg", "ACC77")
@@ -111,5 +111,5 @@ def test_a_study_waits_for_its_order_and_goes_with_what_that_says(
         [found] = json.loads(running.command("study", "show", "ACC77", "--json").stdout)
         assert (found["summary"]["study_instance_uid"], [each["placer_number"] for each in found["ordered"]["orders"]]) == (study, ["P1"])
         comment = "SELECT comment FROM v_delivery WHERE destination = 'viewer'"
-        eventually(lambda: "AccessionNumber, PatientName of its order" in str(running.rows(comment)), 20, what="the ledger's word")
+        eventually(lambda: "AccessionNumber, PatientName of its order" in str(running.rows(comment)), what="the ledger's word")
         assert running.come_to_rest().unaccounted == 0

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 from bench.peers import free_port, orthanc
-from bench.running import RunningHilum, running_hilum
+from bench.running import RunningHilum, Servers, running_hilum
 from bench.wire import RawSender
 from hilum.part10 import data_set_offset
 from hilum.synthetic import ct_study
@@ -55,12 +55,12 @@ class Ring(NamedTuple):
 
     def orthanc(self, path: str) -> Any:
         """What the Orthanc's REST interface answers."""
-        with urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=60) as answer:
             return json.load(answer)
 
 
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
+def ring(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[Ring]:
     port, http_port, a_port, b_port = (free_port() for _ in range(4))
     folder = tmp_path_factory.mktemp("orthanc")
     modalities = {"a": ["A", "127.0.0.1", a_port], "b": ["B", "127.0.0.1", b_port]}
@@ -71,8 +71,8 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ring]:
     )
     with (
         orthanc(folder, port, http_port, a_port, lua=FORWARD_ALL, more=more),
-        running_hilum(tmp_path_factory.mktemp("a"), port, to_b, port=a_port, images_only=True) as a,
-        running_hilum(tmp_path_factory.mktemp("b"), port, to_a, port=b_port, images_only=True) as b,
+        running_hilum(tmp_path_factory.mktemp("a"), port, to_b, port=a_port, images_only=True, servers=servers()) as a,
+        running_hilum(tmp_path_factory.mktemp("b"), port, to_a, port=b_port, images_only=True, servers=servers()) as b,
     ):
         yield Ring((a, b), port, http_port)
 
@@ -110,7 +110,7 @@ def test_what_is_sent_to_one_of_the_ring_reaches_all_once_and_comes_to_rest(ring
     study = send(ring.hilums[0].port if first == "a hilum" else ring.port, first.upper().replace(" ", "-"))
 
     everywhere = [OBJECTS] * len(ring.hilums)
-    eventually(lambda: [arrivals(hilum, study).get("deliver", 0) for hilum in ring.hilums] == everywhere, 60, what="all objects")
+    eventually(lambda: [arrivals(hilum, study).get("deliver", 0) for hilum in ring.hilums] == everywhere, what="all objects")
     # Somebody who has nothing to send may still be sent something: all are at rest when a whole round has changed nothing.
     before: list[dict[str, int]] = []
     while (now := [arrivals(hilum, study) for hilum in ring.hilums if hilum.come_to_rest(60)]) != before or sending(ring):
@@ -132,6 +132,6 @@ def test_a_study_is_complete_once_as_many_are_here_as_its_sender_says_that_it_ha
     query = "SELECT state, reason, instance_count FROM v_study WHERE study_instance_uid = %s"
 
     # By silence it would be after a minute.
-    found = eventually(lambda: [each for each in ring.hilums[1].rows(query, study) if each[0] == "complete"], 40, what="completion")
+    found = eventually(lambda: [each for each in ring.hilums[1].rows(query, study) if each[0] == "complete"], what="completion")
 
     assert found == [("complete", "expected", OBJECTS)]

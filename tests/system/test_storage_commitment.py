@@ -116,7 +116,7 @@ def test_each_reason_is_told_apart(running: RunningHilum, modality: Scu) -> None
         conflict = association.ask([str(unfit.SOPInstanceUID)], sop_class=MR)[1]
         report, conflicting = report_of(modality, transaction), report_of(modality, conflict)
         again = association.ask(uids, transaction=transaction)
-        eventually(lambda: len([each for each in modality.reports if each.transaction_uid == transaction]) == 2, 30)
+        eventually(lambda: len([each for each in modality.reports if each.transaction_uid == transaction]) == 2)
 
     assert report.committed == [uids[0], uids[2]]
     assert report.failed == {uids[1]: 0x0110, missing: 0x0112}
@@ -170,7 +170,7 @@ def test_an_scu_that_listens_later_gets_its_report_then(running: RunningHilum) -
         def tried() -> Any:
             return [each for each in json.loads(running.command("commitment", "list", "--json").stdout) if each["attempts"]]
 
-        [left] = eventually(tried, 60, what="it was tried in vain")
+        [left] = eventually(tried, what="it was tried in vain")
     assert "cannot be reached" in left["says"]
     [role] = [each for each in json.loads(running.command("status", "--json").stdout)["roles"] if each["name"] == "commitment"]
     assert role["ready"]
@@ -268,7 +268,7 @@ def asking_again(asking: Orthanc, id_: str) -> str:
         except AssertionError:
             return ""
 
-    return eventually(ask, 30, what="the receiver is back")
+    return eventually(ask, what="the receiver is back")
 
 
 # Restarts

@@ -15,7 +15,7 @@ import requests
 from pydicom import dcmread
 
 from bench.peers import ORTHANC_DICOMWEB, free_port, running
-from bench.running import RunningHilum, hilum, running_hilum
+from bench.running import RunningHilum, Servers, hilum, running_hilum
 from bench.wire import RawReceiver
 from hilum.part10 import data_set_offset
 from hilum.store import open_store
@@ -41,10 +41,10 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def stow(tmp_path_factory: pytest.TempPathFactory, key: tuple[str, Path]) -> Iterator[RunningHilum]:
+def stow(tmp_path_factory: pytest.TempPathFactory, servers: Servers, key: tuple[str, Path]) -> Iterator[RunningHilum]:
     """A Hilum that runs `stow` too."""
     pacs = RawReceiver()
-    with running_hilum(tmp_path_factory.mktemp("stow"), pacs.port, MORE.format(clients=key[1])) as found:
+    with running_hilum(tmp_path_factory.mktemp("stow"), pacs.port, MORE.format(clients=key[1]), servers=servers()) as found:
         yield found
     pacs.close()
 
@@ -92,8 +92,8 @@ def test_what_orthancs_dicomweb_plugin_sends_comes_into_the_archive(stow: Runnin
     peer = {"Url": stow.up["stow"]["url"] + "/", "HttpHeaders": {"Authorization": f"Bearer {key[0]}"}}
     with orthanc(tmp_path, {"hilum": peer}) as address:
         for path in files:
-            requests.post(f"{address}/instances", path.read_bytes(), timeout=30).raise_for_status()
-        studies = requests.get(f"{address}/studies", timeout=30).json()
+            requests.post(f"{address}/instances", path.read_bytes(), timeout=60).raise_for_status()
+        studies = requests.get(f"{address}/studies", timeout=60).json()
         sent = requests.post(f"{address}/dicom-web/servers/hilum/stow", json={"Resources": studies, "Synchronous": True}, timeout=60)
         assert sent.status_code == 200, sent.text
         assert sent.json()["InstancesCount"] == "12"
@@ -101,8 +101,8 @@ def test_what_orthancs_dicomweb_plugin_sends_comes_into_the_archive(stow: Runnin
         assert (account.unaccounted, account.quarantined) == (0, 0)
         for path in files:
             there = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
-            [known] = requests.post(f"{address}/tools/lookup", there, timeout=30).json()
-            file = requests.get(f"{address}/instances/{known['ID']}/file", timeout=30).content
+            [known] = requests.post(f"{address}/tools/lookup", there, timeout=60).json()
+            file = requests.get(f"{address}/instances/{known['ID']}/file", timeout=60).content
             assert archived(stow, there) == file[data_set_offset(file) :]
     assert stow.rows("SELECT DISTINCT adapter, calling_aet FROM receipt WHERE sop_instance_uid = %s", there) == [("stow", "ORTHANC")]
 
@@ -135,7 +135,7 @@ def test_what_was_answered_survives_a_kill_of_the_role(stow: RunningHilum, key: 
                     f"{stow.up['stow']['url']}/studies",
                     whole,
                     headers={"Content-Type": "application/dicom", "Authorization": f"Bearer {key[0]}"},
-                    timeout=30,
+                    timeout=60,
                 )
             except requests.ConnectionError:
                 return False
@@ -143,7 +143,7 @@ def test_what_was_answered_survives_a_kill_of_the_role(stow: RunningHilum, key: 
             answered[item["00081155"]["Value"][0]] = sha256(whole[data_set_offset(whole) :]).hexdigest()
             return True
 
-        eventually(sent, 60, what="the role is back")
+        eventually(sent, what="the role is back")
 
     account = stow.come_to_rest()
     assert len(answered) == 40

@@ -14,7 +14,7 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import KeyObjectSelectionDocumentStorage, RLELossless, generate_uid
 
-from bench.running import RunningHilum, running_hilum
+from bench.running import RunningHilum, Servers, running_hilum
 from bench.wire import RawReceiver, RawSender
 from hilum.part10 import data_set_offset
 from hilum.synthetic import ct_study
@@ -31,9 +31,9 @@ idle_s = 1.0
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHilum]:
+def running(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterator[RunningHilum]:
     receiver = RawReceiver()
-    with running_hilum(tmp_path_factory.mktemp("hilum"), receiver.port, SETTINGS, images_only=True) as found:
+    with running_hilum(tmp_path_factory.mktemp("hilum"), receiver.port, SETTINGS, images_only=True, servers=servers()) as found:
         yield found
     receiver.close()
 
@@ -62,7 +62,7 @@ def outcomes(running: RunningHilum, study: str, count: int) -> Counter[str]:
         found = [outcome for (outcome,) in running.rows("SELECT outcome FROM v_receipt WHERE study_instance_uid = %s", study)]
         return [] if "undecided" in found or len(found) < count else found
 
-    return Counter(eventually(decided, 60, what="a decision on everything"))
+    return Counter(eventually(decided, what="a decision on everything"))
 
 
 def state(running: RunningHilum, study: str) -> tuple[Any, ...]:
@@ -137,9 +137,9 @@ def test_what_the_destination_sends_back_is_returned(running: RunningHilum) -> N
 def test_a_study_is_complete_after_a_silence_and_again_after_what_comes_later(running: RunningHilum) -> None:
     first, second = slices(2, "STUDY05")
     study = send(running, [first], "QUICK")
-    eventually(lambda: state(running, study) == ("complete", 1, "idle", 1), 60, what="the first revision")
+    eventually(lambda: state(running, study) == ("complete", 1, "idle", 1), what="the first revision")
     send(running, [second], "QUICK")
-    eventually(lambda: state(running, study) == ("complete", 2, "idle", 2), 60, what="the second revision")
+    eventually(lambda: state(running, study) == ("complete", 2, "idle", 2), what="the second revision")
 
 
 def test_a_person_says_that_a_study_is_complete(running: RunningHilum) -> None:
@@ -163,9 +163,7 @@ def test_a_rejection_note_withdraws_what_is_here_and_what_comes_later(running: R
     study = send(running, [first])
     outcomes(running, study, 1)
     send(running, [a_note([first, second], "113001")])
-    eventually(
-        lambda: running.rows("SELECT count(*) FROM withdrawn WHERE study_instance_uid = %s", study) == [(2,)], 60, what="the withdrawal"
-    )
+    eventually(lambda: running.rows("SELECT count(*) FROM withdrawn WHERE study_instance_uid = %s", study) == [(2,)], what="the withdrawal")
     send(running, [second])
 
     assert outcomes(running, study, 3) == {"deliver": 1, "withdrawn": 2}
@@ -191,7 +189,7 @@ def test_a_study_of_which_a_rule_fails_is_seen_and_goes_on_with_the_rule_that_is
     running.command("apply", "-f", rules)
     study = send(running, slices(7, "STUDY08"), "QUICK")
     waits = "SELECT waits_because FROM v_study WHERE study_instance_uid = %s AND waits_because IS NOT NULL"
-    [(says,)] = eventually(lambda: running.rows(waits, study), 60, what="the failing rule")
+    [(says,)] = eventually(lambda: running.rows(waits, study), what="the failing rule")
 
     assert "Rule 'ratio' could not be evaluated on a complete study" in says
     [stuck] = json.loads(running.command("status", "--json", check=False).stdout)["stuck"]
@@ -200,7 +198,7 @@ def test_a_study_of_which_a_rule_fails_is_seen_and_goes_on_with_the_rule_that_is
 
     rules.write_text(FAILING.replace("(instances - 7)", "series"))
     running.command("apply", "-f", rules)
-    eventually(lambda: state(running, study)[:3] == ("complete", 1, "idle"), 30, what="the completion")  # by itself: in ten minutes
+    eventually(lambda: state(running, study)[:3] == ("complete", 1, "idle"), what="the completion")  # by itself: in ten minutes
     assert running.rows(waits, study) == []
 
 

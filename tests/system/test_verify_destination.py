@@ -16,7 +16,7 @@ import urllib3
 from pydicom import dcmread
 
 from bench.peers import ORTHANC_DICOMWEB, free_port, running
-from bench.running import RunningHilum, running_hilum
+from bench.running import RunningHilum, Servers, running_hilum
 from hilum import qido
 from hilum.synthetic import write_ct_study
 from hilum.testing import eventually
@@ -32,23 +32,23 @@ class Orthanc:
 
     def instances(self) -> dict[str, str]:
         """Orthanc's own id of each instance by SOPInstanceUID."""
-        found: list[dict[str, Any]] = requests.get(f"{self.url}/instances?expand", timeout=30).json()
+        found: list[dict[str, Any]] = requests.get(f"{self.url}/instances?expand", timeout=60).json()
         return {each["MainDicomTags"]["SOPInstanceUID"]: each["ID"] for each in found}
 
     def delete(self, sop_instance_uid: str) -> None:
-        requests.delete(f"{self.url}/instances/{self.instances()[sop_instance_uid]}", timeout=30).raise_for_status()
+        requests.delete(f"{self.url}/instances/{self.instances()[sop_instance_uid]}", timeout=60).raise_for_status()
 
     def series_description(self, sop_instance_uid: str) -> str:
-        tags = requests.get(f"{self.url}/instances/{self.instances()[sop_instance_uid]}/simplified-tags", timeout=30).json()
+        tags = requests.get(f"{self.url}/instances/{self.instances()[sop_instance_uid]}/simplified-tags", timeout=60).json()
         return str(tags.get("SeriesDescription", ""))
 
     def sender_of(self, sop_instance_uid: str) -> str:
         """The AE title by which it came."""
-        return requests.get(f"{self.url}/instances/{self.instances()[sop_instance_uid]}/metadata/RemoteAET", timeout=30).text
+        return requests.get(f"{self.url}/instances/{self.instances()[sop_instance_uid]}/metadata/RemoteAET", timeout=60).text
 
     def send_back(self, sop_instance_uid: str) -> None:
         """Send it to Hilum."""
-        requests.post(f"{self.url}/modalities/hilum/store", self.instances()[sop_instance_uid], timeout=30).raise_for_status()
+        requests.post(f"{self.url}/modalities/hilum/store", self.instances()[sop_instance_uid], timeout=60).raise_for_status()
 
 
 @contextmanager
@@ -80,11 +80,11 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, there: Orthanc) -> Iterator[RunningHilum]:
+def found(tmp_path_factory: pytest.TempPathFactory, servers: Servers, there: Orthanc) -> Iterator[RunningHilum]:
     more = MORE.format(port=there.port, url=there.url)
-    with running_hilum(tmp_path_factory.mktemp("hilum"), there.port, more, images_only=True) as running_one:
+    with running_hilum(tmp_path_factory.mktemp("hilum"), there.port, more, images_only=True, servers=servers()) as running_one:
         reports_to: dict[str, str | int] = {"AET": "HILUM", "Host": "127.0.0.1", "Port": running_one.port}
-        requests.put(f"{there.url}/modalities/hilum", json=reports_to, timeout=30).raise_for_status()
+        requests.put(f"{there.url}/modalities/hilum", json=reports_to, timeout=60).raise_for_status()
         yield running_one
 
 
@@ -150,7 +150,7 @@ def test_an_object_that_was_deleted_at_the_peer_is_found_and_delivered_again(fou
     assert [each["sop_instance_uid"] for each in json.loads(done.stdout)["verified"]["missing"]] == [study[2]]
 
     found.command("reconcile", "--destination", "pacs", "--verify", "--resend", check=False)
-    eventually(lambda: study[2] in there.instances(), 20)
+    eventually(lambda: study[2] in there.instances())
     account = found.come_to_rest()
     assert account.ok, account.details
     assert account.expected_deliveries == account.delivered + account.already_there
@@ -173,7 +173,7 @@ def test_a_study_is_sent_by_hand_and_counted(found: RunningHilum, there: Orthanc
     assert "5 objects of 1 studies" in said.stdout
     found.command("send", uid, "--to", "pacs")
 
-    eventually(lambda: set(study) <= there.instances().keys(), 20)
+    eventually(lambda: set(study) <= there.instances().keys())
     account = found.come_to_rest()
     assert account.ok, account.details
 
@@ -196,7 +196,7 @@ def test_images_compressed_with_loss_are_there_under_their_own_uids_and_returned
     assert found.command("reconcile", "--destination", "home", "--verify", "--study", uid).returncode == 0
 
     there.send_back(made[study[0]])
-    eventually(lambda: found.rows("SELECT decision FROM receipt WHERE sop_instance_uid = %s", made[study[0]]) == [("returned",)], 30)
+    eventually(lambda: found.rows("SELECT decision FROM receipt WHERE sop_instance_uid = %s", made[study[0]]) == [("returned",)])
     account = found.come_to_rest()
     assert account.ok, account.details
 
@@ -222,16 +222,16 @@ def test_a_correction_that_orthanc_would_drop_waits_for_a_person_and_is_no_proof
     for folder in (first, corrected):
         found.command("send", folder, "--calling-aet", "FIXER")
         wanted = [("delivered",)] if folder == first else [("parked",), ("delivered",)]
-        eventually(partial(lambda wanted: found.rows(states, uid) == wanted, wanted), 30)
+        eventually(partial(lambda wanted: found.rows(states, uid) == wanted, wanted))
 
-    eventually(lambda: found.rows("SELECT 1 FROM delivery WHERE sop_instance_uid = %s AND state = 'pending'", uid) == [], 30)
+    eventually(lambda: found.rows("SELECT 1 FROM delivery WHERE sop_instance_uid = %s AND state = 'pending'", uid) == [])
     verified = json.loads(found.command("reconcile", "--destination", "pacs", "--verify", "--json").stdout)["verified"]
     assert there.series_description(uid) != "corrected", "Orthanc answered Success, and kept the first"
     assert [each["sop_instance_uid"] for each in verified["unproven"]] == [uid]
 
     there.delete(uid)
     found.command("deliver", "retry", uid, "--state", "parked", "--yes")
-    eventually(lambda: found.rows(states, uid) == [("delivered",), ("delivered",)], 30)
+    eventually(lambda: found.rows(states, uid) == [("delivered",), ("delivered",)])
     assert there.series_description(uid) == "corrected"
 
 
@@ -241,7 +241,7 @@ def test_a_peer_commits_through_a_kill_of_the_workers_and_is_asked_anew_what_it_
     [(uid,)] = found.rows("SELECT study_instance_uid FROM instance WHERE sop_instance_uid = %s", study[0])
     found.command("send", uid, "--to", "committing")
     asked = "SELECT count(*) FROM delivery WHERE destination = 'committing' AND comment <> ''"
-    eventually(lambda: found.rows(asked) == [(5,)], 30, what="all are stored and asked for, or committed")
+    eventually(lambda: found.rows(asked) == [(5,)], what="all are stored and asked for, or committed")
     found.kill("deliver")
     account = found.come_to_rest()
     assert account.ok, account.details

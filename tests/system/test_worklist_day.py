@@ -91,14 +91,14 @@ def _told(dsn: str) -> list[str]:
 
 def _day(log: Log, dsn: str, modality: Running) -> None:
     log.say(*(OrderChanged(order=today(number), change="new", changed_at=datetime.now(UTC)) for number in ("1", "2", "3")))
-    eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS1", "SPS2", "SPS3"], 30, what="the steps are on the worklist")
+    eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS1", "SPS2", "SPS3"], what="the steps are on the worklist")
     [answer] = modality.find({"AccessionNumber": "ACC1", "StudyInstanceUID": "", **steps_query()})[0]
     assert answer.StudyInstanceUID == "2.25.101"
 
     assert mpps(modality.port, ("create", "2.25.501", create_for("1")), ("create", "2.25.502", create_for("2"))) == [0, 0]
-    eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS3"], 30, what="begun steps have left")
+    eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS3"], what="begun steps have left")
     assert mpps(modality.port, ("set", "2.25.501", END), ("set", "2.25.502", WRONG_ENTRY)) == [0, 0]
-    eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS2", "SPS3"], 30, what="the wrong choice is back")
+    eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS2", "SPS3"], what="the wrong choice is back")
 
     events = log.events(ProcedureStepChanged, 4)
     assert sorted((each.sop_instance_uid, each.revision, each.state) for each in events) == [
@@ -116,10 +116,10 @@ def _day(log: Log, dsn: str, modality: Running) -> None:
 
     cancelled = replace(today("3"), status="cancelled", version=2)
     log.say(OrderChanged(order=cancelled, change="cancelled", changed_at=datetime.now(UTC)))
-    eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS2"], 30, what="the cancelled one has left")
+    eventually(lambda: ids_of(modality.find(steps_query())[0]) == ["SPS2"], what="the cancelled one has left")
 
     def indexed() -> list[tuple[Any, ...]]:
         with connect(dsn) as connection:
             return connection.execute("SELECT sop_instance_uid, state, wrong_entry FROM v_performed_step ORDER BY 1").fetchall()
 
-    eventually(lambda: indexed() == [("2.25.501", "completed", False), ("2.25.502", "discontinued", True)], 30, what="they are indexed")
+    eventually(lambda: indexed() == [("2.25.501", "completed", False), ("2.25.502", "discontinued", True)], what="they are indexed")

@@ -17,10 +17,12 @@ from msgspec.structs import replace
 
 from hilum.coercing import may_be_coerced
 from hilum.database.merges import current
+from hilum.database.persons import merged_by_nobody
 from hilum.dicom.edits import UTF8, Edits
 from hilum.dicom.encoding import EXPLICIT_BIG
 from hilum.dicom.transcode import DEFLATED
-from hilum.order_events import Difference, Order, Patient, RequestedProcedure
+from hilum.identity import is_nobodys
+from hilum.order_events import Difference, Identifier, Order, Patient, RequestedProcedure
 from hilum.settings import Settings
 from hilum.sink import Delivery
 from hilum.upper_layer import EXPLICIT_VR_LITTLE_ENDIAN
@@ -31,7 +33,7 @@ SELECT asked.receipt, receipt.calling_aet, match.outcome, match.differences, mat
        match.changed_at, match.order_ids,
        (SELECT json_agg(scheduled_order.detail ORDER BY scheduled_order.order_id) FROM scheduled_order
         WHERE scheduled_order.order_id = ANY(match.order_ids)) AS details,
-       (SELECT merged.detail || jsonb_build_object('at', merged.changed_at)
+       (SELECT merged.detail || jsonb_build_object('at', merged.changed_at, 'was', study.patient_id)
         FROM study, LATERAL ({merged}) AS merged
         WHERE study.study_instance_uid = asked.study_instance_uid) AS survivor
 FROM json_to_recordset(%s::json) AS asked (receipt text, study_instance_uid text)
@@ -65,6 +67,8 @@ _OF_PROCEDURE: Mapping[str, Callable[[Order, RequestedProcedure], str]] = {
 
 class _Survivor(Patient, frozen=True, kw_only=True):
     at: datetime
+    #: PatientID of the images.
+    was: str
 
 
 class Coercions(Struct, frozen=True):
@@ -91,7 +95,7 @@ class Coercions(Struct, frozen=True):
         """The same deliveries with edits and remarks. Raises one of `hilum.database.AWAY`."""
         asked = [{"receipt": each.receipt, "study_instance_uid": each.study_instance_uid} for each in deliveries]
         rows = connection.execute(_MATCH, (msgspec.json.encode(asked).decode(),)).fetchall()
-        found = {row[0]: row[1:] for row in rows}
+        found = {row[0]: (*row[1:-1], _surely_merged(connection, row[-1])) for row in rows}
         return [self._with(each, *found[each.receipt]) if each.receipt in found else each for each in deliveries]
 
     def _with(
@@ -104,7 +108,7 @@ class Coercions(Struct, frozen=True):
         changed_at: datetime | None,
         order_ids: Sequence[str] | None,
         details: Any,
-        survivor: Any,
+        survivor: _Survivor | None,
     ) -> Delivery:
         wanted = self.by_sender.get((calling_aet or "").strip(), ())
         differing = {each.attribute for each in msgspec.convert(differences or [], tuple[Difference, ...])}
@@ -118,7 +122,7 @@ class Coercions(Struct, frozen=True):
                 orders = msgspec.convert(details, list[Order])
                 edits = _of_orders(orders, wanted, changed_at, order_ids or (), study_instance_uid=delivery.study_instance_uid)
         elif wanted and survivor is not None:
-            edits = _of_survivor(msgspec.convert(survivor, _Survivor), wanted)
+            edits = _of_survivor(survivor, wanted)
         if edits is None:
             return replace(delivery, remark=remark) if remark else delivery
         edits = replace(edits, character_sets=self.character_sets)
@@ -158,6 +162,16 @@ def _values(order: Order, name: str, study_instance_uid: str) -> Iterable[str]:
         return (_OF_ORDER[name](order),)
     own = [each for each in order.procedures if study_instance_uid in (each.study_instance_uid, *each.former_uids)]
     return [_OF_PROCEDURE[name](order, each) for each in own or order.procedures]
+
+
+def _surely_merged(connection: psycopg.Connection[Any], detail: Any) -> _Survivor | None:
+    """Into whom a study's patient was merged; None if into nobody, or if that patient, or one in between, stands for nobody."""
+    if detail is None:
+        return None
+    survivor = msgspec.convert(detail, _Survivor)
+    was = Identifier(value=survivor.was)
+    doubtful = is_nobodys(was) or not survivor.ids or is_nobodys(survivor.ids[0]) or merged_by_nobody(connection, was)
+    return None if doubtful else survivor
 
 
 def _of_survivor(patient: _Survivor, wanted: Sequence[str]) -> Edits | None:

@@ -83,7 +83,7 @@ class Crew:
             self._end(Stopped(f"Its workers failed in a way nobody foresaw ({type(error).__name__})."))
 
     def _end(self, error: HilumError) -> None:
-        log.error("workers_stopped", destination=self.shared.name, says=str(error))
+        self.shared.failing.began(self.shared.name, str(error))
         self.failed, self._failed_at = str(error), time.monotonic()
         self.retire()
 

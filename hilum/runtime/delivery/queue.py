@@ -13,23 +13,29 @@ from typing import Any
 
 import msgspec
 import psycopg
-from msgspec import Struct
+from msgspec import structs
 
 from hilum import bus, database
+from hilum.anonymizing import Deidentified, Sealed
+from hilum.database import deid_settings, reverse
+from hilum.database.deidentified import studies_made_here
 from hilum.database.deliveries import settled_id
+from hilum.database.let_out import Door
+from hilum.database.persons import Standing, name, standing, survivor_of
 from hilum.database.queues import AN_ORDER_FITS
-from hilum.events import DeliverySettled, ObjectRef
+from hilum.deid_sections import Deid
+from hilum.identity import Authorities
+from hilum.order_events import Identifier, Patient
+from hilum.runtime.delivery.claimed import COLUMNS, delivery_of
 from hilum.runtime.delivery.coercions import Coercions
+from hilum.runtime.delivery.left import HELD, LEFT_AS, NOTED_AS, asking, columns_of, noted, write_about_to_leave
+from hilum.runtime.delivery.outcomes import Outcome, Parked, PutOff
+from hilum.runtime.delivery.settled import headers_of, settled_event
 from hilum.sink import Delivery, Settled
 
 #: A claim ends by itself after so long without `renew`.
 LEASE_S = 60
 
-#: What a `Delivery` is made of.
-COLUMNS = """
-    delivery_id, destination, receipt, study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid,
-    bucket, object_key, size_bytes, sha256, config_version, traceparent, attempts, received_at, priority, round, abandoned, replaces
-"""
 _DUE = """destination = %(destination)s AND not_before <= now() AND (lease_until IS NULL OR lease_until < now())
     AND priority >= %(least)s AND study_instance_uid <> ALL(%(held)s::text[])"""
 _READY = f"state = 'pending' AND {_DUE}"
@@ -76,7 +82,8 @@ def _claim(*, grouped: bool, titled: bool, fitting: bool, judged: bool) -> str:
         WITH picked AS MATERIALIZED ({_pick(grouped=grouped, titled=titled, fitting=fitting, judged=judged)}),
         claimed AS (
             UPDATE delivery d SET claimed_by = %(worker)s, lease_until = now() + make_interval(secs => %(lease_s)s),
-                abandoned = d.abandoned + (d.claimed_by IS NOT NULL)::int
+                abandoned = d.abandoned + (d.claimed_by IS NOT NULL)::int,
+                under_policy = coalesce(nullif(%(policy)s, ''), d.under_policy), identified = d.identified AND %(policy)s = ''
             FROM picked WHERE d.delivery_id = picked.delivery_id
             RETURNING d.*)
         SELECT {COLUMNS}, {_TITLES if titled else _NO_TITLES} FROM claimed
@@ -90,30 +97,42 @@ _SETTLE = f"""
     WITH said AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(said)s::json)
             AS said(delivery_id text, state text, peer_status text, comment text, member text, sent_as text,
-                topic text, key text, headers json, value text)),
+                policy text, policy_version text, key_id text, sent_study text, sent_series text, sent_sha256 text,
+                project text, sent_patient text, settings_id text, topic text, key text, headers json, value text)),
     settled AS (
         UPDATE delivery d SET state = said.state, peer_status = said.peer_status, comment = said.comment, settled_at = %(settled_at)s,
             member = nullif(said.member, ''), sent_as = nullif(said.sent_as, ''), attempts = d.attempts + 1,
-            claimed_by = NULL, lease_until = NULL
+            policy = said.policy, policy_version = said.policy_version, key_id = said.key_id, sent_study = said.sent_study,
+            sent_series = said.sent_series, sent_sha256 = said.sent_sha256, claimed_by = NULL, lease_until = NULL
         FROM said WHERE d.delivery_id = said.delivery_id AND {MINE}
-        RETURNING d.delivery_id),
+        RETURNING d.delivery_id, d.destination, d.study_instance_uid, d.sop_instance_uid),
+    left_as AS ({LEFT_AS}),
     outbox AS (
         INSERT INTO outbox (topic, key, headers, value)
         SELECT topic, key, headers::jsonb, convert_to(value, 'UTF8') FROM said JOIN settled USING (delivery_id))
     SELECT delivery_id FROM settled
 """  # noqa: S608  # constants
 _PUT_OFF = f"""
-    UPDATE delivery d SET attempts = d.attempts + said.counted::int, not_before = now() + make_interval(secs => said.after_s),
-        peer_status = said.peer_status, comment = said.comment, claimed_by = NULL, lease_until = NULL
-    FROM json_to_recordset(%(said)s::json) AS said(delivery_id text, after_s float8, counted boolean, peer_status text, comment text)
-    WHERE d.delivery_id = said.delivery_id AND {MINE}
+    WITH said AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%(said)s::json)
+            AS said(delivery_id text, after_s float8, counted boolean, peer_status text, comment text, deidentified json)),
+    put_off AS (
+        UPDATE delivery d SET attempts = d.attempts + said.counted::int, not_before = now() + make_interval(secs => said.after_s),
+            peer_status = said.peer_status, comment = said.comment, claimed_by = NULL, lease_until = NULL
+        FROM said WHERE d.delivery_id = said.delivery_id AND {MINE}
+        RETURNING d.delivery_id)
+    {NOTED_AS}
 """  # noqa: S608  # constants
 _PARK = f"""
-    UPDATE delivery d SET state = 'parked', parked_at = now(), attempts = d.attempts + said.attempts, peer_status = said.peer_status,
-        comment = said.comment, claimed_by = NULL, lease_until = NULL
-    FROM json_to_recordset(%(said)s::json) AS said(delivery_id text, attempts int, peer_status text, comment text)
-    WHERE d.delivery_id = said.delivery_id AND {MINE}
-    RETURNING d.delivery_id
+    WITH said AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%(said)s::json)
+            AS said(delivery_id text, attempts int, peer_status text, comment text, held boolean)),
+    parked AS (
+        UPDATE delivery d SET state = 'parked', parked_at = now(), attempts = d.attempts + said.attempts, peer_status = said.peer_status,
+            comment = said.comment, claimed_by = NULL, lease_until = NULL
+        FROM said WHERE d.delivery_id = said.delivery_id AND {MINE}
+        RETURNING d.delivery_id)
+    {HELD}
 """  # noqa: S608  # constants
 _RELEASE = f"""
     UPDATE delivery d SET claimed_by = NULL, lease_until = NULL WHERE d.delivery_id = ANY(%(ids)s) AND {MINE}
@@ -134,40 +153,10 @@ _BOOK = f"""
     ON CONFLICT (destination) DO UPDATE SET free_at = greatest(pace.free_at, now()) + make_interval(secs => %(seconds)s)
     RETURNING extract(epoch FROM free_at - now())::float8 - %(seconds)s, {_LIGHTLY}
 """  # noqa: S608  # constants
-
-
 _DEFER = f"""
     UPDATE delivery d SET not_before = now() + make_interval(secs => %(after_s)s), claimed_by = NULL, lease_until = NULL
     WHERE d.delivery_id = %(id)s AND {MINE}
 """  # noqa: S608  # constants
-
-
-class PutOff(Struct, frozen=True, kw_only=True):
-    """An attempt that did not settle the delivery."""
-
-    after_s: float
-    #: Whether it counts as an attempt; one that only waits for the destination's word does not.
-    counted: bool = True
-    #: Whether the destination was asked at all.
-    asked: bool = True
-    peer_status: str = ""
-    #: What Hilum says about it, and the peer's own words, as in `Settled`.
-    comment: str = ""
-    peer_comment: str = ""
-
-
-class Parked(Struct, frozen=True, kw_only=True):
-    """The delivery is put aside until a person looks at it."""
-
-    #: How many attempts led to it just now: none, if it was not even tried.
-    attempts: int = 1
-    peer_status: str = ""
-    #: What Hilum says about it, and the peer's own words, as in `Settled`.
-    comment: str = ""
-    peer_comment: str = ""
-
-
-Outcome = Settled | PutOff | Parked
 
 
 class Queue:
@@ -201,11 +190,15 @@ class Queue:
         self._coerced, self._warns = list(coerced), warns
         self._connection: psycopg.Connection[Any] | None = None
         self._seat: int | None = None
+        #: Since when what was about to leave last is tried.
+        self._begun: datetime | None = None
 
-    def claim(self, limit: int, lease_s: float = LEASE_S, *, least_priority: int = -(2**31), held: Collection[str] = ()) -> list[Delivery]:
+    def claim(
+        self, limit: int, lease_s: float = LEASE_S, *, least_priority: int = -(2**31), held: Collection[str] = (), policy: str = ""
+    ) -> list[Delivery]:
         """Up to `limit` deliveries that are due and that nobody else has, most urgent first; if `grouped`, of one study.
 
-        None of a lower priority than `least_priority`, nor of a study in `held`.
+        None of a lower priority than `least_priority`, nor of a study in `held`. That the destination has a `policy` is remembered.
         """
         values = {
             "destination": self._destination,
@@ -214,6 +207,7 @@ class Queue:
             "lease_s": lease_s,
             "least": least_priority,
             "held": list(held),
+            "policy": policy,
             "coerced": self._coerced,
             "warns": self._warns,
         }
@@ -228,35 +222,57 @@ class Queue:
 
         Returns the ids of those that are settled now: one that another worker has meanwhile is left to that one. May be repeated.
         """
-        parked = [(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, Parked)]
-        if parked:
-            values = [
-                {
-                    "delivery_id": delivery.delivery_id,
-                    "attempts": outcome.attempts,
-                    "peer_status": outcome.peer_status,
-                    "comment": _told(outcome),
-                }
-                for delivery, outcome in parked
-            ]
-            self._connected().execute(_PARK, {"worker": self.worker, "said": _json(values)})
+        if parked := [_said_of(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, Parked)]:
+            self._connected().execute(_PARK, {"worker": self.worker, "said": _json(parked), "begun": self._begun})
+        if put_off := [_said_of(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, PutOff)]:
+            self._connected().execute(_PUT_OFF, {"worker": self.worker, "said": _json(put_off)})
         settled = [(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, Settled)]
-        put_off = [(delivery, outcome) for delivery, outcome in outcomes if isinstance(outcome, PutOff)]
-        if put_off:
-            values = [
-                {
-                    "delivery_id": delivery.delivery_id,
-                    "after_s": outcome.after_s,
-                    "counted": outcome.counted,
-                    "peer_status": outcome.peer_status,
-                    "comment": _told(outcome),
-                }
-                for delivery, outcome in put_off
-            ]
-            self._connected().execute(_PUT_OFF, {"worker": self.worker, "said": _json(values)})
         if not settled:
             return set()
         return {row[0] for row in self._connected().execute(_SETTLE, self._said(settled))}
+
+    def check_may_leave(self, door: Door, key_id: str, deid: Deid) -> None:
+        """Raise `Misconfigured` if more would leave than was accepted (`let_out`), or by other settings under this key (`deid_settings`).
+
+        Without a key nothing leaves de-identified.
+        """
+        door.check(self._connected())
+        if key_id:
+            deid_settings.check(self._connected(), key_id, deid)
+
+    def about_to_leave(self, deliveries: Sequence[Delivery]) -> None:
+        """Write down by which policy and key, and as what, these are about to leave; see `left`."""
+        self._begun = write_about_to_leave(self._connected(), deliveries)
+
+    def noted(self, delivery_id: str) -> Deidentified | None:
+        """What the destination has de-identified of a delivery that waits for its last word; None if nobody knows. Raises `TryAgain`."""
+        with asking("say what left"):
+            return noted(self._connected(), delivery_id)
+
+    def survivor(self, patient: Identifier, authorities: Authorities) -> Patient | None:
+        """Into whom the patient with this identifier was merged; None if into nobody. For any thread; raises `TryAgain`."""
+        with asking("say into whom a patient was merged"):
+            return survivor_of(self._connected(), patient, authorities)
+
+    def standing(self, patient: Identifier, project: str, survivor: Patient | None, authorities: Authorities) -> Standing:
+        """Whether objects of a patient may leave for a project: see `hilum.database.persons`. For any thread; raises `TryAgain`."""
+        with asking("say who opted out"):
+            return standing(self._connected(), patient, project, survivor, authorities)
+
+    def studies_made_here(self, study_instance_uids: Sequence[str]) -> Collection[str]:
+        """Those of these studies that have a UID under which objects left de-identified. For any thread; raises `TryAgain`."""
+        with asking("say what left de-identified"):
+            return studies_made_here(self._connected(), study_instance_uids)
+
+    def name(self, study_instance_uid: str, ids: Sequence[Identifier]) -> None:
+        """Note whom an object of a study names beside PatientID. For any thread; raises `TryAgain`."""
+        with asking("note whom an object names"):
+            name(self._connected(), study_instance_uid, ids)
+
+    def keep(self, sealed: Sequence[Sealed]) -> None:
+        """Keep what leads back from pseudonyms, for good. For any thread; raises `TryAgain`."""
+        with asking("keep what leads back from pseudonyms"):
+            reverse.keep(self._connected(), sealed)
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Give claimed deliveries back as they were."""
@@ -290,6 +306,7 @@ class Queue:
                     "comment": _told(outcome),
                     "member": outcome.member,
                     "sent_as": outcome.sent_as,
+                    **columns_of(outcome.deidentified),
                     "topic": record.topic,
                     "key": record.key.decode(),
                     "headers": headers_of(record),
@@ -342,9 +359,8 @@ class Queue:
         return max(0.0, row[0]) if row else 0.0
 
 
-def headers_of(record: bus.Record) -> dict[str, str]:
-    """The headers of a message, as the outbox keeps them."""
-    return {name: _text(value) for name, value in record.headers}
+def _said_of(delivery: Delivery, outcome: PutOff | Parked) -> dict[str, Any]:
+    return {"delivery_id": delivery.delivery_id, **structs.asdict(outcome), "comment": _told(outcome)}
 
 
 def _told(outcome: Outcome) -> str:
@@ -352,43 +368,6 @@ def _told(outcome: Outcome) -> str:
     return f"{outcome.comment} {outcome.peer_comment}".strip()
 
 
-def settled_event(delivery: Delivery, outcome: Settled, now: datetime, *, attempts: int | None = None) -> DeliverySettled:
-    """The event that says how a delivery ended, after one more attempt than before unless `attempts` are given."""
-    return DeliverySettled(
-        delivery_id=delivery.delivery_id,
-        receipt=delivery.receipt,
-        destination=delivery.destination,
-        study_instance_uid=delivery.study_instance_uid,
-        series_instance_uid=delivery.series_instance_uid,
-        sop_instance_uid=delivery.sop_instance_uid,
-        sha256=delivery.object.sha256,
-        state=outcome.state,
-        attempts=delivery.attempts + 1 if attempts is None else attempts,
-        peer_status=outcome.peer_status,
-        comment=outcome.comment,
-        sent_as=outcome.sent_as,
-        config_version=delivery.config_version,
-        settled_at=now,
-    )
-
-
 def _json(values: list[dict[str, Any]]) -> str:
     """One parameter for all rows: PostgreSQL reads it faster than psycopg writes arrays."""
     return msgspec.json.encode(values).decode()
-
-
-def _text(value: str | bytes | None) -> str:
-    return value.decode() if isinstance(value, bytes) else value or ""
-
-
-def delivery_of(row: tuple[Any, ...]) -> Delivery:
-    """The delivery of a row with the columns `COLUMNS`, and the sender's titles if they are there."""
-    names = *COLUMNS.replace(",", " ").split(), "calling_aet", "called_aet"
-    fields = dict(zip(names, row, strict=False))
-    found = {name: fields.pop(name) for name in ("bucket", "object_key", "size_bytes", "sha256")}
-    ref = ObjectRef(
-        bucket=found["bucket"] or "", key=found["object_key"] or "", size_bytes=found["size_bytes"] or 0, sha256=found["sha256"] or ""
-    )
-    received_at = fields.pop("received_at")
-    values: dict[str, Any] = {name: "" if value is None else value for name, value in fields.items()}
-    return Delivery(object=ref, received_at=received_at, **values)

@@ -1,4 +1,7 @@
-"""Watch over the ledger for all workers of a process: wake them for new work, keep their leases, measure their queues."""
+"""Watch over the ledger for all workers of a process: wake them for new work, keep their leases, measure their queues.
+
+What waits for a destination with a policy is to leave by one: that is remembered here, too, every ten seconds.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import psycopg
 from hilum import database, telemetry
 from hilum.database import AWAY
 from hilum.database.queues import WATCHES
+from hilum.database.under_policy import remember
 from hilum.errors import TryAgain
 from hilum.runtime.delivery.queue import LEASE_S, MINE
 from hilum.runtime.delivery.worker import Shared
@@ -47,11 +51,15 @@ log = telemetry.logger("deliver")
 class Watch:
     """The connection that listens. It is opened again after an outage; meanwhile workers look for themselves."""
 
-    def __init__(self, dsn: str, destinations: Mapping[str, Shared], process: str) -> None:
-        """`process` is this process's name, which no other ever has. `destinations` may gain and lose entries meanwhile."""
+    def __init__(self, dsn: str, destinations: Mapping[str, Shared], process: str, *, measure_s: float = MEASURE_S) -> None:
+        """`process` is this process's name, which no other ever has. `destinations` may gain and lose entries meanwhile.
+
+        Queues are measured every `measure_s` seconds.
+        """
         self._dsn = dsn
         self._process = process
         self._destinations = destinations
+        self._measure_s = measure_s
         self._renew_at = 0.0
         self._measure_at = 0.0
         self._told: dict[str, str] = {}
@@ -99,7 +107,7 @@ class Watch:
             self._tell(connection, says)
             self._told, self._tell_at = says, now + TELL_S
         if now >= self._measure_at:
-            self._measure_at = now + MEASURE_S
+            self._measure_at = now + self._measure_s
             self._measure(connection)
 
     def _tell(self, connection: psycopg.Connection[Any], says: Mapping[str, str]) -> None:
@@ -109,6 +117,9 @@ class Watch:
             connection.execute(_AWAY, (name, self._process, why))
 
     def _measure(self, connection: psycopg.Connection[Any]) -> None:
+        for name, shared in list(self._destinations.items()):
+            if shared.sink.policy:
+                remember(connection, name, shared.sink.policy)
         [(stuck,)] = connection.execute(_STUCK).fetchall()
         telemetry.STUDIES_STUCK.set(stuck)
         matches: dict[str, int] = dict(connection.execute(_MATCHES).fetchall())

@@ -12,25 +12,33 @@ from datetime import UTC, datetime
 from functools import partial
 
 from hilum import telemetry
+from hilum.anonymizing import NotAnonymized
 from hilum.database import AWAY
+from hilum.database.let_out import Door
 from hilum.desired import Desired
 from hilum.edited import NotEditable, part10_of, remarked
 from hilum.errors import HilumError, TryAgain
+from hilum.loosened import LetsOut
+from hilum.making import Attempt
 from hilum.notices import Notified
 from hilum.part10 import Missing, Part10, Unsound
 from hilum.runtime.delivery.breaker import Breaker
+from hilum.runtime.delivery.cleans import Cleans, as_made, cleans_of, door_of, refuse_uncleaned, waiting, with_what_left
 from hilum.runtime.delivery.coercions import Coercions
+from hilum.runtime.delivery.failing import Failing
+from hilum.runtime.delivery.identified import refuse_identified
 from hilum.runtime.delivery.near import near_by
 from hilum.runtime.delivery.orders import Orders
-from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
+from hilum.runtime.delivery.outcomes import REPLACES, Outcome, Parked, PutOff
+from hilum.runtime.delivery.queue import Queue
 from hilum.runtime.delivery.suspects import STRIKES, Suspects
 from hilum.settings import Settings
-from hilum.sink import URGENT, Delivery, Later, NotYet, Park, Session, Settled, Sink, Waits
+from hilum.sink import URGENT, Delivery, Later, Park, Session, Settled, Sink, Waits
 from hilum.storage.gone import why_gone
 from hilum.store import ObjectStore
 
 #: An outcome is recorded after at most so long, together with those that came meanwhile.
-RECORD_AFTER_S = 0.05
+RECORD_AFTER_S = 0.15
 #: Objects that are read while the one before them is on its way.
 READ_AHEAD = 3
 #: A worker that waits for nothing in particular looks again after so long.
@@ -45,11 +53,6 @@ UNFORESEEN_ATTEMPTS = 5
 #: What is under way for so long is told of, and again after each step.
 QUIET_S, QUIET_STEP_S = 10.0, 5
 _FIRST_RETRY_S = 1.0
-#: Why a correction is put aside where the destination's settings ask for a person (`corrections`).
-REPLACES = (
-    "It corrects an object that was sent there before, and this destination may answer Success and keep the first."
-    " Delete the first there, or make sure that it is replaced, then `hilum deliver retry`."
-)
 
 log = telemetry.logger("deliver")
 
@@ -57,17 +60,19 @@ log = telemetry.logger("deliver")
 class Shared:
     """What the workers of one destination share, and what others may know of them."""
 
-    def __init__(self, name: str, sink: Sink, orders: Orders | None = None) -> None:
+    def __init__(self, name: str, sink: Sink, orders: Orders | None = None, failing: Failing | None = None) -> None:
+        """`failing` is why the workers before these could not go on."""
         self.name = name
         self.sink = sink
+        self.failing = failing or Failing()
         self.breaker = Breaker()
         self.suspects = Suspects()
         #: Set when there may be something to do.
         self.wake = threading.Event()
         #: Claimed ids by worker, for the keeper of leases.
         self.claimed: dict[str, frozenset[str]] = {}
-        #: Since when each worker waits for the outcome of the object that it has under way, by the monotonic clock.
-        self.under_way: dict[str, float] = {}
+        #: What each worker has under way.
+        self.under_way: dict[str, Attempt] = {}
         self.database_away = False
         #: What holds now; replaced as a whole.
         self.orders = orders or Orders.of(name, sink, Desired())
@@ -78,9 +83,11 @@ class Shared:
 
     def away(self) -> str:
         """Why the destination cannot be used now, or that it keeps a worker waiting; empty if it can, and does not."""
+        if self.failing.says:
+            return self.failing.says
         if self.breaker.says:
             return self.breaker.says
-        longest_s = max((time.monotonic() - began for began in list(self.under_way.values())), default=0.0)
+        longest_s = max((each.silent_s() for each in list(self.under_way.values())), default=0.0)
         if longest_s < QUIET_S:
             return ""
         return f"{self.name} has given no answer for {int(longest_s // QUIET_STEP_S * QUIET_STEP_S)} s to what is under way."
@@ -92,22 +99,25 @@ class Worker:
     def __init__(self, shared: Shared, queue: Queue, store: ObjectStore, settings: Settings, settled: threading.Event) -> None:
         """`settled` is set whenever there is something new in the outbox."""
         self._shared = shared
-        self._sink = shared.sink
+        sink = self._sink = shared.sink
         self._queue = queue
         self._store = store
         self._settings = settings
         self._settled = settled
         #: Whether what could not be delivered must be the next again: messages are in order.
         self._in_order = isinstance(shared.sink, Notified)
-        sink = shared.sink
         self._coercions = Coercions.of_settings(settings, warns=sink.require_order == "warn", character_sets=sink.character_sets)
         self._outcomes: list[tuple[Delivery, Outcome]] = []
         self._first_outcome_at = 0.0
+        self._cleans: Cleans | None = None
+        self._door, self._goes_on = Door(LetsOut()), False
         #: How long an object took of late, in seconds; 0: not known yet.
         self._object_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. Raises `Misconfigured` if the sink cannot work with its settings."""
+        self._cleans = cleans_of(self._shared.name, self._sink, self._settings)
+        self._door = door_of(self._shared.name, self._sink, self._cleans, self._settings)
         session = self._sink.open(self._settings)
         seat: int | None = None
         with ThreadPoolExecutor(2, thread_name_prefix=f"{self._shared.name} reads") as reads:
@@ -127,25 +137,35 @@ class Worker:
     def _batch(self, session: Session, stop: threading.Event) -> list[Delivery]:
         """What to deliver next; nothing, after a short wait, if there is nothing or it may not be delivered now."""
         shared, orders = self._shared, self._shared.orders
+        if self._cleans is not None:
+            self._cleans.renew()
         pause = POLL_S if orders.paused else shared.breaker.wait_s()
-        if pause:
+        if pause and self._goes_on:  # else it is still to be told whether it can
             session.rest()
             stop.wait(min(pause, POLL_S))
             return []
         shared.wake.clear()
         limit = 1 if shared.breaker.tried else self._limit(orders)
         try:
-            may_begin = (not orders.max_associations or self._queue.seat(orders.max_associations) is not None) and not (
-                orders.limited and self._paced(session, stop)
+            self._queue.check_may_leave(self._door, self._cleans.key_id if self._cleans else "", self._settings.deid)
+            if not self._goes_on:
+                self._goes_on = True
+                shared.failing.ended(shared.name)
+            may_begin = (
+                not pause
+                and (not orders.max_associations or self._queue.seat(orders.max_associations) is not None)
+                and not (orders.limited and self._paced(session, stop))
             )
-            least = URGENT if orders.closed() else -(2**31)
-            batch = self._claim(limit, least, orders) if may_begin else []
+            batch = self._claim(limit, URGENT if orders.closed() else -(2**31), orders) if may_begin else []
             suspects = [each for each in batch if each.abandoned >= ALONE_AFTER]
             if suspects and len(batch) > 1:
                 chosen = [each for each in batch if each.abandoned < ALONE_AFTER] or suspects[:1]
                 self._queue.release([each for each in batch if each not in chosen])
                 batch = chosen
             batch = self._queue.with_orders(self._coercions, batch) if batch else batch
+            if batch and self._cleans is not None:
+                batch = self._cleans.of(batch, self._queue)
+                self._queue.about_to_leave(batch)
             if batch and orders.limited:
                 self._wait_for_turn(self._queue.book(sum(orders.cost_s(each.object.size_bytes) for each in batch)), batch, stop)
         except (*AWAY, TryAgain):
@@ -161,11 +181,11 @@ class Worker:
 
     def _claim(self, limit: int, least: int, orders: Orders) -> list[Delivery]:
         """What is due and not of a study that rests. After an outage, one object of another study than those that were not taken."""
-        suspects = self._shared.suspects
+        suspects, policy = self._shared.suspects, self._sink.policy
         if not self._shared.breaker.tried:
-            return self._queue.claim(limit, least_priority=least, held=orders.held | suspects.resting())
+            return self._queue.claim(limit, least_priority=least, held=orders.held | suspects.resting(), policy=policy)
         for avoided in suspects.avoided():
-            if batch := self._queue.claim(limit, least_priority=least, held=orders.held | avoided):
+            if batch := self._queue.claim(limit, least_priority=least, held=orders.held | avoided, policy=policy):
                 suspects.tries(batch[0].study_instance_uid)
                 return batch
         return []
@@ -206,7 +226,7 @@ class Worker:
                     allowed_s += orders.cost_s(delivery.object.size_bytes)
                 if stop.is_set() or orders.paused:
                     break
-                uid = delivery.study_instance_uid
+                uid = delivery.origin.study_instance_uid
                 if uid in orders.held or (suspects.rests(uid) and not again):
                     continue
                 tried, tried_at = delivery, time.monotonic()
@@ -227,7 +247,7 @@ class Worker:
     def _read_ahead(self, batch: Sequence[Delivery], reads: Executor) -> Iterator[tuple[Delivery, Part10]]:
         coming: deque[tuple[Delivery, Part10]] = deque()
         for delivery in batch:
-            part10 = part10_of(self._store, delivery, partial(near_by, self._settings.spool_dir, delivery))
+            part10 = part10_of(self._store, delivery, partial(near_by, self._settings.spool_dir, delivery.origin))
             if self._sink.reads:
                 part10.read_ahead(reads)
             coming.append((delivery, part10))
@@ -237,9 +257,10 @@ class Worker:
             yield coming.popleft()
 
     def _timed_attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Outcome:
-        began = self._shared.under_way[self._queue.worker] = time.monotonic()
+        began, attempt = time.monotonic(), Attempt()
+        self._shared.under_way[self._queue.worker] = attempt
         try:
-            outcome = self._attempt(session, delivery, part10)  # how long an outage takes says nothing about objects
+            outcome = attempt.during(self._attempt, session, delivery, part10)  # how long an outage takes says nothing about objects
         finally:
             self._shared.under_way.pop(self._queue.worker, None)
         took = time.monotonic() - began
@@ -248,21 +269,25 @@ class Worker:
 
     def _attempt(self, session: Session, delivery: Delivery, part10: Part10) -> Outcome:
         """Deliver one object. Raises `HilumError` if the destination as a whole cannot be used now."""
+        refuse_uncleaned(self._sink, delivery)
         if delivery.abandoned >= PARKED_AFTER:
             sentence = f"{delivery.abandoned} workers took it and were never heard of again: it may be what ended them."
             return Parked(attempts=0, comment=f"{sentence} Look at the logs of these processes, then retry it.")
         if delivery.replaces and self._sink.asks_before_replacing(self._settings):
             return Parked(attempts=0, comment=REPLACES)
         try:
-            return remarked(session.deliver(delivery, part10), delivery, part10)
+            if not (awaits := session.awaits(delivery)):  # what the peer has, and has yet to commit to, leaves no more
+                refuse_identified(delivery, part10, self._store, self._queue, self._settings)
+            made = delivery if awaits else as_made(delivery, part10)
+            return with_what_left(remarked(session.deliver(made, part10), delivery, part10), delivery, self._queue.noted)
         except Park as park:
             return Parked(peer_status=park.peer_status, comment=str(park), peer_comment=park.peer_comment)
         except Waits as waits:
-            return PutOff(after_s=waits.after_s, counted=False, asked=not isinstance(waits, NotYet), comment=waits.sentence)
+            return waiting(waits, delivery)
         except Later as later:
             return self._put_off(delivery, later.sentence, self._sink.max_attempts, later.peer_status, later.peer_comment)
-        except NotEditable as error:
-            return Parked(comment=str(error))
+        except (NotEditable, NotAnonymized) as error:
+            return Parked(held=True, comment=str(error))
         except Missing as missing:
             if not (expired := why_gone(self._settings.postgres.dsn, delivery.object)):
                 return self._unsound(delivery, missing)
@@ -273,13 +298,13 @@ class Worker:
             raise
         except Exception as error:
             failed = telemetry.described(error)
-            log.error("delivery_failed", destination=delivery.destination, instance=delivery.sop_instance_uid, error=failed)
+            log.error("delivery_failed", destination=delivery.destination, instance=delivery.origin.sop_instance_uid, error=failed)
             sentence = f"The delivery failed in a way nobody foresaw ({type(error).__name__})."
             return self._put_off(delivery, sentence, min(UNFORESEEN_ATTEMPTS, self._sink.max_attempts))
 
     def _unsound(self, delivery: Delivery, unsound: Unsound) -> Settled:
         """What the store does not have as it was received is not sent."""
-        log.error("object_unsound", destination=delivery.destination, instance=delivery.sop_instance_uid, says=str(unsound))
+        log.error("object_unsound", destination=delivery.destination, instance=delivery.origin.sop_instance_uid, says=str(unsound))
         return Settled(state="rejected", comment=str(unsound))
 
     def _put_off(
@@ -302,24 +327,24 @@ class Worker:
             log.warning(
                 "delivery_put_off",
                 destination=delivery.destination,
-                instance=delivery.sop_instance_uid,
+                instance=delivery.origin.sop_instance_uid,
                 status=outcome.peer_status,
                 attempts=delivery.attempts + 1,
                 says=outcome.comment,
             )
-            return self._shared.suspects.put_off(delivery, took_s)
+            return self._shared.suspects.put_off(delivery.origin, took_s)
         if isinstance(outcome, Parked):  # says nothing about the destination
             log.warning(
                 "delivery_parked",
                 destination=delivery.destination,
-                instance=delivery.sop_instance_uid,
+                instance=delivery.origin.sop_instance_uid,
                 status=outcome.peer_status,
                 says=outcome.comment,
             )
             return False
         if isinstance(outcome, PutOff) and not outcome.asked:
             return False
-        self._shared.suspects.success(delivery)
+        self._shared.suspects.success(delivery.origin)
         if self._shared.breaker.success():
             log.info("destination_back", destination=self._shared.name)
         return False
@@ -349,7 +374,7 @@ class Worker:
                     log.warning(
                         "delivery_rejected",
                         destination=delivery.destination,
-                        instance=delivery.sop_instance_uid,
+                        instance=delivery.origin.sop_instance_uid,
                         status=outcome.peer_status,
                         says=outcome.comment,
                     )

@@ -16,7 +16,8 @@ from hilum.cli import app
 from hilum.database import connect
 from hilum.errors import HilumError, Misconfigured, NotFound, TryAgain
 from hilum.events import Limits
-from hilum.runtime.delivery.queue import Parked, PutOff, Queue
+from hilum.runtime.delivery.outcomes import Parked, PutOff
+from hilum.runtime.delivery.queue import Queue
 from hilum.settings import Postgres, Settings
 from hilum.sink import Settled
 from hilum.testing import MemoryStore, eventually
@@ -32,7 +33,7 @@ Hilum = Callable[..., Result]
 def settings(log: Log, postgres: str) -> Settings:
     log.make()
     settings = msgspec.structs.replace(log.settings, postgres=Postgres(dsn=postgres), destinations={"pacs": {"type": "archive"}})
-    eventually(partial(topics_answer, settings), 30)
+    eventually(partial(topics_answer, settings))
     return settings
 
 

@@ -145,9 +145,9 @@ def test_ctrl_c_ends_it_with_a_summary_and_the_next_run_goes_on(tmp_path: Path) 
     command = [sys.executable, "-c", _SLOW, str(tmp_path / "study"), str(tmp_path / "data")]
     spool = Spool(tmp_path / "data" / "spool")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        eventually(lambda: len(spool.waiting()) >= 5, 30)
+        eventually(lambda: len(spool.waiting()) >= 5)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     first = json.loads(output)
     assert (process.returncode, first["interrupted"]) == (6, True)
     assert 5 <= first["taken"] < len(files)

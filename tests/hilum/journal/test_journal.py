@@ -38,7 +38,7 @@ def write(journal: Journal, *payloads: bytes) -> list[JournalFull | None]:
 
     for payload in payloads:
         journal.append(uuid.uuid4(), payload, done)
-    assert all_told.wait(20)
+    assert all_told.wait(60)
     return told
 
 
@@ -122,7 +122,7 @@ def test_many_threads_lose_nothing(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         found = contents(journal.read(BEGIN, most_bytes=2**30))
 
     assert len(found) == 1600

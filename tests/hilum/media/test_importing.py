@@ -293,7 +293,7 @@ def test_a_full_spool_is_waited_for_and_that_is_said_once(study: Path, tmp_path:
     assert "goes on by itself" in said[0]
 
     spool._min_free_bytes = 0
-    thread.join(20)
+    thread.join(60)
 
     assert run.summary.taken == 6
     assert len(said) == 1

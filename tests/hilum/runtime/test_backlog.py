@@ -69,11 +69,11 @@ def test_what_waits_for_one_destination_is_not_touched_while_another_works_and_g
     with working(postgres, store, down, "down"):
         eventually(lambda: tried)
         with working(postgres, store, Scripted(answer=lambda *_: DELIVERED), "works"):
-            eventually(lambda: counts(postgres).get(("works", "delivered")) == 500, 30)
+            eventually(lambda: counts(postgres).get(("works", "delivered")) == 500)
         assert counts(postgres)["down", "pending"] == WAITING
         assert len(tried) < 20  # now and then one is tried, whatever waits
         back.set()
-        eventually(lambda: counts(postgres).get(("down", "delivered")) == WAITING, 60)
+        eventually(lambda: counts(postgres).get(("down", "delivered")) == WAITING)
 
     priority = priorities(postgres)
     order = [priority[uid] for uid in down.seen if uid not in tried]

@@ -6,14 +6,18 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from bench.peers import free_port
 from hilum import bus, desired
 from hilum.bundle import version_of
 from hilum.database import connect
+from hilum.database.queues import outages
+from hilum.deid_sections import Deid
 from hilum.events import ConfigApplied, Limits, ResourceWanted
 from hilum.runtime.deliver import Deliver
 from hilum.settings import S3, Postgres, Settings
@@ -22,7 +26,7 @@ from hilum.store import open_store
 from hilum.testing import a_delivery, eventually
 from tests.conftest import Log
 from tests.ledger import enter
-from tests.peers import Pacs, free_port, pacs
+from tests.peers import Pacs, pacs
 
 pytestmark = pytest.mark.system
 
@@ -75,16 +79,16 @@ def apply(log: Log, destinations: dict[str, dict[str, Any]]) -> None:
 
 def test_a_destination_that_is_added_by_hand_is_delivered_to_until_it_is_removed(settings: Settings, log: Log, there: Pacs) -> None:
     first = waiting(settings, "pacs")
-    role = Deliver(settings)
+    role = Deliver(settings, measure_s=0.5)
     with log.running(role):
-        eventually(lambda: "3 deliveries waiting for pacs, which the settings do not have" in role.health().says, 30)
+        eventually(lambda: "3 deliveries waiting for pacs, which the settings do not have" in role.health().says)
         desired.change(settings, desired.destination("pacs"), table=node(there.port))
-        eventually(lambda: delivered(settings, first), 20)
+        eventually(lambda: delivered(settings, first))
 
         desired.change(settings, desired.destination("pacs"), table=None)
-        eventually(lambda: role.health().says == "has no destination", 20)
+        eventually(lambda: role.health().says == "has no destination")
         second = waiting(settings, "pacs")
-        eventually(lambda: "3 deliveries waiting for pacs" in role.health().says, 20)
+        eventually(lambda: "3 deliveries waiting for pacs" in role.health().says)
         assert not delivered(settings, second)
 
 
@@ -93,15 +97,15 @@ def test_a_configuration_that_is_applied_starts_changes_and_retires_workers(sett
     with log.running(role), pacs() as other:
         apply(log, {"pacs": node(there.port)})
         first = waiting(settings, "pacs")
-        eventually(lambda: delivered(settings, first), 30)
+        eventually(lambda: delivered(settings, first))
 
         apply(log, {"pacs": node(other.port)})
-        eventually(lambda: waiting(settings, "pacs", count=1) and other.stored, 30)
+        eventually(lambda: waiting(settings, "pacs", count=1) and other.stored)
 
         apply(log, {"archive": {"type": "archive"}})
-        eventually(lambda: role.health().says.startswith("delivers to archive") or "wait for pacs" in role.health().says, 30)
+        eventually(lambda: role.health().says.startswith("delivers to archive") or "waiting for pacs" in role.health().says)
         last = waiting(settings, "archive")
-        eventually(lambda: delivered(settings, last), 20)
+        eventually(lambda: delivered(settings, last))
 
 
 def test_a_pause_outlives_the_process_and_stops_no_other_destination(settings: Settings, log: Log, there: Pacs) -> None:
@@ -111,13 +115,13 @@ def test_a_pause_outlives_the_process_and_stops_no_other_destination(settings: S
         to_archive, to_pacs = waiting(settings, "archive"), waiting(settings, "pacs")
         role = Deliver(settings)
         with log.running(role):
-            eventually(partial(delivered, settings, to_archive), 30)
+            eventually(partial(delivered, settings, to_archive))
             assert "pacs waits: paused" in role.health().says
         assert not delivered(settings, to_pacs)
 
     with log.running(Deliver(settings)):
         desired.change(settings, desired.destination("pacs"), paused=False)
-        eventually(lambda: delivered(settings, to_pacs), 30)
+        eventually(lambda: delivered(settings, to_pacs))
 
 
 def test_a_held_study_goes_nowhere_until_it_is_released(settings: Settings, log: Log, there: Pacs) -> None:
@@ -125,10 +129,10 @@ def test_a_held_study_goes_nowhere_until_it_is_released(settings: Settings, log:
     held, free = waiting(settings, "pacs"), waiting(settings, "pacs")
     desired.change(settings, desired.study(held[0].study_instance_uid), held=True)
     with log.running(Deliver(settings)):
-        eventually(lambda: delivered(settings, free), 30)
+        eventually(lambda: delivered(settings, free))
         assert not delivered(settings, held)
         desired.change(settings, desired.study(held[0].study_instance_uid), held=False)
-        eventually(lambda: delivered(settings, held), 20)
+        eventually(lambda: delivered(settings, held))
 
 
 def test_a_destination_that_cannot_work_stops_no_other(settings: Settings, log: Log, there: Pacs) -> None:
@@ -140,9 +144,23 @@ def test_a_destination_that_cannot_work_stops_no_other(settings: Settings, log: 
     role = Deliver(settings)
     with log.running(role):
         made = waiting(settings, "pacs")
-        eventually(lambda: delivered(settings, made), 30)
+        eventually(lambda: delivered(settings, made))
         assert "odd cannot work: destinations.odd: there is no destination type 'dicon'." in role.health().says
         assert "both cannot work: destinations.both: there is no destination 'gone'." in role.health().says
+
+
+def test_without_its_key_a_destination_does_not_begin_and_commands_are_told_why(
+    settings: Settings, log: Log, there: Pacs, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    settings = msgspec.structs.replace(
+        settings, destinations={"study": node(there.port) | {"policy": "basic"}}, deid=Deid(key_path=str(key), policies="/nonexistent")
+    )
+    role = Deliver(settings)
+    with log.running(role):
+        told = eventually(lambda: outages(settings.postgres.dsn))["study"]
+        assert str(key) in told.says
+        assert f"study cannot work: {told.says}" in role.health().says
 
 
 def test_a_group_follows_its_members(settings: Settings, log: Log, there: Pacs) -> None:
@@ -150,7 +168,7 @@ def test_a_group_follows_its_members(settings: Settings, log: Log, there: Pacs) 
     settings = msgspec.structs.replace(settings, destinations=destinations)
     made = waiting(settings, "both")
     with log.running(Deliver(settings)):
-        eventually(lambda: delivered(settings, made), 30)
+        eventually(lambda: delivered(settings, made))
 
     with connect(settings.postgres.dsn) as connection:
         assert connection.execute("SELECT DISTINCT member FROM delivery").fetchall() == [("pacs2",)]
@@ -164,10 +182,10 @@ def test_a_member_that_is_paused_gets_nothing_through_its_group(settings: Settin
         made = waiting(settings, "both")
         role = Deliver(settings)
         with log.running(role):
-            eventually(lambda: delivered(settings, made), 30)
+            eventually(lambda: delivered(settings, made))
             assert first.stored == {}
             desired.change(settings, desired.destination("pacs2"), paused=True)
-            eventually(lambda: "both waits: paused" in role.health().says, 20)
+            eventually(lambda: "both waits: paused" in role.health().says)
 
 
 class TestDesiredState:

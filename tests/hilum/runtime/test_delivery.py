@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -21,18 +20,20 @@ from hilum.database.orders import write_matches
 from hilum.database.queries import destination_counts
 from hilum.database.queues import outages
 from hilum.events import DeliverySettled, MatchChanged, decode
+from hilum.making import Attempt
 from hilum.part10 import Part10
 from hilum.runtime.deliver import Deliver
 from hilum.runtime.delivery.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from hilum.runtime.delivery.outbox import Outbox
-from hilum.runtime.delivery.queue import PutOff, Queue
+from hilum.runtime.delivery.outcomes import PutOff
+from hilum.runtime.delivery.queue import Queue
 from hilum.runtime.delivery.suspects import STRIKES
 from hilum.runtime.delivery.watch import CHANNEL, Watch
 from hilum.runtime.delivery.worker import Shared
 from hilum.settings import S3, Postgres, Settings
 from hilum.sink import Delivery, Later, Outage, Settled, Waits
 from hilum.store import open_store
-from hilum.testing import MemoryStore, a_delivery, eventually
+from hilum.testing import Clock, MemoryStore, a_delivery, eventually
 from tests.conftest import Log
 from tests.ledger import DELIVERED, TRACE, Scripted, ScriptedByStudy, enter, outbox, raises, reads, rows, some, states, working
 from tests.peers import pacs
@@ -359,7 +360,7 @@ class TestWorker:
         enter(postgres, *some(store, 20, "2.25.2"), *some(store, 20, "2.25.3"))
         sink = (ScriptedByStudy if grouped else Scripted)(answer=answer)
         with run(sink) as shared:
-            eventually(lambda: [row["state"] for row in rows(postgres).values()].count("delivered") == 40, timeout_s=5)
+            eventually(lambda: [row["state"] for row in rows(postgres).values()].count("delivered") == 40)
             assert not shared.breaker.tried
             assert sum(uid.startswith("2.25.1.") for uid in sink.seen) <= 3 * STRIKES  # the first rests are of 1 and 2 s
 
@@ -425,7 +426,7 @@ class TestWorker:
         go_on = threading.Event()
 
         def answer(*_: object) -> Settled:
-            go_on.wait(20)
+            go_on.wait(60)
             return DELIVERED
 
         with run(Scripted(answer=answer)) as shared:
@@ -452,7 +453,7 @@ class TestWorker:
         hangs = threading.Event()
 
         def hang(*_: object) -> Settled:
-            hangs.wait(20)
+            hangs.wait(60)
             return DELIVERED
 
         with run(Scripted(answer=hang)), run(Scripted(answer=lambda *_: DELIVERED), "archive"):
@@ -469,23 +470,22 @@ class TestWorker:
             return DELIVERED
 
         with run(Scripted(answer=answer)):
-            eventually(lambda: states(postgres) == {"delivered"}, timeout_s=30)
+            eventually(lambda: states(postgres) == {"delivered"})
 
         ids = [row["headers"]["ce_id"] for row in outbox(postgres)]
         assert len(ids) == len(set(ids)) == 100
 
     def test_what_a_stopped_worker_did_not_begin_is_free_at_once(self, postgres: str, store: MemoryStore, run: Callable[..., Any]) -> None:
         enter(postgres, *some(store, 10))
-        begun, go_on = threading.Event(), threading.Event()
+        begun, told_to_stop = threading.Event(), threading.Event()
 
         def answer(*_: object) -> Settled:
             begun.set()
-            go_on.wait(10)
+            told_to_stop.wait(60)
             return DELIVERED
 
-        with run(Scripted(answer=answer)):
-            assert begun.wait(10)
-            threading.Timer(0.2, go_on.set).start()
+        with run(Scripted(answer=answer), stop=told_to_stop):
+            assert begun.wait(60)
 
         found = rows(postgres).values()
         assert {row["claimed_by"] for row in found} == {None}
@@ -523,7 +523,7 @@ class TestWatch:
         thread.start()
         yield watch
         stop.set()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
     def listening(self, postgres: str) -> Callable[[], object]:
@@ -596,11 +596,13 @@ class TestWatch:
             eventually(lambda: (rows(postgres)["2.25.1.0"]["lease_until"] - before).total_seconds() > 30)
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(60)
 
     def test_a_destination_that_does_not_answer_is_told_of_while_it_happens_and_no_longer(self, postgres: str, shared: Shared) -> None:
         stop, watch = threading.Event(), Watch(postgres, {"pacs": shared}, "p1")
-        shared.under_way["w1"] = time.monotonic() - 78
+        clock = Clock()
+        shared.under_way["w1"] = Attempt(lambda: clock().timestamp())
+        clock.forward(seconds=78)
         thread = threading.Thread(target=watch.run, args=(stop,))
         thread.start()
         try:
@@ -611,7 +613,7 @@ class TestWatch:
             eventually(lambda: outages(postgres) == {})
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(60)
 
     def test_pending_deliveries_are_counted_those_of_unknown_destinations_too(self, postgres: str, store: MemoryStore) -> None:
         enter(postgres, *some(store, 3), *some(store, 2, "2.25.2", "gone"))
@@ -622,7 +624,7 @@ class TestWatch:
             eventually(lambda: watch.pending == {"pacs": 3, "gone": 2})
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(60)
 
 
 @pytest.mark.system
@@ -675,7 +677,7 @@ class TestOutbox:
             eventually(lambda: publisher.says)
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(60)
 
         assert not thread.is_alive()
         assert len(outbox(settings.postgres.dsn)) == 2
@@ -712,7 +714,7 @@ class TestDeliver:
             for name in destinations:
                 enter(dsn, *(a_delivery(store, SOPInstanceUID=f"2.25.{n + 10}", destination=name) for n in range(20)))
             with log.running(role) as [running]:
-                eventually(lambda: [row["destination"] for row in all_rows(dsn) if row["state"] == "delivered"].count("pacs") == 20, 20)
+                eventually(lambda: [row["destination"] for row in all_rows(dsn) if row["state"] == "delivered"].count("pacs") == 20)
                 messages = log.messages(bus.topic_of(settings, DeliverySettled), 40)
                 eventually(lambda: "away waits: 127.0.0.1:1 cannot be reached" in role.health().says)
                 assert role.health().ready

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +15,11 @@ from confluent_kafka import IsolationLevel, TopicPartition
 from hilum import bus
 from hilum.events import InstanceAccepted, decode
 from hilum.services import embedded
+from hilum.services.process import Child
 from hilum.services.runstate import read_run_state
 from hilum.settings import S3, Postgres, Settings
 from hilum.testing import an_instance, eventually
+from tests.roles import roles
 
 if TYPE_CHECKING:
     from tests.conftest import Log
@@ -29,43 +28,15 @@ WORKER = Path(__file__).with_name("counting_worker.py")
 STUDIES = 60
 
 
-class Workers:
-    """Worker processes by their slot."""
-
-    def __init__(self, environment: dict[str, str], output: Path) -> None:
-        self._environment = environment
-        self._output = output
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, slot: str) -> None:
-        with self._output.open("ab") as output:
-            self._processes[slot] = subprocess.Popen([sys.executable, WORKER, slot], stderr=output, env={**os.environ, **self._environment})
-
-    def kill(self, slot: str) -> None:
-        self._processes[slot].kill()
-        self._processes[slot].wait()
-
-    def end(self) -> list[int]:
-        for process in self._processes.values():
-            process.send_signal(signal.SIGTERM)
-        return [process.wait(20) for process in self._processes.values()]
-
-
-@contextmanager
-def workers(environment: dict[str, str], output: Path) -> Iterator[Workers]:
-    running = Workers(environment, output)
-    try:
-        yield running
-    finally:
-        for process in running._processes.values():
-            process.kill()
-            process.wait()
+def a_worker(slot: str, environment: dict[str, str], log: Path) -> Child:
+    """`counting_worker.py` in a slot."""
+    return Child(name=slot, argv=[sys.executable, WORKER, slot], log=log, ready=lambda: True, env=environment)
 
 
 def hanging_transactions(settings: Settings) -> list[tuple[str, int]]:
     """Partitions that consumers cannot read to the end, since a transaction is open on them; the broker's own topics too."""
     admin = bus.admin(settings)
-    every = [TopicPartition(name, p) for name, topic in admin.list_topics(timeout=10).topics.items() for p in topic.partitions]
+    every = [TopicPartition(name, p) for name, topic in admin.list_topics(timeout=60).topics.items() for p in topic.partitions]
     ends = bus.offsets(admin, every, bus.LATEST)
     stable = bus.offsets(admin, every, bus.LATEST, IsolationLevel.READ_COMMITTED)
     return [of for of in ends if ends[of] != stable[of]]
@@ -85,33 +56,32 @@ def test_kills_of_workers_and_broker_lose_nothing_repeat_nothing_and_spoil_no_st
             instances = (an_instance(StudyInstanceUID=f"2.25.{(len(ids) + n) % STUDIES}", receipt=str(len(ids) + n)) for n in range(count))
             ids.extend(log.say(*instances))
 
-        with workers(endpoints.environment(), tmp_path / "workers.log") as running, log.following(InstanceAccepted) as following:
+        workers = [a_worker(slot, endpoints.environment(), tmp_path / f"worker-{slot}.log") for slot in ("1", "2", "3")]
+        with roles(*workers) as running, log.following(InstanceAccepted) as following:
 
             def answered(count: int) -> bool:
                 arrived.update(bus.headers_of(message)["ce_causationid"] for message in following())
                 return len(arrived) >= count
 
-            running.start("1")
-            running.start("2")
+            running.start("1", "2")
             say(2500)
-            eventually(lambda: answered(1000), 30, what="the first events")
+            eventually(lambda: answered(1000), what="the first events")
             running.kill("1")
             say(2000)
             running.start("3")
             say(1500)
             running.start("1")
-            eventually(lambda: answered(4000), 30, what="events after a worker was killed and one added")
+            eventually(lambda: answered(4000), what="events after a worker was killed and one added")
             say(2000)
             broker = read_run_state(tmp_path / "data")
             assert broker is not None
             os.kill(next(child.pid for child in broker.children if child.name == "kafka"), signal.SIGKILL)
             say(2000)
-            running.kill("2")
-            running.start("2")
-            eventually(lambda: answered(len(ids)), 60, what="every event")
-            assert running.end() == [0, 0, 0], (tmp_path / "workers.log").read_text()
+            running.kill_and_start("2")
+            eventually(lambda: answered(len(ids)), what="every event")
+            assert running.end() == {"1": 0, "2": 0, "3": 0}
 
-        eventually(lambda: not hanging_transactions(settings), 15, what="the end of every transaction")
+        eventually(lambda: not hanging_transactions(settings), what="the end of every transaction")
         messages = log.messages(bus.topic_of(settings, InstanceAccepted), len(ids))
         causes = [bus.headers_of(message)["ce_causationid"].decode() for message in messages]
         assert sorted(causes) == sorted(ids)

@@ -85,11 +85,11 @@ class TestWorkersKeepTo:
         def answer(delivery: Delivery, _: Part10) -> Settled:
             if delivery.sop_instance_uid == "2.25.1.2":
                 third.set()
-                go_on.wait(10)
+                go_on.wait(60)
             return DELIVERED
 
         with run(Scripted(answer=answer)) as shared:
-            assert third.wait(10)
+            assert third.wait(60)
             shared.orders = Orders(paused=True)
             go_on.set()
             eventually(lambda: [row["state"] for row in rows(postgres).values()].count("delivered") == 3)

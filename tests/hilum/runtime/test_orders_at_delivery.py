@@ -322,6 +322,20 @@ class TestCoercions:
         assert found.edits is not None
         assert found.edits.values == {"PatientID": "NEW"}
 
+    @pytest.mark.parametrize("way", [("UNKNOWN", "P1"), ("P1", "UNKNOWN"), ("P1", "UNKNOWN", "P2")])
+    def test_a_merge_of_nobody_sets_nothing_right(self, connection: psycopg.Connection, delivery: Delivery, way: tuple[str, ...]) -> None:
+        example = ORDER_EXAMPLES[PatientChanged]()
+        assert isinstance(example, PatientChanged)
+        ids = [Identifier(value=each, issuer="NORTH") for each in way]
+        for n, each in enumerate(ids):
+            patient = replace(example.patient, key=each.value, ids=(each,), former_ids=tuple(ids[:n]))
+            write_patients(connection, [replace(example, patient=patient, merged_into=way[-1] if n + 1 < len(way) else "")])
+        connection.execute(
+            "INSERT INTO study (study_instance_uid, patient_id, receipt, received_at) VALUES (%s, %s, 'r', now())", (STUDY, way[0])
+        )
+
+        assert self.looked_up(connection, delivery, "PatientID").edits is None
+
     def test_two_such_patients_set_nothing_right(self, connection: psycopg.Connection, delivery: Delivery) -> None:
         example = ORDER_EXAMPLES[PatientChanged]()
         assert isinstance(example, PatientChanged)

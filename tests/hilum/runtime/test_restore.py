@@ -22,7 +22,7 @@ def write(log: Log, rows: dict[str, bytes | None], partition: int = 0) -> None:
     producer = bus.producer(log.settings)
     for key, value in rows.items():
         producer.produce(topic, value, key.encode(), partition)
-    assert producer.flush(10) == 0
+    assert producer.flush(60) == 0
 
 
 def restored(log: Log, *states: PartitionState) -> Restore:

@@ -17,6 +17,7 @@ from hilum import bus
 from hilum.database import connect
 from hilum.errors import Misconfigured, Quarantine, Reason, Stopped
 from hilum.events import InstanceReceived
+from hilum.runtime.positions import topic_ids
 from hilum.runtime.tables import TOO_MANY_FAILED, Envelope, TableRole, events_of
 from hilum.settings import Kafka, Postgres, Settings
 from hilum.testing import an_instance, eventually
@@ -65,7 +66,7 @@ class Place:
         return [(stage, reason, input_id, bytes(data)) for stage, reason, input_id, data in rows]
 
     def until_noted(self, *numbers: int) -> None:
-        eventually(lambda: self.noted() == sorted(numbers), 20, what=f"{sorted(numbers)} being noted")
+        eventually(lambda: self.noted() == sorted(numbers), what=f"{sorted(numbers)} being noted")
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ class TestReading:
         with place.log.running(TableRole(place.settings, Noting())) as [first]:
             place.until_noted(*range(100))
             with place.log.running(TableRole(place.settings, Noting())) as [second]:
-                eventually(lambda: first.role.health().says == second.role.health().says == "reads 2 partitions", 20)
+                eventually(lambda: first.role.health().says == second.role.health().says == "reads 2 partitions")
                 place.log.say(*events(*range(100, 200)))
                 place.until_noted(*range(200))
             place.log.say(*events(*range(200, 250)))
@@ -128,18 +129,18 @@ class TestReading:
         place.sql.close()
 
     def test_what_ends_a_transaction_is_passed_and_what_was_aborted_is_not_written(self, place: Place) -> None:
-        producer = bus.producer(place.settings, transactional_id="test")
-        producer.init_transactions(10)
+        producer = bus.producer(place.settings, transactional_id="test", transaction_timeout_ms=60_000)
+        producer.init_transactions(60)
         writer = bus.Writer(place.settings, "test")
         for number, keep in ((1, True), (2, False), (3, True)):
             producer.begin_transaction()
             record = writer.record(events(number)[0], str(uuid.uuid4()))
             producer.produce(record.topic, record.value, record.key, headers=record.headers)
             if keep:
-                producer.commit_transaction(10)
+                producer.commit_transaction(60)
             else:
-                producer.flush(10)
-                producer.abort_transaction(10)
+                producer.flush(60)
+                producer.abort_transaction(60)
 
         with place.log.running(TableRole(place.settings, Noting())) as [running]:
             place.until_noted(1, 3)
@@ -155,6 +156,22 @@ class TestReading:
             place.log.say(*events(2, 3))
 
             place.until_noted(1, 3)
+
+    def test_what_its_former_owner_writes_while_a_worker_begins_is_no_lost_log(self, place: Place, postgres: str) -> None:
+        topic_id = topic_ids(place.settings, [place.topic])[place.topic]
+        with closing(connect(postgres, name="former owner", autocommit=False)) as former:
+            former.execute(
+                "INSERT INTO consumer_offset (group_name, topic, partition, topic_id, next_offset) VALUES ('noting', %s, 0, %s, 2)",
+                (place.topic, topic_id),
+            )
+            with place.log.running(TableRole(place.settings, Noting())):
+                waits = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'hilum noting' AND wait_event_type = 'Lock'"
+                eventually(lambda: place.sql.execute(waits).fetchone(), what="the worker, which knows the end of the log, at the table")
+                place.log.say(*events(1, 2))
+                former.commit()
+                place.log.say(*events(3))
+
+                place.until_noted(3)
 
 
 class TestPoison:
@@ -231,7 +248,7 @@ class TestPoison:
 class TestALogThatDoesNotFit:
     def stopped(self, place: Place) -> str:
         with place.log.running(TableRole(place.settings, Noting())) as [running]:
-            eventually(running.ended, 20)
+            eventually(running.ended)
         assert isinstance(running.error, Stopped)
         return str(running.error)
 
@@ -244,7 +261,7 @@ class TestALogThatDoesNotFit:
         self.after_reading(place)
         admin = bus.admin(place.settings)
         admin.delete_topics([place.topic])[place.topic].result()
-        eventually(lambda: place.topic not in admin.list_topics(timeout=5).topics)
+        eventually(lambda: place.topic not in admin.list_topics(timeout=60).topics)
         place.log.make(partitions=1)
         place.log.say(*events(3, 4, 5))
 
@@ -285,14 +302,14 @@ class TestOutages:
     def test_kafka_that_is_away_is_waited_for_and_a_stop_is_obeyed(self, postgres: str, free_port: int, log: Log) -> None:
         settings = Settings(kafka=Kafka(bootstrap=f"127.0.0.1:{free_port}"), postgres=Postgres(dsn=postgres))
         with log.running(TableRole(settings, Noting())) as [running]:
-            eventually(lambda: "Kafka does not answer" in running.role.health().says, 30)
+            eventually(lambda: "Kafka does not answer" in running.role.health().says)
 
             assert not running.ended()
 
     def test_a_topic_that_was_never_made_is_a_matter_for_a_person(self, log: Log, postgres: str) -> None:
         settings = msgspec.structs.replace(log.settings, postgres=Postgres(dsn=postgres))
         with log.running(TableRole(settings, Noting())) as [running]:
-            eventually(running.ended, 20)
+            eventually(running.ended)
 
         assert isinstance(running.error, Misconfigured)
         assert "hilum provision" in running.error.fix
@@ -301,7 +318,7 @@ class TestOutages:
         place.sql.execute("DROP TABLE noted")
         place.log.say(*events(1))
         with place.log.running(TableRole(place.settings, Noting())) as [running]:
-            eventually(running.ended, 20)
+            eventually(running.ended)
 
         assert isinstance(running.error, Misconfigured)
         assert "hilum provision" in running.error.fix

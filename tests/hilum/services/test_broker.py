@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path, metadata: str) -> tuple[int, str, list[list[str]]]:
     """Exit code, output, and what ran (configuration, pid)."""
     argv: list[str | Path] = [sys.executable, "-I", "-S", BROKER, metadata, "controller", "broker", folder / "java", "-Xmx1m"]
-    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout, [line.split() for line in (folder / "ran").read_text().splitlines()]
 
 

@@ -70,7 +70,7 @@ class Running:
         """`kill -9`, and wait until it is back."""
         pid, restarts, _ = self.child(name)
         psutil.Process(pid).kill()
-        eventually(lambda: self.child(name)[1] > restarts and self.child(name)[2] == "running", 60, what=f"{name} is back")
+        eventually(lambda: self.child(name)[1] > restarts and self.child(name)[2] == "running", what=f"{name} is back")
 
     def s3(self) -> Minio:
         at = urlsplit(self.endpoints.s3_endpoint).netloc
@@ -90,14 +90,14 @@ def kafka_client(endpoints: Endpoints) -> dict[str, Any]:
 
 def create_topic(endpoints: Endpoints, topic: str) -> None:
     admin = AdminClient(kafka_client(endpoints))
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(20)
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(60)
 
 
 def produce(endpoints: Endpoints, topic: str, *values: bytes) -> None:
     producer = Producer({**kafka_client(endpoints), "acks": "all"})
     for value in values:
         producer.produce(topic, value)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
 
 
 def consumed(endpoints: Endpoints, topic: str, count: int) -> list[bytes]:
@@ -109,7 +109,7 @@ def consumed(endpoints: Endpoints, topic: str, count: int) -> list[bytes]:
         values.extend(value for record in consumer.consume(count, 0.5) if not record.error() and (value := record.value()))
         return len(values) >= count
 
-    eventually(all_there, 30)
+    eventually(all_there)
     consumer.close()
     return values
 
@@ -130,7 +130,7 @@ def test_a_producer_goes_on_when_its_broker_was_killed(running: Running) -> None
     create_topic(endpoints, "goes-on")
     producer = Producer({**kafka_client(endpoints), "enable.idempotence": True})
     producer.produce("goes-on", b"before")
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
 
     running.process("kafka").kill()
     producer.produce("goes-on", b"after")
@@ -226,7 +226,7 @@ def test_the_database_refuses_a_wrong_password(running: Running) -> None:
 
 def anonymous_status(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a loopback http URL made by the test
+        with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - a loopback http URL made by the test
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -261,7 +261,7 @@ def stranger(with_certificate: Path | None = None) -> ssl.SSLContext:
 def answer_to(port: int, request: bytes, context: ssl.SSLContext | None) -> bytes:
     """What the server says to `request`, over TLS if there is a `context`."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
             wire = context.wrap_socket(plain) if context else plain
             wire.sendall(request)
             return wire.recv(4096)
@@ -354,7 +354,7 @@ def test_two_hilums_run_side_by_side_even_under_an_odd_and_long_path(running: Ru
         create_topic(other, "mine")
         admin = AdminClient(kafka_client(running.endpoints))
 
-        assert "mine" not in admin.list_topics(timeout=10).topics
+        assert "mine" not in admin.list_topics(timeout=60).topics
         assert other.s3_endpoint != running.endpoints.s3_endpoint
 
 
@@ -376,7 +376,7 @@ def test_a_port_that_is_set_and_taken_is_named_before_anything_starts(running: R
 
 def started_alone(server: KafkaServer | PostgresServer | SeaweedServer) -> Run:
     run = Run(server.prepare())
-    eventually(run.ready, 60)
+    eventually(run.ready)
     return run
 
 
@@ -386,7 +386,7 @@ def test_a_damaged_database_is_explained(tmp_path: Path) -> None:
     run = Run(PostgresServer(tmp_path).prepare())
 
     with pytest.raises(Misconfigured, match=r"The data of postgres in .* is damaged") as stop:
-        eventually(run.ready, 60)
+        eventually(run.ready)
 
     assert stop.value.reason == "data-damaged"
 
@@ -417,7 +417,7 @@ def test_a_damaged_log_identity_is_explained(tmp_path: Path) -> None:
     run = Run(KafkaServer(tmp_path).prepare())
 
     with pytest.raises(Misconfigured, match=r"The data of kafka in .* is damaged") as stop:
-        eventually(run.ready, 60)
+        eventually(run.ready)
 
     assert stop.value.reason == "data-damaged"
 

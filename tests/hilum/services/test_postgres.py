@@ -44,7 +44,7 @@ def test_an_account_of_its_own_is_not_warned_of(account: str | None) -> None:
 def test_files_of_another_account_are_taken_over(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path)
     run = Run(server.prepare())
-    eventually(run.ready, 60)
+    eventually(run.ready)
     run.stop()
     folder = tmp_path / "postgres"
     for path in (folder, *folder.rglob("*")):
@@ -52,7 +52,7 @@ def test_files_of_another_account_are_taken_over(tmp_path: Path) -> None:
 
     run = Run(server.prepare())
     try:
-        eventually(run.ready, 60)
+        eventually(run.ready)
 
         with psycopg.connect(server.dsn) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)

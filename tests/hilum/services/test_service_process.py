@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from hilum.errors import Misconfigured
 from hilum.services import forked
 from hilum.services.process import LOG_LIMIT_BYTES, Child, Run, is_running, rotate, start_time
 from hilum.testing import eventually
+from tests.processes import children_of, ended
 
 IDLE = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -110,11 +110,11 @@ def test_a_child_that_does_not_stop_is_ended(start: Start) -> None:
 def test_what_a_child_started_ends_with_it(start: Start) -> None:
     run = start(f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {IDLE!r}]).pid, 'up', flush=True); {IDLE}")
     eventually(run.ready)
-    grandchild = psutil.Process(run.pid).children()[0]
+    [grandchild] = children_of(run.pid)
 
     run.stop()
 
-    eventually(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE)
+    eventually(lambda: ended([grandchild]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")

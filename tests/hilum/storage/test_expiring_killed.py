@@ -116,7 +116,7 @@ def test_the_role_keeps_what_is_young_in_the_store(log: Any, settings: Settings)
 
     role = Expire(settings, steady=timedelta(0), pass_s=0.1, deleted_pause_s=0.0)
     with log.running(role):
-        eventually(lambda: _has_marker(settings), 30, what="the marker of a decision")
+        eventually(lambda: _has_marker(settings), what="the marker of a decision")
         eventually(lambda: _count(settings, "SELECT count(*) FROM expiry") == 0, what="decisions that are taken back")
         assert role.health().ready
     assert len([each for each in open_store(settings).list(settings.s3.bucket) if each.key.startswith("k")]) == OBJECTS

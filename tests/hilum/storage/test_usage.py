@@ -8,14 +8,16 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from bench.running import SERVERS
 from hilum.cli import app
 from hilum.cli.storage import size
 from hilum.database import connect
 from hilum.sections import Retention
-from hilum.settings import Kafka, Settings
+from hilum.settings import S3, Postgres, Settings
 from hilum.storage.keeping import Facts
 from hilum.storage.places import in_place
 from hilum.storage.usage import EXPIRES, OLDER, Disk, Kept, full_at, spooled
+from tests.conftest import Log
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -89,7 +91,8 @@ def test_sizes_are_read_in_powers_of_a_thousand() -> None:
 
 
 @pytest.mark.system
-def test_the_commands_say_what_is_kept_and_what_would_expire(postgres: str, kafka: Kafka, tmp_path: Path) -> None:
+def test_the_commands_say_what_is_kept_and_what_would_expire(postgres: str, log: Log, tmp_path: Path) -> None:
+    log.make()
     with connect(postgres) as connection:
         for n, state, days in ((1, "delivered", 40), (2, "delivered", 2), (3, "pending", 40)):
             at = datetime.now(UTC) - timedelta(days=days)
@@ -105,10 +108,9 @@ def test_the_commands_say_what_is_kept_and_what_would_expire(postgres: str, kafk
                 (f"d{n}", f"r{n}", f"2.4.{n}", f"k{n}", state, None if state == "pending" else at),
             )
     config = tmp_path / "hilum.toml"
-    config.write_text(
-        f'data = "{tmp_path}"\n[postgres]\ndsn = "{postgres}"\n[kafka]\nbootstrap = "{kafka.bootstrap}"\n'
-        '[s3]\nendpoint = "http://127.0.0.1:1"\naccess_key = "a"\nsecret_key = "b"\n[retention]\noriginals_days = 30\n'
-    )
+    nowhere = S3(endpoint="http://127.0.0.1:1", access_key="a", secret_key="b")
+    servers = SERVERS.format(kafka=log.settings.kafka, postgres=Postgres(dsn=postgres), s3=nowhere)
+    config.write_text(f'data = "{tmp_path}"\n{servers}\n[retention]\noriginals_days = 30\n')
 
     def asked(*words: str) -> Any:
         result = CliRunner().invoke(app, ["storage", *words, "--config", str(config), "--json"])

@@ -159,6 +159,11 @@ class TestWhatIsKnown:
 
         assert found == {"k1": "quarantined", "k1b": "quarantined"}
 
+    def test_what_left_de_identified_and_came_back_is_of_no_instance_and_expires_as_a_repeat(self, known: Hospital) -> None:
+        known.change(receipt_of(9, "r9", "k9", "'returned'"))
+
+        assert known.verdict(9) == "repeats_days = 5"
+
     def test_another_encoding_of_what_was_here_has_a_term_of_its_own(self, known: Hospital) -> None:
         known.change(receipt_of(1, "r1b", "k1b", "'duplicate'"))
 

@@ -269,5 +269,5 @@ def test_a_second_worker_stands_by_until_the_first_one_ends(hilum: Hilum) -> Non
         assert hilum.now(id_).state == "asked"
     eventually(lambda: hilum.now(id_).state == "decided")
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()

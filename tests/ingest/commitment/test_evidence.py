@@ -117,7 +117,7 @@ class TestTheWay:
             except TryAgain:
                 return False
 
-        eventually(has_leaders, 20, what="the new topic has its leaders")
+        eventually(has_leaders, what="the new topic has its leaders")
         return found
 
     @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import trustme
 from pynetdicom import evt
 
+from bench.peers import free_port
 from hilum.commitments import Commitment, Commitments
 from hilum.dicom.commitment import Failure, FailureReason, Reference
 from hilum.settings import Node
@@ -18,7 +19,7 @@ from hilum.testing import Clock, eventually
 from hilum.upper_layer import Pdu, pdu
 from ingest.commitment.report import LONGEST_PAUSE_S, Reporter, pause
 from tests.commitment_scu import CT, scu
-from tests.peers import free_port, hangs_up, pacs, raw_peer
+from tests.peers import hangs_up, pacs, raw_peer
 
 NOON = datetime(2024, 2, 29, 12, tzinfo=UTC)
 
@@ -113,7 +114,7 @@ def test_a_large_report_arrives_whole(hilum: Hilum) -> None:
         hilum.knows("CT1", modality.port)
         hilum.decided(*instances)
         hilum.tell()
-        eventually(lambda: not hilum.commitments.open(), 20)
+        eventually(lambda: not hilum.commitments.open())
 
         assert modality.reports[0].committed == instances
 
@@ -207,7 +208,7 @@ def test_what_speaks_no_dicom_is_said_to_be_so(hilum: Hilum) -> None:
 def test_one_scu_does_not_hold_up_another(hilum: Hilum) -> None:
     def silent(connection: object) -> None:
         connection.recv(1)  # type: ignore[attr-defined]  # a socket
-        released.wait(20)
+        released.wait(60)
 
     released = threading.Event()
     with raw_peer(silent) as port, scu("CT2") as modality:
@@ -216,7 +217,7 @@ def test_one_scu_does_not_hold_up_another(hilum: Hilum) -> None:
         hilum.decided("2.25.1", aet="CT1")
         hilum.decided("2.25.2", aet="CT2")
         hilum.tell()
-        eventually(lambda: modality.reports, 5, what="the other is told")
+        eventually(lambda: modality.reports, what="the other is told")
         released.set()
 
 
@@ -224,7 +225,7 @@ def test_an_scu_that_is_being_told_is_not_told_twice(hilum: Hilum) -> None:
     go_on = threading.Event()
 
     def answer(_: evt.Event) -> int:
-        go_on.wait(10)
+        go_on.wait(60)
         return 0x0000
 
     with scu(answer=answer) as modality:
@@ -289,7 +290,7 @@ def test_an_scu_that_speaks_tls_only_gets_its_report(hilum: Hilum, authority: Au
         instances = [f"2.25.{10**30 + number}" for number in range(3000)]
         hilum.decided(*instances)
         hilum.tell()
-        eventually(lambda: not hilum.commitments.open(), 20)
+        eventually(lambda: not hilum.commitments.open())
 
         assert modality.reports[0].committed == instances
 

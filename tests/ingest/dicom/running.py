@@ -46,7 +46,7 @@ class Running:
     def end(self) -> None:
         """Stop it, and wait until it has."""
         self.stop.set()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
     def data_sets(self) -> list[bytes]:
@@ -127,7 +127,7 @@ def send(
     assert context.context_id is not None
     answers = answers_of(association)
     association.dimse.send_msg(request, context.context_id)
-    response = answers.get(timeout=30)
+    response = answers.get(timeout=60)
     answer = Dataset()
     answer.Status = response.Status
     answer.ErrorComment = response.ErrorComment
@@ -139,7 +139,7 @@ def rejection(port: int, called: str = "HILUM") -> tuple[int, int, int]:
 
     Asked without pynetdicom, which now and then takes a rejection for an abort, when the connection is closed right after it.
     """
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         context = ul.Context(abstract_syntax=CTImageStorage, transfer_syntax=EXPLICIT)
         connection.sendall(ul.associate_rq("CT1", called, [context], 16384))
         peer = RawPeer.on(connection)
@@ -152,7 +152,7 @@ class RawPeer:
     """A socket that speaks just enough DICOM to misbehave with."""
 
     def __init__(self, port: int, *, associate: bool = True) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         if associate:
             contexts = [ul.Context(abstract_syntax=CTImageStorage, transfer_syntax=EXPLICIT)]
             self.socket.sendall(ul.associate_rq("CT1", "HILUM", contexts, 16384))

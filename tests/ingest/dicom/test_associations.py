@@ -15,6 +15,7 @@ import trustme
 from pynetdicom import AE, build_context
 from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[attr-defined]  # made at import
 
+from bench.peers import free_port
 from hilum import telemetry
 from hilum import upper_layer as ul
 from hilum.errors import Misconfigured
@@ -27,7 +28,6 @@ from ingest.dicom.aborts import GARBLED_REQUEST
 from ingest.dicom.negotiation import NOT_NEGOTIATED
 from ingest.dicom.strangers import MOST_OF_PEER
 from tests.ingest.dicom.running import EXPLICIT, IMPLICIT, RawPeer, Running, a_slice, associated, encoded, records, rejection, running, send
-from tests.peers import free_port
 
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 JPEG = "1.2.840.10008.1.2.4.50"
@@ -268,7 +268,7 @@ class TestTls:
         receiver = Running(settings)
         try:
             command = ["echoscu", "+tla", "+cf", str(tmp_path / "ca.pem"), "127.0.0.1", str(settings.dicom.tls_port)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == 0, done.stderr
         finally:
             receiver.end()

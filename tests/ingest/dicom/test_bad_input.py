@@ -208,7 +208,7 @@ def timed(path: Path) -> Iterator[tuple[int, Seconds, Spool, Records]]:
         yield listener.port, clock, spool, kept
     finally:
         listener.stop()
-        thread.join(20)
+        thread.join(60)
 
 
 def dripped(peer: RawPeer, clock: Seconds, drip: bytes, every_s: float) -> tuple[int, bytes]:
@@ -232,7 +232,7 @@ def what_ended(kept: Records) -> str:
 
 
 def is_silent(path: Path) -> None:
-    with running(path, idle_timeout_s=0.2) as receiver:
+    with running(path, idle_timeout_s=0.5) as receiver:
         peer = RawPeer(receiver.receiver.port)
         peer.begin()
         peer.fragment(SLICE)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from bench.peers import free_port
 from hilum.commitments import Commitments
 from hilum.dicom.commitment import Failure
 from hilum.settings import Commitment as Terms
@@ -21,7 +22,6 @@ from hilum.settings import Spool as SpoolSettings
 from hilum.testing import eventually
 from ingest.dicom import Receiver, role
 from tests.commitment_scu import Scu, scu
-from tests.peers import free_port
 
 
 class Running:
@@ -39,7 +39,7 @@ class Running:
 
     def end(self) -> None:
         self.stop.set()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
     def decide(self, *failed: tuple[str, int]) -> None:
@@ -109,7 +109,7 @@ def test_the_association_goes_on_between_request_and_report(receiver: Running, m
 
 
 def test_a_peer_that_waits_for_a_report_may_be_silent_longer_than_others(tmp_path: Path, modality: Scu) -> None:
-    with running(tmp_path, idle_timeout_s=0.3) as receiver, modality.associated(receiver.port) as association:
+    with running(tmp_path, idle_timeout_s=0.5) as receiver, modality.associated(receiver.port) as association:
         association.ask(["2.25.1"])
         asked_at = time.monotonic()
         eventually(lambda: time.monotonic() > asked_at + 1.0, what="the idle timeout is over")

@@ -78,7 +78,7 @@ class Association:
 
     def due(self) -> list[tuple[bytes, bytes]]:
         """The report that is due, after the time between two looks."""
-        return eventually(lambda: messages(self.reports.due(self.acceptor)), 2)
+        return eventually(lambda: messages(self.reports.due(self.acceptor)))
 
 
 def messages(stream: bytes) -> list[tuple[bytes, bytes]]:
@@ -200,7 +200,7 @@ def test_a_report_goes_out_in_fragments_that_the_peer_takes(hilum: Settings) -> 
     association.receive(an_n_action())
     decide(hilum)
 
-    stream = eventually(lambda: association.reports.due(association.acceptor), 2)
+    stream = eventually(lambda: association.reports.due(association.acceptor))
 
     [(_, data_set)] = messages(stream)
     assert data_set == a_data_set()
@@ -316,4 +316,4 @@ def test_a_request_that_was_answered_elsewhere_is_waited_for_no_more(hilum: Sett
     commitments = Commitments.of(hilum)
     commitments.finish(the_request(hilum).id, state="given-up")
 
-    eventually(lambda: not association.reports.due(association.acceptor) and not association.reports.waiting, 2)
+    eventually(lambda: not association.reports.due(association.acceptor) and not association.reports.waiting)

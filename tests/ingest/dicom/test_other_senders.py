@@ -17,12 +17,12 @@ from msgspec import Struct
 from pydicom import dcmread
 from pydicom.uid import UID
 
-from bench.peers import ENVIRONMENT, orthanc
+from bench.peers import ENVIRONMENT, free_port, orthanc
 from bench.wire import recorder
 from hilum.spool import read_arrival
 from hilum.testing import eventually
 from tests.ingest.dicom.running import running
-from tests.peers import NOT_FOR_ORTHANC, clear_orthanc, free_port, give_to_orthanc
+from tests.peers import NOT_FOR_ORTHANC, clear_orthanc, give_to_orthanc
 from tests.storable import BARE_DATA_SETS, Sample, a_sample, in_runs, missing, storable
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -83,7 +83,7 @@ def delivered(
     with running(folder / "hilum", transfer_syntaxes=prefers) as receiver, recorder(receiver.receiver.port) as proxy:
         send([sample.path for sample in samples], proxy.port, folder)
         sent = sorted(each.data_set for each in proxy.sent if each.sop_class_uid not in refused)
-        eventually(lambda: len(receiver.data_sets()) >= len(sent), 30, what="all that was sent is kept")
+        eventually(lambda: len(receiver.data_sets()) >= len(sent), what="all that was sent is kept")
         kept = [receiver.spool.read(receipt) for receipt in receiver.spool.waiting()]
     assert sorted(file[read_arrival(file)[1] :] for file in kept) == sent
     return Delivered(kept)

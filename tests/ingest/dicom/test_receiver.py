@@ -153,7 +153,7 @@ def test_fifty_associations_at_once_are_all_served(receiver: Running) -> None:
 
     def modality(number: int) -> None:
         peer = RawPeer(receiver.receiver.port)
-        open_at_once.wait(30)
+        open_at_once.wait(60)
         ds = encoded(a_slice(SOPInstanceUID=f"2.25.{number}"))
         statuses.append(peer.store(ds, f"2.25.{number}"))
         peer.release()
@@ -201,7 +201,7 @@ def test_an_association_dropped_amid_an_object_leaves_nothing(receiver: Running,
 
 
 def test_a_silent_peer_is_aborted(tmp_path: Path) -> None:
-    with running(tmp_path, idle_timeout_s=0.2) as receiver:
+    with running(tmp_path, idle_timeout_s=0.5) as receiver:
         peer = RawPeer(receiver.receiver.port)
         peer.begin()
         peer.fragment(b"x" * 100)

@@ -49,7 +49,7 @@ def running(role: Folders) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
         assert errors == []
 
@@ -167,7 +167,7 @@ def test_killed_again_and_again_it_loses_nothing(tmp_path: Path) -> None:
     while moved() < len(files):
         enough = min(moved() + 15, len(files))
         with subprocess.Popen([sys.executable, "-c", _ROLE, msgspec.json.encode(settings).decode()]) as process:
-            eventually(partial(reached, moved, enough), 30, what="it moves files")
+            eventually(partial(reached, moved, enough), what="it moves files")
             process.kill()
         killed += 1
 

@@ -77,7 +77,7 @@ def listening(
             yield Running(listener, journal)
         finally:
             stop.set()
-            thread.join(30)
+            thread.join(60)
 
 
 def secured(path: Path, authority: trustme.CA) -> ServerTls:
@@ -94,7 +94,7 @@ class Peer:
     """A raw socket that speaks MLLP."""
 
     def __init__(self, port: int, wrap: Any = None) -> None:
-        raw = socket.create_connection(("127.0.0.1", port), timeout=20)
+        raw = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.socket = wrap(raw) if wrap else raw
         self._reader = Reader(2**20)
         self._read: list[bytes] = []

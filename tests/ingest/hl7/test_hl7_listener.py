@@ -214,7 +214,7 @@ def test_a_senders_character_set_holds_where_a_message_declares_none(tmp_path: P
 
 
 def test_a_block_that_never_ends_is_ended_by_time(tmp_path: Path) -> None:
-    with listening(tmp_path, idle_timeout_s=0.3) as running, Peer(running.port) as peer:
+    with listening(tmp_path, idle_timeout_s=0.5) as running, Peer(running.port) as peer:
         peer.send(START + b"MSH|^~\\&|RIS")
 
         assert peer.answer() is None
@@ -237,7 +237,7 @@ def test_a_block_that_drips_is_ended_by_time(tmp_path: Path) -> None:
 
 
 def test_a_connection_without_a_block_may_be_idle(tmp_path: Path) -> None:
-    with listening(tmp_path, idle_timeout_s=0.2) as running, Peer(running.port) as peer, Peer(running.port) as other:
+    with listening(tmp_path, idle_timeout_s=0.5) as running, Peer(running.port) as peer, Peer(running.port) as other:
         other.send(START + b"MSH")
         eventually(lambda: running.listener.connections == 1)
 

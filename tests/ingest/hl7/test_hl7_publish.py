@@ -79,12 +79,12 @@ def publishing(
     try:
         yield publisher
         stop.set()
-        thread.join(20)
+        thread.join(60)
         if errors:
             raise errors[0]
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)
 
 
 def put(journal: Journal, *contents: bytes) -> None:

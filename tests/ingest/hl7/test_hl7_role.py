@@ -130,7 +130,7 @@ def test_what_was_acknowledged_before_a_kill_is_told_once_by_its_id(log: Log, tm
     with a_process(log.settings, tmp_path, port), Peer(port) as peer:
         assert peer.asked(a_message("last")).get("MSA-1") == "AA"
         acknowledged.append("last")
-        eventually(lambda: "last" in [event.control_id for event in log.events(MessageReceived, 1)], 60)
+        eventually(lambda: "last" in [event.control_id for event in log.events(MessageReceived, 1)])
     told = {event.message_id: event.control_id for event in log.events(MessageReceived, len(acknowledged))}
 
     assert list(told.values()) == acknowledged
@@ -144,7 +144,7 @@ def test_validating_processes_end_with_a_role_that_is_killed(log: Log, tmp_path:
         validators = process.children(recursive=True)
         assert validators
         process.kill()
-        _, alive = psutil.wait_procs(validators, timeout=10)
+        _, alive = psutil.wait_procs(validators, timeout=60)
 
     assert alive == []
 

@@ -68,7 +68,7 @@ def stow(folder: Path, kept: list[bytes]) -> Iterator[str]:
     """A base URL. In the end `kept` has what is in the spool, which is what passed on the wire."""
     with running(folder / "hilum") as receiver, recorder(receiver.port, Posted) as proxy:
         yield f"http://127.0.0.1:{proxy.port}/dicom-web"
-        eventually(lambda: len(receiver.spool.waiting()) >= len(proxy.sent), 30, what="all that was sent is kept")
+        eventually(lambda: len(receiver.spool.waiting()) >= len(proxy.sent), what="all that was sent is kept")
         kept += [receiver.spool.read(receipt) for receipt in receiver.spool.waiting()]
         assert sorted(data_set for _, data_set in receiver.stored()) == sorted(each.data_set for each in proxy.sent)
 

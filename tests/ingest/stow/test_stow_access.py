@@ -142,7 +142,7 @@ def certified(authority: trustme.CA, tmp_path: Path) -> dict[str, Any]:
 
 
 def post_over_tls(port: int, context: ssl.SSLContext) -> int:
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
     connection.request("POST", "/dicom-web/studies", a_body(a_file()), {"Content-Type": TO_DICOM})
     return connection.getresponse().status
 

@@ -261,7 +261,7 @@ def test_with_a_full_disk_a_client_is_told_when_to_come_again(tmp_path: Path) ->
 
 
 def test_a_client_that_stays_silent_is_told_so(tmp_path: Path) -> None:
-    with running(tmp_path, idle_timeout_s=0.2) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+    with running(tmp_path, idle_timeout_s=0.5) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
         connection.sendall(a_head() + a_body(a_file())[:600])
 
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
@@ -269,7 +269,7 @@ def test_a_client_that_stays_silent_is_told_so(tmp_path: Path) -> None:
 
 
 def test_a_client_that_hangs_up_leaves_nothing(receiver: Running) -> None:
-    with socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+    with socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
         connection.sendall(
             f"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Length: 9999\r\nContent-Type: {TO_DICOM}\r\n\r\n".encode()
         )
@@ -283,7 +283,7 @@ def test_a_client_that_hangs_up_leaves_nothing(receiver: Running) -> None:
 
 
 def test_one_request_more_than_are_served_at_once_is_refused(tmp_path: Path) -> None:
-    with running(tmp_path, max_requests=1) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+    with running(tmp_path, max_requests=1) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
         connection.sendall(
             f"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Length: 9999\r\nContent-Type: {TO_DICOM}\r\n\r\n".encode()
         )
@@ -296,7 +296,7 @@ def test_one_request_more_than_are_served_at_once_is_refused(tmp_path: Path) -> 
 
 def test_what_is_no_http_is_refused_in_words(receiver: Running) -> None:
     for sent in (b"Marked Patient\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000):
-        with socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+        with socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
             connection.sendall(sent)
             response = http.client.HTTPResponse(connection)
             response.begin()
@@ -305,15 +305,15 @@ def test_what_is_no_http_is_refused_in_words(receiver: Running) -> None:
 
 
 def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(tmp_path: Path) -> None:
-    with running(tmp_path, times={"head_s": 0.2}) as receiver:
+    with running(tmp_path, times={"head_s": 0.5}) as receiver:
         for sent in (b"", b"POST /dicom-web/studies HTTP/1.1\r\nHo"):
-            with socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+            with socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
                 connection.sendall(sent)
                 assert connection.recv(100) == b""
 
 
 def test_who_asks_first_whether_to_send_is_refused_before_sending(tmp_path: Path) -> None:
-    with running(tmp_path, max_request_bytes=10) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+    with running(tmp_path, max_request_bytes=10) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
         connection.sendall(a_head(99, "Expect: 100-continue\r\n"))
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
@@ -322,7 +322,7 @@ def test_who_asks_first_whether_to_send_is_refused_before_sending(tmp_path: Path
 
 
 def test_what_is_under_way_is_finished_when_it_stops(tmp_path: Path) -> None:
-    with running(tmp_path) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+    with running(tmp_path) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
         body = a_body(a_file())
         connection.sendall(a_head(len(body)))
         eventually(lambda: receiver.receiver.health().says.endswith("1 request under way"))
@@ -336,7 +336,7 @@ def test_what_is_under_way_is_finished_when_it_stops(tmp_path: Path) -> None:
 
 
 def test_what_takes_too_long_when_it_stops_leaves_nothing(tmp_path: Path) -> None:
-    with running(tmp_path, times={"drain_s": 0.3}) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+    with running(tmp_path, times={"drain_s": 0.3}) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
         connection.sendall(
             f"POST /dicom-web/studies HTTP/1.1\r\nHost: h\r\nContent-Length: 9999\r\nContent-Type: {TO_DICOM}\r\n\r\n".encode()
         )
@@ -381,7 +381,7 @@ def test_whatever_comes_over_the_wire_the_next_request_is_served(receiver: Runni
     sent = a_head(len(body)) + body
     for place, gone, come in changes:
         sent = sent[:place] + come + sent[place + gone :]
-    with suppress(OSError), socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:  # it may close it at any time
+    with suppress(OSError), socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:  # it may close it at any time
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(9, socket.MSG_WAITALL) in (b"", b"HTTP/1.1 ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -19,11 +18,10 @@ from dicomweb_client import DICOMwebClient
 from pydicom import dcmread, dcmwrite
 
 from hilum import bus
-from hilum.events import EVENTS, InstanceReceived, decode
+from hilum.events import InstanceReceived, decode
 from hilum.part10 import data_set_offset
 from hilum.roles import find_role
-from hilum.settings import S3, Kafka, Settings, Stow
-from hilum.settings import Spool as SpoolSettings
+from hilum.settings import Settings, Stow
 from hilum.spool import Spool
 from hilum.store import open_store
 from hilum.testing import eventually
@@ -50,18 +48,9 @@ NOT_WRITABLE = {"SC_rgb_jpeg.dcm"}
 
 
 @pytest.fixture
-def hilum(tmp_path: Path, kafka: Kafka, s3: S3) -> Settings:
-    """Settings with topics, a spool and a client of the test's own, on servers that tests share."""
-    settings = Settings(
-        data=str(tmp_path),
-        stow=Stow(port=0, clients=str(tmp_path / "clients")),
-        spool=SpoolSettings(min_free_bytes=0, spare_bytes=0),
-        kafka=msgspec.structs.replace(kafka, prefix=f"w{uuid.uuid4().hex[:8]}."),
-        s3=msgspec.structs.replace(s3, bucket="stow-way-in", sync_path=str(tmp_path)),
-    )
-    bus.provision_topics(settings, [kind.topic for kind in EVENTS.values()])
-    open_store(settings).ensure_bucket("stow-way-in")
-    return settings
+def hilum(tmp_path: Path, site: Settings) -> Settings:
+    """Where clients with a key can send."""
+    return msgspec.structs.replace(site, stow=Stow(port=0, clients=str(tmp_path / "clients")))
 
 
 @contextmanager
@@ -75,13 +64,13 @@ def running(settings: Settings) -> Iterator[tuple[str, requests.Session]]:
     for thread in threads:
         thread.start()
     try:
-        eventually(lambda: stow.health().ready and publish.health().ready, 30)
+        eventually(lambda: stow.health().ready and publish.health().ready)
         yield url_of(settings.stow, stow.port), session
-        eventually(lambda: not Spool.of(settings).waiting(), 60)
+        eventually(lambda: not Spool.of(settings).waiting())
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
 
 
 def events(settings: Settings, count: int) -> list[InstanceReceived]:
@@ -95,7 +84,7 @@ def events(settings: Settings, count: int) -> list[InstanceReceived]:
         found.extend(decode(InstanceReceived, message.value() or b"") for message in consumer.consume(10_000, 0.2))
         return len(found) >= count
 
-    eventually(enough, 30)
+    eventually(enough)
     consumer.close()
     return found
 

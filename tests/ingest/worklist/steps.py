@@ -18,6 +18,7 @@ from pydicom.filewriter import write_dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]  # made at import
 
+from bench.peers import free_port
 from hilum.dicom.file_meta import part10_head
 from hilum.dicom.writing import CharacterSet, character_set, encode
 from hilum.order_events import Code, Identifier, Order, Patient, RequestedProcedure, ScheduledStep
@@ -28,7 +29,6 @@ from hilum.worklist import Worklist as WorklistFile
 from ingest.dicom import Receiver, role
 from ingest.worklist.items import items_of
 from ingest.worklist.packed import pack
-from tests.peers import free_port
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 Keys = Mapping[str, Any]
@@ -139,7 +139,7 @@ class Running:
 
     def end(self) -> None:
         self.stop.set()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
     def find(self, keys: Keys, *, calling: str = "CT1") -> tuple[list[Dataset], list[int]]:
@@ -191,7 +191,7 @@ def findscu(port: int, keys: Keys, folder: Path, *, calling: str = "CT1", cancel
     answers.mkdir()
     cancel = ["--cancel", str(cancel_after)] if cancel_after else []
     command = ["findscu", "-W", "-X", "-od", str(answers), *cancel, "-aet", calling, "-aec", "HILUM", "127.0.0.1", str(port), str(query)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return [dcmread(BytesIO(file.read_bytes()), force=True) for file in sorted(answers.iterdir())]
 

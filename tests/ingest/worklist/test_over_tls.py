@@ -73,7 +73,7 @@ def test_dcmtk_asks_for_the_worklist_over_tls(settings: Settings, ca: trustme.CA
     key.write_bytes(leaf.private_key_pem.bytes())
     command = ["findscu", "-W", "-aet", "CT1", "-aec", "HILUM", "+tls", str(key), str(certificate), "+cf", str(tmp_path / "ca.pem")]
     command += ["-k", "AccessionNumber=ACC1", "-k", "PatientID", "127.0.0.1", str(settings.dicom.tls_port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
     assert "PID1" in done.stdout + done.stderr

@@ -34,7 +34,7 @@ def test_wild_cards_mean_what_they_mean_elsewhere(pattern: str, text: str) -> No
 
 
 @given(pattern=st.text("a*?", min_size=1, max_size=300), text=st.text("ab", max_size=64))
-@settings(deadline=200)
+@settings(deadline=5000)  # ms: what takes exponential time takes hours, and a busy machine may stand still for a second
 def test_no_pattern_takes_long(pattern: str, text: str) -> None:
     wild(pattern)(text)
 

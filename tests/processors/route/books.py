@@ -24,7 +24,8 @@ from hilum.events import (
     StudyExpected,
 )
 from hilum.readback import ReadBack
-from hilum.runtime.delivery.queue import Outcome, Queue
+from hilum.runtime.delivery.outcomes import Outcome
+from hilum.runtime.delivery.queue import Queue
 from hilum.runtime.tables import Envelope, events_of
 from hilum.settings import S3, Settings
 from hilum.sink import Delivery
@@ -43,7 +44,7 @@ class Books(Hospital):
     def __init__(self, settings: Settings, rules: FixedRules, *, step: int) -> None:
         self.dsn = settings.postgres.dsn
         self.connection = connect(self.dsn)
-        tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'deid_lookup')"
         for (table,) in self.rows(tables):
             self.connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))  # of a few rows quicker than TRUNCATE
         self.unentered: list[InstanceRouted] = []

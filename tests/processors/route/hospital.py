@@ -5,7 +5,7 @@ What was said counts only once its transaction is committed; the index learns of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -75,6 +75,9 @@ class Index:
         self.notes: dict[str, Noted] = {}
         #: What it is said to know besides.
         self.known: dict[str, Decided] = {}
+        #: UIDs under which objects left de-identified.
+        self.made: set[str] = set()
+        self.studies_that_left: set[str] = set()
         #: How often it was asked for instances.
         self.asked = 0
         #: Patients that messages told of, by identifier and issuer; how studies fit their orders.
@@ -143,6 +146,12 @@ class Index:
         """The instances on which rules failed that have decided on none since, each with that decision."""
         told = [event for events in self.routed.values() for event in events if event.failed or event.mended]
         return {uid: event for uid, event in {event.sop_instance_uid: event for event in told}.items() if event.failed}
+
+    def studies_made_here(self, study_instance_uids: Sequence[str]) -> Collection[str]:
+        return [uid for uid in study_instance_uids if uid in self.studies_that_left]
+
+    def made_here(self, sop_instance_uids: Sequence[str]) -> Collection[str]:
+        return self.made & set(sop_instance_uids)
 
     def failing(self, sop_instance_uids: Sequence[str], config_version: str, limit: int) -> Mapping[str, InstanceAccepted]:
         found = {uid: event for uid, event in self.failed().items() if uid in sop_instance_uids and event.config_version != config_version}

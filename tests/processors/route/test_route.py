@@ -64,6 +64,20 @@ def indexed(*receipts: str, sha256: str = "a" * 64, deliveries: tuple[str, ...] 
     return index
 
 
+def test_a_delivery_says_by_which_policy_its_destination_was_to_get_it() -> None:
+    route = a_route()
+    route.configure(
+        Settings(
+            destinations={"archive": {"type": "archive"}, "pacs": {"type": "dicom", "policy": "basic"}},
+            rules=(Rule(name="everything", to=("archive", "pacs")),),
+        )
+    )
+
+    [routed] = decide(route, arrival(), FakeMemory())
+
+    assert [each.policy for each in routed.deliveries] == ["", "basic"]
+
+
 def test_an_instance_gets_one_decision_with_a_delivery_for_each_destination() -> None:
     [routed] = decide(a_route(), arrival(), FakeMemory())
 

@@ -375,6 +375,27 @@ class TestReturns:
 
         assert decisions(hospital.arrive(sop, calling_aet="PACS", sha256="zz", **naming(source))) == [("deliver", ("archive",))]
 
+    @pytest.mark.parametrize("calling", ["PACS", "WORKSTATION"])
+    def test_what_left_de_identified_is_returned_whoever_sends_it(self, calling: str) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+        hospital.index.made = {MADE}
+
+        came = hospital.arrive(MADE, calling_aet=calling, StudyInstanceUID="2.25.77", PatientID="PSEUDONYM")
+
+        assert decisions(came) == [("returned", ())]
+        assert changes_of(came) == []
+        assert changes_of(hospital.wait(minutes=2)) == []
+
+    def test_what_was_made_of_what_left_is_told_from_originals(self) -> None:
+        hospital = Hospital(FixedRules(now=("pacs", "archive")))
+        hospital.index.studies_that_left = {MADE}
+
+        came = hospital.arrive("2.25.99", StudyInstanceUID=MADE, PatientID="PSEUDONYM")
+        came += hospital.arrive("2.25.98", StudyInstanceUID="2.25.77")
+
+        routed = [[finding.code for finding in event.findings] for event in came if isinstance(event, InstanceRouted)]
+        assert routed == [["study-deidentified"], []]
+
     def test_what_a_destination_sends_back_is_returned_whatever_it_made_of_it(self) -> None:
         hospital = Hospital(FixedRules(now=("pacs", "viewer")))
         hospital.arrive("2.25.3")

@@ -25,7 +25,8 @@ from hilum.database.queries import list_studies, show_study
 from hilum.deliveries import Run, cancel, hurry, retry
 from hilum.errors import NotFound
 from hilum.events import InstanceRouted
-from hilum.runtime.delivery.queue import Outcome, Parked, PutOff, Queue
+from hilum.runtime.delivery.outcomes import Outcome, Parked, PutOff
+from hilum.runtime.delivery.queue import Queue
 from hilum.runtime.state import PartitionState
 from hilum.settings import Completeness, Sender
 from hilum.sink import Delivery, Settled
