@@ -7,7 +7,6 @@ point, it does the rest again: the object gets the same key and bytes, the event
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -36,6 +35,7 @@ from hilum.words import counted
 from ingest.backlog import Backlog
 from ingest.describe import describe, protected_tags, store_object
 from ingest.stored import Stored, drained
+from ingest.turns import Turns
 
 log = telemetry.logger("publish")
 
@@ -45,17 +45,10 @@ UPLOADS = 4
 MAX_UNDER_WAY = 256
 #: How often the spool is looked at.
 LOOK_S = 0.015
-#: Objects are told of in the order in which they came, but none waits longer for an older one that takes long to store.
-IN_ORDER_S = 0.25
 RETRY_S = 1.0
 #: How often records of associations and damaged files are looked for, and how many records are told at once.
 RECORDS_S = 1.0
 MOST_RECORDS = 500
-#: While more are being stored, those that are wait so long for each other: one sync of the disk, one look at the marker and one message to
-#: Kafka for all, and one transaction for all in each stage that follows. Each of these costs the broker what it costs for a single object.
-GATHER_S = 0.25
-#: Twice as long if more than so many are being stored, and fewer than so many are: for what is told last, all others wait.
-FEW = 64
 #: Kafka is called away once an event has waited so long for its acknowledgement.
 SILENCE_S = 5.0
 
@@ -91,14 +84,12 @@ class Publisher:
         self._wake = threading.Event()
         self._waiting: deque[str] = deque()
         self._under_way: set[str] = set()
-        self._uploading: dict[str, float] = {}
-        self._told_at = 0.0
+        self._turns = Turns()
         self._strange: set[str] = set()
         #: Objects on which publishing itself fails, again and again: nobody is to wait for them.
         self._failing: set[str] = set()
         #: How many files of the spool are damaged, or are no spool files.
         self._odd = 0
-        self._stored: deque[tuple[str, Record]] = deque()
         self._untold = Stored(store, settings.s3.bucket)
         self._unsent: deque[tuple[str, Record]] = deque()
         self._sent: dict[str, float] = {}
@@ -199,7 +190,7 @@ class Publisher:
         while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
             receipt = self._waiting.popleft()
             self._under_way.add(receipt)
-            self._uploading[receipt] = math.inf
+            self._turns.expect(receipt)
             pool.submit(self._upload, receipt)
             done = True
         return done
@@ -213,27 +204,31 @@ class Publisher:
         self._looked_at = now
         known = self._under_way | self._strange
         with self._looks.one():  # each upload that ends wakes us, and the folder has hundreds of files to be written again
-            self._waiting.extend(receipt for receipt in self._spool.waiting() if receipt not in known)
+            waiting = self._spool.waiting()
+        self._turns.in_spool(waiting)
+        self._waiting.extend(receipt for receipt in waiting if receipt not in known)
         telemetry.SPOOL_OBJECTS.set(self._lag())
         telemetry.SPOOL_FREE_BYTES.set(self._spool.free_bytes())
 
     def _upload(self, receipt: str) -> None:
         """Describe and store one object; runs in a pool."""
         path = self._spool.path(receipt)
-        self._uploading[receipt] = time.monotonic() + IN_ORDER_S
+        self._turns.begin(receipt)
         try:
             if not self._spool.check(receipt):
-                self._under_way.discard(receipt)
+                self._give_up(receipt)
                 return
             described = describe(path, receipt, self._settings.s3.bucket, self._keep)
+            instance = described.event.instance
+            self._turns.is_read(receipt, instance.sop_instance_uid or instance.announced_sop_instance_uid)
             store_object(self._store, path, described)
-            self._untold.note(receipt, described.event.instance.object.key)
-            self._stored.append((receipt, self._record(described.event, receipt)))
+            self._untold.note(receipt, instance.object.key)
+            self._turns.is_stored(receipt, self._record(described.event, receipt))
             self._failing.discard(receipt)
             self._troubles.pop("store", None)
             self._troubles.pop("spool", None)
         except FileNotFoundError:
-            self._under_way.discard(receipt)  # it was given back
+            self._give_up(receipt)  # it was given back
         except Misconfigured as error:
             self._fatal = error
         except TryAgain as error:
@@ -243,32 +238,25 @@ class Publisher:
         except ValueError as error:
             log.error("spool_file_strange", receipt=receipt if _is_receipt(receipt) else "", error=error)
             self._strange.add(receipt)
-            self._under_way.discard(receipt)
+            self._give_up(receipt)
         except OSError as error:
             self._say("spool", f"A spool file cannot be read: {error.strerror}.")
             self._hold_until = time.monotonic() + RETRY_S
-            self._under_way.discard(receipt)
+            self._give_up(receipt)
         except Exception as error:  # a fault of ours on one object must not stop the others, nor lose it
             log.error("publish_failed", receipt=receipt, error=telemetry.described(error))
             self._failing.add(receipt)
             self._hold_until = time.monotonic() + RETRY_S
-            self._under_way.discard(receipt)
+            self._give_up(receipt)
         finally:
-            del self._uploading[receipt]
-        if not self._uploading:  # else what is stored waits for others anyway, and this thread's turn is theirs
+            is_last = self._turns.end(receipt)
+        if is_last:  # else what is stored waits for others anyway, and this thread's turn is theirs
             self._wake.set()
 
-    def _in_order(self) -> list[tuple[str, Record]]:
-        """What is stored and may be told now: nothing that overtakes an older object which has been uploading for a short time only."""
-        now = time.monotonic()
-        if self._uploading and now - self._told_at < GATHER_S * (1 + (len(self._uploading) > FEW > len(self._stored))):
-            return []
-        self._told_at = now
-        oldest = min([each for each, until in list(self._uploading.items()) if now < until], default=None)  # first: see `_upload`'s end
-        stored = sorted(drained(self._stored), key=lambda each: each[0])
-        ready = [each for each in stored if oldest is None or each[0] < oldest]
-        self._stored.extend(stored[len(ready) :])
-        return ready
+    def _give_up(self, receipt: str) -> None:
+        """It cannot be read now, or at all: others of its instance do not wait for it."""
+        self._turns.leave([receipt])
+        self._under_way.discard(receipt)
 
     def _record(self, event: InstanceReceived, receipt: str) -> Record:
         trace = UUID(receipt).hex  # of the receipt, so that what is said again is in the same trace
@@ -276,11 +264,12 @@ class Publisher:
 
     def _settle(self, kafka: Log) -> bool:
         """Sync and tell what is stored, remove what is acknowledged; whether something was done."""
-        stored = self._in_order() if time.monotonic() >= self._settle_at else []
+        stored = self._turns.next() if time.monotonic() >= self._settle_at else []
         if stored and self._synced() and (kept := self._kept(stored)) is not None:
             self._unsent.extend(kept)
-        elif stored:
-            self._stored.extend(stored)
+            self._turns.leave(receipt for receipt, _ in kept)
+        else:
+            self._turns.put_back(stored)
         while self._unsent:
             receipt, record = self._unsent[0]
             if not self._untold.is_fresh(receipt):  # Kafka was away for long

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from pydicom import dcmread
@@ -117,6 +118,27 @@ def test_an_object_is_said_only_once_its_disk_is_synced(clockwork: Clockwork) ->
         eventually(lambda: clockwork.log.said)
 
     assert clockwork.synced == [1]
+
+
+def test_of_one_instance_what_came_first_is_said_first_however_long_its_storing_takes(clockwork: Clockwork) -> None:
+    receipts = [spooled(clockwork.spool, SOPInstanceUID="2.25.1", Rows=rows) for rows in (1, 2, 3, 4)]
+    others = [spooled(clockwork.spool, SOPInstanceUID=f"2.25.{n}") for n in range(2, 10)]
+    put, first_may_be_stored = clockwork.store.put, threading.Event()
+
+    def slow(bucket: str, key: str, content: BinaryIO, size_bytes: int) -> None:
+        data = content.read()
+        if dcmread(BytesIO(data)).get("Rows") == 1:
+            assert first_may_be_stored.wait(60)
+        put(bucket, key, BytesIO(data), size_bytes)
+
+    clockwork.store.put = slow  # type: ignore[method-assign]
+    with clockwork.running():
+        eventually(lambda: set(others) <= set(clockwork.ids()))
+        assert not set(receipts) & set(clockwork.ids())
+        first_may_be_stored.set()
+        eventually(lambda: not clockwork.spool.waiting())
+
+    assert [each for each in clockwork.ids() if each in receipts] == receipts
 
 
 def test_one_sync_serves_many_objects(clockwork: Clockwork) -> None:
