@@ -16,22 +16,22 @@ from pydicom.filereader import read_dataset
 
 from hilum.dicom.file_meta import part10_head
 from processors.anonymize import plain
-from processors.anonymize.heads import ISSUER, LONG, PATIENT_ID, QUALIFIERS, SERIES, SOP_CLASS, SOP_INSTANCE, STUDY
 from processors.anonymize.held import Held, HeldReason, shown
 from processors.anonymize.identity import Subject
+from processors.anonymize.known_elements import ISSUER, LONG, PATIENT_ID, QUALIFIERS, SERIES, SOP_CLASS, SOP_INSTANCE, STUDY
+from processors.anonymize.known_runs import Run
 from processors.anonymize.needed import DOCUMENTS
+from processors.anonymize.object_identity import check_same_class, new_uids, subject_from
 from processors.anonymize.options import Option
 from processors.anonymize.policy import Policy
 from processors.anonymize.pseudonyms import Pseudonyms
 from processors.anonymize.result import Anonymized, Context
 from processors.anonymize.rules import Rules, rules_of
-from processors.anonymize.runs import Run
 from processors.anonymize.source import Source, read_source, unreadable
 from processors.anonymize.stamp import encoded, stamp
 from processors.anonymize.types import is_standard
 from processors.anonymize.values import Values
 from processors.anonymize.walk import Edit, Known, Later, Unusual, Walk
-from processors.anonymize.whole import check_same_class, new_uids, subject_from
 
 #: Slices longer than this are not copied.
 _SLICE_BYTES = 16 * 1024

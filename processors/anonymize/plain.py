@@ -21,6 +21,7 @@ from hilum.dicom.file_meta import part10_head
 from processors.anonymize.charsets import Charset, charset
 from processors.anonymize.comments import blanked
 from processors.anonymize.held import AT_ITS_SOURCE, Held, HeldReason, shown
+from processors.anonymize.object_identity import check_same_class, new_uids, subject_from
 from processors.anonymize.printable import printable
 from processors.anonymize.result import Action, Anonymized, Context
 from processors.anonymize.rules import PATIENT_ID, Act, Decision, Level, Rules
@@ -29,7 +30,6 @@ from processors.anonymize.table import vr_of
 from processors.anonymize.twice import check_once
 from processors.anonymize.values import Values, held_by
 from processors.anonymize.walk import MAX_DEPTH
-from processors.anonymize.whole import check_same_class, new_uids, subject_from
 from processors.anonymize.words import name_words
 
 _CHARACTER_SET = 0x00080005

@@ -14,10 +14,10 @@ from msgspec import Struct
 from pydicom.datadict import keyword_for_tag
 
 from processors.anonymize.held import HeldReason
+from processors.anonymize.known_runs import Runs
 from processors.anonymize.needed import has_no_dummy
 from processors.anonymize.options import Option
 from processors.anonymize.policy import Policy, PrivateElement, Wish, path_of, private_elements
-from processors.anonymize.runs import Runs
 from processors.anonymize.table import Row, row_of, vr_of
 from processors.anonymize.types import UNKNOWN, Types, types
 from processors.anonymize.vrs import CODED, FREE, TEXTUAL, TIMES, fits

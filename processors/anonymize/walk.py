@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from processors.anonymize.charsets import Charset, charset
 from processors.anonymize.comments import blanks
-from processors.anonymize.heads import CARE, GO, KEEP, LONG, MATCH, PRIVATE, QUALIFIERS, VRS, WANTED, Entry, entry_of
 from processors.anonymize.held import AT_ITS_SOURCE, Held, HeldReason, shown
+from processors.anonymize.known_elements import CARE, GO, KEEP, LONG, MATCH, PRIVATE, QUALIFIERS, VRS, WANTED, Entry, entry_of
+from processors.anonymize.known_runs import KEY_BYTES, MOST_BYTES, NO_BLOCKS, Blocks, Run, Runs, blocks_of
 from processors.anonymize.rules import Act, Level, Rules
-from processors.anonymize.runs import KEY_BYTES, MOST_BYTES, NO_BLOCKS, Blocks, Run, Runs, blocks_of
 from processors.anonymize.source import truncated, unreadable
 from processors.anonymize.values import held_by, is_of_patient
 from processors.anonymize.words import name_words

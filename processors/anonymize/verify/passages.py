@@ -1,6 +1,6 @@
 """Passages that stood so, byte for byte, in a file that was read before: their elements are known, and so is what was made of those.
 
-It is the second look's own, as its reader is: the engine's memory (`runs.py`) is another one, and neither knows what the other holds.
+It is the second look's own, as its reader is: the engine's memory (`known_runs.py`) is another one, and neither knows what the other holds.
 """
 
 from __future__ import annotations

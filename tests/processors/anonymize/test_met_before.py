@@ -12,9 +12,9 @@ from pydicom.dataset import Dataset
 from processors.anonymize.charsets import charset
 from processors.anonymize.held import Held
 from processors.anonymize.keys import key_of
+from processors.anonymize.known_runs import Run, Runs
 from processors.anonymize.pseudonyms import Pseudonyms
 from processors.anonymize.result import Context
-from processors.anonymize.runs import Run, Runs
 from processors.anonymize.verify import second_look
 from processors.anonymize.verify.reading import TRIED_AGAIN_AFTER, Reader
 from tests.processors.anonymize.objects import Raw, a_context, a_file, a_policy, an_object, encoded, flat, out_of, part10, read, samples

@@ -1,4 +1,4 @@
-"""What both engines ask of an object as a whole: whose it is, whether it is what it says, and its new UIDs."""
+"""What an object is and whose it is, for both engines: its class, its patient, and the UIDs that it gets."""
 
 from __future__ import annotations
 
