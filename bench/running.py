@@ -130,7 +130,7 @@ class RunningHilum:
             try:
                 if not any(spool.glob("*.dcm")) and self.rows(on_the_way) == [(0,)]:
                     account = reconcile(self.settings, wait_s=end - time.monotonic())
-                    if account.pending == account.parked and account.undecided == 0 and account.caught_up:
+                    if account.at_rest:
                         return account
             except psycopg.OperationalError:  # it may have been killed a moment ago
                 pass

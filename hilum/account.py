@@ -73,6 +73,11 @@ class Account(Struct, frozen=True, kw_only=True):
         return self.unaccounted == 0 and self.undecided == 0 and self.caught_up
 
     @property
+    def at_rest(self) -> bool:
+        """Whether nothing is on its way any more; what waits for a person is not."""
+        return self.caught_up and self.undecided == 0 and self.pending == self.parked
+
+    @property
     def verdict(self) -> str:
         """All of it in words, for people."""
         said = "Everything is accounted for." if self.ok else "Not everything is accounted for."

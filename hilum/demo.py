@@ -18,6 +18,7 @@ from hilum.demo_order import OrderStory, Step
 from hilum.errors import HilumError, Reason
 from hilum.peer import Peer
 from hilum.reconcile import Account
+from hilum.services.ports import Ports
 from hilum.settings import Settings, forget_environment, load
 from hilum.up import hl7_of, listener_of
 
@@ -117,7 +118,7 @@ class Demo:
 
         began = time.monotonic()
         seconds: dict[str, float] = {}
-        pacs_port = _free_port()
+        pacs_port = Ports(self.data).take("pacs.port", "127.0.0.1")
         self.config.write_text(SETTINGS.format(data=self.data, pacs_port=pacs_port), encoding="utf-8")
         self._progress("Starting the PACS", None, None)
         self._start_pacs(pacs_port)
@@ -150,7 +151,7 @@ class Demo:
         self._progress("Holding the study against its order", None, None)
         story.matched(study)
         self._progress("Reconciling", None, None)
-        account = reconcile(settings)
+        account = last_account(lambda: reconcile(settings))
         return self._result(settings, account, len(samples) + len(synthetic), refused, seconds, story.steps)
 
     def stop(self) -> None:
@@ -255,6 +256,14 @@ class Demo:
         )
 
 
+def last_account(look: Callable[[], Account], within_s: float = ARRIVES_WITHIN_S) -> Account:
+    """The account once nothing is on its way any more, or that after `within_s`. What is between two stages is in none of their tables."""
+    end = time.monotonic() + within_s
+    while not (account := look()).at_rest and time.monotonic() < end:
+        time.sleep(0.2)
+    return account
+
+
 _ON_THE_WAY = """
 SELECT count(*),
        count(*) FILTER (WHERE decision IS NULL AND quarantine_reason IS NULL),
@@ -275,10 +284,3 @@ SELECT stage, count(*),
        1000 * percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM took))
 FROM reached GROUP BY step, stage ORDER BY step, stage
 """
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
