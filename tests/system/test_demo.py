@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.running import alone_on_this_machine
+from hilum.services.runstate import read_run_state
 from hilum.testing import eventually
 
 pytestmark = pytest.mark.system
@@ -35,8 +37,16 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def is_up(folder: Path) -> bool:
+    states = [read_run_state(data) for data in folder.glob("hilum-demo-*/data")]
+    return any(state is not None and state.state == "ready" for state in states)
+
+
 def test_the_demo_accounts_for_every_file_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with start(tmp_path, "--slices", "5", "--json") as demo:
+    with alone_on_this_machine():
+        demo = start(tmp_path, "--slices", "5", "--json")
+        eventually(lambda: is_up(tmp_path) or demo.poll() is not None, 180, what="everything has started")
+    with demo:
         said, errors = demo.communicate(timeout=300)
 
     assert demo.returncode == 0, errors
@@ -60,7 +70,7 @@ def test_the_demo_accounts_for_every_file_and_leaves_nothing_behind(tmp_path: Pa
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_demo_that_is_stopped_takes_everything_with_it(tmp_path: Path, number: signal.Signals) -> None:
-    with start(tmp_path) as demo:
+    with alone_on_this_machine(), start(tmp_path) as demo:
         eventually(lambda: any("kafka.Kafka" in command for command in processes_in(tmp_path)), what="the broker is starting")
         demo.send_signal(number)
         demo.communicate(timeout=60)
