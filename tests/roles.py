@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from hilum.services.forked import have_imported
@@ -53,7 +51,7 @@ class Roles:
         """As `kill -9` does; it is not started again."""
         with self._lock:
             self._wanted.discard(name)
-            _kill(self._runs[name])
+            self._runs[name].kill()
 
     def kill_and_start(self, name: str) -> None:
         """As `kill -9` does, and at once there is another."""
@@ -84,7 +82,7 @@ class Roles:
         with self._lock:
             self._wanted.clear()
             for run in self._runs.values():
-                _kill(run)
+                run.kill()
 
     def notes(self) -> Iterator[str]:
         """What has ended by itself, and the end of each one's log."""
@@ -92,12 +90,6 @@ class Roles:
         for name, run in self._runs.items():
             how = "runs" if run.exit_code is None else f"has ended with {run.exit_code}"
             yield "\n".join([f"{name} {how}; the end of its log:", *tail(self._children[name].log)])
-
-
-def _kill(run: Run) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(run.pid, signal.SIGKILL)  # it may be so young that it leads no session yet
-    run.kill()
 
 
 @contextmanager

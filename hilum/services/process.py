@@ -126,6 +126,7 @@ class Run:
         """End the whole session now."""
         with suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
             os.killpg(self.pid, signal.SIGKILL)
+        self._process.send_signal(signal.SIGKILL)  # a fork may be so young that it leads no session yet
         self._process.wait()
 
     def after_end(self) -> None:

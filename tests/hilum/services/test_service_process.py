@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hilum.errors import Misconfigured
 from hilum.services import forked
 from hilum.services.process import LOG_LIMIT_BYTES, Child, Run, is_running, rotate, start_time
 from hilum.testing import eventually
+from tests.hilum.services import run_code
 from tests.processes import children_of, ended
 
 IDLE = "import time; print('up', flush=True); time.sleep(600)"
@@ -105,6 +107,20 @@ def test_a_child_that_does_not_stop_is_ended(start: Start) -> None:
     run.stop()
 
     assert run.exit_code == -signal.SIGKILL
+
+
+@pytest.mark.skipif(not forked.POSSIBLE, reason="Linux only")
+def test_a_fork_that_leads_no_session_yet_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forked, "become", run_code.stays_young)
+    run = Run(Child(name="toy", argv=(), fork=("toy",), log=tmp_path / "toy.log", ready=lambda: False))
+    killing = threading.Thread(target=run.kill, daemon=True)
+    killing.start()
+    killing.join(30)
+    try:
+        assert run.exit_code == -signal.SIGKILL
+    finally:
+        if run.exit_code is None:
+            os.kill(run.pid, signal.SIGKILL)
 
 
 def test_what_a_child_started_ends_with_it(start: Start) -> None:
