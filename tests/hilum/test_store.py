@@ -204,10 +204,8 @@ class TestS3Store(StoreContract):
             store.ensure_bucket("No_Bucket")
 
 
-def test_a_store_that_is_down_is_to_be_tried_again() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    store = S3Store(f"http://127.0.0.1:{port}", "key", "secret")
+def test_a_store_that_is_down_is_to_be_tried_again(free_port: int) -> None:
+    store = S3Store(f"http://127.0.0.1:{free_port}", "key", "secret")
 
     for attempt in (lambda: store.check("bucket"), lambda: store.put("bucket", "a", BytesIO(b"x"), 1), lambda: store.get("bucket", "a")):
         with pytest.raises(TryAgain, match="does not answer"):

@@ -14,11 +14,11 @@ from confluent_kafka import IsolationLevel, TopicPartition
 
 from hilum import bus
 from hilum.events import InstanceAccepted, decode
-from hilum.services import embedded
 from hilum.services.process import Child
 from hilum.services.runstate import read_run_state
 from hilum.settings import S3, Postgres, Settings
 from hilum.testing import an_instance, eventually
+from tests.conftest import started_alone
 from tests.roles import roles
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def hanging_transactions(settings: Settings) -> list[tuple[str, int]]:
 @pytest.mark.system
 def test_kills_of_workers_and_broker_lose_nothing_repeat_nothing_and_spoil_no_state(tmp_path: Path, make_log: type[Log]) -> None:
     elsewhere = Settings(postgres=Postgres(dsn="postgresql://none"), s3=S3(endpoint="http://none"))
-    with embedded(tmp_path / "data", elsewhere) as endpoints:
+    with started_alone(tmp_path / "data", elsewhere) as endpoints:
         settings = endpoints.filled_into(elsewhere)
         log = make_log(settings)
         log.make(bus.state_topic("count"))

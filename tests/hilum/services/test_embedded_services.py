@@ -12,10 +12,11 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import psutil
@@ -26,6 +27,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from minio import Minio
 
+from bench.running import alone_on_this_machine
 from hilum import bus
 from hilum.errors import Misconfigured
 from hilum.services import embedded, servers_for
@@ -38,11 +40,12 @@ from hilum.services.ports import Ports
 from hilum.services.postgres import PostgresServer
 from hilum.services.process import Run, launched
 from hilum.services.runstate import read_run_state
-from hilum.services.seaweedfs import SeaweedServer
 from hilum.settings import Kafka, Settings
 from hilum.testing import eventually
+from tests.conftest import started_alone
 
 pytestmark = pytest.mark.system
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,14 @@ class Running:
     def process(self, name: str) -> psutil.Process:
         return psutil.Process(self.child(name)[0])
 
-    def processes(self) -> list[psutil.Process]:
-        """All processes of the three."""
+    def of_each_process(self, ask: Callable[[psutil.Process], T]) -> list[T]:
+        """The answers of all processes of the three; PostgreSQL's come and go, and one that has ended meanwhile has none."""
         heads = [self.process(name) for name in ("kafka", "postgres", "s3")]
-        return [*heads, *(process for head in heads for process in head.children(recursive=True))]
+        answers = []
+        for process in [*heads, *(process for head in heads for process in head.children(recursive=True))]:
+            with suppress(psutil.NoSuchProcess):
+                answers.append(ask(process))
+        return answers
 
     def child(self, name: str) -> tuple[int, int, str]:
         """Its pid, how often it was restarted, its state."""
@@ -80,7 +87,7 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     data = tmp_path_factory.mktemp("services")
-    with embedded(data) as endpoints:
+    with started_alone(data, Settings()) as endpoints:
         yield Running(data, endpoints)
 
 
@@ -306,11 +313,9 @@ def test_the_sockets_of_the_store_are_its_owners_alone(running: Running) -> None
 
 
 def test_nothing_listens_beyond_loopback(running: Running) -> None:
+    open_ = running.of_each_process(lambda process: (process.name(), process.net_connections("inet")))
     listening = {
-        (process.name(), at.laddr.ip)
-        for process in running.processes()
-        for at in process.net_connections("inet")
-        if at.status == psutil.CONN_LISTEN or (not at.raddr and at.laddr)
+        (name, at.laddr.ip) for name, found in open_ for at in found if at.status == psutil.CONN_LISTEN or (not at.raddr and at.laddr)
     }
 
     assert {ip for _, ip in listening} == {"127.0.0.1"}
@@ -332,8 +337,7 @@ def test_secrets_are_readable_by_their_owner_only(running: Running) -> None:
 
 
 def test_at_rest_the_three_take_less_than_900_megabytes(running: Running) -> None:
-
-    assert sum(process.memory_full_info().pss for process in running.processes()) < 900 << 20
+    assert sum(running.of_each_process(lambda process: process.memory_full_info().pss)) < 900 << 20
 
 
 def test_settings_without_endpoints_are_filled_with_what_runs(running: Running) -> None:
@@ -350,7 +354,7 @@ def test_a_second_start_on_the_same_data_says_who_holds_it(running: Running) -> 
 
 
 def test_two_hilums_run_side_by_side_even_under_an_odd_and_long_path(running: Running, tmp_path: Path) -> None:
-    with embedded(tmp_path / f"a, b = c's {'x' * 120}") as other:
+    with started_alone(tmp_path / f"a, b = c's {'x' * 120}", Settings()) as other:
         create_topic(other, "mine")
         admin = AdminClient(kafka_client(running.endpoints))
 
@@ -374,14 +378,10 @@ def test_a_port_that_is_set_and_taken_is_named_before_anything_starts(running: R
         pass
 
 
-def started_alone(server: KafkaServer | PostgresServer | SeaweedServer) -> Run:
-    run = Run(server.prepare())
-    eventually(run.ready)
-    return run
-
-
 def test_a_damaged_database_is_explained(tmp_path: Path) -> None:
-    started_alone(PostgresServer(tmp_path)).stop()
+    sound = Run(PostgresServer(tmp_path).prepare())
+    eventually(sound.ready)
+    sound.stop()
     (tmp_path / "postgres" / "18" / "global" / "pg_control").write_bytes(b"\0" * 8192)
     run = Run(PostgresServer(tmp_path).prepare())
 
@@ -449,14 +449,15 @@ def test_everything_works_as_a_normal_user() -> None:
             "import os; from pathlib import Path; from hilum.services import embedded\n"
             f"with embedded(Path({str(home / 'data')!r})) as endpoints: print('ready', os.geteuid(), endpoints)"
         )
-        done = subprocess.run(
-            launched([sys.executable, "-c", program], user="nobody"),
-            env={"HOME": str(home), "HILUM_CACHE": str(home / "cache"), "PYTHONPATH": str(Path(__file__).parents[3])},
-            cwd=home,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        with alone_on_this_machine():
+            done = subprocess.run(
+                launched([sys.executable, "-c", program], user="nobody"),
+                env={"HOME": str(home), "HILUM_CACHE": str(home / "cache"), "PYTHONPATH": str(Path(__file__).parents[3])},
+                cwd=home,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
 
         assert done.stdout.startswith(f"ready {pwd.getpwnam('nobody').pw_uid}"), done.stderr

@@ -50,7 +50,7 @@ from hilum.control_events import ConfigApplied, ResourceWanted
 from hilum.deid_sections import Feed
 from hilum.errors import Misconfigured, NotFound
 from hilum.events import InstanceReceived
-from hilum.services import embedded, servers_for
+from hilum.services import servers_for
 from hilum.services.feed_door import KAFKA_READERS, FeedDoor
 from hilum.services.process import Run
 from hilum.services.readers import Reader, admit, end, read_reader, reader_file, write_identities
@@ -59,6 +59,7 @@ from hilum.settings import S3, Kafka, Postgres, Settings
 from hilum.store import MULTIPART_FROM_BYTES, open_store
 from hilum.study_events import InstanceDeidentified, PatientLinked
 from hilum.testing import eventually
+from tests.conftest import started_alone
 from tests.hilum.cli.test_deliver_command import topics_answer
 
 pytestmark = pytest.mark.system
@@ -97,7 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(files / "server.pem"))
     door = door_of(str(files / "server.pem"), failed_logins=0)
     wanted = Settings(data=str(data), postgres=Postgres(dsn="postgresql://none"), kafka=Kafka(partitions=1), feed=door)
-    with embedded(data, wanted) as endpoints:
+    with started_alone(data, wanted) as endpoints:
         settings = endpoints.filled_into(wanted)
         store = open_store(settings)
         for bucket in ("originals", "cohort", "cohort-2"):
