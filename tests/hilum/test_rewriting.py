@@ -55,6 +55,7 @@ def decoder_killed_at_its_work() -> Iterator[None]:
     pipe = process.stdin
     assert pipe is not None
     os.kill(process.pid, signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)  # until it has stopped: before that it still reads what it is given
     given = partial(unread, pipe.fileno())
 
     def kill() -> None:

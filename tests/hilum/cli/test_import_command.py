@@ -142,7 +142,7 @@ def test_a_path_that_does_not_exist_is_an_error_of_its_own(tmp_path: Path) -> No
 
 def test_ctrl_c_ends_it_with_a_summary_and_the_next_run_goes_on(tmp_path: Path) -> None:
     files = write_ct_study(tmp_path / "study", 40, rows=8, columns=8)
-    command = [sys.executable, "-c", _SLOW, str(tmp_path / "study"), str(tmp_path / "data")]
+    command = [sys.executable, "-c", _STUCK, str(tmp_path / "study"), str(tmp_path / "data")]
     spool = Spool(tmp_path / "data" / "spool")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         eventually(lambda: len(spool.waiting()) >= 5)
@@ -159,13 +159,25 @@ def test_ctrl_c_ends_it_with_a_summary_and_the_next_run_goes_on(tmp_path: Path) 
     assert len(spool.waiting()) == len(files)
 
 
-#: An import whose disk takes its time.
-_SLOW = """
-import sys, time
+#: An import whose disk stands still after a dozen syncs, until Ctrl-C.
+_STUCK = """
+import signal, sys, threading
 from hilum import spool
 from hilum.cli import main
-sync = spool.os.fdatasync
-spool.os.fdatasync = lambda fd: (time.sleep(0.2), sync(fd))
+
+interrupted, quick, sync = threading.Event(), iter(range(12)), spool.os.fdatasync
+
+def interrupt(*_):
+    interrupted.set()
+    raise KeyboardInterrupt
+
+def synced(fd):
+    if next(quick, None) is None:
+        interrupted.wait(60)
+    sync(fd)
+
+signal.signal(signal.SIGINT, interrupt)
+spool.os.fdatasync = synced
 sys.argv = ["hilum", "import", sys.argv[1], "--json", "--data", sys.argv[2]]
 main()
 """
