@@ -16,6 +16,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import ModalityPerformedProcedureStep, Verification  # type: ignore[attr-defined]  # made at import
 
+from hilum.asking import ready
 from hilum.client_tls import ClientTls
 from hilum.dicom.writing import SPECIFIC_CHARACTER_SET, UNICODE, character_set, encode
 from hilum.in_order import InOrder, Outcome, Queued
@@ -168,6 +169,7 @@ class Peer:
     def say(self, calling_aet: str, said: Said) -> tuple[int, int]:
         """Say one message; status and Error ID. Raises `Outage`."""
         association = self.connect(calling_aet)
+        ready(association)
         send: Any = association.send_n_create if said.create else association.send_n_set
         status, _ = send(_data_set(said.attributes), ModalityPerformedProcedureStep, said.sop_instance_uid)
         if "Status" not in status:

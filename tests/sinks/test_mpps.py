@@ -25,7 +25,7 @@ from hilum.settings import Spool as SpoolSettings
 from hilum.sink import NotYet, Outage, Park, sink_of
 from hilum.testing import MemoryStore
 from ingest.worklist.performed import event_of
-from sinks.mpps import Mpps, Steps
+from sinks.mpps import Mpps, Said, Steps
 from tests.ingest.worklist.steps import running
 from tests.ingest.worklist.test_performed import CREATE, END, STEP, Modality
 from tests.sinks.test_hl7 import Listed, a_delivery
@@ -138,6 +138,35 @@ def test_text_and_numbers_arrive_as_the_modality_wrote_them(events: list[Procedu
     assert "PatientName" not in came[1][2]
     assert [what for what, *_ in came] == ["create", "set", "set"]
     assert first.PerformedStationAETitle == CREATE["PerformedStationAETitle"]
+
+
+class Waking:
+    """An association of pynetdicom whose reader wakes from the pause of the last request at the third look."""
+
+    is_established = True
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.looks_before: list[int] = []
+
+    @property
+    def _is_paused(self) -> bool:
+        self.looks += 1
+        return self.looks < 3
+
+    def send_n_set(self, *_: object) -> tuple[Dataset, None]:
+        self.looks_before.append(self.looks)
+        answer = Dataset()
+        answer.Status = 0x0000
+        return answer, None
+
+
+def test_a_message_is_not_said_before_the_reader_of_its_answer_is_awake() -> None:
+    waking, peer = Waking(), a_sink(1).peer()
+    peer._association, peer._calling = waking, "HILUM"  # type: ignore[assignment]  # as much of one as is needed
+
+    assert peer.say("HILUM", Said(sop_instance_uid=STEP, create=False, attributes={})) == (0x0000, 0)
+    assert waking.looks_before == [3]
 
 
 @pytest.mark.parametrize(("status", "state"), [(0x0107, "delivered"), (0x0116, "delivered"), (0x0111, "already_there"), (0x0106, Park)])
