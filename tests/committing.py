@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, build_role, evt
 
+from hilum.asking import ready
 from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from hilum.dicom.lossy import JPEG_2000
 from hilum.part10 import Part10
@@ -80,6 +81,8 @@ class Committing:
                 ext_neg=roles,  # type: ignore[arg-type]  # its own list
             )
             assert association.is_established
+        # Not amid the answer to the request, which another thread may be sending just now.
+        ready(association)  # type: ignore[arg-type]  # one of pynetdicom
         status, _ = association.send_n_event_report(  # type: ignore[attr-defined]
             report, 2 if failed else 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
         )

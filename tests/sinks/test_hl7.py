@@ -304,9 +304,10 @@ def test_a_receiver_that_does_not_acknowledge_is_an_outage_and_the_next_message_
         raise ConnectionResetError
 
     with receiver(answer) as peer:
-        client = a_client(peer.port, 1.0 if silent else 60.0)
+        client = a_client(peer.port, 0.2 if silent else 60.0)
         with pytest.raises(Outage):
             client.send("H1", TEXT)
+        client._mllp._timeout_s = 60.0  # the next one is answered, and not for that in a hurry
         assert client.send("H1", TEXT).code == "AA"
         client.close()
         assert peer.connections == 2
@@ -382,12 +383,10 @@ def a_text(number: int) -> str:
 class Sending:
     """A session, as a worker uses it."""
 
-    def __init__(
-        self, peer: Receiver, count: int, *, character_set: str = "UNICODE UTF-8", timeout_s: float = 60.0, **settings: Any
-    ) -> None:
+    def __init__(self, peer: Receiver, count: int, *, character_set: str = "UNICODE UTF-8", **settings: Any) -> None:
         self.queued = Listed(count)
         self.stored: dict[tuple[str, str], bytes] = {}
-        client = a_client(peer.port, timeout_s)
+        client = a_client(peer.port)
         queued: Any = self.queued  # a list instead
         self.session = Messages(client, queued, character_set, lambda *which: self.stored[which], **settings)
 
@@ -440,8 +439,13 @@ def test_a_batch_waits_for_an_older_message_that_is_not_in_it(peer: Receiver) ->
 
 
 def test_what_comes_after_one_that_could_not_be_sent_waits(peer: Receiver) -> None:
-    peer.answer = lambda message: None if message.get("MSH-10") == "H2" else acknowledgement(message)
-    sending = Sending(peer, 4, timeout_s=1.0)
+    def hangs_up(message: Message) -> bytes:
+        if message.get("MSH-10") == "H2":
+            raise ConnectionResetError
+        return acknowledgement(message)
+
+    peer.answer = hangs_up
+    sending = Sending(peer, 4)
 
     assert sending.work(0, 1, 2, 3) == {0: "delivered", 1: "delivered", 2: Outage}
     assert sending.work(3, 2) == {3: Outage}

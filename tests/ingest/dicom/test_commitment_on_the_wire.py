@@ -14,14 +14,17 @@ import pytest
 import trustme
 
 from bench.peers import free_port
+from hilum import upper_layer as ul
 from hilum.commitments import Commitments
-from hilum.dicom.commitment import Failure
+from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, Failure
 from hilum.settings import Commitment as Terms
 from hilum.settings import Dicom, Settings
 from hilum.settings import Spool as SpoolSettings
 from hilum.testing import eventually
 from ingest.dicom import Receiver, role
 from tests.commitment_scu import Scu, scu
+from tests.ingest.dicom.running import RawPeer
+from tests.ingest.dicom.test_committing import CONTEXT, an_n_action
 
 
 class Running:
@@ -108,13 +111,19 @@ def test_the_association_goes_on_between_request_and_report(receiver: Running, m
     assert sorted(report.transaction_uid for report in modality.reports) == sorted(asked)
 
 
-def test_a_peer_that_waits_for_a_report_may_be_silent_longer_than_others(tmp_path: Path, modality: Scu) -> None:
-    with running(tmp_path, idle_timeout_s=0.5) as receiver, modality.associated(receiver.port) as association:
-        association.ask(["2.25.1"])
+def test_a_peer_that_waits_for_a_report_may_be_silent_longer_than_others(tmp_path: Path) -> None:
+    with running(tmp_path, idle_timeout_s=0.5) as receiver:
+        peer = RawPeer(receiver.port, associate=False)
+        # In one piece, so that it cannot be too slow over its request.
+        peer.socket.sendall(ul.associate_rq("CT1", "HILUM", [CONTEXT], 16384) + an_n_action())
+        assert (peer.pdu()[0], peer.status()) == (ul.Pdu.ASSOCIATE_AC, 0x0000)
         asked_at = time.monotonic()
         eventually(lambda: time.monotonic() > asked_at + 1.0, what="the idle timeout is over")
         receiver.decide()
-        eventually(lambda: modality.reports, what="it is reported")
+
+        [(_, is_command, _, command)] = ul.pdvs(peer.pdu()[1])
+        assert (is_command, command) == (True, ul.n_event_report_rq(1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, 1))
+        peer.socket.close()
 
 
 def test_once_the_association_is_released_it_lives_no_more(receiver: Running, modality: Scu) -> None:

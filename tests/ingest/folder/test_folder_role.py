@@ -139,15 +139,16 @@ def test_names_of_files_reach_neither_log_nor_health(tmp_path: Path, capfd: pyte
     assert "DOE" not in said + health
 
 
-#: The role on a disk that takes its time, so that a kill finds it at work.
+#: The role on a disk that takes its time and at last hangs, so that a kill finds it at work, however late it comes.
 _ROLE = """
-import sys, threading, time
+import itertools, sys, threading, time
 import msgspec
 from hilum import spool
 from hilum.settings import Settings
 from ingest.folder import Folders
 sync = spool.os.fdatasync
-spool.os.fdatasync = lambda fd: (time.sleep(0.03), sync(fd))
+syncs = itertools.count(1)
+spool.os.fdatasync = lambda fd: (time.sleep(0.03 if next(syncs) <= 40 else 600), sync(fd))
 Folders(msgspec.json.decode(sys.argv[1], type=Settings), look_s=0.01).run(threading.Event())
 """
 

@@ -16,6 +16,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     ModalityWorklistInformationFind,
 )
 
+from hilum.asking import ready
 from hilum.procedures import Procedures
 from hilum.settings import Settings, Worklist
 from hilum.settings import Spool as SpoolSettings
@@ -82,6 +83,7 @@ def test_dcmtk_asks_for_the_worklist_over_tls(settings: Settings, ca: trustme.CA
 def test_a_step_is_performed_over_tls(settings: Settings, ca: trustme.CA) -> None:
     association = associated(settings, ca, ModalityPerformedProcedureStep)
     created, _ = association.send_n_create(data_set(CREATE), ModalityPerformedProcedureStep, "2.25.500")
+    ready(association)
     completed, _ = association.send_n_set(data_set(END), ModalityPerformedProcedureStep, "2.25.500")
     association.release()
 
