@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context, build_role, evt
+from pynetdicom.association import Association
 
 from hilum.asking import ready
 from hilum.dicom.commitment import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
@@ -20,13 +21,17 @@ from tests.peers import CT, EXPLICIT, IMPLICIT
 
 
 class Committing:
-    """A storage SCP that is asked for commitment. `failing` are failure reasons by SOP instance UID."""
+    """A storage SCP that is asked for commitment. `failing` are failure reasons by SOP instance UID.
+
+    It reports on the `same` association, after its answer or as `early` as before it, or on one of its own to the port `report_to`.
+    """
 
     def __init__(
         self,
         *,
         report_to: int = 0,
         same: bool = False,
+        early: bool = False,
         status: int = 0x0000,
         failing: dict[str, int] | None = None,
         answers: bool = True,
@@ -34,7 +39,8 @@ class Committing:
         self.stored: list[str] = []
         self.asked: list[list[str]] = []
         self.answers: list[int] = []
-        self._report_to, self._same, self._status, self._failing = report_to, same, status, failing or {}
+        self._report_to, self._same, self._early = report_to, same, early
+        self._status, self._failing = status, failing or {}
         self._answers = threading.Event()
         if answers:
             self.answer()
@@ -57,9 +63,16 @@ class Committing:
         if not self._answers.is_set():
             self._answers.wait(60)
             return 0x0110, None
-        if self._status == 0 and (self._same or self._report_to):
-            threading.Thread(target=self._report, args=(event.assoc, asked), daemon=True).start()
+        if self._status == 0 and self._early:
+            self._report(event.assoc, asked)
+        elif self._status == 0 and (self._same or self._report_to):
+            threading.Thread(target=self._report_later, args=(event.assoc, asked), daemon=True).start()
         return self._status, None
+
+    def _report_later(self, association: Association, asked: Dataset) -> None:
+        """Once the answer is out, which another thread sends: the two must not mix."""
+        ready(association)
+        self._report(association, asked)
 
     def _report(self, association: object, asked: Dataset) -> None:
         report = Dataset()
@@ -81,8 +94,6 @@ class Committing:
                 ext_neg=roles,  # type: ignore[arg-type]  # its own list
             )
             assert association.is_established
-        # Not amid the answer to the request, which another thread may be sending just now.
-        ready(association)  # type: ignore[arg-type]  # one of pynetdicom
         status, _ = association.send_n_event_report(  # type: ignore[attr-defined]
             report, 2 if failed else 1, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
         )

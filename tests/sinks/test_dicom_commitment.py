@@ -36,9 +36,10 @@ def session_for(port: int, hilum: Settings, clock: Callable[[], datetime]) -> As
     return Associations(peer, manner, Promises(peer, Transactions.of(hilum), Terms(within_s=3600.0, same_association_s=0.0), clock))
 
 
-def test_a_peer_that_reports_on_the_same_association_has_committed_at_once(hilum: Settings, store: MemoryStore) -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["after its answer", "before its answer"])
+def test_a_peer_that_reports_on_the_same_association_has_committed_at_once(hilum: Settings, store: MemoryStore, early: bool) -> None:
     coming = several(store, 3)
-    with committing(same=True) as there:
+    with committing(same=True, early=early) as there:
         session = sink_for(there.port, commit_report="same").open(hilum)
         assert attempt(session, store, coming) == ["Waits"] * 3
         assert attempt(session, store, coming) == ["delivered"] * 3
