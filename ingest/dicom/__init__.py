@@ -17,7 +17,7 @@ from hilum.spool import Spool
 from hilum.tls import ServerTls
 
 from .commitment import Committing
-from .listener import Listener
+from .listener import DRAIN_S, Listener
 from .senders import Senders
 from .services import Services
 
@@ -27,8 +27,10 @@ class Receiver:
 
     name = "dicom"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, drain_s: float = DRAIN_S) -> None:
+        """When it stops, objects under way get `drain_s` to arrive."""
         self._settings = settings
+        self._drain_s = drain_s
         self._listener: Listener | None = None
         self._spool: Spool | None = None
         self._tls: ServerTls | None = None
@@ -57,7 +59,7 @@ class Receiver:
         thread.start()
         stop.wait()
         self._listener = None
-        listener.stop()
+        listener.stop(self._drain_s)
         thread.join()
 
     def health(self) -> Health:

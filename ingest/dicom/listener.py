@@ -129,13 +129,13 @@ class Listener:
         if self.crowd.closed(peer):
             log.warning("connections_closed_for_room", says=self.crowd.says(), peer=peer)
 
-    def stop(self) -> None:
-        """Accept no more, let objects under way arrive, then end every association. Returns within `DRAIN_S` and a little."""
+    def stop(self, drain_s: float = DRAIN_S) -> None:
+        """Accept no more, let objects under way arrive, then end every association. Returns within `drain_s` and a little."""
         self._stopping.set()
         for door, _ in self._doors:
             shut(door, socket.SHUT_RDWR)
             door.close()
-        deadline = time.monotonic() + DRAIN_S
+        deadline = time.monotonic() + drain_s
         while self._open and time.monotonic() < deadline:
             for association in list(self._open):
                 association.wake_if_idle()

@@ -25,7 +25,7 @@ from hilum.settings import Dicom, Settings
 from hilum.settings import Spool as SpoolSettings
 from hilum.spool import Spool, read_arrival
 from hilum.testing import eventually
-from ingest.dicom import Receiver, role
+from ingest.dicom import Receiver
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 
@@ -33,10 +33,8 @@ EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 class Running:
     """A receiver in a thread, and its spool."""
 
-    def __init__(self, settings: Settings) -> None:
-        found = role(settings)
-        assert isinstance(found, Receiver)
-        self.receiver = found
+    def __init__(self, settings: Settings, **times: float) -> None:
+        self.receiver = Receiver(settings, **times)
         self.spool = Spool.of(settings)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.receiver.run, args=(self.stop,))
@@ -60,10 +58,10 @@ class Running:
 
 
 @contextmanager
-def running(path: Path, spool: SpoolSettings | None = None, **dicom: object) -> Iterator[Running]:
+def running(path: Path, spool: SpoolSettings | None = None, times: dict[str, float] | None = None, **dicom: object) -> Iterator[Running]:
     """A receiver for as long as the block lasts."""
     settings = Settings(data=str(path), dicom=Dicom(port=0, **dicom), spool=spool or SpoolSettings(min_free_bytes=0, spare_bytes=0))  # type: ignore[arg-type]  # passed through
-    receiver = Running(settings)
+    receiver = Running(settings, **(times or {}))
     try:
         yield receiver
     finally:

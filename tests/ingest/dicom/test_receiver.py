@@ -302,7 +302,7 @@ def test_its_health_says_where_it_listens(receiver: Running) -> None:
 
 
 def test_when_it_stops_an_object_under_way_arrives_and_an_idle_association_is_aborted(tmp_path: Path) -> None:
-    with running(tmp_path) as receiver:
+    with running(tmp_path, times={"drain_s": 60}) as receiver:
         idle, busy = RawPeer(receiver.receiver.port), RawPeer(receiver.receiver.port)
         busy.begin()
         busy.fragment(encoded(a_slice()))
@@ -319,7 +319,7 @@ def test_when_it_stops_an_object_under_way_arrives_and_an_idle_association_is_ab
 
 
 def test_when_it_stops_an_object_that_does_not_end_is_given_up(tmp_path: Path) -> None:
-    with running(tmp_path) as receiver:
+    with running(tmp_path, times={"drain_s": 0.3}) as receiver:
         peer = RawPeer(receiver.receiver.port)
         peer.begin()
         peer.fragment(encoded(a_slice()))

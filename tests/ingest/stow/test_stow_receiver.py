@@ -322,7 +322,7 @@ def test_who_asks_first_whether_to_send_is_refused_before_sending(tmp_path: Path
 
 
 def test_what_is_under_way_is_finished_when_it_stops(tmp_path: Path) -> None:
-    with running(tmp_path) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
+    with running(tmp_path, times={"drain_s": 60}) as receiver, socket.create_connection(("127.0.0.1", receiver.port), 60) as connection:
         body = a_body(a_file())
         connection.sendall(a_head(len(body)))
         eventually(lambda: receiver.receiver.health().says.endswith("1 request under way"))
