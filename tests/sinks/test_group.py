@@ -9,6 +9,7 @@ import pytest
 from bench.peers import free_port
 from hilum.errors import Misconfigured
 from hilum.part10 import Part10
+from hilum.runtime.delivery.breaker import FIRST_PAUSE_S, Breaker
 from hilum.settings import Settings
 from hilum.sink import Later, Outage, Settled, sink_of, sinks_of
 from hilum.testing import MemoryStore, SinkContract, a_delivery
@@ -82,10 +83,22 @@ def test_the_next_member_gets_it_while_the_first_is_away(there: list[Pacs], stor
 
 
 def test_a_member_that_is_away_is_not_asked_for_each_object(store: MemoryStore) -> None:
+    now = 0.0
+    deliveries = [a_delivery(store, SOPInstanceUID=f"2.25.{n}", destination="both") for n in range(20)]
     with pacs() as there, pacs(only_called=True, aet="OTHER") as refusing:
-        deliver(settings_of(refusing.port, there.port), store, *(f"2.25.{n}" for n in range(20)))
-
+        settings = settings_of(refusing.port, there.port)
+        session = sinks_of(settings)["both"].open(settings)
+        for member in session._members:  # type: ignore[attr-defined]  # a group's
+            member.breaker = Breaker(lambda: now)
+        session.begin(deliveries)
+        for each in deliveries[:-1]:
+            session.deliver(each, Part10(store, each.object))
         assert len(refusing.asked) == 1
+
+        now = FIRST_PAUSE_S
+        session.deliver(deliveries[-1], Part10(store, deliveries[-1].object))
+        session.close()
+        assert len(refusing.asked) == 2
 
 
 def test_studies_are_spread_over_the_members_and_each_stays_together(there: list[Pacs], store: MemoryStore) -> None:

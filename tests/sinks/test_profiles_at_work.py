@@ -12,7 +12,7 @@ from hilum.part10 import Part10
 from hilum.profiles import Outcome, names, profile
 from hilum.settings import Settings
 from hilum.sink import Delivery, Later, Outage, Park, Session, sink_of
-from hilum.testing import MemoryStore, a_delivery, encoded
+from hilum.testing import MemoryStore, a_delivery, encoded, eventually
 from hilum.upper_layer import Context
 from sinks.dicom import Dicom
 from tests.misbehaving import EVERY_STATUS, Scp, answers, healthy, scp, words_of
@@ -95,6 +95,7 @@ def test_one_association_too_many_is_an_outage_and_no_attempt(store: MemoryStore
         with pytest.raises(Outage, match="too many associations"):
             attempt(session, store, a_delivery(store))
         other.release()
+        eventually(lambda: not there._server.active_associations, what="the SCP has room again")
         found = attempt(session, store, a_delivery(store))
         session.close()
 
