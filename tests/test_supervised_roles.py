@@ -45,6 +45,7 @@ def test_what_ends_by_itself_is_started_again_and_ends_when_it_is_asked_to(tmp_p
 
 
 def test_what_was_killed_stays_ended(tmp_path: Path) -> None:
+    (tmp_path / "been").touch()  # it does not end by itself
     with roles(a_child(tmp_path)) as running:
         running.start("worker")
         running.kill("worker")

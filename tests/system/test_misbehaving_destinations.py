@@ -15,6 +15,7 @@ import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from bench.faults import objects
+from bench.peers import free_port
 from bench.running import RunningHilum, Servers, running_hilum
 from bench.wire import RawReceiver, RawSender
 from hilum.account import Account
@@ -59,8 +60,8 @@ class Destination:
 DESTINATIONS = {
     "aborts": Destination(answer=aborts_every(3)),
     "hangs_up": Destination(answer=hangs_up_every(4)),
-    # An answer after 90 s to who waits for 60: the same here, sixty times as fast.
-    "slow": Destination(answer=answers_after(1.5, every=9), settings="response_timeout_s = 1.0\nmax_attempts = 2"),
+    # An answer long after who waits for it has given up: also if that one stands still for a while.
+    "slow": Destination(answer=answers_after(90.0, every=9), settings="response_timeout_s = 1.0\nmax_attempts = 2"),
     "statuses": Destination(answer=answers(*EVERY_STATUS), settings="max_attempts = 2"),
     "passing": Destination(answer=refuses_at_first(1, 0xA700, 0x0000, 0x0110, 0x0000)),
     # Until it is seen to be an outage; then it takes everything.
@@ -131,8 +132,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> Iterato
     folder = tmp_path_factory.mktemp("misbehaving")
     pacs = RawReceiver()
     with ExitStack() as stack:
+        # On ports that no connection is given for its near end: one of them stops listening for a while.
         peers = {
-            name: stack.enter_context(scp(each.answer, contexts=each.contexts, associations=each.associations))
+            name: stack.enter_context(scp(each.answer, port=free_port(), contexts=each.contexts, associations=each.associations))
             for name, each in DESTINATIONS.items()
         }
         settings = [

@@ -13,6 +13,7 @@ from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]  # made at import
 
 from hilum import desired
+from hilum.asking import ready
 from hilum.database import connect
 from hilum.database.told import begin_now
 from hilum.events import OrderChanged, ProcedureStepChanged, StepPerformed, StudyExpected
@@ -46,7 +47,11 @@ def mpps(port: int, *messages: tuple[str, str, dict[str, Any]]) -> list[int]:
     association = ae.associate("127.0.0.1", port, ae_title="HILUM")
     try:
         send: dict[str, Callable[..., Any]] = {"create": association.send_n_create, "set": association.send_n_set}
-        return [int(send[what](data_set(keys), ModalityPerformedProcedureStep, uid)[0].Status) for what, uid, keys in messages]
+        statuses = []
+        for what, uid, keys in messages:
+            ready(association)
+            statuses.append(int(send[what](data_set(keys), ModalityPerformedProcedureStep, uid)[0].Status))
+        return statuses
     finally:
         association.release()
 
