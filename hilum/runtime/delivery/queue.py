@@ -22,7 +22,7 @@ from hilum.database.deidentified import studies_made_here
 from hilum.database.deliveries import settled_id
 from hilum.database.let_out import Door
 from hilum.database.persons import Standing, name, standing, survivor_of
-from hilum.database.queues import AN_ORDER_FITS
+from hilum.database.queues import AN_ORDER_FITS, ORDERS_KNOWN
 from hilum.deid_sections import Deid
 from hilum.identity import Authorities
 from hilum.order_events import Identifier, Patient
@@ -47,10 +47,10 @@ _KNOWN = " AND EXISTS (SELECT FROM receipt AS r WHERE r.receipt = d.receipt AND 
 #: Of a destination with `require_order = "hold"`: an order fits the study, or a person has accepted it as it is.
 _FITS = f" AND {AN_ORDER_FITS.format(study='d.study_instance_uid')}"
 #: Of senders whose objects take values from their order, and of all where the destination warns: who sent it is known, and its study was
-#: held against orders, unless that takes longer than such a look should: then it goes as it is. Messages came from none of them.
-_JUDGED = """ AND (d.receipt = '' OR EXISTS (SELECT FROM receipt AS j WHERE j.receipt = d.receipt AND j.received
+#: held against orders, which are known, unless that takes longer than such a look should: then it goes as it is. Messages came from nobody.
+_JUDGED = f""" AND (d.receipt = '' OR EXISTS (SELECT FROM receipt AS j WHERE j.receipt = d.receipt AND j.received
     AND ((NOT %(warns)s AND coalesce(btrim(j.calling_aet), '') <> ALL(%(coerced)s::text[])) OR d.created_at < now() - interval '30 seconds'
-         OR EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = d.study_instance_uid))))"""
+         OR EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = d.study_instance_uid AND {ORDERS_KNOWN}))))"""  # noqa: S608  # constants
 #: The titles of the association on which it came; an object that came otherwise has none.
 _TITLES = """
     (SELECT r.calling_aet FROM receipt AS r WHERE r.receipt = claimed.receipt AND r.adapter = 'dicom') AS calling_aet,

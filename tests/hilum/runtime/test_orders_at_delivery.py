@@ -62,6 +62,7 @@ def store() -> MemoryStore:
 def connection(postgres: str) -> Iterator[psycopg.Connection]:
     with connect(postgres) as opened:
         opened.execute("TRUNCATE scheduled_order, scheduled_step, patient, patient_id, match")
+        write_orders(opened, [an_order()])
         yield opened
 
 
@@ -104,6 +105,14 @@ class TestHold:
     def test_it_goes_once_its_order_has_come(self, queue: Queue, connection: psycopg.Connection) -> None:
         write_matches(connection, [matched("unmatched")])
         write_matches(connection, [matched("matched", version=2)])
+
+        assert len(queue.claim(10)) == 2
+
+    def test_it_waits_for_each_order_that_its_match_names(self, queue: Queue, connection: psycopg.Connection) -> None:
+        order = an_order().order
+        write_matches(connection, [replace(matched("matched"), order_ids=(order.order_id, "read later"))])
+        assert queue.claim(10) == []
+        write_orders(connection, [replace(an_order(), order=replace(order, order_id="read later"))])
 
         assert len(queue.claim(10)) == 2
 
@@ -171,6 +180,14 @@ class TestWait:
 
         assert len(queue.claim(10)) == 1
 
+    def test_they_wait_for_the_order_itself(self, queue: Queue, connection: psycopg.Connection) -> None:
+        connection.execute("TRUNCATE scheduled_order, scheduled_step")
+        write_matches(connection, [matched("matched")])
+        assert queue.claim(10) == []
+        write_orders(connection, [an_order()])
+
+        assert len(queue.claim(10)) == 1
+
     def test_and_not_for_long(self, queue: Queue, connection: psycopg.Connection) -> None:
         connection.execute("UPDATE delivery SET created_at = now() - interval '31 seconds'")
 
@@ -212,7 +229,6 @@ class TestCoercions:
         connection.execute("DELETE FROM receipt WHERE receipt = %s", (made.receipt,))
         connection.execute("INSERT INTO receipt (receipt, calling_aet) VALUES (%s, 'CT01')", (made.receipt,))
         connection.execute("DELETE FROM study")
-        write_orders(connection, [an_order()])
         return made
 
     def looked_up(self, connection: psycopg.Connection, delivery: Delivery, *coerce: str, warns: bool = False) -> Delivery:
