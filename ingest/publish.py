@@ -85,6 +85,8 @@ class Publisher:
         self._waiting: deque[str] = deque()
         self._under_way: set[str] = set()
         self._turns = Turns()
+        #: What is to be stored once more. It stays under way: younger ones that wait for it must not take its place among these.
+        self._once_more: deque[str] = deque()
         self._strange: set[str] = set()
         #: Objects on which publishing itself fails, again and again: nobody is to wait for them.
         self._failing: set[str] = set()
@@ -187,13 +189,15 @@ class Publisher:
             telemetry.SPOOL_DAMAGED.set(self._odd)
         if not self._waiting and self._looks.is_due():
             self._look(now)
+        begun = sorted(drained(self._once_more))
         while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
             receipt = self._waiting.popleft()
             self._under_way.add(receipt)
+            begun.append(receipt)
+        for receipt in begun:
             self._turns.expect(receipt)
             pool.submit(self._upload, receipt)
-            done = True
-        return done
+        return done or bool(begun)
 
     def _look(self, now: float) -> None:
         """List the spool, if it may have changed. A file may come within the tick of the clock in which it was listed last."""
@@ -204,15 +208,14 @@ class Publisher:
         self._looked_at = now
         known = self._under_way | self._strange
         with self._looks.one():  # each upload that ends wakes us, and the folder has hundreds of files to be written again
-            waiting = self._spool.waiting()
-        self._turns.in_spool(waiting)
-        self._waiting.extend(receipt for receipt in waiting if receipt not in known)
+            self._waiting.extend(receipt for receipt in self._spool.waiting() if receipt not in known)
         telemetry.SPOOL_OBJECTS.set(self._lag())
         telemetry.SPOOL_FREE_BYTES.set(self._spool.free_bytes())
 
     def _upload(self, receipt: str) -> None:
         """Describe and store one object; runs in a pool."""
         path = self._spool.path(receipt)
+        once_more = False
         self._turns.begin(receipt)
         try:
             if not self._spool.check(receipt):
@@ -234,7 +237,7 @@ class Publisher:
         except TryAgain as error:
             self._say("store", str(error))
             self._hold_until = time.monotonic() + error.after_s
-            self._under_way.discard(receipt)
+            once_more = True
         except ValueError as error:
             log.error("spool_file_strange", receipt=receipt if _is_receipt(receipt) else "", error=error)
             self._strange.add(receipt)
@@ -250,6 +253,8 @@ class Publisher:
             self._give_up(receipt)
         finally:
             is_last = self._turns.end(receipt)
+        if once_more:
+            self._once_more.append(receipt)
         if is_last:  # else what is stored waits for others anyway, and this thread's turn is theirs
             self._wake.set()
 
@@ -266,8 +271,7 @@ class Publisher:
         """Sync and tell what is stored, remove what is acknowledged; whether something was done."""
         stored = self._turns.next() if time.monotonic() >= self._settle_at else []
         if stored and self._synced() and (kept := self._kept(stored)) is not None:
-            self._unsent.extend(kept)
-            self._turns.leave(receipt for receipt, _ in kept)
+            self._unsent.extend(self._turns.in_turn(kept))
         else:
             self._turns.put_back(stored)
         while self._unsent:
@@ -282,6 +286,7 @@ class Publisher:
         if acknowledged:
             self._spool.remove(acknowledged)
             self._untold.forget(acknowledged)
+            self._turns.leave(acknowledged)
             self._under_way.difference_update(acknowledged)
             telemetry.OBJECTS_PUBLISHED.inc(len(acknowledged))
             telemetry.EVENTS_PRODUCED.labels(stage=self.name).inc(len(acknowledged))
@@ -322,7 +327,7 @@ class Publisher:
         """Store these once more, a little later."""
         if receipts:
             self._untold.forget(receipts)
-            self._under_way -= receipts
+            self._once_more.extend(receipts)
             self._hold_until = time.monotonic() + RETRY_S
 
     def _synced(self) -> bool:

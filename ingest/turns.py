@@ -29,14 +29,14 @@ FEW = 64
 class Turns:
     """Objects between spool and log, by receipt; receipts sort by the time of receiving.
 
-    Asked by one thread (`in_spool`, `expect`, `next`, `put_back`), told of progress by those that upload.
+    Asked by one thread (`expect`, `next`, `in_turn`, `put_back`), told of progress by those that upload.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         #: Until when younger ones wait for what is being uploaded.
         self._uploading: dict[str, float] = {}
-        #: The SOP Instance UID of each that is read and not told yet.
+        #: The SOP Instance UID of each that is read and has not left yet.
         self._instances: dict[str, str] = {}
         self._stored: deque[tuple[str, Record]] = deque()
         self._told_at = -math.inf
@@ -50,7 +50,7 @@ class Turns:
         self._uploading[receipt] = self._clock() + READ_S
 
     def is_read(self, receipt: str, sop_instance_uid: str) -> None:
-        """It is this instance: younger ones of the same UID now wait until it is told, or leaves."""
+        """It is this instance: younger ones of the same UID now wait until it leaves, or is told together with them."""
         self._instances[receipt] = sop_instance_uid
         self._uploading[receipt] = self._clock() + IN_ORDER_S
 
@@ -64,13 +64,9 @@ class Turns:
         return not self._uploading
 
     def leave(self, receipts: Iterable[str]) -> None:
-        """They are told, or cannot be: nothing waits for them any more."""
+        """The log has them, or they cannot be told: nothing waits for them any more."""
         for receipt in receipts:
             self._instances.pop(receipt, None)
-
-    def in_spool(self, receipts: Iterable[str]) -> None:
-        """All that is there: nothing waits for what was given back meanwhile."""
-        self.leave(set(self._instances.copy()).difference(receipts))
 
     def put_back(self, stored: Iterable[tuple[str, Record]]) -> None:
         """These could not be told; `next` gives them again."""
@@ -84,12 +80,17 @@ class Turns:
         self._told_at = now
         oldest = min([each for each, until in list(self._uploading.items()) if now < until], default=None)  # first: see `is_stored`
         stored = sorted(drained(self._stored), key=lambda each: each[0])
+        ready = [each for each in stored if oldest is None or each[0] < oldest]
+        self.put_back(stored[len(ready) :])
+        return self.in_turn(ready)
+
+    def in_turn(self, stored: list[tuple[str, Record]]) -> list[tuple[str, Record]]:
+        """Those of `stored` before which none of their instance is missing; `next` gives the others again."""
         missing = self._oldest_missing({receipt for receipt, _ in stored})
         ready: list[tuple[str, Record]] = []
         waiting: list[tuple[str, Record]] = []
         for receipt, record in stored:
-            is_next = (oldest is None or receipt < oldest) and receipt < missing.get(self._instances.get(receipt, ""), "~")
-            (ready if is_next else waiting).append((receipt, record))
+            (ready if receipt < missing.get(self._instances.get(receipt, ""), "~") else waiting).append((receipt, record))
         self.put_back(waiting)
         return ready
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pytest
 from pydicom import dcmread
 
-from hilum.errors import HilumError, Misconfigured
+from hilum.errors import HilumError, Misconfigured, TryAgain
 from hilum.events import InstanceReceived, decode
 from hilum.part10 import data_set_offset
 from hilum.records import Records
@@ -139,6 +139,30 @@ def test_of_one_instance_what_came_first_is_said_first_however_long_its_storing_
         eventually(lambda: not clockwork.spool.waiting())
 
     assert [each for each in clockwork.ids() if each in receipts] == receipts
+
+
+def test_what_the_store_refused_at_first_is_said_though_more_came_again_meanwhile_than_may_be_under_way(
+    clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.publish.MAX_UNDER_WAY", 8)  # it does not take hundreds of files then
+    uids = [f"2.25.{n}" for n in range(20)]
+    receipts = [spooled(clockwork.spool, SOPInstanceUID=uid, Rows=rows) for rows in (1, 2) for uid in uids]
+    put, refused = clockwork.store.put, set[str]()
+
+    def refusing(bucket: str, key: str, content: BinaryIO, size_bytes: int) -> None:
+        data = content.read()
+        if key not in refused and dcmread(BytesIO(data)).get("Rows") == 1:
+            refused.add(key)
+            raise TryAgain("The store is away.", after_s=0.2)
+        put(bucket, key, BytesIO(data), size_bytes)
+
+    clockwork.store.put = refusing  # type: ignore[method-assign]
+    with clockwork.running():
+        eventually(lambda: not clockwork.spool.waiting())
+
+    told = {receipt: place for place, receipt in enumerate(clockwork.ids())}
+    assert len(clockwork.ids()) == len(receipts)
+    assert all(told[first] < told[again] for first, again in zip(receipts[: len(uids)], receipts[len(uids) :], strict=True))
 
 
 def test_one_sync_serves_many_objects(clockwork: Clockwork) -> None:

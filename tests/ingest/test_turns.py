@@ -82,17 +82,35 @@ def test_while_the_store_refuses_the_older_one_the_same_instance_waits(desk: Des
     assert desk.told() == ["a", "b"]
 
 
-@pytest.mark.parametrize("way", ["cannot be read", "was given back"])
-def test_nothing_waits_for_an_older_one_that_will_not_be_told(desk: Desk, way: str) -> None:
+def test_nothing_waits_for_an_older_one_that_cannot_be_told(desk: Desk) -> None:
     desk.uploading("a", "2.25.1")
     desk.uploading("b", "2.25.1")
+    desk.turns.leave(["a"])
     desk.turns.end("a")
-    if way == "cannot be read":
-        desk.turns.leave(["a"])
-    else:
-        desk.turns.in_spool(["b"])
     desk.stored("b")
     assert desk.told() == ["b"]
+
+
+def test_the_same_instance_waits_until_the_log_has_an_older_one(desk: Desk) -> None:
+    desk.uploading("a", "2.25.1")
+    desk.stored("a")
+    assert [receipt for receipt, _ in desk.turns.next()] == ["a"]
+    desk.uploading("b", "2.25.1")
+    desk.stored("b")
+    assert desk.told(after_s=3600.0) == []
+    desk.turns.leave(["a"])
+    assert desk.told() == ["b"]
+
+
+def test_of_those_that_may_be_told_one_waits_whose_older_one_is_to_be_stored_once_more(desk: Desk) -> None:
+    for receipt, instance in (("a", "2.25.1"), ("b", "2.25.1"), ("c", "2.25.2")):
+        desk.uploading(receipt, instance)
+        desk.stored(receipt)
+    _, *kept = desk.turns.next()
+    assert [receipt for receipt, _ in desk.turns.in_turn(kept)] == ["c"]
+    desk.uploading("a", "2.25.1")
+    desk.stored("a")
+    assert desk.told() == ["a", "b"]
 
 
 def test_which_instance_an_older_one_is_gets_known_before_a_younger_one_is_told(desk: Desk) -> None:
