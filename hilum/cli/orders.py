@@ -308,6 +308,7 @@ def match(
     """Show whether a study fits its order: what differs, with both values, and orders that might be its."""
     from hilum.database.order_queries import accept_match, match_of
     from hilum.database.queries import show_study
+    from hilum.database.queues import without_order
 
     dsn = connected(config, data).postgres.dsn
     found = [(each.summary.study_instance_uid, match_of(dsn, each.summary.study_instance_uid)) for each in show_study(dsn, study)]
@@ -322,7 +323,7 @@ def match(
         uids = ", ".join(uid for uid, _ in found)
         raise Misconfigured("study-ambiguous", f"{len(found)} studies have that accession number: {uids}.", fix="Name one by its UID.")
     ((uid, now),) = found
-    if now is None or now.outcome == "matched":
+    if now is None or (now.outcome == "matched" and not without_order(dsn, [uid])):  # its order may never have come into the index
         raise Misconfigured("match-nothing-to-accept", f"Study {uid} has nothing to accept.", fix="See it without --accept.")
     done = yes and accept_match(dsn, uid, now.version, by=getpass.getuser(), why=why)
     if json:

@@ -92,7 +92,7 @@ ORDERS_KNOWN = """NOT EXISTS (SELECT FROM unnest(m.order_ids) AS named
     WHERE NOT EXISTS (SELECT FROM scheduled_order AS o WHERE o.order_id = named))"""
 #: Whether an order fits the study {study}, or a person has accepted it as it is: what destinations with `require_order = "hold"` wait for.
 AN_ORDER_FITS = f"""EXISTS (SELECT FROM match AS m WHERE m.about = 'study' AND m.id = {{study}}
-    AND (m.outcome = 'matched' OR m.coercible OR m.accepted_version = m.version) AND {ORDERS_KNOWN})"""
+    AND (m.accepted_version = m.version OR (m.outcome = 'matched' OR m.coercible) AND {ORDERS_KNOWN}))"""
 _WITHOUT_ORDER = "SELECT uid AS study_instance_uid FROM unnest(%(studies)s::text[]) AS uid WHERE NOT " + AN_ORDER_FITS.format(study="uid")
 _WAITING_FOR_ORDERS = (
     """

@@ -168,6 +168,12 @@ def test_a_matched_study_has_nothing_to_accept(connection: psycopg.Connection) -
         run("study", "match", STUDY, "--accept", "--yes")
 
 
+def test_a_matched_study_whose_order_is_not_in_the_index_may_be_accepted(connection: psycopg.Connection) -> None:
+    write_matches(connection, [replace(example(MatchChanged), study_instance_uid=STUDY, outcome="matched", order_ids=("set aside",))])
+
+    assert json.loads(run("study", "match", STUDY, "--accept", "--yes", "--json"))["accepted"] is True
+
+
 def test_what_modalities_did_for_an_order_is_shown_with_it(connection: psycopg.Connection) -> None:
     connection.execute("TRUNCATE performed_step, performed_of")
     for uid, state, wrong in (("2.25.1", "discontinued", True), ("2.25.2", "completed", False)):

@@ -21,6 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from hilum import bus
 from hilum.contract.order_examples import ORDER_EXAMPLES
 from hilum.database import connect
+from hilum.database.order_queries import accept_match
 from hilum.database.orders import write_matches, write_orders, write_patients
 from hilum.database.queues import waiting_for_orders, without_order
 from hilum.edited import NotEditable, part10_of, remarked
@@ -113,6 +114,15 @@ class TestHold:
         write_matches(connection, [replace(matched("matched"), order_ids=(order.order_id, "read later"))])
         assert queue.claim(10) == []
         write_orders(connection, [replace(an_order(), order=replace(order, order_id="read later"))])
+
+        assert len(queue.claim(10)) == 2
+
+    def test_a_person_lets_it_go_though_its_order_never_comes_into_the_index(
+        self, queue: Queue, connection: psycopg.Connection, postgres: str
+    ) -> None:
+        write_matches(connection, [replace(matched("matched"), order_ids=("set aside",))])
+        assert queue.claim(10) == []
+        assert accept_match(postgres, STUDY, 1, by="ada", why="seen")
 
         assert len(queue.claim(10)) == 2
 
